@@ -1,0 +1,16 @@
+//! HTTP/1.1 as bytes: request heads, targets, ranges, entity tags, chunked bodies, response heads.
+//!
+//! Everything here runs once or more per request of a shard, so nothing here allocates: heads are
+//! borrowed from the receive buffer and answers are appended to a buffer the caller keeps. The
+//! room refuses what two readers could understand differently (RFC 9112 §11.2); it does not decide
+//! which method a route allows, who may write, or how long a peer may take.
+
+pub mod body;
+pub mod etag;
+mod fields;
+pub mod range;
+pub mod request;
+pub mod response;
+pub mod target;
+
+pub use fields::{FieldLines, FieldValues};

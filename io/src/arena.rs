@@ -1,0 +1,447 @@
+//! The memory that objects are served from: one `memfd`, mapped once, cut into blocks.
+//!
+//! A [`Block`] holds verified (or about to be verified) bytes. It is filled once, as a
+//! [`BlockMut`], and never changes again while anyone holds it. Handles are counted, and may cross
+//! threads; whoever drops the last one posts the memory back to its owner, who alone hands it out.
+//!
+//! There are two ways out of the arena. *By copy*: the kernel reads the mapping. *By reference*:
+//! `sendfile(2)` from the memfd queues the very pages on a socket, and a reader on the same host
+//! may still have them queued long after the block was let go. Such a page must never be written
+//! again, so a block that was ever sent by reference is punched out of the memfd before its memory
+//! is handed out once more: queued packets keep the old page, the block gets a fresh one.
+//!
+//! ```text
+//!   memfd  │ block 0, 64 KiB                │ block 1 │ …
+//!          │ p0 p1 p2 p3 │ p4 … p7 │ …  p15 │
+//!          a block goes out whole, as quarters of 16 KiB, or as pages of 4 KiB
+//! ```
+
+use std::{
+    fmt, io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering, fence},
+    },
+};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::limits::{ARENA_BLOCKS_MAX, BLOCK_LEN, BLOCK_PAGES, PAGE_LEN};
+
+mod bits;
+
+use bits::Bits;
+
+/// How much of a block a piece of memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// 4 KiB.
+    Page,
+    /// 16 KiB.
+    Quarter,
+    /// 64 KiB.
+    Whole,
+}
+
+impl Class {
+    /// The smallest class that holds `len` bytes.
+    ///
+    /// # Panics
+    /// If `len` is more than a block.
+    pub fn holding(len: usize) -> Class {
+        assert!(len <= BLOCK_LEN, "{len} bytes do not fit a block");
+        let holds = |class: &Class| len <= class.bytes();
+        [Class::Page, Class::Quarter].into_iter().find(holds).unwrap_or(Class::Whole)
+    }
+
+    /// Bytes of a piece of this class.
+    pub fn bytes(self) -> usize {
+        self.pages() * PAGE_LEN
+    }
+
+    fn pages(self) -> usize {
+        match self {
+            Class::Page => 1,
+            Class::Quarter => BLOCK_PAGES / 4,
+            Class::Whole => BLOCK_PAGES,
+        }
+    }
+}
+
+/// "No page", at the end of the list of returned ones.
+const NONE: u32 = u32::MAX;
+
+/// What all holders of an arena's memory share.
+struct Shared {
+    map: MmapRaw,
+    file: OwnedFd,
+    pages: Box<[Page]>,
+    /// Head of the list of pieces whose last handle was dropped, linked through `Page::next`.
+    /// Anyone pushes; the owner takes the whole list at once, so no ABA can arise.
+    returned: AtomicU32,
+}
+
+/// Book-keeping of the piece that starts at a page.
+struct Page {
+    /// Handles to the piece; 0 while it is free or being filled.
+    handles: AtomicU32,
+    /// The next returned piece.
+    next: AtomicU32,
+    /// Pages of the piece, written by the owner when it is handed out.
+    span: AtomicU32,
+    /// Whether the piece was ever sent by reference since its memory was fresh.
+    lent: AtomicBool,
+}
+
+/// The owner's end of an arena: the only one that hands memory out.
+pub struct Arena {
+    shared: Arc<Shared>,
+    /// For each block, a bit for each free page.
+    free: Vec<u16>,
+    /// Blocks with all pages free; with a free quarter but not whole; with only single pages free.
+    whole: Bits,
+    quarters: Bits,
+    singles: Bits,
+    free_pages: usize,
+}
+
+impl Arena {
+    /// Reserves an arena of `blocks` blocks of 64 KiB. Memory is taken when it is first written.
+    ///
+    /// # Errors
+    /// What `memfd_create`, `ftruncate` or `mmap` answered.
+    ///
+    /// # Panics
+    /// If `blocks` is 0 or over [`ARENA_BLOCKS_MAX`].
+    pub fn new(blocks: usize) -> io::Result<Arena> {
+        assert!((1..=ARENA_BLOCKS_MAX).contains(&blocks), "an arena of {blocks} blocks");
+        let len = blocks * BLOCK_LEN;
+        // SAFETY: the name is a constant C string and the flags are valid for memfd_create.
+        let fd = unsafe { libc::memfd_create(c"ron-arena".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call above returned a new descriptor that nobody else owns.
+        let file = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: ftruncate on a descriptor we own.
+        if unsafe { libc::ftruncate(fd, len as libc::off_t) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let map = MmapOptions::new().len(len).map_raw(&file)?;
+        let page = || Page {
+            handles: AtomicU32::new(0),
+            next: AtomicU32::new(NONE),
+            span: AtomicU32::new(0),
+            lent: AtomicBool::new(false),
+        };
+        let shared = Shared {
+            map,
+            file,
+            pages: (0..blocks * BLOCK_PAGES).map(|_| page()).collect(),
+            returned: AtomicU32::new(NONE),
+        };
+        Ok(Arena {
+            shared: Arc::new(shared),
+            free: vec![u16::MAX; blocks],
+            whole: Bits::full(blocks),
+            quarters: Bits::empty(blocks),
+            singles: Bits::empty(blocks),
+            free_pages: blocks * BLOCK_PAGES,
+        })
+    }
+
+    /// Memory for `len` bytes (at most a block), or `None` while there is none.
+    pub fn alloc(&mut self, len: usize) -> Option<BlockMut> {
+        self.alloc_after(len, None)
+    }
+
+    /// As `alloc`; a whole block is taken right behind `neighbour` where possible, because
+    /// neighbours leave in one `sendfile`.
+    pub fn alloc_after(&mut self, len: usize, neighbour: Option<&Block>) -> Option<BlockMut> {
+        let class = Class::holding(len);
+        let page = self.take(class, neighbour).or_else(|| {
+            self.collect();
+            self.take(class, neighbour)
+        })?;
+        let entry = &self.shared.pages[page as usize];
+        assert_eq!(entry.handles.load(Ordering::Relaxed), 0, "a free piece has no handles");
+        entry.span.store(class.pages() as u32, Ordering::Relaxed);
+        if entry.lent.swap(false, Ordering::Relaxed) {
+            self.shared.renew(page, class);
+        }
+        Some(BlockMut { shared: Some(Arc::clone(&self.shared)), page, len: len as u32 })
+    }
+
+    /// Takes back what was dropped since the last time. Returns the pages gained.
+    pub fn collect(&mut self) -> usize {
+        let before = self.free_pages;
+        // Acquire: the droppers' last uses happen before we hand the memory out again.
+        let mut page = self.shared.returned.swap(NONE, Ordering::Acquire);
+        while page != NONE {
+            let entry = &self.shared.pages[page as usize];
+            let next = entry.next.swap(NONE, Ordering::Relaxed);
+            let span = entry.span.swap(0, Ordering::Relaxed) as usize;
+            self.put_back(page as usize, span);
+            page = next;
+        }
+        self.free_pages - before
+    }
+
+    /// Pages of 4 KiB that can be handed out now (dropped ones count after `collect`).
+    pub fn free_pages(&self) -> usize {
+        self.free_pages
+    }
+
+    /// Pages of 4 KiB of the whole arena.
+    pub fn total_pages(&self) -> usize {
+        self.free.len() * BLOCK_PAGES
+    }
+
+    /// Whether this arena handed the block out.
+    pub fn owns(&self, block: &Block) -> bool {
+        Arc::ptr_eq(&block.shared, &self.shared)
+    }
+
+    /// Whether a page can be handed out now. One that was dropped counts after `collect`.
+    pub fn is_free(&self, page: u32) -> bool {
+        let page = page as usize;
+        self.free[page / BLOCK_PAGES] >> (page % BLOCK_PAGES) & 1 == 1
+    }
+
+    /// Bytes of the tables behind an arena of `blocks` blocks, the arena itself not counted.
+    pub const fn tables_len(blocks: usize) -> usize {
+        // A header for each page; for each block its mask of free pages and a bit in three sets,
+        // whose summaries are lost in the rounding up to a byte each.
+        blocks * (BLOCK_PAGES * size_of::<Page>() + size_of::<u16>() + 3)
+    }
+
+    fn take(&mut self, class: Class, neighbour: Option<&Block>) -> Option<u32> {
+        let near = neighbour
+            .filter(|block| Arc::ptr_eq(&block.shared, &self.shared))
+            .map_or(0, |block| block.page as usize / BLOCK_PAGES + 1);
+        let block = match class {
+            Class::Whole => self.whole.first_from(near),
+            Class::Quarter => self.quarters.first_from(0).or_else(|| self.whole.first_from(0)),
+            Class::Page => self
+                .singles
+                .first_from(0)
+                .or_else(|| self.quarters.first_from(0))
+                .or_else(|| self.whole.first_from(0)),
+        }?;
+        let mask = self.free[block];
+        let (first, taken) = match class {
+            Class::Whole => (0, u16::MAX),
+            Class::Quarter => {
+                let quarter = (0..4).find(|q| mask >> (q * 4) & 0xF == 0xF)?;
+                (quarter * 4, 0xF << (quarter * 4))
+            }
+            Class::Page => (mask.trailing_zeros(), 1 << mask.trailing_zeros()),
+        };
+        self.set_free(block, mask & !taken);
+        Some((block * BLOCK_PAGES) as u32 + first)
+    }
+
+    fn put_back(&mut self, page: usize, span: usize) {
+        let (block, first) = (page / BLOCK_PAGES, page % BLOCK_PAGES);
+        let pages = ((1u32 << span) - 1) as u16;
+        let given = pages << first;
+        assert!(span > 0 && self.free[block] & given == 0, "page {page} came back twice");
+        self.set_free(block, self.free[block] | given);
+    }
+
+    fn set_free(&mut self, block: usize, mask: u16) {
+        self.free_pages += mask.count_ones() as usize;
+        self.free_pages -= self.free[block].count_ones() as usize;
+        self.free[block] = mask;
+        let quarter = (0..4).any(|q| mask >> (q * 4) & 0xF == 0xF);
+        self.whole.set(block, mask == u16::MAX);
+        self.quarters.set(block, quarter && mask != u16::MAX);
+        self.singles.set(block, mask != 0 && !quarter);
+    }
+}
+
+impl Shared {
+    fn bytes(&self, page: u32) -> NonNull<u8> {
+        let at = page as usize * PAGE_LEN;
+        assert!(at < self.map.len());
+        // SAFETY: `at` is within the mapping, which lives as long as `self`.
+        unsafe { NonNull::new_unchecked(self.map.as_mut_ptr().add(at)) }
+    }
+
+    /// Gives a piece fresh pages: whoever still has the old ones queued keeps them unchanged.
+    fn renew(&self, page: u32, class: Class) {
+        let (at, len) = (page as usize * PAGE_LEN, class.bytes());
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: the descriptor is ours and the range lies within the file. No one reads or
+        // writes the range: the piece is free, so it has no handle.
+        let punched = unsafe {
+            libc::fallocate(self.file.as_raw_fd(), mode, at as libc::off_t, len as libc::off_t)
+        };
+        // Going on would let bytes that were verified change under a reader: better to stop.
+        assert_eq!(punched, 0, "cannot punch the arena: {}", io::Error::last_os_error());
+        // One call in place of a fault for each page. It is only a hint: a failure costs the
+        // faults and nothing else.
+        // SAFETY: the range is mapped, and free.
+        unsafe {
+            libc::madvise(self.bytes(page).as_ptr().cast(), len, libc::MADV_POPULATE_WRITE);
+        }
+    }
+
+    fn give_back(&self, page: u32) {
+        let entry = &self.pages[page as usize];
+        let mut head = self.returned.load(Ordering::Relaxed);
+        loop {
+            entry.next.store(head, Ordering::Relaxed);
+            // Release: our uses of the piece happen before the owner collects it.
+            match self.returned.compare_exchange_weak(
+                head,
+                page,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+}
+
+/// Memory that is being filled. It has one holder.
+pub struct BlockMut {
+    /// `None` once it was frozen.
+    shared: Option<Arc<Shared>>,
+    page: u32,
+    len: u32,
+}
+
+impl BlockMut {
+    /// The bytes asked for, with what was there before or zeros.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let shared = self.shared.as_ref().expect("a frozen block is consumed");
+        let start = shared.bytes(self.page).as_ptr();
+        // SAFETY: the piece is at least `len` long and this is its only handle; pages that were
+        // sent by reference were renewed before it was handed out. The mapping is initialized.
+        unsafe { std::slice::from_raw_parts_mut(start, self.len as usize) }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Ends the filling, with the first `len` bytes. From here on they never change.
+    ///
+    /// # Panics
+    /// If `len` is more than was asked for.
+    pub fn freeze(mut self, len: usize) -> Block {
+        assert!(len <= self.len as usize, "{len} bytes of {}", self.len);
+        let shared = self.shared.take().expect("a block is frozen once");
+        shared.pages[self.page as usize].handles.store(1, Ordering::Relaxed);
+        Block { shared, page: self.page, len: len as u32 }
+    }
+}
+
+impl Drop for BlockMut {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            shared.give_back(self.page);
+        }
+    }
+}
+
+// SAFETY: a `BlockMut` is the only handle to its piece, and the mapping is plain memory.
+unsafe impl Send for BlockMut {}
+
+/// Bytes that never change. Cloning counts; the last drop gives the memory back to its owner.
+pub struct Block {
+    shared: Arc<Shared>,
+    page: u32,
+    len: u32,
+}
+
+impl Block {
+    pub fn bytes(&self) -> &[u8] {
+        let start = self.shared.bytes(self.page).as_ptr();
+        // SAFETY: the piece is at least `len` long, it is not handed out again while this handle
+        // lives, and nothing writes a frozen piece.
+        unsafe { std::slice::from_raw_parts(start, self.len as usize) }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of memory the block takes, which is its class and not its length.
+    pub fn footprint(&self) -> usize {
+        self.shared.pages[self.page as usize].span.load(Ordering::Relaxed) as usize * PAGE_LEN
+    }
+
+    /// Where the bytes lie in the arena's memfd, for `sendfile`. From now on the memory is renewed
+    /// before it is used again.
+    pub fn lend(&self) -> (RawFd, u64) {
+        let entry = &self.shared.pages[self.page as usize];
+        entry.lent.store(true, Ordering::Relaxed);
+        (self.shared.file.as_raw_fd(), u64::from(self.page) * PAGE_LEN as u64)
+    }
+
+    /// Whether `next` begins where this block ends, so that one `sendfile` takes both.
+    pub fn adjoins(&self, next: &Block) -> bool {
+        Arc::ptr_eq(&self.shared, &next.shared)
+            && self.page as usize * PAGE_LEN + self.len() == next.page as usize * PAGE_LEN
+    }
+
+    /// Whether there are other handles to the block. "No" stays true while the asker makes none.
+    pub fn is_shared(&self) -> bool {
+        self.shared.pages[self.page as usize].handles.load(Ordering::Relaxed) > 1
+    }
+
+    /// A number for the block that no other live block of the same arena has.
+    pub fn page(&self) -> u32 {
+        self.page
+    }
+}
+
+impl Clone for Block {
+    fn clone(&self) -> Self {
+        let before = self.shared.pages[self.page as usize].handles.fetch_add(1, Ordering::Relaxed);
+        assert!((1..u32::MAX / 2).contains(&before), "{before} handles before a clone");
+        Block { shared: Arc::clone(&self.shared), page: self.page, len: self.len }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let entry = &self.shared.pages[self.page as usize];
+        // Release each use; the last dropper acquires them all before it gives the piece back.
+        let before = entry.handles.fetch_sub(1, Ordering::Release);
+        assert!(before > 0, "a block was dropped twice");
+        if before == 1 {
+            fence(Ordering::Acquire);
+            self.shared.give_back(self.page);
+        }
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Block(page {}, {} bytes)", self.page, self.len)
+    }
+}
+
+impl fmt::Debug for BlockMut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlockMut(page {}, {} bytes)", self.page, self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests;

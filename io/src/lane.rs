@@ -1,0 +1,199 @@
+//! Bounded mailboxes between threads, and the bell that wakes a sleeping reader.
+//!
+//! A [`lane`] has a fixed length: when it is full the sender is told so and keeps its message.
+//! Before a reader sleeps it says so on its [`Bell`]; a sender that then leaves a message writes
+//! the bell's eventfd, once. While the reader is awake a message costs no system call.
+//!
+//! ```text
+//!   reader: sleepy = true ── fence ── all lanes empty? ── sleep on the eventfd
+//!   sender: push ─────────── fence ── sleepy? ─────────── write the eventfd
+//! ```
+//!
+//! One of the two sees the other's first step, so no message is left lying beside a sleeper.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering, fence},
+    },
+};
+
+use crossbeam::queue::ArrayQueue;
+
+/// Wakes one reader out of its sleep. The eventfd blocks, because an io_uring read of one that does
+/// not would fail where it should wait; read it only when it was found readable, or through a ring.
+#[derive(Debug)]
+pub struct Bell {
+    sleepy: AtomicBool,
+    eventfd: OwnedFd,
+}
+
+impl Bell {
+    /// # Errors
+    /// What `eventfd(2)` answered.
+    pub fn new() -> io::Result<Bell> {
+        // SAFETY: plain system call with valid flags.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call returned a new descriptor that nobody else owns.
+        let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Bell { sleepy: AtomicBool::new(false), eventfd })
+    }
+
+    /// Wakes the reader if it sleeps or is about to.
+    pub fn ring(&self) {
+        fence(Ordering::SeqCst);
+        if self.sleepy.load(Ordering::Relaxed) && self.sleepy.swap(false, Ordering::AcqRel) {
+            let one = 1u64.to_ne_bytes();
+            // SAFETY: eight bytes are written from an array of eight. It waits only when the
+            // counter is full, which 2^64 rings of an unread bell would take.
+            unsafe { libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        }
+    }
+
+    /// The reader is about to sleep: it must look at all its lanes once more after this.
+    pub fn sleepy(&self) {
+        self.sleepy.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The reader is awake: nobody needs to ring.
+    pub fn awake(&self) {
+        self.sleepy.store(false, Ordering::Relaxed);
+    }
+
+    /// The descriptor that becomes readable when the bell rings.
+    pub fn eventfd(&self) -> RawFd {
+        self.eventfd.as_raw_fd()
+    }
+}
+
+/// A mailbox of `len` messages for the reader that `bell` wakes.
+pub fn lane<T>(len: usize, bell: &Arc<Bell>) -> (Sender<T>, Receiver<T>) {
+    let queue = Arc::new(ArrayQueue::new(len));
+    (Sender { queue: Arc::clone(&queue), bell: Arc::clone(bell) }, Receiver { queue })
+}
+
+/// The end that leaves messages.
+#[derive(Debug)]
+pub struct Sender<T> {
+    queue: Arc<ArrayQueue<T>>,
+    bell: Arc<Bell>,
+}
+
+impl<T> Sender<T> {
+    /// Leaves a message and wakes the reader.
+    ///
+    /// # Errors
+    /// The message itself, when the lane is full.
+    pub fn send(&self, message: T) -> Result<(), T> {
+        self.queue.push(message)?;
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Sender { queue: Arc::clone(&self.queue), bell: Arc::clone(&self.bell) }
+    }
+}
+
+/// The end that takes messages.
+#[derive(Debug)]
+pub struct Receiver<T> {
+    queue: Arc<ArrayQueue<T>>,
+}
+
+impl<T> Receiver<T> {
+    /// The oldest message, if there is one.
+    pub fn take(&self) -> Option<T> {
+        self.queue.pop()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rung_within(bell: &Bell, timeout_ms: i32) -> bool {
+        let mut poll = libc::pollfd { fd: bell.eventfd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid pollfd.
+        let ready = unsafe { libc::poll(&mut poll, 1, timeout_ms) } == 1;
+        let mut count = [0u8; 8];
+        // SAFETY: eight bytes are read into an array of eight, when there are eight to read.
+        ready && unsafe { libc::read(bell.eventfd(), count.as_mut_ptr().cast(), 8) == 8 }
+    }
+
+    fn rung(bell: &Bell) -> bool {
+        rung_within(bell, 0)
+    }
+
+    #[test]
+    fn a_full_lane_gives_the_message_back() {
+        let (sender, receiver) = lane(2, &Arc::new(Bell::new().unwrap()));
+        assert_eq!(sender.send(1), Ok(()));
+        assert_eq!(sender.send(2), Ok(()));
+        assert_eq!(sender.send(3), Err(3));
+        assert_eq!(receiver.take(), Some(1));
+        assert_eq!(sender.send(3), Ok(()));
+    }
+
+    #[test]
+    fn only_a_sleeper_is_rung_and_once() {
+        let bell = Arc::new(Bell::new().unwrap());
+        let (sender, _receiver) = lane(8, &bell);
+        sender.send(1).unwrap();
+        assert!(!rung(&bell));
+        bell.sleepy();
+        sender.send(2).unwrap();
+        sender.send(3).unwrap();
+        assert!(rung(&bell) && !rung(&bell));
+        bell.sleepy();
+        bell.awake();
+        sender.send(4).unwrap();
+        assert!(!rung(&bell));
+    }
+
+    #[test]
+    fn no_message_lies_beside_a_sleeper() {
+        let bell = Arc::new(Bell::new().unwrap());
+        let (sender, receiver) = lane(4, &bell);
+        const MESSAGES: u64 = 20_000;
+        let writer = std::thread::spawn(move || {
+            for n in 0..MESSAGES {
+                let mut message = n;
+                while let Err(back) = sender.send(message) {
+                    message = back;
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let mut next = 0;
+        while next < MESSAGES {
+            if let Some(n) = receiver.take() {
+                assert_eq!(n, next);
+                next += 1;
+                continue;
+            }
+            bell.sleepy();
+            if receiver.is_empty() {
+                assert!(rung_within(&bell, 10_000), "slept beside message {next}");
+            }
+            bell.awake();
+        }
+        writer.join().unwrap();
+    }
+}

@@ -1,0 +1,18 @@
+//! The room that moves bytes, and the only one that waits.
+//!
+//! Without the feature `ring` this crate is its ports alone: the events a shard is told, the acts
+//! it answers with, the blocks bytes live in, the mailboxes between threads and the counters the
+//! control plane reads. They know no protocol and no disk format. The feature `ring` adds the
+//! driver that performs acts: sockets on an io_uring of our own inside a glommio executor, disk,
+//! TLS.
+//!
+//! All the unsafe code of the node is here, each block with its argument.
+
+pub mod arena;
+pub mod lane;
+pub mod limits;
+pub mod ports;
+#[cfg(feature = "ring")]
+pub mod ring;
+pub mod stats;
+pub mod wheel;

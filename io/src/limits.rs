@@ -1,0 +1,56 @@
+//! The numbers this crate is bounded by, each with its name and its reason.
+
+/// Bytes of a block of the arena. A group of an object fits one exactly.
+pub const BLOCK_LEN: usize = 64 * 1024;
+
+/// Bytes of the smallest part of a block that can be handed out: a page of memory.
+pub const PAGE_LEN: usize = 4 * 1024;
+
+/// Pages of a block. One `u16` holds a bit for each.
+pub const BLOCK_PAGES: usize = BLOCK_LEN / PAGE_LEN;
+
+/// Most blocks of one arena: page numbers are `u32`, and one number is kept for "none".
+pub const ARENA_BLOCKS_MAX: usize = (u32::MAX as usize) / BLOCK_PAGES;
+
+/// Bodies up to this length ride with their head in one send from memory; a longer one is sent
+/// from where it lies.
+pub const COPY_LEN_MAX: usize = 16 * 1024;
+
+/// Entries of a shard's submission queue.
+pub const RING_ENTRIES: u32 = 2048;
+
+/// Entries of a shard's completion queue. Multishot requests complete more often than they are
+/// asked for, so it is larger than the submission queue.
+pub const RING_COMPLETIONS: u32 = 8192;
+
+/// Receive buffers a shard lends to the kernel; a power of two.
+pub const RECV_BUFFERS: u16 = 512;
+
+/// Bytes of one receive buffer: the largest head, or a good part of an upload.
+pub const RECV_BUFFER_LEN: usize = 16 * 1024;
+
+/// Slices of one vectored send.
+pub const SEND_SLICES_MAX: usize = 32;
+
+/// Bytes one connection may hand to the kernel by reference before the others get their turn.
+pub const SEND_TURN_LEN_MAX: usize = 1024 * 1024;
+
+/// Messages taken from one mailbox in one turn of the loop.
+pub const MAIL_TURN_MAX: usize = 256;
+
+/// Disk operations one shard has under way at once; more wait their turn in the shard.
+pub const DISK_OPS_MAX: usize = 256;
+
+/// Longest read or write of one disk operation, in bytes.
+pub const DISK_OP_LEN_MAX: usize = 4 * 1024 * 1024;
+
+/// Listening sockets of one shard.
+pub const LISTENERS_MAX: usize = 8;
+
+/// Connections the kernel may hold for a listener before the shard has accepted them.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+const _: () = assert!(BLOCK_PAGES == 16, "one u16 holds a bit for each page of a block");
+const _: () = assert!(RECV_BUFFERS.is_power_of_two());
+const _: () = assert!(COPY_LEN_MAX < BLOCK_LEN && BLOCK_LEN <= DISK_OP_LEN_MAX);
+const _: () = assert!(RING_ENTRIES < RING_COMPLETIONS);

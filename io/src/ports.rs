@@ -1,0 +1,356 @@
+//! What passes between a shard and its driver: events in, acts out.
+//!
+//! A shard is a synchronous state machine. The driver tells it one [`Event`] at a time with the
+//! time of day, then takes [`Act`]s from its queue until none is left, performs them, and tells
+//! the shard later how they went. Neither side calls the other in any other way, so the same
+//! shard runs on the real ring and in a simulation.
+//!
+//! ```text
+//!            apply(event, now)                 acts().pop()
+//!  driver ───────────────────────►  shard  ───────────────────────►  driver
+//! ```
+//!
+//! Every act that carries a [`Ticket`] is answered by exactly one event with the same ticket.
+
+use std::{collections::VecDeque, fmt, io, net::SocketAddr, path::PathBuf};
+
+use crate::arena::{Block, BlockMut};
+
+/// The time an event happened, handed in because a shard has no clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Now {
+    /// Nanoseconds since the driver started; never goes back.
+    pub mono_ns: u64,
+    /// Milliseconds since 1970-01-01 UTC; may jump.
+    pub unix_ms: u64,
+}
+
+/// A shard's number: 0 to shards − 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+/// One connection for as long as it lives. A number is used again only with another generation,
+/// so an id that outlives its connection names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    /// Position in the driver's table of connections; small and dense.
+    pub slot: u32,
+    /// Counts the connections that had this slot.
+    pub generation: u32,
+}
+
+/// Which of the listeners a connection came in by: its position in the driver's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub u8);
+
+/// The shard's name for one disk act under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// The shard's name for an open file. The shard chooses it, and may use it again after `Close`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId(pub u32);
+
+/// Something that happened, told to a shard.
+#[derive(Debug)]
+pub enum Event<'a, M> {
+    /// A connection was accepted. On a TLS listener nothing follows but `Secured` or `Closed`.
+    Opened { conn: ConnId, listener: ListenerId, peer: SocketAddr },
+    /// The TLS handshake of a connection is complete.
+    Secured { conn: ConnId },
+    /// Bytes of the peer, decrypted. They are gone when `apply` returns.
+    Bytes { conn: ConnId, data: &'a [u8] },
+    /// `len` more bytes of what the shard asked to send were handed to the kernel.
+    Sent { conn: ConnId, len: usize },
+    /// The peer will send no more; it may still read.
+    Eof { conn: ConnId },
+    /// The connection is gone, by an error, by the peer, or by `Abort`. Its id is dead.
+    Closed { conn: ConnId },
+    /// A disk act is complete.
+    Disk { ticket: Ticket, done: io::Result<DiskDone> },
+    /// Another thread left a message.
+    Mail(M),
+    /// The time of `wake_at` has come.
+    Tick,
+}
+
+/// What a disk act brought, by its kind.
+#[derive(Debug)]
+pub enum DiskDone {
+    /// `Open`: the file is there and is `len` bytes long.
+    Opened { len: u64 },
+    /// `Read`: a block with exactly the bytes asked for.
+    Read(Block),
+    /// `Scan`: the bytes asked for; fewer only at the end of the file.
+    Scanned(Vec<u8>),
+    /// `List`: name and length of every regular file in the folder, in no order.
+    Listed(Vec<(String, u64)>),
+    /// `Run`: what the job returned.
+    Ran(JobOutcome),
+    /// Every other act.
+    Done,
+}
+
+/// Something for the driver to do.
+#[derive(Debug)]
+pub enum Act<M> {
+    /// Send bytes of the act queue's scratch, then the body. Answered by `Sent`s that add up.
+    Send { conn: ConnId, head: Span, body: Option<Slice> },
+    /// Send what is queued, then end the sending side. Bytes of the peer go on arriving.
+    Finish { conn: ConnId },
+    /// Drop the connection now, with all that is queued. Answered by `Closed`.
+    Abort { conn: ConnId },
+    /// Tell no more `Bytes` of this connection after those already taken from the kernel.
+    Pause { conn: ConnId },
+    /// Undo `Pause`.
+    Resume { conn: ConnId },
+    /// Perform a disk operation. Answered by `Disk`.
+    Disk { ticket: Ticket, op: DiskOp },
+    /// Leave a message with another shard. Lanes are sized so that this cannot fail: a shard
+    /// bounds what it has outstanding with each other one.
+    Mail { to: ShardId, mail: M },
+    /// Tell the control plane, if it has room to listen.
+    Report(Report),
+    /// Take no more connections on any listener.
+    StopAccepting,
+    /// The shard has nothing left to do and was asked to end.
+    Stopped,
+}
+
+/// One disk operation. Offsets and lengths are in bytes.
+pub enum DiskOp {
+    /// Open a file under a name of the shard's choosing.
+    Open { file: FileId, path: PathBuf, how: OpenHow },
+    /// Close an open file. What is under way on it is finished first.
+    Close { file: FileId },
+    /// Read `len` bytes at `at`, any alignment, into a block; fewer is an error.
+    Read { file: FileId, at: u64, len: u32, into: BlockMut },
+    /// Read up to `len` bytes at `at`, any alignment.
+    Scan { file: FileId, at: u64, len: u32 },
+    /// Write the parts one after another at `at`. Offset and total length are multiples of
+    /// 4096; the file grows as needed.
+    Write { file: FileId, at: u64, parts: Vec<Part> },
+    /// Make all that was written to the file durable.
+    Sync { file: FileId },
+    /// Give the file this length.
+    Truncate { file: FileId, len: u64 },
+    /// Rename a file, then make both folders durable.
+    Rename { from: PathBuf, to: PathBuf },
+    /// Remove a file; it is no error if there is none.
+    Remove { path: PathBuf },
+    /// Create a folder and those above it, then make them durable; it is no error if it exists.
+    MakeDir { path: PathBuf },
+    /// List the regular files of a folder.
+    List { path: PathBuf },
+    /// Run a job on a thread that may block.
+    Run(Job),
+}
+
+/// A job for a thread that may block.
+pub type Job = Box<dyn FnOnce() -> JobOutcome + Send>;
+
+/// What a job returns: an error in words, or nothing.
+pub type JobOutcome = Result<(), String>;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenHow {
+    /// It must be there; it is only read.
+    Read,
+    /// It must be there.
+    ReadWrite,
+    /// It must not be there; its folder is made durable with it.
+    CreateNew,
+}
+
+/// One piece of a write, gathered into one with its neighbours.
+#[derive(Clone)]
+pub enum Part {
+    Bytes(Vec<u8>),
+    Block(Slice),
+    Zeros(usize),
+}
+
+impl Part {
+    /// Bytes of the part.
+    pub fn len(&self) -> usize {
+        match self {
+            Part::Bytes(bytes) => bytes.len(),
+            Part::Block(slice) => slice.len(),
+            Part::Zeros(len) => *len,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Part of a block.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    pub block: Block,
+    pub start: u32,
+    pub end: u32,
+    /// Whether the block is worth sending without a copy: a block that was ever sent so costs a
+    /// hole punch when it is evicted, so only hot ones are.
+    pub hot: bool,
+}
+
+impl Slice {
+    /// All of a block's bytes.
+    pub fn whole(block: Block) -> Slice {
+        let end = block.len() as u32;
+        Slice { block, start: 0, end, hot: false }
+    }
+
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.block.bytes()[self.start as usize..self.end as usize]
+    }
+}
+
+/// A range of the scratch bytes of an act queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// The acts a shard wants performed, in order, and the bytes they send.
+///
+/// Heads are written into one scratch buffer that keeps its memory, so an answer allocates
+/// nothing. The scratch is forgotten when the last act has been taken.
+#[derive(Debug)]
+pub struct Acts<M> {
+    queue: VecDeque<Act<M>>,
+    scratch: Vec<u8>,
+}
+
+impl<M> Default for Acts<M> {
+    fn default() -> Self {
+        Acts { queue: VecDeque::with_capacity(256), scratch: Vec::with_capacity(64 * 1024) }
+    }
+}
+
+impl<M> Acts<M> {
+    pub fn push(&mut self, act: Act<M>) {
+        self.queue.push_back(act);
+    }
+
+    /// The end of the scratch: write here, then call `send` with the length it had before.
+    pub fn scratch(&mut self) -> &mut Vec<u8> {
+        &mut self.scratch
+    }
+
+    /// Asks for the scratch written since it was `start` bytes long to be sent, then the body.
+    pub fn send(&mut self, conn: ConnId, start: usize, body: Option<Slice>) {
+        assert!(start <= self.scratch.len() && self.scratch.len() <= u32::MAX as usize);
+        let head = Span { start: start as u32, end: self.scratch.len() as u32 };
+        if !head.is_empty() || body.is_some() {
+            self.queue.push_back(Act::Send { conn, head, body });
+        }
+    }
+
+    /// The next act. When there is none, the scratch is forgotten.
+    pub fn pop(&mut self) -> Option<Act<M>> {
+        let act = self.queue.pop_front();
+        if act.is_none() {
+            self.scratch.clear();
+        }
+        act
+    }
+
+    /// The scratch bytes of a `Send` taken from this queue. Valid until `pop` returns `None`.
+    pub fn bytes(&self, span: Span) -> &[u8] {
+        &self.scratch[span.start as usize..span.end as usize]
+    }
+
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+/// A state machine that a driver can run.
+pub trait Machine {
+    /// What threads leave in each other's mailboxes.
+    type Mail: Send + 'static;
+
+    /// Takes one event. Everything it causes is in `acts()` when this returns.
+    fn apply(&mut self, event: Event<'_, Self::Mail>, now: Now);
+
+    /// The queue of acts, for the driver to take from.
+    fn acts(&mut self) -> &mut Acts<Self::Mail>;
+
+    /// When the machine wants a `Tick`, in `Now::mono_ns`; `None` for never.
+    fn wake_at(&self) -> Option<u64>;
+}
+
+/// What a shard tells the control plane. The queue is bounded; what does not fit is counted.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// The shard's partitions are open and it serves.
+    Ready { shard: ShardId },
+    /// Something an operator should know, with the facts as text.
+    Note { shard: ShardId, severity: Severity, message: String },
+    /// The shard has ended, in good order or with the reason.
+    Stopped { shard: ShardId, reason: Option<String> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Info,
+    Warn,
+    Error,
+}
+
+impl fmt::Debug for DiskOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DiskOp::Open { file, path, how } => write!(f, "Open({file:?}, {path:?}, {how:?})"),
+            DiskOp::Close { file } => write!(f, "Close({file:?})"),
+            DiskOp::Read { file, at, len, .. } => write!(f, "Read({file:?}, {at}, {len})"),
+            DiskOp::Scan { file, at, len } => write!(f, "Scan({file:?}, {at}, {len})"),
+            DiskOp::Write { file, at, parts } => {
+                let len: usize = parts.iter().map(Part::len).sum();
+                write!(f, "Write({file:?}, {at}, {len})")
+            }
+            DiskOp::Sync { file } => write!(f, "Sync({file:?})"),
+            DiskOp::Truncate { file, len } => write!(f, "Truncate({file:?}, {len})"),
+            DiskOp::Rename { from, to } => write!(f, "Rename({from:?}, {to:?})"),
+            DiskOp::Remove { path } => write!(f, "Remove({path:?})"),
+            DiskOp::MakeDir { path } => write!(f, "MakeDir({path:?})"),
+            DiskOp::List { path } => write!(f, "List({path:?})"),
+            DiskOp::Run(_) => write!(f, "Run"),
+        }
+    }
+}
+
+/// What the control plane wants of a shard.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Take no more connections, finish what is under way, sync, and stop; drop what is not
+    /// finished `within_ms` milliseconds from now.
+    Drain { within_ms: u64 },
+}

@@ -1,0 +1,358 @@
+//! One connection of the driver: its socket, its TLS, and what is queued to be sent.
+//!
+//! ```text
+//!   items   │ Bytes (heads, small bodies) │ Slice │ Slice │ Bytes │ …
+//!             ▲ front: sent up to `front_sent`
+//!             └── the first `in_flight` items belong to a send the kernel is working on
+//! ```
+
+use std::{collections::VecDeque, os::fd::OwnedFd};
+
+use super::tls::Tls;
+use crate::{
+    limits::{COPY_LEN_MAX, SEND_SLICES_MAX},
+    ports::{ListenerId, Slice},
+};
+
+/// The state of the multishot receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Receive {
+    /// The kernel receives for us.
+    Armed,
+    /// As before, but it was asked to stop.
+    Stopping,
+    /// Nothing is under way.
+    Idle,
+}
+
+/// How far the connection is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ending {
+    /// It is not.
+    Open,
+    /// When the queue is empty, the sending side ends.
+    Finishing,
+    /// The sending side has ended.
+    Finished,
+    /// Shut down; what the kernel still works on must end, then the descriptor is closed.
+    Dead,
+}
+
+pub(super) struct Conn {
+    pub(super) socket: OwnedFd,
+    pub(super) generation: u32,
+    pub(super) listener: ListenerId,
+    pub(super) tls: Option<Box<Tls>>,
+    pub(super) out: Out,
+    pub(super) receive: Receive,
+    pub(super) paused: bool,
+    /// A send of the ring is under way.
+    pub(super) sending: bool,
+    /// A poll for room in the socket is under way.
+    pub(super) polling: bool,
+    pub(super) ending: Ending,
+    /// The peer's end was told to the shard.
+    pub(super) eof: bool,
+    /// It is on the list of connections to be flushed in this turn.
+    pub(super) listed: bool,
+}
+
+impl Conn {
+    pub(super) fn new(socket: OwnedFd, generation: u32, listener: ListenerId) -> Conn {
+        Conn {
+            socket,
+            generation,
+            listener,
+            tls: None,
+            out: Out::default(),
+            receive: Receive::Idle,
+            paused: false,
+            sending: false,
+            polling: false,
+            ending: Ending::Open,
+            eof: false,
+            listed: false,
+        }
+    }
+
+    /// Whether the kernel still works on something of this connection.
+    pub(super) fn is_busy(&self) -> bool {
+        self.sending || self.polling || self.receive != Receive::Idle
+    }
+}
+
+/// One piece of what is to be sent.
+#[derive(Debug)]
+pub(super) enum Item {
+    Bytes(Vec<u8>),
+    Slice(Slice),
+}
+
+impl Item {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Item::Bytes(bytes) => bytes,
+            Item::Slice(slice) => slice.bytes(),
+        }
+    }
+}
+
+/// What is queued to be sent on a connection.
+#[derive(Debug, Default)]
+pub(super) struct Out {
+    items: VecDeque<Item>,
+    /// Bytes of the front item that are sent.
+    front_sent: usize,
+    /// Items that the kernel reads from now.
+    in_flight: usize,
+    /// Where the kernel reads from; allocated for the first send of several pieces, then kept.
+    message: Option<Box<Message>>,
+}
+
+/// A vectored send's description, which must stay where it is while the kernel works on it.
+struct Message {
+    header: libc::msghdr,
+    slices: [libc::iovec; SEND_SLICES_MAX],
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message").field("slices", &self.header.msg_iovlen).finish()
+    }
+}
+
+/// Buffers for heads that are empty again, kept for the next connection that needs one.
+#[derive(Debug, Default)]
+pub(super) struct Spares(Vec<Vec<u8>>);
+
+/// Most empty buffers kept, and the largest worth keeping.
+const SPARES_MAX: usize = 1024;
+const SPARE_LEN_MAX: usize = 64 * 1024;
+
+impl Spares {
+    fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn keep(&mut self, mut buffer: Vec<u8>) {
+        if self.0.len() < SPARES_MAX && buffer.capacity() <= SPARE_LEN_MAX {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
+}
+
+/// What to do about the front of the queue.
+pub(super) enum Next {
+    Nothing,
+    /// Bytes that a body sent by reference follows: send them with more to come.
+    Head {
+        start: *const u8,
+        len: usize,
+    },
+    /// One or more adjoining slices, sent by reference: from this offset of the memfd.
+    Lend {
+        memfd: i32,
+        offset: u64,
+        len: usize,
+    },
+    /// One piece of memory.
+    One {
+        start: *const u8,
+        len: usize,
+    },
+    /// Several pieces of memory.
+    Many(*const libc::msghdr),
+}
+
+impl Out {
+    /// Queues bytes, copied.
+    pub(super) fn push_bytes(&mut self, bytes: &[u8], spares: &mut Spares) {
+        if bytes.is_empty() {
+            return;
+        }
+        let open = self.items.len() > self.in_flight;
+        if let Some(Item::Bytes(last)) = self.items.back_mut().filter(|_| open) {
+            last.extend_from_slice(bytes);
+            return;
+        }
+        let mut buffer = spares.take();
+        buffer.extend_from_slice(bytes);
+        self.items.push_back(Item::Bytes(buffer));
+    }
+
+    /// Queues part of a block: a short one is copied behind what stands before it.
+    pub(super) fn push_slice(&mut self, slice: Slice, spares: &mut Spares) {
+        if slice.len() <= COPY_LEN_MAX {
+            self.push_bytes(slice.bytes(), spares);
+        } else {
+            self.items.push_back(Item::Slice(slice));
+        }
+    }
+
+    /// Forgets everything that the kernel does not read from.
+    pub(super) fn clear(&mut self) {
+        self.items.truncate(self.in_flight);
+        if self.in_flight == 0 {
+            self.front_sent = 0;
+        }
+    }
+
+    /// `len` bytes from the front went to the kernel.
+    pub(super) fn advance(&mut self, len: usize, spares: &mut Spares) {
+        self.front_sent += len;
+        while let Some(front) = self.items.front() {
+            let whole = front.bytes().len();
+            if self.front_sent < whole {
+                return;
+            }
+            self.front_sent -= whole;
+            if let Some(Item::Bytes(buffer)) = self.items.pop_front() {
+                spares.keep(buffer);
+            }
+        }
+        assert_eq!(self.front_sent, 0, "more was sent than was queued");
+    }
+
+    /// The kernel is done with the send that `next` described.
+    pub(super) fn landed(&mut self) {
+        self.in_flight = 0;
+    }
+
+    /// What to send next. `One` and `Many` are in flight until `landed`: until then their memory
+    /// stays where it is and unchanged. `by_reference` allows `Head` and `Lend`.
+    pub(super) fn next(&mut self, by_reference: bool) -> Next {
+        assert_eq!(self.in_flight, 0, "one send at a time");
+        let lends = |item: &Item| matches!(item, Item::Slice(slice) if by_reference && slice.hot);
+        match (self.items.front(), self.items.get(1)) {
+            (None, _) => Next::Nothing,
+            (Some(front), _) if lends(front) => self.lend(),
+            (Some(Item::Bytes(bytes)), Some(body)) if lends(body) => {
+                let rest = &bytes[self.front_sent..];
+                Next::Head { start: rest.as_ptr(), len: rest.len() }
+            }
+            (Some(front), None) => {
+                self.in_flight = 1;
+                let rest = &front.bytes()[self.front_sent..];
+                Next::One { start: rest.as_ptr(), len: rest.len() }
+            }
+            (Some(_), Some(_)) => {
+                let many = self.items.iter().take_while(|item| !lends(item)).count();
+                self.gather(many.min(SEND_SLICES_MAX))
+            }
+        }
+    }
+
+    fn gather(&mut self, items: usize) -> Next {
+        // SAFETY: all-zero is a valid empty msghdr and iovec.
+        let message = self.message.get_or_insert_with(|| Box::new(unsafe { std::mem::zeroed() }));
+        let mut skip = self.front_sent;
+        for (item, slice) in self.items.iter().take(items).zip(&mut message.slices) {
+            let bytes = &item.bytes()[skip..];
+            skip = 0;
+            slice.iov_base = bytes.as_ptr().cast_mut().cast();
+            slice.iov_len = bytes.len();
+        }
+        message.header.msg_iov = message.slices.as_mut_ptr();
+        message.header.msg_iovlen = items;
+        self.in_flight = items;
+        Next::Many(&raw const message.header)
+    }
+
+    /// The front slice and those that lie behind it in the arena.
+    fn lend(&self) -> Next {
+        let mut run = self.items.iter().map_while(|item| match item {
+            Item::Slice(slice) if slice.hot => Some(slice),
+            _ => None,
+        });
+        let first = run.next().expect("the front is a hot slice");
+        let (memfd, base) = first.block.lend();
+        let offset = base + u64::from(first.start) + self.front_sent as u64;
+        let mut len = first.len() - self.front_sent;
+        let mut last = first;
+        for slice in run {
+            let joined = last.end as usize == last.block.len()
+                && slice.start == 0
+                && last.block.adjoins(&slice.block);
+            if !joined {
+                break;
+            }
+            slice.block.lend();
+            len += slice.len();
+            last = slice;
+        }
+        Next::Lend { memfd, offset, len }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Arena;
+
+    fn hot(arena: &mut Arena, len: usize, hot: bool) -> Slice {
+        let block = arena.alloc(len).unwrap().freeze(len);
+        Slice { hot, ..Slice::whole(block) }
+    }
+
+    #[test]
+    fn heads_and_short_bodies_become_one_piece() {
+        let (mut out, mut spares) = (Out::default(), Spares::default());
+        let mut arena = Arena::new(2).unwrap();
+        for _ in 0..3 {
+            out.push_bytes(b"head", &mut spares);
+            out.push_slice(hot(&mut arena, COPY_LEN_MAX, true), &mut spares);
+        }
+        match out.next(true) {
+            Next::One { len, .. } => assert_eq!(len, 3 * (4 + COPY_LEN_MAX)),
+            _ => panic!("one piece"),
+        }
+        out.push_bytes(b"later", &mut spares);
+        assert_eq!(out.items.len(), 2, "what is in flight does not grow");
+        out.landed();
+        out.advance(3 * (4 + COPY_LEN_MAX) + 2, &mut spares);
+        assert!(matches!(out.next(true), Next::One { len: 3, .. }));
+    }
+
+    #[test]
+    fn adjoining_hot_slices_go_out_as_one() {
+        let (mut out, mut spares) = (Out::default(), Spares::default());
+        let mut arena = Arena::new(4).unwrap();
+        let slices: Vec<_> = (0..3).map(|_| hot(&mut arena, 65536, true)).collect();
+        out.push_bytes(b"head", &mut spares);
+        slices.into_iter().for_each(|slice| out.push_slice(slice, &mut spares));
+        assert!(matches!(out.next(true), Next::Head { len: 4, .. }));
+        out.advance(4, &mut spares);
+        assert!(matches!(out.next(true), Next::Lend { len: 196_608, offset: 0, .. }));
+        out.advance(70_000, &mut spares);
+        let next = out.next(true);
+        assert!(matches!(next, Next::Lend { len: 126_608, offset: 70_000, .. }));
+        match out.next(false) {
+            Next::Many(message) => {
+                // SAFETY: the message lives in `out`.
+                assert_eq!(unsafe { (*message).msg_iovlen }, 2);
+            }
+            _ => panic!("by copy it is two pieces"),
+        }
+    }
+
+    #[test]
+    fn cold_slices_are_sent_from_memory_up_to_the_first_hot_one() {
+        let (mut out, mut spares) = (Out::default(), Spares::default());
+        let mut arena = Arena::new(4).unwrap();
+        out.push_bytes(b"head", &mut spares);
+        for is_hot in [false, false, true] {
+            out.push_slice(hot(&mut arena, 65536, is_hot), &mut spares);
+        }
+        match out.next(true) {
+            Next::Many(message) => {
+                // SAFETY: the message lives in `out`.
+                assert_eq!(unsafe { (*message).msg_iovlen }, 3);
+            }
+            _ => panic!("head and two cold slices"),
+        }
+        out.landed();
+        out.advance(4 + 2 * 65536, &mut spares);
+        assert!(matches!(out.next(true), Next::Lend { len: 65536, .. }));
+    }
+}

@@ -1,0 +1,360 @@
+//! The loop of a shard: events in, acts out, sleep when there are none.
+
+use std::{
+    future::Future,
+    io,
+    os::fd::FromRawFd,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use glommio::{
+    Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares, io::BufferedFile, timer::Timer,
+};
+
+use super::{
+    disk::Disk,
+    net::{Heard, Listener, Net},
+    probe::Refused,
+};
+use crate::{
+    lane::{Bell, Receiver, Sender},
+    limits::{LISTENERS_MAX, MAIL_TURN_MAX, RECV_BUFFER_LEN},
+    ports::{Act, ConnId, Event, Machine, Now, Report},
+    stats::Stats,
+};
+
+/// Bytes of buffers that glommio registers with its rings, and so counts as locked memory.
+const EXECUTOR_MEMORY: usize = 1024 * 1024;
+
+/// What ended a driver before its shard asked to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(
+        "cannot start the executor of a shard: {0}. If this is about memlock, raise the limit \
+         with `ulimit -l 65536`, or LimitMEMLOCK=64M in a systemd unit"
+    )]
+    Executor(String),
+    #[error("the socket ring failed: {0}")]
+    Ring(io::Error),
+    #[error("the bell failed: {0}")]
+    Bell(String),
+}
+
+/// A shard's ends of the lanes between threads.
+pub struct Mailboxes<M> {
+    /// What wakes this shard.
+    pub bell: Arc<Bell>,
+    /// Lanes to read, from the other shards and from control.
+    pub from: Vec<Receiver<M>>,
+    /// Lanes to the other shards, by their number; none at this shard's own.
+    pub to: Vec<Option<Sender<M>>>,
+    /// The lane to the control plane.
+    pub reports: Sender<Report>,
+}
+
+/// All that one shard needs to run.
+pub struct Driver<M> {
+    /// The core to run on; any, when none is given.
+    pub core: Option<usize>,
+    pub name: String,
+    pub listeners: Vec<Listener>,
+    pub mailboxes: Mailboxes<M>,
+    pub stats: Arc<Stats>,
+}
+
+impl<M: Send + 'static> Driver<M> {
+    /// Runs the shard that `make` makes, on this thread, until it has stopped.
+    ///
+    /// # Errors
+    /// When the machine refuses what is needed, or the ring fails while running.
+    pub fn run<S>(self, make: impl FnOnce() -> S) -> Result<(), DriverError>
+    where
+        S: Machine<Mail = M>,
+    {
+        assert!(self.listeners.len() <= LISTENERS_MAX, "{} listeners", self.listeners.len());
+        let placement = self.core.map_or(Placement::Unbound, Placement::Fixed);
+        let executor = LocalExecutorBuilder::new(placement)
+            .name(&self.name)
+            .io_memory(EXECUTOR_MEMORY)
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(2))
+            .make()
+            .map_err(|error| DriverError::Executor(error.to_string()))?;
+        executor.run(async move {
+            let latency = Latency::Matters(Duration::from_millis(10));
+            let queue = glommio::executor().create_task_queue(Shares::default(), latency, "disk");
+            let bell = BellRead::new(&self.mailboxes.bell);
+            let net = Net::new(self.mailboxes.bell.eventfd(), self.listeners)?;
+            let driving = Driving {
+                shard: make(),
+                net,
+                disk: Disk::new(queue),
+                mailboxes: self.mailboxes,
+                stats: self.stats,
+                start: Instant::now(),
+                plaintext: vec![0; RECV_BUFFER_LEN].into_boxed_slice(),
+                stopped: false,
+                bell,
+            };
+            driving.run().await
+        })
+    }
+}
+
+/// A shard being driven.
+struct Driving<S: Machine> {
+    shard: S,
+    net: Net,
+    disk: Disk,
+    mailboxes: Mailboxes<S::Mail>,
+    stats: Arc<Stats>,
+    start: Instant,
+    /// Decrypted bytes on their way to the shard.
+    plaintext: Box<[u8]>,
+    stopped: bool,
+    bell: BellRead,
+}
+
+impl<S: Machine> Driving<S> {
+    async fn run(mut self) -> Result<(), DriverError> {
+        // The shard's first event: it starts its partitions.
+        let now = self.now();
+        self.apply(Event::Tick, now);
+        let mut awake_since = now.mono_ns;
+        while !self.stopped {
+            let worked = self.turn()?;
+            if worked {
+                // Disk, timers and background work get their turn.
+                glommio::executor().yield_task_queue_now().await;
+                continue;
+            }
+            let slept_at = self.now().mono_ns;
+            self.sleep().await?;
+            let woke_at = self.now().mono_ns;
+            self.stats.busy_ns.add(slept_at - awake_since);
+            self.stats.idle_ns.add(woke_at - slept_at);
+            awake_since = woke_at;
+        }
+        // Answers that are queued get a last chance to go.
+        self.net.turn().map_err(DriverError::Ring)?;
+        Ok(())
+    }
+
+    /// One turn of the loop. Returns whether there was anything to do.
+    fn turn(&mut self) -> Result<bool, DriverError> {
+        let heard = self.net.turn().map_err(DriverError::Ring)?;
+        let now = self.now();
+        let mut worked = heard;
+        while let Some(heard) = self.net.hear() {
+            self.tell(heard, now);
+        }
+        for at in 0..self.mailboxes.from.len() {
+            for _ in 0..MAIL_TURN_MAX {
+                let Some(mail) = self.mailboxes.from[at].take() else { break };
+                worked = true;
+                self.apply(Event::Mail(mail), now);
+            }
+        }
+        while let Some((ticket, done)) = self.disk.outcome() {
+            worked = true;
+            self.apply(Event::Disk { ticket, done }, now);
+        }
+        if self.shard.wake_at().is_some_and(|at| at <= now.mono_ns) {
+            worked = true;
+            self.apply(Event::Tick, now);
+        }
+        if worked {
+            let took = self.now().mono_ns - now.mono_ns;
+            if took > self.stats.stall_max_ns.get() {
+                self.stats.stall_max_ns.set(took);
+            }
+        }
+        Ok(worked)
+    }
+
+    fn tell(&mut self, heard: Heard, now: Now) {
+        match heard {
+            Heard::Accepted { conn, listener, peer } => {
+                self.apply(Event::Opened { conn, listener, peer }, now);
+            }
+            Heard::Received { conn, buffer, len } => self.received(conn, buffer, len, now),
+            Heard::Sent { conn, len } => {
+                if self.net.conn(conn).is_some() {
+                    self.apply(Event::Sent { conn, len }, now);
+                }
+            }
+            Heard::Eof { conn } => {
+                if self.net.conn(conn).is_some() {
+                    self.apply(Event::Eof { conn }, now);
+                }
+            }
+            Heard::Closed { conn } => self.apply(Event::Closed { conn }, now),
+        }
+    }
+
+    fn received(&mut self, conn: ConnId, buffer: u16, len: usize, now: Now) {
+        match self.net.conn(conn).map(|state| state.tls.is_some()) {
+            None => {}
+            Some(false) => {
+                let data = self.net.received(buffer, len);
+                self.shard.apply(Event::Bytes { conn, data }, now);
+                self.perform();
+            }
+            // When TLS fails: tell the peer why, if it listens, and be done with it.
+            Some(true) if self.received_tls(conn, buffer, len, now).is_err() => {
+                self.net.abort_after_flush(conn);
+            }
+            Some(true) => {}
+        }
+        self.net.give_back(buffer);
+    }
+
+    /// Decrypts a receive buffer and tells the shard what was in it.
+    fn received_tls(&mut self, conn: ConnId, buffer: u16, len: usize, now: Now) -> io::Result<()> {
+        let mut at = 0;
+        while at < len {
+            let Some((taken, heard)) = self.net.decrypt(conn, buffer, at..len)? else {
+                return Ok(());
+            };
+            at += taken;
+            if heard.secured {
+                self.apply(Event::Secured { conn }, now);
+            }
+            self.tell_plaintext(conn, now);
+            // The handshake, a key update or a ticket may want to be sent.
+            self.net.list(conn);
+            if heard.closed {
+                self.net.ended_by_notice(conn);
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_plaintext(&mut self, conn: ConnId, now: Now) {
+        loop {
+            let Some(tls) = self.net.conn(conn).and_then(|state| state.tls.as_mut()) else {
+                return;
+            };
+            let len = tls.read(&mut self.plaintext);
+            if len == 0 {
+                return;
+            }
+            let data = &self.plaintext[..len];
+            self.shard.apply(Event::Bytes { conn, data }, now);
+            self.perform();
+        }
+    }
+
+    fn apply(&mut self, event: Event<'_, S::Mail>, now: Now) {
+        self.shard.apply(event, now);
+        self.perform();
+    }
+
+    /// Performs all that the shard wants done.
+    fn perform(&mut self) {
+        while let Some(act) = self.shard.acts().pop() {
+            match act {
+                Act::Send { conn, head, body } => {
+                    self.net.send(conn, self.shard.acts().bytes(head), body);
+                }
+                Act::Finish { conn } => self.net.finish(conn),
+                Act::Abort { conn } => self.net.abort(conn),
+                Act::Pause { conn } => self.net.pause(conn),
+                Act::Resume { conn } => self.net.resume(conn),
+                Act::Disk { ticket, op } => self.disk.perform(ticket, op),
+                Act::Mail { to, mail } => {
+                    let lane = self.mailboxes.to[usize::from(to.0)].as_ref();
+                    let left = lane.map(|lane| lane.send(mail).is_ok());
+                    assert_eq!(left, Some(true), "the lane to shard {} overflowed", to.0);
+                }
+                Act::Report(report) => {
+                    if self.mailboxes.reports.send(report).is_err() {
+                        self.stats.reports_dropped.add(1);
+                    }
+                }
+                Act::StopAccepting => self.net.stop_accepting(),
+                Act::Stopped => self.stopped = true,
+            }
+        }
+    }
+
+    /// Sleeps until a completion, a message, an outcome or the shard's time.
+    async fn sleep(&mut self) -> Result<(), DriverError> {
+        self.mailboxes.bell.sleepy();
+        self.net.sleepy();
+        // Whatever came before the two lines above rang no bell: look once more.
+        let heard = self.net.turn().map_err(DriverError::Ring)?;
+        let mail = self.mailboxes.from.iter().any(|lane| !lane.is_empty());
+        if !heard && !mail && !self.disk.has_outcome() {
+            let until = self.shard.wake_at().map(|at| at.saturating_sub(self.now().mono_ns));
+            let timer = until.map(|ns| Timer::new(Duration::from_nanos(ns)));
+            Asleep { bell: &mut self.bell, disk: &self.disk, timer }.await?;
+        }
+        self.net.awake();
+        self.mailboxes.bell.awake();
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ns: self.start.elapsed().as_nanos() as u64, unix_ms: unix.as_millis() as u64 }
+    }
+}
+
+/// A read of the bell's eventfd, under way across sleeps: it is started anew only when it ended.
+struct BellRead {
+    file: std::rc::Rc<BufferedFile>,
+    read: Option<Rung>,
+}
+
+type Rung = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+impl BellRead {
+    fn new(bell: &Bell) -> BellRead {
+        // SAFETY: dup makes a descriptor of our own, which the file may close.
+        let file = unsafe { BufferedFile::from_raw_fd(libc::dup(bell.eventfd())) };
+        BellRead { file: std::rc::Rc::new(file), read: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DriverError>> {
+        let read = self.read.get_or_insert_with(|| {
+            let file = std::rc::Rc::clone(&self.file);
+            Box::pin(async move {
+                file.read_at(0, 8).await.map(|_| ()).map_err(|error| error.to_string())
+            })
+        });
+        let done = std::task::ready!(read.as_mut().poll(cx));
+        self.read = None;
+        Poll::Ready(done.map_err(DriverError::Bell))
+    }
+}
+
+/// The sleep itself: ends with the first of bell, disk and timer.
+struct Asleep<'a> {
+    bell: &'a mut BellRead,
+    disk: &'a Disk,
+    timer: Option<Timer>,
+}
+
+impl Future for Asleep<'_> {
+    type Output = Result<(), DriverError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        this.disk.wake(cx.waker());
+        if let Poll::Ready(rung) = this.bell.poll(cx) {
+            return Poll::Ready(rung);
+        }
+        if this.disk.has_outcome() {
+            return Poll::Ready(Ok(()));
+        }
+        match &mut this.timer {
+            Some(timer) => Pin::new(timer).poll(cx).map(|_| Ok(())),
+            None => Poll::Pending,
+        }
+    }
+}

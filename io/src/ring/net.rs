@@ -1,0 +1,623 @@
+//! The socket ring: accepts, receives and sends for all connections of a shard.
+//!
+//! One io_uring with deferred task work, driven by one thread. Accepts and receives are multishot
+//! and draw buffers from a pool the kernel knows. What a turn of the loop asks for is submitted,
+//! and what completed is collected, in one system call that never waits.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    ops::Range,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types::Fd};
+use slab::Slab;
+use socket2::{SockRef, Socket};
+
+use super::{
+    conn::{Conn, Ending, Next, Receive, Spares},
+    listen::paces,
+    probe,
+    recv_pool::{GROUP, RecvPool},
+    tls::{self, Flushed, Tls, TlsConfig},
+};
+use crate::{
+    limits::{RING_COMPLETIONS, SEND_TURN_LEN_MAX},
+    ports::{ConnId, ListenerId, Slice},
+};
+
+/// A listener of this shard.
+pub struct Listener {
+    pub socket: Socket,
+    /// Settings of TLS, where a handshake comes first.
+    pub tls: Option<TlsConfig>,
+}
+
+/// What the ring has to tell, in the driver's words.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Accepted {
+        conn: ConnId,
+        listener: ListenerId,
+        peer: SocketAddr,
+    },
+    /// Bytes of the peer lie in this receive buffer, which must be given back.
+    Received {
+        conn: ConnId,
+        buffer: u16,
+        len: usize,
+    },
+    /// Plaintext bytes went to the kernel.
+    Sent {
+        conn: ConnId,
+        len: usize,
+    },
+    Eof {
+        conn: ConnId,
+    },
+    /// The connection is gone; its id is dead.
+    Closed {
+        conn: ConnId,
+    },
+}
+
+/// What a completion belongs to, carried in its `user_data`: kind, generation, slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Accept = 0,
+    Receive = 1,
+    Send = 2,
+    Poll = 3,
+    Cancel = 4,
+}
+
+const KINDS: [Kind; 5] = [Kind::Accept, Kind::Receive, Kind::Send, Kind::Poll, Kind::Cancel];
+const GENERATION_BITS: u32 = 28;
+const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
+
+fn tag(kind: Kind, conn: ConnId) -> u64 {
+    (kind as u64) << 60 | u64::from(conn.generation & GENERATION_MASK) << 32 | u64::from(conn.slot)
+}
+
+/// The ring and its connections.
+pub(super) struct Net {
+    // Dropped before the buffers that it draws from.
+    ring: IoUring,
+    pool: RecvPool,
+    listeners: Vec<ListenerState>,
+    conns: Slab<Conn>,
+    generation: u32,
+    /// Submissions that found the queue full.
+    waiting: VecDeque<squeue::Entry>,
+    /// Connections with something to send or to end.
+    ready: Vec<ConnId>,
+    completed: Vec<cqueue::Entry>,
+    heard: VecDeque<Heard>,
+    spares: Spares,
+    accepting: bool,
+}
+
+struct ListenerState {
+    socket: Socket,
+    tls: Option<TlsConfig>,
+    /// Whether bodies may be sent by reference.
+    by_reference: bool,
+    armed: bool,
+}
+
+impl Net {
+    /// Sets up the ring. `bell` is the eventfd that completions ring while the ring sleeps.
+    pub(super) fn new(bell: RawFd, listeners: Vec<Listener>) -> Result<Net, probe::Refused> {
+        let ring = probe::ring()?;
+        let pool = RecvPool::new(&ring).map_err(|source| probe::refused("buffers", source))?;
+        ring.submitter()
+            .register_eventfd(bell)
+            .map_err(|source| probe::refused("the eventfd", source))?;
+        let listeners = listeners.into_iter().map(|listener| ListenerState {
+            // TLS is encrypted from the mapping and never sent by reference.
+            by_reference: listener.tls.is_none() && !paces(&listener.socket),
+            socket: listener.socket,
+            tls: listener.tls,
+            armed: false,
+        });
+        let mut net = Net {
+            ring,
+            pool,
+            listeners: listeners.collect(),
+            conns: Slab::with_capacity(1024),
+            generation: 0,
+            waiting: VecDeque::new(),
+            ready: Vec::with_capacity(1024),
+            completed: Vec::with_capacity(RING_COMPLETIONS as usize),
+            heard: VecDeque::with_capacity(1024),
+            spares: Spares::default(),
+            accepting: true,
+        };
+        net.ring.completion().disable_eventfd();
+        net.arm_listeners();
+        Ok(net)
+    }
+
+    /// Submits what was asked for and collects what completed, without waiting. Returns whether
+    /// anything is to be heard.
+    pub(super) fn turn(&mut self) -> io::Result<bool> {
+        self.flush_ready();
+        self.pool.publish();
+        self.enter()?;
+        self.completed.extend(self.ring.completion());
+        let mut completed = std::mem::take(&mut self.completed);
+        for entry in completed.drain(..) {
+            self.complete(&entry);
+        }
+        self.completed = completed;
+        Ok(!self.heard.is_empty() || !self.ready.is_empty())
+    }
+
+    /// The next thing that happened.
+    pub(super) fn hear(&mut self) -> Option<Heard> {
+        self.heard.pop_front()
+    }
+
+    /// From now on completions ring the bell. The caller takes one more turn, then sleeps.
+    pub(super) fn sleepy(&mut self) {
+        self.ring.completion().enable_eventfd();
+    }
+
+    /// Completions need not ring.
+    pub(super) fn awake(&mut self) {
+        self.ring.completion().disable_eventfd();
+    }
+
+    /// Takes no more connections; those in the backlog are reset when the node ends.
+    pub(super) fn stop_accepting(&mut self) {
+        if !std::mem::replace(&mut self.accepting, false) {
+            return;
+        }
+        for at in 0..self.listeners.len() {
+            if self.listeners[at].armed {
+                let target = tag(Kind::Accept, listener_id(at));
+                let cancel = opcode::AsyncCancel::new(target).build();
+                self.submit(cancel.user_data(tag(Kind::Cancel, listener_id(at))));
+            }
+        }
+    }
+
+    pub(super) fn received(&self, buffer: u16, len: usize) -> &[u8] {
+        self.pool.bytes(buffer, len)
+    }
+
+    /// Hands ciphertext of a receive buffer to the TLS of a connection. Returns how much of it was
+    /// taken and what came of it, or `None` when the connection is gone.
+    pub(super) fn decrypt(
+        &mut self,
+        id: ConnId,
+        buffer: u16,
+        range: Range<usize>,
+    ) -> io::Result<Option<(usize, tls::Heard)>> {
+        let mut input = &self.pool.bytes(buffer, range.end)[range.start..];
+        let conn = self.conns.get_mut(id.slot as usize);
+        let conn = conn.filter(|c| c.generation == id.generation && c.ending != Ending::Dead);
+        let Some(tls) = conn.and_then(|conn| conn.tls.as_mut()) else { return Ok(None) };
+        let heard = tls.hear(&mut input)?;
+        Ok(Some((range.len() - input.len(), heard)))
+    }
+
+    pub(super) fn give_back(&mut self, buffer: u16) {
+        self.pool.give_back(buffer);
+    }
+
+    pub(super) fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let conn = self.conns.get_mut(id.slot as usize)?;
+        (conn.generation == id.generation && conn.ending != Ending::Dead).then_some(conn)
+    }
+
+    /// Queues bytes and a body. They go out when the turn ends.
+    pub(super) fn send(&mut self, id: ConnId, head: &[u8], body: Option<Slice>) {
+        let Some(conn) = self.conns.get_mut(id.slot as usize) else { return };
+        if conn.generation != id.generation || conn.ending != Ending::Open {
+            return;
+        }
+        match &mut conn.tls {
+            Some(tls) => {
+                let body = body.as_ref().map_or(&[][..], Slice::bytes);
+                // Encrypting fails only when the keys are used up beyond renewal.
+                if tls.say(head).and_then(|()| tls.say(body)).is_err() {
+                    self.abort(id);
+                    return;
+                }
+            }
+            None => {
+                conn.out.push_bytes(head, &mut self.spares);
+                if let Some(body) = body {
+                    conn.out.push_slice(body, &mut self.spares);
+                }
+            }
+        }
+        self.list(id);
+    }
+
+    /// Ends the sending side once all that is queued has gone.
+    pub(super) fn finish(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id).filter(|conn| conn.ending == Ending::Open) {
+            conn.ending = Ending::Finishing;
+            self.list(id);
+        }
+    }
+
+    /// Puts the connection on the list of those that are flushed when the turn ends.
+    pub(super) fn list(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id).filter(|conn| !conn.listed) {
+            conn.listed = true;
+            self.ready.push(id);
+        }
+    }
+
+    /// Drops the connection. Its memory stays until the kernel has let go of it.
+    pub(super) fn abort(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        conn.ending = Ending::Dead;
+        conn.out.clear();
+        // Ends a receive, a send and a poll that are under way.
+        let _ = SockRef::from(&conn.socket).shutdown(std::net::Shutdown::Both);
+        self.bury(id);
+    }
+
+    pub(super) fn pause(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        conn.paused = true;
+        if conn.receive == Receive::Armed {
+            conn.receive = Receive::Stopping;
+            let cancel = opcode::AsyncCancel::new(tag(Kind::Receive, id)).build();
+            self.submit(cancel.user_data(tag(Kind::Cancel, id)));
+        }
+    }
+
+    pub(super) fn resume(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id) {
+            conn.paused = false;
+            self.arm_receive(id);
+        }
+    }
+
+    fn enter(&mut self) -> io::Result<()> {
+        {
+            let mut queue = self.ring.submission();
+            while let Some(entry) = self.waiting.front() {
+                // SAFETY: as in `submit`.
+                if unsafe { queue.push(entry) }.is_err() {
+                    break;
+                }
+                self.waiting.pop_front();
+            }
+        }
+        let submit = self.ring.submission().len() as u32;
+        const GET_EVENTS: u32 = 1;
+        // SAFETY: no argument is passed, and nothing is waited for.
+        let entered =
+            unsafe { self.ring.submitter().enter::<libc::sigset_t>(submit, 0, GET_EVENTS, None) };
+        match entered {
+            Ok(_) => Ok(()),
+            // Interrupted, or completions must be collected first: the next turn goes on.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn submit(&mut self, entry: squeue::Entry) {
+        // SAFETY: what an entry points at (blocks, head buffers, message headers) belongs to its
+        // connection, which is kept, with these unchanged, until the entry has completed. When the
+        // ring is dropped the kernel cancels what is left before it lets the memory go.
+        let full =
+            !self.waiting.is_empty() || unsafe { self.ring.submission().push(&entry) }.is_err();
+        if full {
+            self.waiting.push_back(entry);
+        }
+    }
+
+    fn arm_listeners(&mut self) {
+        for at in 0..self.listeners.len() {
+            if self.accepting && !self.listeners[at].armed {
+                self.listeners[at].armed = true;
+                let fd = Fd(self.listeners[at].socket.as_raw_fd());
+                // Sockets do not block, for the sake of `sendfile`; the ring waits all the same.
+                let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+                let accept = opcode::AcceptMulti::new(fd).flags(flags).build();
+                self.submit(accept.user_data(tag(Kind::Accept, listener_id(at))));
+            }
+        }
+    }
+
+    pub(super) fn arm_receive(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        if conn.receive == Receive::Idle && !conn.paused && !conn.eof {
+            conn.receive = Receive::Armed;
+            let receive = opcode::RecvMulti::new(Fd(conn.socket.as_raw_fd()), GROUP).build();
+            self.submit(receive.user_data(tag(Kind::Receive, id)));
+        }
+    }
+
+    fn complete(&mut self, entry: &cqueue::Entry) {
+        let data = entry.user_data();
+        let kind = KINDS[(data >> 60) as usize];
+        let conn = ConnId { slot: data as u32, generation: (data >> 32) as u32 & GENERATION_MASK };
+        match kind {
+            Kind::Accept => self.accepted(conn.slot as usize, entry),
+            Kind::Receive => self.received_some(conn, entry),
+            Kind::Send => self.sent_some(conn, entry.result()),
+            Kind::Poll => self.polled(conn),
+            Kind::Cancel => {}
+        }
+    }
+
+    fn accepted(&mut self, listener: usize, entry: &cqueue::Entry) {
+        if !cqueue::more(entry.flags()) {
+            self.listeners[listener].armed = false;
+        }
+        let scarce = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+        if entry.result() >= 0 {
+            // SAFETY: the kernel made this descriptor for us just now.
+            let socket = unsafe { OwnedFd::from_raw_fd(entry.result()) };
+            self.open(listener, socket);
+        } else if scarce.contains(&-entry.result()) && !self.conns.is_empty() {
+            // Arming again at once would fail at once: the next connection that ends arms.
+            return;
+        }
+        self.arm_listeners();
+    }
+
+    fn open(&mut self, listener: usize, socket: OwnedFd) {
+        // A peer that is gone already has no address; so is the connection.
+        let Some(peer) = SockRef::from(&socket).peer_addr().ok().and_then(|peer| peer.as_socket())
+        else {
+            return;
+        };
+        self.generation = (self.generation + 1) & GENERATION_MASK;
+        let mut conn = Conn::new(socket, self.generation, ListenerId(listener as u8));
+        if let Some(config) = &self.listeners[listener].tls {
+            match Tls::new(config) {
+                Ok(tls) => conn.tls = Some(Box::new(tls)),
+                Err(error) => {
+                    tracing::error!(%error, "cannot start TLS on a connection");
+                    return;
+                }
+            }
+        }
+        let slot = self.conns.insert(conn) as u32;
+        let conn = ConnId { slot, generation: self.generation };
+        let listener = ListenerId(listener as u8);
+        self.heard.push_back(Heard::Accepted { conn, listener, peer });
+        self.arm_receive(conn);
+    }
+
+    fn received_some(&mut self, id: ConnId, entry: &cqueue::Entry) {
+        let buffer = cqueue::buffer_select(entry.flags());
+        let Some(conn) = self.conns.get_mut(id.slot as usize) else { return };
+        assert_eq!(conn.generation, id.generation, "a receive outlived its connection");
+        if !cqueue::more(entry.flags()) {
+            conn.receive = Receive::Idle;
+        }
+        if conn.ending == Ending::Dead {
+            if let Some(buffer) = buffer {
+                self.pool.give_back(buffer);
+            }
+            self.bury(id);
+            return;
+        }
+        match (entry.result(), buffer) {
+            (len, Some(buffer)) if len > 0 => {
+                self.heard.push_back(Heard::Received { conn: id, buffer, len: len as usize });
+                self.arm_receive(id);
+            }
+            (0, _) => self.ended(id),
+            // Out of buffers: they are given back in this very turn.
+            (error, _) if error == -libc::ENOBUFS || error == -libc::ECANCELED => {
+                self.arm_receive(id);
+            }
+            _ => self.abort(id),
+        }
+    }
+
+    /// The peer said over TLS that it will send no more.
+    pub(super) fn ended_by_notice(&mut self, id: ConnId) {
+        self.ended(id);
+    }
+
+    /// Sends what is queued if the socket takes it at once, then drops the connection.
+    pub(super) fn abort_after_flush(&mut self, id: ConnId) {
+        self.flush(id);
+        self.abort(id);
+    }
+
+    fn ended(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id).filter(|conn| !conn.eof) {
+            conn.eof = true;
+            self.heard.push_back(Heard::Eof { conn: id });
+        }
+    }
+
+    fn sent_some(&mut self, id: ConnId, result: i32) {
+        let Some(conn) = self.conns.get_mut(id.slot as usize) else { return };
+        assert_eq!(conn.generation, id.generation, "a send outlived its connection");
+        conn.sending = false;
+        conn.out.landed();
+        if conn.ending == Ending::Dead {
+            self.bury(id);
+        } else if result >= 0 {
+            conn.out.advance(result as usize, &mut self.spares);
+            self.heard.push_back(Heard::Sent { conn: id, len: result as usize });
+            self.list(id);
+        } else if result == -libc::EAGAIN || result == -libc::EINTR {
+            self.poll(id);
+        } else {
+            self.abort(id);
+        }
+    }
+
+    fn polled(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id.slot as usize) else { return };
+        assert_eq!(conn.generation, id.generation, "a poll outlived its connection");
+        conn.polling = false;
+        if conn.ending == Ending::Dead {
+            self.bury(id);
+        } else {
+            self.list(id);
+        }
+    }
+
+    fn flush_ready(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for id in ready.drain(..) {
+            if let Some(conn) = self.conn(id) {
+                conn.listed = false;
+                self.flush(id);
+            }
+        }
+        // What was listed meanwhile waits for the next turn.
+        if self.ready.is_empty() {
+            self.ready = ready;
+        }
+    }
+
+    fn flush(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id).filter(|conn| !conn.sending && !conn.polling) else {
+            return;
+        };
+        let flushed = match conn.tls.is_some() {
+            true => self.flush_tls(id),
+            false => self.flush_plain(id),
+        };
+        if flushed.is_err() {
+            self.abort(id);
+        }
+    }
+
+    fn flush_tls(&mut self, id: ConnId) -> io::Result<()> {
+        let Some(conn) = self.conn(id) else { return Ok(()) };
+        let (fd, ending) = (conn.socket.as_raw_fd(), conn.ending);
+        let Some(tls) = &mut conn.tls else { return Ok(()) };
+        if ending == Ending::Finishing {
+            tls.close_notify();
+        }
+        match tls.flush(fd)? {
+            Flushed::Full => self.poll(id),
+            Flushed::All(len) => {
+                if len > 0 {
+                    self.heard.push_back(Heard::Sent { conn: id, len });
+                }
+                self.end_sending(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_plain(&mut self, id: ConnId) -> io::Result<()> {
+        let mut budget = SEND_TURN_LEN_MAX;
+        loop {
+            let Some(conn) = self.conns.get_mut(id.slot as usize) else { return Ok(()) };
+            let by_reference = self.listeners[usize::from(conn.listener.0)].by_reference;
+            let fd = conn.socket.as_raw_fd();
+            let sent = match conn.out.next(by_reference) {
+                Next::Nothing => {
+                    self.end_sending(id);
+                    return Ok(());
+                }
+                Next::One { start, len } => {
+                    conn.sending = true;
+                    let send = opcode::Send::new(Fd(fd), start, len as u32);
+                    let entry = send.flags(libc::MSG_NOSIGNAL).build();
+                    self.submit(entry.user_data(tag(Kind::Send, id)));
+                    return Ok(());
+                }
+                Next::Many(message) => {
+                    conn.sending = true;
+                    let send = opcode::SendMsg::new(Fd(fd), message);
+                    let entry = send.flags(libc::MSG_NOSIGNAL as u32).build();
+                    self.submit(entry.user_data(tag(Kind::Send, id)));
+                    return Ok(());
+                }
+                Next::Head { start, len } => send_head(fd, start, len)?,
+                Next::Lend { memfd, offset, len } => send_file(fd, memfd, offset, len.min(budget))?,
+            };
+            let Some(len) = sent else {
+                self.poll(id);
+                return Ok(());
+            };
+            conn.out.advance(len, &mut self.spares);
+            self.heard.push_back(Heard::Sent { conn: id, len });
+            budget = budget.saturating_sub(len);
+            if budget == 0 {
+                // The others get their turn; this one goes on in the next.
+                self.list(id);
+                return Ok(());
+            }
+        }
+    }
+
+    fn end_sending(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id).filter(|conn| conn.ending == Ending::Finishing) {
+            conn.ending = Ending::Finished;
+            let _ = SockRef::from(&conn.socket).shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    fn poll(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id).filter(|conn| !conn.polling) else { return };
+        conn.polling = true;
+        let poll = opcode::PollAdd::new(Fd(conn.socket.as_raw_fd()), libc::POLLOUT as u32);
+        self.submit(poll.build().user_data(tag(Kind::Poll, id)));
+    }
+
+    /// Forgets a dead connection once the kernel works on nothing of it.
+    fn bury(&mut self, id: ConnId) {
+        let slot = id.slot as usize;
+        if self.conns.get(slot).is_some_and(|conn| !conn.is_busy()) {
+            self.conns.remove(slot);
+            self.heard.push_back(Heard::Closed { conn: id });
+            // A descriptor is free again, in case accepting stopped for the lack of one.
+            self.arm_listeners();
+        }
+    }
+}
+
+fn listener_id(at: usize) -> ConnId {
+    ConnId { slot: at as u32, generation: 0 }
+}
+
+/// Sends bytes with more to come. `None` when the socket is full.
+fn send_head(fd: RawFd, start: *const u8, len: usize) -> io::Result<Option<usize>> {
+    let flags = libc::MSG_MORE | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `start` and `len` describe bytes at the front of the connection's queue, which is
+    // not touched before this returns.
+    sent(unsafe { libc::send(fd, start.cast(), len, flags) })
+}
+
+/// Queues pages of the arena on the socket. `None` when it is full.
+fn send_file(fd: RawFd, memfd: RawFd, offset: u64, len: usize) -> io::Result<Option<usize>> {
+    let mut offset = offset as libc::off_t;
+    // SAFETY: two descriptors and an offset of our own; the memfd always has the bytes asked for.
+    let sent = sent(unsafe { libc::sendfile(fd, memfd, &mut offset, len) })?;
+    if sent == Some(0) && len > 0 {
+        return Err(io::Error::other("the arena ended"));
+    }
+    Ok(sent)
+}
+
+fn sent(result: isize) -> io::Result<Option<usize>> {
+    if result >= 0 {
+        return Ok(Some(result as usize));
+    }
+    let error = io::Error::last_os_error();
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+        _ => Err(error),
+    }
+}

@@ -1,0 +1,155 @@
+//! TLS 1.3 for a connection: ciphertext in, plaintext out, and back.
+//!
+//! rustls does the protocol. Plaintext to be sent is encrypted from where it lies (a block of the
+//! arena) into rustls' records, and those go to the socket in one vectored system call.
+
+use std::{
+    io::{self, IoSlice, Read, Write},
+    os::fd::RawFd,
+    sync::Arc,
+};
+
+use rustls::{
+    ServerConfig, ServerConnection,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
+
+/// What a TLS listener needs: shared by all its connections.
+pub type TlsConfig = Arc<ServerConfig>;
+
+/// Settings for TLS 1.3 with these certificates. A client that offers protocol names must offer
+/// one of `alpn`; one that offers none is accepted.
+///
+/// # Errors
+/// When the key does not fit the certificate or is of a kind that is not supported.
+pub fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    alpn: &[&[u8]],
+) -> Result<TlsConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    // AES-128-GCM costs the least on both ends, and it is the server's to choose.
+    config.ignore_client_order = true;
+    config.send_half_rtt_data = false;
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+/// aws-lc-rs with AES-128-GCM first.
+fn provider() -> CryptoProvider {
+    use aws_lc_rs::cipher_suite::{
+        TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    let cipher_suites =
+        vec![TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256];
+    CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() }
+}
+
+/// The TLS side of one connection.
+pub(super) struct Tls {
+    connection: ServerConnection,
+    handshaking: bool,
+    /// Plaintext bytes inside rustls whose records have not all gone to the kernel.
+    unsent: usize,
+}
+
+/// What came of bytes of the peer, beside plaintext to read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// The handshake is complete as of now.
+    pub(super) secured: bool,
+    /// The peer said that it will send no more.
+    pub(super) closed: bool,
+}
+
+/// Whether all that rustls has to say went to the kernel.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// All; this many bytes of plaintext are done with.
+    All(usize),
+    /// The socket is full.
+    Full,
+}
+
+impl Tls {
+    pub(super) fn new(config: &TlsConfig) -> Result<Tls, rustls::Error> {
+        let mut connection = ServerConnection::new(Arc::clone(config))?;
+        // The shard bounds what it has unsent on a connection.
+        connection.set_buffer_limit(None);
+        Ok(Tls { connection, handshaking: true, unsent: 0 })
+    }
+
+    /// Takes ciphertext off the front of `input`, as much as rustls has room for.
+    pub(super) fn hear(&mut self, input: &mut &[u8]) -> io::Result<Heard> {
+        self.connection.read_tls(input)?;
+        let state = self.connection.process_new_packets().map_err(io::Error::other)?;
+        let secured = self.handshaking && !self.connection.is_handshaking();
+        self.handshaking &= !secured;
+        Ok(Heard { secured, closed: state.peer_has_closed() })
+    }
+
+    /// Takes decrypted bytes; 0 when there are none for now.
+    pub(super) fn read(&mut self, into: &mut [u8]) -> usize {
+        // `WouldBlock` means nothing yet; an end without notice is told by the socket itself.
+        self.connection.reader().read(into).unwrap_or(0)
+    }
+
+    /// Encrypts plaintext. It is on its way after `flush`.
+    pub(super) fn say(&mut self, plaintext: &[u8]) -> io::Result<()> {
+        self.connection.writer().write_all(plaintext)?;
+        self.unsent += plaintext.len();
+        Ok(())
+    }
+
+    /// Says that nothing more will come.
+    pub(super) fn close_notify(&mut self) {
+        self.connection.send_close_notify();
+    }
+
+    /// Hands records to the kernel until there are none or the socket is full.
+    pub(super) fn flush(&mut self, fd: RawFd) -> io::Result<Flushed> {
+        let mut socket = Direct { fd };
+        while self.connection.wants_write() {
+            match self.connection.write_tls(&mut socket) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Flushed::Full);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Flushed::All(std::mem::take(&mut self.unsent)))
+    }
+}
+
+/// Writes straight to a socket, without waiting.
+struct Direct {
+    fd: RawFd,
+}
+
+impl Write for Direct {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        // SAFETY: an all-zero msghdr is a valid empty one.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        // `IoSlice` is guaranteed to be laid out as `iovec`; sendmsg does not write to it.
+        message.msg_iov = slices.as_ptr().cast_mut().cast();
+        message.msg_iovlen = slices.len();
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: the message points at slices that live through the call.
+        let sent = unsafe { libc::sendmsg(self.fd, &message, flags) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

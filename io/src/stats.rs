@@ -1,0 +1,253 @@
+//! The counters of one shard, written by its thread alone and read by any.
+//!
+//! A counter is a relaxed load and store, not a locked add: there is one writer. Readers see
+//! values that may be a moment old, never torn.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// A number that one thread changes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds, by the one writer.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Takes away, by the one writer.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    /// Sets, by the one writer.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proto {
+    Http,
+    Https,
+    Oap,
+}
+
+impl Proto {
+    pub const ALL: [Proto; 3] = [Proto::Http, Proto::Https, Proto::Oap];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Proto::Http => "http",
+            Proto::Https => "https",
+            Proto::Oap => "oap",
+        }
+    }
+}
+
+/// What a request wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    Get,
+    Head,
+    Put,
+    Has,
+    Hello,
+    Other,
+}
+
+impl Op {
+    pub const ALL: [Op; 6] = [Op::Get, Op::Head, Op::Put, Op::Has, Op::Hello, Op::Other];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Get => "get",
+            Op::Head => "head",
+            Op::Put => "put",
+            Op::Has => "has",
+            Op::Hello => "hello",
+            Op::Other => "other",
+        }
+    }
+}
+
+/// The codes requests are counted under; the last stands for every other.
+pub const CODES: [u16; 27] = [
+    0, 200, 201, 204, 206, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 414, 416, 417, 429,
+    431, 500, 501, 502, 503, 504, 507, 599,
+];
+
+/// Upper bounds of the request-time buckets, in microseconds; one more bucket has no bound.
+pub const SECONDS_BUCKETS_US: [u64; 18] = [
+    10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
+    500_000, 1_000_000, 5_000_000, 30_000_000,
+];
+
+/// Request times of one protocol and operation.
+#[derive(Debug, Default)]
+pub struct Times {
+    pub buckets: [Counter; SECONDS_BUCKETS_US.len() + 1],
+    pub sum_ns: Counter,
+}
+
+/// Why something was turned away before it was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rejected {
+    /// The shard has its most connections.
+    Connections,
+    /// The queue to another shard, or the memory for blocks, is full.
+    Overload,
+    /// A deadline passed.
+    Timeout,
+    /// The peer broke the protocol.
+    Protocol,
+    /// The node is shutting down.
+    Draining,
+}
+
+impl Rejected {
+    pub const ALL: [Rejected; 5] = [
+        Rejected::Connections,
+        Rejected::Overload,
+        Rejected::Timeout,
+        Rejected::Protocol,
+        Rejected::Draining,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Rejected::Connections => "connections",
+            Rejected::Overload => "overload",
+            Rejected::Timeout => "timeout",
+            Rejected::Protocol => "protocol",
+            Rejected::Draining => "draining",
+        }
+    }
+}
+
+/// How far a shard is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Opening its partitions.
+    Booting = 0,
+    Serving = 1,
+    Draining = 2,
+    Stopped = 3,
+    /// It ended with an error.
+    Failed = 4,
+}
+
+/// All that one shard counts.
+#[derive(Debug, Default)]
+pub struct Stats {
+    phase: AtomicU8,
+    requests: [[[Counter; CODES.len()]; Op::ALL.len()]; Proto::ALL.len()],
+    times: [[Times; Op::ALL.len()]; Proto::ALL.len()],
+    rejected: [Counter; Rejected::ALL.len()],
+    pub bytes_in: [Counter; Proto::ALL.len()],
+    pub bytes_out: [Counter; Proto::ALL.len()],
+    pub connections: [Counter; Proto::ALL.len()],
+    /// Requests under way.
+    pub inflight: Counter,
+    pub open_streams: Counter,
+    pub oversize: Counter,
+    pub not_modified: Counter,
+    pub ranges: Counter,
+    pub cache_hits: Counter,
+    pub cache_misses: Counter,
+    pub cache_bytes: Counter,
+    pub verify_groups: Counter,
+    pub verify_bytes: Counter,
+    pub integrity_fail: Counter,
+    pub reports_dropped: Counter,
+    pub mesh_hops: Counter,
+    pub objects: Counter,
+    pub object_bytes: Counter,
+    pub segment_bytes: Counter,
+    pub syncs: Counter,
+    pub sync_writes: Counter,
+    /// Nanoseconds the loop was awake, and asleep.
+    pub busy_ns: Counter,
+    pub idle_ns: Counter,
+    /// Nanoseconds of the longest single turn of the loop.
+    pub stall_max_ns: Counter,
+}
+
+impl Stats {
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Booting,
+            1 => Phase::Serving,
+            2 => Phase::Draining,
+            3 => Phase::Stopped,
+            _ => Phase::Failed,
+        }
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// Counts one answered request.
+    #[inline]
+    pub fn request(&self, proto: Proto, op: Op, code: u16, took_ns: u64) {
+        let at = CODES.iter().position(|known| *known == code).unwrap_or(CODES.len() - 1);
+        self.requests[proto as usize][op as usize][at].add(1);
+        let times = &self.times[proto as usize][op as usize];
+        let us = took_ns.div_ceil(1000);
+        let bucket = SECONDS_BUCKETS_US.iter().position(|bound| us <= *bound);
+        times.buckets[bucket.unwrap_or(SECONDS_BUCKETS_US.len())].add(1);
+        times.sum_ns.add(took_ns);
+    }
+
+    pub fn requests(&self, proto: Proto, op: Op, code_at: usize) -> u64 {
+        self.requests[proto as usize][op as usize][code_at].get()
+    }
+
+    pub fn times(&self, proto: Proto, op: Op) -> &Times {
+        &self.times[proto as usize][op as usize]
+    }
+
+    pub fn reject(&self, why: Rejected) {
+        self.rejected[why as usize].add(1);
+    }
+
+    pub fn rejected(&self, why: Rejected) -> u64 {
+        self.rejected[why as usize].get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_their_labels() {
+        let stats = Stats::default();
+        stats.request(Proto::Oap, Op::Has, 404, 10_001);
+        stats.request(Proto::Oap, Op::Has, 499, u64::from(u32::MAX) * 1000);
+        let at = CODES.iter().position(|code| *code == 404).unwrap();
+        assert_eq!(stats.requests(Proto::Oap, Op::Has, at), 1);
+        assert_eq!(stats.requests(Proto::Oap, Op::Has, CODES.len() - 1), 1);
+        let buckets = &stats.times(Proto::Oap, Op::Has).buckets;
+        assert_eq!(buckets[1].get(), 1, "10.001 µs is above the bound of 10");
+        assert_eq!(buckets[SECONDS_BUCKETS_US.len()].get(), 1);
+    }
+
+    #[test]
+    fn labels_stand_at_their_own_index() {
+        assert!(Proto::ALL.iter().enumerate().all(|(n, proto)| *proto as usize == n));
+        assert!(Op::ALL.iter().enumerate().all(|(n, op)| *op as usize == n));
+        assert!(Rejected::ALL.iter().enumerate().all(|(n, why)| *why as usize == n));
+    }
+}

@@ -1,0 +1,100 @@
+//! What a shard is told about itself before it starts. It does not change while it runs.
+
+use ron_io::{
+    ports::{ListenerId, ShardId},
+    stats::Proto,
+};
+
+use crate::{limits, store::layout::Layout};
+
+/// The settings of one shard.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub shard: ShardId,
+    /// Where data lies, and which shard owns which part of it.
+    pub layout: Layout,
+    /// What is spoken on each listener of the driver, in its order.
+    pub listeners: Vec<Listener>,
+    /// Bytes of this shard's arena.
+    pub arena_len: usize,
+    pub connections_max: usize,
+    /// Longest object that is taken, in bytes (413 beyond it).
+    pub object_len_max: u64,
+    /// Groups of one download that are under way at once.
+    pub window_groups: u64,
+    /// Tokens that allow writes from anywhere; without one, writes come from loopback only.
+    pub write_tokens: Vec<String>,
+    pub deadlines: Deadlines,
+    /// What this node calls itself in `Server` and HELLO.
+    pub server: String,
+    /// Seed of ids and of the cache's hash.
+    pub seed: u64,
+}
+
+impl Config {
+    pub fn listener(&self, id: ListenerId) -> Listener {
+        self.listeners[usize::from(id.0)]
+    }
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub proto: Proto,
+    /// Whether a TLS handshake comes first.
+    pub tls: bool,
+}
+
+/// How long a peer may take in each phase of a connection, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// From accept to the end of the TLS handshake.
+    pub handshake_ns: u64,
+    /// From accept, or from the first byte of a request, to the end of its head or frame header.
+    pub head_ns: u64,
+    /// Between requests of a kept connection.
+    pub idle_ns: u64,
+    /// Between two arrivals of a request body or an unfinished frame.
+    pub body_ns: u64,
+    /// Between two signs that the peer takes what is sent.
+    pub send_ns: u64,
+    /// A whole request or stream, from its head to its end.
+    pub stream_ns: u64,
+    /// After the last answer, for the peer to close.
+    pub linger_ns: u64,
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Deadlines {
+            handshake_ns: 10 * SECOND_NS,
+            head_ns: 15 * SECOND_NS,
+            idle_ns: 75 * SECOND_NS,
+            body_ns: 30 * SECOND_NS,
+            send_ns: 60 * SECOND_NS,
+            stream_ns: 24 * 3600 * SECOND_NS,
+            linger_ns: 5 * SECOND_NS,
+        }
+    }
+}
+
+impl Config {
+    /// A shard on embedded defaults.
+    pub fn new(shard: ShardId, layout: Layout) -> Config {
+        Config {
+            shard,
+            layout,
+            listeners: Vec::new(),
+            arena_len: 256 * 1024 * 1024,
+            connections_max: limits::CONNECTIONS_MAX,
+            object_len_max: ron_codec::limits::OBJECT_LEN_MAX,
+            window_groups: limits::WINDOW_GROUPS,
+            write_tokens: Vec::new(),
+            deadlines: Deadlines::default(),
+            server: concat!("ron/", env!("CARGO_PKG_VERSION")).to_string(),
+            seed: 0,
+        }
+    }
+}

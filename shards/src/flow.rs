@@ -1,0 +1,216 @@
+//! What flows between sessions and the store, wherever the store's shard is.
+//!
+//! A session serves one connection. It asks questions about objects with [`Ask`]s, each in the
+//! name of one of its streams, and is told the [`Reply`]s. The shard routes a question to the
+//! owner of the object: into its own store, or over the mesh to another shard. A session cannot
+//! tell the difference.
+//!
+//! ```text
+//!  session ── Ask ──► shard ──► own store ─────────────┐
+//!     ▲                 └─ mail ──► other's store ─┐   │
+//!     └──────────────── Reply ◄────────────────────┴───┘
+//! ```
+//!
+//! Each ask is answered by exactly one reply, unless the connection ends first.
+
+use std::{collections::VecDeque, path::PathBuf};
+
+use ron_codec::{address::Address, outboard::Outboard};
+use ron_io::{
+    arena::Block,
+    ports::{Act, Acts, ConnId, DiskOp, FileId, Now, Order, ShardId, Slice, Ticket},
+    stats::Stats,
+};
+
+use crate::{cache::Memory, config::Config, entropy::Entropy};
+
+/// One request or transfer of one connection. The session chooses `stream` and never uses a
+/// number again while replies to it may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StreamId {
+    pub conn: ConnId,
+    pub stream: u32,
+}
+
+/// Who asked, so that the reply finds its way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Asker {
+    pub shard: ShardId,
+    pub stream: StreamId,
+}
+
+/// A question about an object, put to its owner.
+#[derive(Debug)]
+pub enum Ask {
+    /// Is it there, and how long is it? With `first`, also the group that holds this byte, so
+    /// that a small object takes one question. Answered by `Opened` or `Missing`.
+    Open { address: Address, first: Option<u64> },
+    /// One group of an object that was opened. Answered by `Group`.
+    Group { address: Address, index: u64 },
+    /// Keep these bytes; they hash to the address. Answered by `Stored` once durable.
+    Put { address: Address, size: u64, outboard: Outboard, blocks: Vec<Block> },
+    /// Keep this file: a complete, durable record of the object. It is renamed or removed.
+    /// Answered by `Stored` once durable.
+    Adopt { address: Address, size: u64, path: PathBuf },
+}
+
+impl Ask {
+    /// The object the question is about, which decides who answers.
+    pub fn address(&self) -> &Address {
+        match self {
+            Ask::Open { address, .. }
+            | Ask::Group { address, .. }
+            | Ask::Put { address, .. }
+            | Ask::Adopt { address, .. } => address,
+        }
+    }
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug)]
+pub enum Reply {
+    /// The object is there. `first` is the group asked for, unless the byte lies behind the end
+    /// or none was asked for.
+    Opened { size: u64, first: Option<Verified> },
+    /// The object is not there.
+    Missing,
+    /// A group.
+    Group(Verified),
+    /// The object is durable; `new` unless it was there before.
+    Stored { new: bool },
+    /// It could not be done.
+    Failed(Fault),
+}
+
+/// Why the store could not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Stored bytes did not hash to what they should.
+    Integrity,
+    /// The disk answered with an error.
+    Disk,
+    /// There is no room on the disk.
+    Full,
+    /// A queue or the memory for blocks is full; it will pass.
+    Busy,
+}
+
+/// A group of an object, hashed and matched since it was last read from disk. Only the store's
+/// verification makes one, and bodies are sent from nothing else.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    index: u64,
+    block: Block,
+    hot: bool,
+}
+
+impl Verified {
+    /// To be called where a group was just found to match, or was just taken from the cache of
+    /// groups that did.
+    pub(crate) fn vouch(index: u64, block: Block, hot: bool) -> Verified {
+        Verified { index, block, hot }
+    }
+
+    /// Position of the group in its object.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    pub fn len(&self) -> usize {
+        self.block.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.block.is_empty()
+    }
+
+    /// Bytes `start..end` of the group, to be sent.
+    pub fn slice(&self, start: usize, end: usize) -> Slice {
+        assert!(start <= end && end <= self.block.len(), "{start}..{end} of {:?}", self.block);
+        Slice { block: self.block.clone(), start: start as u32, end: end as u32, hot: self.hot }
+    }
+}
+
+/// What lies in a shard's mailboxes.
+#[derive(Debug)]
+pub enum Mail {
+    Ask { from: Asker, ask: Ask },
+    Reply { to: StreamId, reply: Reply },
+    Order(Order),
+}
+
+/// Who waits for a disk act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiter {
+    /// A partition of this shard, by its place among the shard's; `tag` is the partition's own.
+    Partition { partition: u16, tag: u64 },
+    /// A stream's upload; `tag` is the upload's own.
+    Stream { stream: StreamId, tag: u32 },
+    /// Nobody: the outcome does not matter.
+    Nobody,
+}
+
+/// Names for what the driver has under way for this shard: disk acts and open files.
+#[derive(Debug, Default)]
+pub struct Tickets {
+    waiting: slab::Slab<Waiter>,
+    files: slab::Slab<()>,
+}
+
+impl Tickets {
+    pub fn issue(&mut self, waiter: Waiter) -> Ticket {
+        Ticket(self.waiting.insert(waiter) as u64)
+    }
+
+    /// Who waits for this ticket. It is used up.
+    ///
+    /// # Panics
+    /// If the ticket is not under way: the driver answered twice.
+    pub fn redeem(&mut self, ticket: Ticket) -> Waiter {
+        self.waiting.remove(ticket.0 as usize)
+    }
+
+    pub fn under_way(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// A name for a file about to be opened.
+    pub fn file(&mut self) -> FileId {
+        FileId(self.files.insert(()) as u32)
+    }
+
+    /// The file was closed; its name may be given again.
+    pub fn forget_file(&mut self, file: FileId) {
+        self.files.remove(file.0 as usize);
+    }
+}
+
+/// What every part of a shard works with while it handles one event.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    pub now: Now,
+    pub config: &'a Config,
+    pub stats: &'a Stats,
+    pub acts: &'a mut Acts<Mail>,
+    /// Questions of sessions, routed when the session is done.
+    pub asks: &'a mut VecDeque<(StreamId, Ask)>,
+    /// Answers of this shard's store, delivered when the store is done.
+    pub replies: &'a mut VecDeque<(Asker, Reply)>,
+    pub memory: &'a mut Memory,
+    pub tickets: &'a mut Tickets,
+    pub entropy: &'a mut Entropy,
+}
+
+impl Cx<'_> {
+    /// Starts a disk act; its outcome is told to `waiter`.
+    pub fn disk(&mut self, waiter: Waiter, op: DiskOp) {
+        let ticket = self.tickets.issue(waiter);
+        self.acts.push(Act::Disk { ticket, op });
+    }
+
+    /// Closes a file and forgets its name. What is under way on it is finished first.
+    pub fn close_file(&mut self, file: FileId) {
+        self.disk(Waiter::Nobody, DiskOp::Close { file });
+        self.tickets.forget_file(file);
+    }
+}

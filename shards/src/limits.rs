@@ -1,0 +1,101 @@
+//! The numbers this crate is bounded by, each with its name and its reason.
+
+/// Connections of one shard, unless configured otherwise.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Groups of one download that may be asked for or queued to its connection at once.
+pub const WINDOW_GROUPS: u64 = 4;
+
+/// Bytes queued to one connection before its session waits for the peer.
+pub const UNSENT_LEN_MAX: usize = 256 * 1024;
+
+/// Pipelined bytes kept for a session that is busy with an earlier request; beyond it the
+/// connection is paused.
+pub const PIPELINE_LEN_MAX: usize = 64 * 1024;
+
+/// Blocks of one upload that wait for the disk before its connection is paused.
+pub const INGEST_BLOCKS_MAX: usize = 16;
+
+/// Questions one shard may have open with one other. Each is answered by one reply, so a lane
+/// that holds this many questions, as many replies and the orders never overflows.
+pub const MESH_ASKS_MAX: usize = 1024;
+
+/// Questions that wait for a place among `MESH_ASKS_MAX`; beyond it: 503.
+pub const MESH_WAITING_MAX: usize = 4096;
+
+/// Messages of one lane of the mesh.
+pub const MESH_LANE_LEN: usize = 2 * MESH_ASKS_MAX + 64;
+
+/// Bytes of requests that are discarded after an error answer, before the connection is dropped.
+pub const LINGER_LEN_MAX: usize = 1024 * 1024;
+
+/// Bytes queued to one OAP/1 connection beyond which no more of its frames are read. Bodies stop at
+/// `UNSENT_LEN_MAX`, so what is above are short answers: a peer that reads no bodies for a while
+/// may go on writing, and one that reads no answers may not.
+pub const OAP_READ_STOP_LEN: usize = 2 * UNSENT_LEN_MAX;
+
+/// Refused puts of one OAP/1 connection whose bytes are still to come and to be dropped; those
+/// of one more than that are refused frame by frame.
+pub const OAP_REFUSED_MAX: usize = 256;
+
+/// Looks at the queues of the cache for one allocation, before it is refused. Each is a few memory
+/// accesses, so this bounds the time an allocation takes when most blocks are being sent.
+pub const EVICT_STEPS_MAX: usize = 256;
+
+/// Looks for one allocation after which uses earn a block no more rounds in the main queue.
+pub const EVICT_PATIENCE: usize = 128;
+
+/// Most groups one download keeps or has asked for, whatever is configured.
+pub const WINDOW_GROUPS_MAX: usize = 16;
+
+const _: () = assert!(EVICT_PATIENCE < EVICT_STEPS_MAX);
+const _: () = assert!(0 < WINDOW_GROUPS && WINDOW_GROUPS <= WINDOW_GROUPS_MAX as u64);
+
+/// Bytes of the map of one partition's index: address space, not memory or disk. It holds about
+/// 150 million objects, and leaves room for 4096 partitions in the address space of a process.
+pub const INDEX_MAP_LEN: usize = 16 * 1024 * 1024 * 1024;
+
+/// Changes of a partition's index in memory that start a checkpoint at once.
+pub const MEMTABLE_CHECKPOINT: usize = 16 * 1024;
+
+/// Changes of a partition's index in memory beyond which commits wait for a checkpoint.
+pub const MEMTABLE_MAX: usize = 4 * MEMTABLE_CHECKPOINT;
+
+/// Bytes of log behind the last checkpoint that start the next at once: a boot reads them all.
+pub const CHECKPOINT_TAIL_LEN: u64 = 64 * 1024 * 1024;
+
+/// Nanoseconds from a change of the index in memory to its checkpoint, at most.
+pub const CHECKPOINT_AFTER_NS: u64 = 5_000_000_000;
+
+/// Objects of one group commit.
+pub const BATCH_RECORDS_MAX: usize = 1024;
+
+/// Bytes of objects that wait for their group commit in one partition (503 beyond it).
+pub const APPENDS_LEN_MAX: u64 = 64 * 1024 * 1024;
+
+/// Objects that wait for their group commit in one partition (503 beyond it).
+pub const APPENDS_MAX: usize = 8 * 1024;
+
+/// Files all partitions of a shard keep open when nobody reads them.
+pub const FILES_IDLE_MAX: usize = 512;
+
+/// Bytes of verified outboards that one partition keeps when nobody reads their objects.
+pub const OUTBOARDS_IDLE_LEN_MAX: usize = 16 * 1024 * 1024;
+
+/// Groups of one partition that are being read, or wait for it (503 beyond it).
+pub const FETCHES_MAX: usize = 16 * 1024;
+
+/// Disk acts of a shard under way beyond which groups wait with being read, so that commits and
+/// boots always find room among `DISK_OPS_MAX`.
+pub const READS_UNDER_WAY_MAX: usize = ron_io::limits::DISK_OPS_MAX / 2;
+
+/// Bytes of one read of a log whose records are hashed at boot: the longest record fits.
+pub const SCAN_LEN: usize = 2 * 1024 * 1024;
+
+/// Bytes of one read of a log of which only headers are wanted.
+pub const SKIM_LEN: usize = 256 * 1024;
+
+const _: () = assert!(ron_codec::record::record_len_max() <= SCAN_LEN as u64);
+const _: () = assert!(SKIM_LEN <= SCAN_LEN && SCAN_LEN <= ron_io::limits::DISK_OP_LEN_MAX);
+const _: () = assert!(ron_io::limits::DISK_OP_LEN_MAX as u64 <= APPENDS_LEN_MAX);
+const _: () = assert!(BATCH_RECORDS_MAX <= APPENDS_MAX);
