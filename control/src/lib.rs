@@ -1,0 +1,353 @@
+//! The control plane of a node: one ordinary thread beside the pinned shards.
+//!
+//! It answers the admin listener (health, readiness, metrics, version), listens to what the shards
+//! report, catches the signals that end the node, and passes orders on. Shards never wait for it,
+//! and no content passes through it.
+//!
+//! ```text
+//!   shards ── reports ──► lane ──► control thread ──► health, log, bus
+//!   shards ── counters ───────────────── read at each scrape
+//!   main thread: wait() ◄── a signal, or a shard that crashed
+//!                drain() ── orders ──► shards
+//! ```
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use ron_io::{
+    lane::{Bell, Receiver},
+    ports::{Order, Report},
+    stats::Stats,
+};
+use serde::Serialize;
+use tokio::{
+    io::unix::AsyncFd,
+    runtime::{Builder, Runtime},
+    sync::oneshot,
+};
+
+mod admin;
+pub mod bus;
+mod conn;
+pub mod health;
+pub mod limits;
+pub mod logging;
+pub mod metrics;
+mod pump;
+pub mod signals;
+
+pub use bus::{Bus, KernelEvent};
+pub use health::HealthState;
+pub use metrics::Metrics;
+pub use signals::wait_for_ctrl_c;
+
+use crate::{admin::Admin, conn::Limited, pump::BellFd, signals::Signals};
+
+/// Leaves an order in a shard's mailbox; `false` when the mailbox is full.
+pub type OrderPort = Box<dyn Fn(Order) -> bool + Send>;
+
+/// Which build of the node this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct BuildInfo {
+    pub version: &'static str,
+    pub commit: &'static str,
+}
+
+/// What the control plane is given. Shards are in the order of their numbers.
+pub struct ControlConfig {
+    /// The admin listener, bound and listening.
+    pub listener: TcpListener,
+    pub stats: Vec<Arc<Stats>>,
+    /// What the shards report, and the bell of that lane.
+    pub reports: Receiver<Report>,
+    pub bell: Arc<Bell>,
+    pub orders: Vec<OrderPort>,
+    pub build: BuildInfo,
+    /// When the serving certificate ends, in seconds since 1970.
+    pub tls_not_after: Option<u64>,
+    /// Whether SIGINT and SIGTERM end the node in good order from now on.
+    pub signals: bool,
+}
+
+/// Why the control plane did not start, or did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("the control thread cannot be started: {0}")]
+    Thread(#[source] io::Error),
+    #[error("the admin listener cannot be used: {0}")]
+    Listener(#[source] io::Error),
+    #[error("the shards' reports cannot be waited for: {0}")]
+    Bell(#[source] io::Error),
+    #[error("signals cannot be caught: {0}")]
+    Signals(#[source] io::Error),
+    #[error("the control thread panicked")]
+    Panicked,
+}
+
+/// Shards whose mailbox took no order for [`limits::ORDER_OFFER_MAX`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("shards {shards:?} took no order")]
+pub struct NotTaken {
+    pub shards: Vec<usize>,
+}
+
+/// Why the node should end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Somebody asked for it.
+    Asked,
+    /// A service ended that should not have.
+    Crashed { service: String, reason: String },
+    /// The control thread itself is gone.
+    ControlLost,
+}
+
+/// What whoever started the node waits for.
+enum Milestone {
+    /// One more service serves.
+    Serving,
+    Ending(Ending),
+}
+
+/// What the parts of the control plane share.
+pub(crate) struct Kernel {
+    pub(crate) health: HealthState,
+    bus: Bus,
+    milestones: mpsc::Sender<Milestone>,
+}
+
+impl Kernel {
+    /// Lets everyone know: health first, the log, who waits for the end, then the bus.
+    pub(crate) fn announce(&self, event: KernelEvent) {
+        self.health.apply(&event);
+        pump::log(&event);
+        let milestone = match &event {
+            KernelEvent::Shutdown => Some(Milestone::Ending(Ending::Asked)),
+            KernelEvent::ServiceCrashed { service, reason } => {
+                let (service, reason) = (service.clone(), reason.clone());
+                Some(Milestone::Ending(Ending::Crashed { service, reason }))
+            }
+            KernelEvent::Health { ok: true, .. } => Some(Milestone::Serving),
+            KernelEvent::Health { ok: false, .. } | KernelEvent::ConfigUpdated { .. } => None,
+        };
+        if let Some(milestone) = milestone {
+            // The only error is that the handle is gone, and with it whoever could wait.
+            let _ = self.milestones.send(milestone);
+        }
+        self.bus.publish(event);
+    }
+}
+
+/// The running control plane. When it is dropped, its thread ends by itself.
+pub struct Control {
+    addr: SocketAddr,
+    kernel: Arc<Kernel>,
+    orders: Vec<OrderPort>,
+    milestones: mpsc::Receiver<Milestone>,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts the control plane. Its thread has the CPU affinity of the caller.
+///
+/// # Errors
+/// What the system refused; nothing is left running then.
+pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
+    let runtime =
+        Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
+    let entered = runtime.enter();
+    config.listener.set_nonblocking(true).map_err(ControlError::Listener)?;
+    let listener =
+        tokio::net::TcpListener::from_std(config.listener).map_err(ControlError::Listener)?;
+    let addr = listener.local_addr().map_err(ControlError::Listener)?;
+    let bell = pump::watch(config.bell).map_err(ControlError::Bell)?;
+    let signals = match config.signals {
+        true => Some(Signals::install().map_err(ControlError::Signals)?),
+        false => None,
+    };
+    drop(entered);
+    let bus = Bus::default();
+    let (milestones_in, milestones) = mpsc::channel();
+    let health = HealthState::new(config.stats.clone());
+    let kernel = Arc::new(Kernel { health, bus: bus.clone(), milestones: milestones_in });
+    let metrics = Metrics::new(config.stats, bus, config.build, config.tls_not_after);
+    let admin = Arc::new(Admin { kernel: Arc::clone(&kernel), metrics, build: config.build });
+    let (stop, stopped) = oneshot::channel();
+    let plane = Plane {
+        listener: Limited::new(listener, limits::CONNECTIONS_MAX, limits::IDLE_MAX),
+        reports: Arc::new(config.reports),
+        bell,
+        signals,
+        admin,
+        stopped,
+    };
+    let thread = thread::Builder::new()
+        .name("ron-control".to_owned())
+        .spawn(move || plane.run(&runtime))
+        .map_err(ControlError::Thread)?;
+    Ok(Control { addr, kernel, orders: config.orders, milestones, stop, thread })
+}
+
+impl Control {
+    /// Where the admin listener listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What happens in the node, to subscribe to or to publish on.
+    pub fn bus(&self) -> &Bus {
+        &self.kernel.bus
+    }
+
+    pub fn health(&self) -> &HealthState {
+        &self.kernel.health
+    }
+
+    /// Announces an event as if a service had: health, log and `wait` take note of it.
+    pub fn announce(&self, event: KernelEvent) {
+        self.kernel.announce(event);
+    }
+
+    /// Sleeps until `services` services have come to serve.
+    ///
+    /// # Errors
+    /// Why the node should end, when that comes first.
+    pub fn wait_serving(&self, services: usize) -> Result<(), Ending> {
+        for _ in 0..services {
+            match self.milestones.recv() {
+                Ok(Milestone::Serving) => {}
+                Ok(Milestone::Ending(ending)) => return Err(ending),
+                Err(_) => return Err(Ending::ControlLost),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the node should end. Each later call waits for the next reason.
+    pub fn wait(&self) -> Ending {
+        loop {
+            match self.milestones.recv() {
+                Ok(Milestone::Serving) => {}
+                Ok(Milestone::Ending(ending)) => return ending,
+                Err(_) => return Ending::ControlLost,
+            }
+        }
+    }
+
+    /// As `wait`, but gives up when nothing at all has happened for `at_most`.
+    pub fn wait_for(&self, at_most: Duration) -> Option<Ending> {
+        loop {
+            match self.milestones.recv_timeout(at_most) {
+                Ok(Milestone::Serving) => {}
+                Ok(Milestone::Ending(ending)) => return Some(ending),
+                Err(RecvTimeoutError::Timeout) => return None,
+                Err(RecvTimeoutError::Disconnected) => return Some(Ending::ControlLost),
+            }
+        }
+    }
+
+    /// Makes the node unready and orders every shard to finish what it has within `within`.
+    ///
+    /// # Errors
+    /// The shards whose mailbox was full all the time; the others have the order.
+    pub fn drain(&self, within: Duration) -> Result<(), NotTaken> {
+        self.kernel.health.leave();
+        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let deadline = Instant::now() + limits::ORDER_OFFER_MAX;
+        let mut waiting: Vec<usize> = (0..self.orders.len()).collect();
+        loop {
+            waiting.retain(|shard| !self.orders[*shard](Order::Drain { within_ms }));
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(NotTaken { shards: waiting });
+            }
+            thread::sleep(limits::ORDER_OFFER_EVERY);
+        }
+    }
+
+    /// Ends the thread: reports that are there are still heard, answers under way are finished
+    /// within [`limits::SHUTDOWN_MAX`].
+    ///
+    /// # Errors
+    /// The thread had panicked.
+    pub fn shutdown(self) -> Result<(), ControlError> {
+        // The only error is that the thread has ended already.
+        let _ = self.stop.send(());
+        self.thread.join().map_err(|_| ControlError::Panicked)
+    }
+}
+
+/// All that moves to the thread.
+struct Plane {
+    listener: Limited,
+    reports: Arc<Receiver<Report>>,
+    bell: AsyncFd<BellFd>,
+    signals: Option<Signals>,
+    admin: Arc<Admin>,
+    stopped: oneshot::Receiver<()>,
+}
+
+impl Plane {
+    fn run(self, runtime: &Runtime) {
+        let _guard = LostGuard(Arc::clone(&self.admin.kernel));
+        runtime.block_on(self.serve());
+    }
+
+    async fn serve(self) {
+        let kernel = Arc::clone(&self.admin.kernel);
+        kernel.announce(KernelEvent::ConfigUpdated { version: 1 });
+        let pump = pump::run(Arc::clone(&self.reports), self.bell, Arc::clone(&kernel));
+        let pump = tokio::spawn(pump);
+        if let Some(signals) = self.signals {
+            tokio::spawn(announce_signals(signals, Arc::clone(&kernel)));
+        }
+        let (finish, finished) = oneshot::channel::<()>();
+        let server = axum::serve(self.listener, admin::routes(self.admin));
+        let server = server.with_graceful_shutdown(async move {
+            let _ = finished.await;
+        });
+        let server = tokio::spawn(server.into_future());
+        // An error means that the handle was dropped: the same wish.
+        let _ = self.stopped.await;
+        drop(finish);
+        if tokio::time::timeout(limits::SHUTDOWN_MAX, server).await.is_err() {
+            tracing::warn!("admin connections were cut");
+        }
+        pump.abort();
+        let _ = pump.await;
+        pump::drain(&self.reports, &kernel, usize::MAX);
+    }
+}
+
+/// Tells whoever waits when the control thread unwinds.
+struct LostGuard(Arc<Kernel>);
+
+impl Drop for LostGuard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.0.milestones.send(Milestone::Ending(Ending::ControlLost));
+        }
+    }
+}
+
+/// Every signal asks for the end, so that a second one can hasten it.
+async fn announce_signals(mut signals: Signals, kernel: Arc<Kernel>) {
+    loop {
+        let asked = signals.next().await;
+        tracing::info!(signal = asked.name(), "asked to end");
+        kernel.announce(KernelEvent::Shutdown);
+    }
+}
+
+#[cfg(test)]
+mod tests;

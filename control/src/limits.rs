@@ -1,0 +1,32 @@
+//! The numbers this crate is bounded by, each with its name and its reason.
+
+use std::time::Duration;
+
+/// Events a slow subscriber of the bus may be behind; what it misses beyond that is counted.
+pub const BUS_LEN_MAX: usize = 256;
+
+/// Reports taken from the lane before other work of the thread gets its turn.
+pub const REPORTS_TURN_MAX: usize = 256;
+
+/// Connections of the admin listener; more wait in the kernel until one ends.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// How long an admin connection may neither take nor give a byte.
+pub const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// How long answers under way may hold up the end of the control thread.
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
+
+/// How long an order is offered to a shard whose mailbox is full, and how often.
+pub const ORDER_OFFER_MAX: Duration = Duration::from_secs(1);
+pub const ORDER_OFFER_EVERY: Duration = Duration::from_millis(5);
+
+/// How long a node counts as overloaded after it was last seen to turn work away.
+pub const OVERLOAD_HOLD: Duration = Duration::from_secs(5);
+
+/// Seconds after which to ask again: a node that is starting, and one that will not come back.
+pub const RETRY_BOOT_S: u64 = 1;
+pub const RETRY_GONE_S: u64 = 30;
+
+const _: () = assert!(ORDER_OFFER_EVERY.as_millis() < ORDER_OFFER_MAX.as_millis());
+const _: () = assert!(RETRY_BOOT_S > 0 && OVERLOAD_HOLD.as_secs() > 0);

@@ -1,0 +1,117 @@
+//! The shards' reports, turned into events and log lines.
+//!
+//! The thread sleeps on the eventfd of the lane's bell. tokio polls edge-triggered, where every
+//! write of an eventfd is an event of its own, so its count need not be read.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, RawFd},
+    sync::Arc,
+};
+
+use ron_io::{
+    lane::{Bell, Receiver},
+    ports::{Report, Severity, ShardId},
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::{Kernel, bus::KernelEvent, limits::REPORTS_TURN_MAX};
+
+/// A bell as something to be polled.
+pub(crate) struct BellFd(Arc<Bell>);
+
+impl AsRawFd for BellFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.eventfd()
+    }
+}
+
+/// Registers a bell with the reactor. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// What `epoll_ctl(2)` answered.
+#[expect(deprecated, reason = "its successor is unsafe, and unsafe code is for the I/O room")]
+pub(crate) fn watch(bell: Arc<Bell>) -> io::Result<AsyncFd<BellFd>> {
+    // The old constructor is deprecated because a descriptor might be closed or change while it
+    // is registered. This one cannot: the bell owns it until the last handle is dropped, always
+    // names the same one, and `BellFd` holds a handle.
+    AsyncFd::with_interest(BellFd(bell), Interest::READABLE)
+}
+
+/// Takes reports until it is dropped, or the descriptor fails.
+pub(crate) async fn run(
+    reports: Arc<Receiver<Report>>,
+    bell: AsyncFd<BellFd>,
+    kernel: Arc<Kernel>,
+) {
+    loop {
+        if drain(&reports, &kernel, REPORTS_TURN_MAX) {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        bell.get_ref().0.sleepy();
+        if reports.is_empty() {
+            match bell.readable().await {
+                Ok(mut rung) => rung.clear_ready(),
+                Err(error) => {
+                    let reason = format!("the shards' reports can no longer be heard: {error}");
+                    kernel.announce(KernelEvent::ServiceCrashed {
+                        service: "control".to_owned(),
+                        reason,
+                    });
+                    return;
+                }
+            }
+        }
+        bell.get_ref().0.awake();
+    }
+}
+
+/// Takes up to `most` reports that are there. Returns whether there may be more.
+pub(crate) fn drain(reports: &Receiver<Report>, kernel: &Kernel, most: usize) -> bool {
+    for _ in 0..most {
+        match reports.take() {
+            Some(report) => take(report, kernel),
+            None => return false,
+        }
+    }
+    true
+}
+
+fn take(report: Report, kernel: &Kernel) {
+    match report {
+        Report::Ready { shard } => {
+            kernel.announce(KernelEvent::Health { service: name(shard), ok: true });
+        }
+        Report::Note { shard: ShardId(shard), severity, message } => match severity {
+            Severity::Info => tracing::info!(shard, "{message}"),
+            Severity::Warn => tracing::warn!(shard, "{message}"),
+            Severity::Error => tracing::error!(shard, "{message}"),
+        },
+        Report::Stopped { shard, reason: None } if kernel.health.leaving() => {
+            kernel.announce(KernelEvent::Health { service: name(shard), ok: false });
+        }
+        Report::Stopped { shard, reason } => {
+            let reason = reason.unwrap_or_else(|| "it stopped without being asked to".to_owned());
+            kernel.announce(KernelEvent::ServiceCrashed { service: name(shard), reason });
+        }
+    }
+}
+
+/// What a shard is called as a service.
+fn name(ShardId(shard): ShardId) -> String {
+    format!("shard-{shard}")
+}
+
+/// Writes an event to the log.
+pub(crate) fn log(event: &KernelEvent) {
+    match event {
+        KernelEvent::Health { service, ok: true } => tracing::info!(%service, "serving"),
+        KernelEvent::Health { service, ok: false } => tracing::info!(%service, "stopped"),
+        KernelEvent::ConfigUpdated { version } => tracing::info!(version, "configuration accepted"),
+        KernelEvent::ServiceCrashed { service, reason } => {
+            tracing::error!(%service, %reason, "crashed");
+        }
+        KernelEvent::Shutdown => tracing::info!("shutting down"),
+    }
+}

@@ -1,0 +1,203 @@
+//! The certificates TLS listeners show.
+//!
+//! An operator names a chain and a key. Without them the node is its own small authority: it makes
+//! a development CA once, keeps it under the data directory, and signs itself a leaf for
+//! `localhost`, `127.0.0.1` and `::1` at every start, so the leaf never runs out on a node that is
+//! restarted now and then. Clients are given the CA file.
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+/// How long a leaf is good for: what browsers accept at most.
+const LEAF_DAYS: u64 = 397;
+
+/// How long the development CA is good for.
+const CA_DAYS: u64 = 3650;
+
+/// Names the development leaf is for.
+const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// A chain, its key, and what there is to tell about them.
+pub struct Identity {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+    /// When the leaf ends, in seconds since 1970.
+    pub not_after: u64,
+    /// The file of the CA to trust, when it is our own.
+    pub ca: Option<PathBuf>,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum CertError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{path} holds no {what} in PEM: {source}")]
+    Pem { path: PathBuf, what: &'static str, source: rustls_pki_types::pem::Error },
+    #[error("{path} holds no certificate")]
+    Empty { path: PathBuf },
+    #[error("the certificate in {path} cannot be read: {reason}")]
+    Certificate { path: PathBuf, reason: String },
+    #[error("cannot make a development certificate: {0}")]
+    Make(#[from] rcgen::Error),
+}
+
+/// Reads the operator's chain and key.
+///
+/// # Errors
+/// When a file cannot be read or holds something else.
+pub fn from_files(chain_path: &Path, key_path: &Path) -> Result<Identity, CertError> {
+    let pem = |path: &Path, what| {
+        let path = path.to_path_buf();
+        move |source| CertError::Pem { path, what, source }
+    };
+    let chain = CertificateDer::pem_slice_iter(&read(chain_path)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(pem(chain_path, "certificate"))?;
+    let key = PrivateKeyDer::from_pem_slice(&read(key_path)?).map_err(pem(key_path, "key"))?;
+    let leaf = chain.first().ok_or_else(|| CertError::Empty { path: chain_path.to_path_buf() })?;
+    let not_after = not_after(leaf, chain_path)?;
+    Ok(Identity { chain, key, not_after, ca: None })
+}
+
+/// Signs a leaf with the development CA under `folder`, which is made when it is not there.
+///
+/// # Errors
+/// When the folder cannot be read or written, or holds something else.
+pub fn development(folder: &Path) -> Result<Identity, CertError> {
+    let (ca_path, key_path) = (folder.join("ca.pem"), folder.join("ca.key"));
+    if !ca_path.exists() || !key_path.exists() {
+        make_ca(folder, &ca_path, &key_path)?;
+    }
+    let text = |path: &Path| {
+        String::from_utf8(read(path)?).map_err(|error| CertError::Certificate {
+            path: path.to_path_buf(),
+            reason: error.to_string(),
+        })
+    };
+    let ca_key = KeyPair::from_pem(&text(&key_path)?)?;
+    let issuer = Issuer::from_ca_cert_pem(&text(&ca_path)?, ca_key)?;
+    let mut params = CertificateParams::new(NAMES.map(String::from))?;
+    params.distinguished_name = named("ron development node");
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let not_after = valid_for(&mut params, LEAF_DAYS);
+    let key = KeyPair::generate()?;
+    let leaf = params.signed_by(&key, &issuer)?;
+    Ok(Identity {
+        chain: vec![leaf.der().clone()],
+        key: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        not_after,
+        ca: Some(ca_path),
+    })
+}
+
+fn make_ca(folder: &Path, ca_path: &Path, key_path: &Path) -> Result<(), CertError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named("ron development CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    valid_for(&mut params, CA_DAYS);
+    let key = KeyPair::generate()?;
+    let ca = params.self_signed(&key)?;
+    fs::create_dir_all(folder)
+        .map_err(|source| CertError::Write { path: folder.to_path_buf(), source })?;
+    // The key first: a certificate without its key would be of no use.
+    write(key_path, &key.serialize_pem(), 0o600)?;
+    write(ca_path, &ca.pem(), 0o644)
+}
+
+fn named(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+/// Makes a certificate good from an hour ago, for clocks that are a little behind. Returns its
+/// end in seconds since 1970.
+fn valid_for(params: &mut CertificateParams, days: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let start = now.saturating_sub(Duration::from_secs(3600));
+    let end = now + Duration::from_secs(days * 24 * 3600);
+    let epoch = date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + start;
+    params.not_after = epoch + end;
+    end.as_secs()
+}
+
+fn not_after(leaf: &CertificateDer<'_>, path: &Path) -> Result<u64, CertError> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|error| {
+        CertError::Certificate { path: path.to_path_buf(), reason: error.to_string() }
+    })?;
+    Ok(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CertError> {
+    fs::read(path).map_err(|source| CertError::Read { path: path.to_path_buf(), source })
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertError> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode);
+    let written = options.open(path).and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()));
+    written.map_err(|source| CertError::Write { path: path.to_path_buf(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ca_is_kept_and_signs_each_leaf() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tls");
+        let first = development(&path).unwrap();
+        let ca = fs::read(path.join("ca.pem")).unwrap();
+        let second = development(&path).unwrap();
+        assert_eq!(ca, fs::read(path.join("ca.pem")).unwrap());
+        assert_ne!(first.chain, second.chain, "each start signs a fresh leaf");
+        assert_eq!(not_after(&second.chain[0], &path).unwrap(), second.not_after);
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(path.join("ca.key")).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn files_that_hold_something_else_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+        let error = |chain: &Path, key: &Path| from_files(chain, key).err().unwrap().to_string();
+        assert!(error(&chain, &key).contains("chain.pem"));
+        fs::write(&chain, "nothing").unwrap();
+        fs::write(&key, "nothing").unwrap();
+        assert!(error(&chain, &key).contains("key.pem"));
+    }
+
+    #[test]
+    fn an_operators_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+        let pair = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["example.org".into()]).unwrap();
+        let end = valid_for(&mut params, 30);
+        fs::write(&chain, params.self_signed(&pair).unwrap().pem()).unwrap();
+        fs::write(&key, pair.serialize_pem()).unwrap();
+        let identity = from_files(&chain, &key).unwrap();
+        assert_eq!((identity.chain.len(), identity.not_after), (1, end));
+        assert!(identity.ca.is_none());
+    }
+}

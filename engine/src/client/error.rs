@@ -1,0 +1,327 @@
+//! What can go wrong between an operator and a node, and whose fault it is.
+//!
+//! Every failure has an exit code that a script can act on and one line for a person to read. What
+//! a node says is not trusted: control characters in it never reach the terminal.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ron_codec::{
+    address::Address,
+    error::{ErrorCode, ErrorReply},
+    oap::{AnswerError, FrameError},
+    outboard::OutboardError,
+};
+use thiserror::Error;
+
+/// Most characters of a node's message that are shown.
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// Wrong arguments, or a local file that cannot be read or written.
+    Local = 1,
+    /// The node cannot be reached or trusted, or the connection was lost.
+    Unreachable = 2,
+    /// The node has no such object.
+    NotFound = 3,
+    /// The node will not do it, or not now.
+    Refused = 4,
+    /// Bytes do not hash to the address.
+    Integrity = 5,
+    /// Anything else the node said.
+    Node = 6,
+}
+
+/// The exit codes as `--help` tells them.
+pub const EXIT_HELP: &str = "\
+Exit codes:
+  0  done
+  1  wrong arguments, or a local file that cannot be read or written
+  2  the node cannot be reached or trusted, or the connection was lost
+  3  not found
+  4  refused: 401, 403, 413, 429, 503, 507
+  5  integrity: bytes do not hash to the address, or the node says bad_digest or integrity
+  6  any other error of the node";
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// A local file.
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    /// A local path that names no file of bytes.
+    #[error("{}: is a directory", path.display())]
+    Directory { path: PathBuf },
+    /// The file ended before `len` bytes, its size when the command began.
+    #[error("{}: shrank to {got} bytes of {len} while it was read", path.display())]
+    Shrank { path: PathBuf, got: u64, len: u64 },
+    /// Another process is writing the same partial file.
+    #[error("{}: another download is writing it", path.display())]
+    Busy { path: PathBuf },
+    /// Standard input or output; `name` is which.
+    #[error("{name}: {source}")]
+    Standard { name: &'static str, source: io::Error },
+    /// TLS was asked for without anything to trust.
+    #[error("TLS needs --ca FILE, the certificates to trust")]
+    CaMissing,
+    /// The file of `--ca` holds no certificate that can be used.
+    #[error("{}: holds no usable certificate in PEM: {reason}", path.display())]
+    Ca { path: PathBuf, reason: String },
+    /// A host that cannot be in a certificate.
+    #[error("{name:?} is not a server name")]
+    ServerName { name: String },
+    /// The request cannot be sent as it was asked for.
+    #[error("request cannot be made: {reason}")]
+    Request { reason: String },
+    /// An object above the limit of every node.
+    #[error("{0}")]
+    Object(#[from] OutboardError),
+
+    /// Nothing answered at the address.
+    #[error("cannot reach {node}: {reason}")]
+    Unreachable { node: String, reason: String },
+    /// Something answered, and its certificate or its TLS is not acceptable.
+    #[error("cannot trust {node}: {reason}")]
+    Untrusted { node: String, reason: String },
+    /// The connection broke after it was made; `got` bytes of the object had arrived.
+    #[error("connection lost{}: {reason}", after(*got, *len))]
+    Lost { got: u64, len: Option<u64>, reason: String },
+
+    /// The node's own error.
+    #[error("{}", NodeLine { status: *status, reply })]
+    Node {
+        status: u16,
+        reply: ErrorReply,
+        /// How long the node asks to wait.
+        retry_after: Option<Duration>,
+        /// Whether part of the object had already been taken.
+        begun: bool,
+    },
+
+    /// The bytes that arrived are not the object.
+    #[error("integrity: the bytes hash to {found}, not to {expected}")]
+    Digest { expected: Address, found: Address },
+    /// The node says that it stored something else than was sent.
+    #[error("integrity: {sent} was sent, and the node stored {stored}")]
+    Stored { sent: Address, stored: Address },
+
+    /// An answer that breaks the rules.
+    #[error("answer not understood: {0}")]
+    Answer(#[from] AnswerFault),
+}
+
+/// How an answer breaks the rules of its protocol, or does not fit the question.
+#[derive(Debug, Error)]
+pub enum AnswerFault {
+    #[error("HTTP status {status}")]
+    Status { status: u16 },
+    #[error("the range was ignored")]
+    RangeIgnored,
+    #[error("Content-Range is {value:?}")]
+    ContentRange { value: String },
+    #[error("no Content-Length")]
+    NoLength,
+    #[error("content is encoded as {value:?}")]
+    Encoded { value: String },
+    #[error("{got} bytes of at most {max}")]
+    Excess { got: u64, max: u64 },
+    #[error("{got} bytes of {len}, and no more to come")]
+    Short { got: u64, len: u64 },
+    #[error("HTTP: {0}")]
+    Http(String),
+    #[error("JSON of {len} bytes")]
+    Json { len: usize },
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Payload(#[from] AnswerError),
+    /// A frame that no answer has at its place.
+    #[error("unexpected frame, flags {flags:#06x}, code {code}, stream {corr_id}")]
+    Unexpected { flags: u16, code: u16, corr_id: u64 },
+    #[error("the description is of other bytes than were asked for")]
+    Meta,
+}
+
+impl ClientError {
+    /// A failure of the file at `path`.
+    pub(super) fn file(path: &Path, source: io::Error) -> Self {
+        Self::File { path: path.to_path_buf(), source }
+    }
+
+    /// How the process ends.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::File { .. }
+            | Self::Directory { .. }
+            | Self::Shrank { .. }
+            | Self::Busy { .. }
+            | Self::Standard { .. }
+            | Self::CaMissing
+            | Self::Ca { .. }
+            | Self::ServerName { .. }
+            | Self::Request { .. }
+            | Self::Object(_) => Exit::Local,
+            Self::Unreachable { .. } | Self::Untrusted { .. } | Self::Lost { .. } => {
+                Exit::Unreachable
+            }
+            Self::Node { status, reply, .. } => node_exit(*status, reply.known_code()),
+            Self::Digest { .. } | Self::Stored { .. } => Exit::Integrity,
+            Self::Answer(_) => Exit::Node,
+        }
+    }
+}
+
+/// The code says more than the status, when there is one that this version knows.
+fn node_exit(status: u16, code: Option<ErrorCode>) -> Exit {
+    if matches!(code, Some(ErrorCode::BadDigest | ErrorCode::Integrity)) {
+        return Exit::Integrity;
+    }
+    match status {
+        404 => Exit::NotFound,
+        401 | 403 | 413 | 429 | 503 | 507 => Exit::Refused,
+        _ => Exit::Node,
+    }
+}
+
+fn after(got: u64, len: Option<u64>) -> String {
+    match (got, len) {
+        (0, None) => String::new(),
+        (got, None) => format!(" after {got} bytes"),
+        (got, Some(len)) => format!(" after {got} of {len} bytes"),
+    }
+}
+
+/// An error of a node in one line: code, message, correlation id.
+struct NodeLine<'a> {
+    status: u16,
+    reply: &'a ErrorReply,
+}
+
+impl fmt::Display for NodeLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, reply } = self;
+        if reply.code.is_empty() {
+            write!(f, "status {status}")?;
+        } else {
+            write!(f, "{}", Shown(&reply.code))?;
+        }
+        if !reply.message.is_empty() {
+            write!(f, ": {}", Shown(&reply.message))?;
+        }
+        if !reply.corr_id.is_empty() {
+            write!(f, " (corr_id {})", Shown(&reply.corr_id))?;
+        }
+        Ok(())
+    }
+}
+
+/// Text of a stranger, made harmless for a terminal and cut to `SHOWN_CHARS_MAX`.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for char in self.0.chars().take(SHOWN_CHARS_MAX) {
+            let harmless = if is_unsafe(char) { char::REPLACEMENT_CHARACTER } else { char };
+            fmt::Write::write_char(f, harmless)?;
+        }
+        Ok(())
+    }
+}
+
+/// Control characters, and those that reorder a line.
+fn is_unsafe(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(char, '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(status: u16, code: &str) -> ClientError {
+        let reply = ErrorReply {
+            code: code.to_owned(),
+            message: "why".to_owned(),
+            retryable: false,
+            corr_id: "c1".to_owned(),
+        };
+        ClientError::Node { status, reply, retry_after: None, begun: false }
+    }
+
+    #[test]
+    fn every_code_of_a_node_has_its_exit() {
+        for code in ErrorCode::ALL {
+            let want = match code.as_str() {
+                "not_found" => 3,
+                "unauthorized" | "forbidden" | "too_large" | "over_quota" | "overload"
+                | "not_ready" | "draining" | "storage_full" => 4,
+                "bad_digest" | "integrity" => 5,
+                _ => 6,
+            };
+            assert_eq!(node(code.status(), code.as_str()).exit() as u8, want, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_known_code_the_status_decides() {
+        let cases =
+            [(404, 3), (401, 4), (403, 4), (429, 4), (503, 4), (507, 4), (400, 6), (502, 6)];
+        for (status, want) in cases {
+            assert_eq!(node(status, "").exit() as u8, want);
+            assert_eq!(node(status, "teapot").exit() as u8, want);
+        }
+    }
+
+    #[test]
+    fn local_remote_and_digest_failures_differ() {
+        let (a, b) = (Address::of(b"a"), Address::of(b"b"));
+        let text = String::new;
+        let cases = [
+            (ClientError::CaMissing, Exit::Local),
+            (ClientError::Directory { path: "x".into() }, Exit::Local),
+            (ClientError::Unreachable { node: text(), reason: text() }, Exit::Unreachable),
+            (ClientError::Untrusted { node: text(), reason: text() }, Exit::Unreachable),
+            (ClientError::Lost { got: 1, len: None, reason: text() }, Exit::Unreachable),
+            (ClientError::Digest { expected: a, found: b }, Exit::Integrity),
+            (ClientError::Stored { sent: a, stored: b }, Exit::Integrity),
+            (AnswerFault::RangeIgnored.into(), Exit::Node),
+        ];
+        for (error, want) in cases {
+            assert_eq!(error.exit(), want, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_node_error_is_one_line_with_its_code_message_and_id() {
+        assert_eq!(node(404, "not_found").to_string(), "not_found: why (corr_id c1)");
+        assert_eq!(node(404, "").to_string(), "status 404: why (corr_id c1)");
+    }
+
+    #[test]
+    fn what_a_node_says_cannot_steer_the_terminal() {
+        let message = format!("a\n\u{1b}[2J\u{202e}{}", "x".repeat(999));
+        let reply = ErrorReply { code: "c".into(), message, ..ErrorReply::default() };
+        let error = ClientError::Node { status: 500, reply, retry_after: None, begun: false };
+        let line = error.to_string();
+        assert!(line.starts_with("c: a\u{fffd}\u{fffd}[2J\u{fffd}xxx"), "{line}");
+        assert_eq!(line.chars().count(), "c: ".len() + SHOWN_CHARS_MAX);
+    }
+
+    #[test]
+    fn a_lost_connection_says_how_far_it_came() {
+        let lost = |got, len| ClientError::Lost { got, len, reason: "reset".into() }.to_string();
+        assert_eq!(lost(0, None), "connection lost: reset");
+        assert_eq!(lost(3, None), "connection lost after 3 bytes: reset");
+        assert_eq!(lost(0, Some(9)), "connection lost after 0 of 9 bytes: reset");
+    }
+}

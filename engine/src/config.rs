@@ -1,0 +1,393 @@
+//! The settings of a node: read from flags, environment and file, checked as a whole.
+//!
+//! ```text
+//!   --http ADDR   beats   RON_HTTP   beats   http = "ADDR" in the file   beats   the default
+//! ```
+//!
+//! Nothing here opens, binds or creates anything except for reading the one file. What is wrong is
+//! said with the key, the value, where it came from and what would be allowed.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    fs::File,
+    io::{self, Read},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+use ron_control::logging::LEVELS;
+
+use crate::machine::Machine;
+
+pub mod keys;
+pub mod limits;
+pub mod values;
+
+use keys::{FILE_VARIABLE, Given, Layers, Source};
+
+/// The settings of a node, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    /// Where each protocol is served; `None` is off.
+    pub http: Option<SocketAddr>,
+    pub https: Option<SocketAddr>,
+    pub oap: Option<SocketAddr>,
+    pub oap_plain: Option<SocketAddr>,
+    pub admin: SocketAddr,
+    /// Ids of the cores, ascending; one shard runs on each.
+    pub cores: Vec<usize>,
+    /// Bytes of memory for blocks, of the whole node: a multiple of a block for each shard.
+    pub cache_len: u64,
+    /// Certificate and key; without them a development CA is used.
+    pub tls: Option<TlsFiles>,
+    /// One of the names that the log takes.
+    pub log: String,
+    /// Of one shard.
+    pub connections_max: usize,
+    pub object_len_max: u64,
+    pub window_groups: u64,
+    pub write_tokens: Tokens,
+    pub deadlines: Deadlines,
+    /// Partitions of a data directory that is created now.
+    pub partitions: u32,
+    /// What is allowed but worth a line in the log.
+    pub warnings: Vec<String>,
+}
+
+/// Tokens that allow writes. They are not shown when printed for debugging.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Tokens(pub Vec<String>);
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tokens({})", self.0.len())
+    }
+}
+
+/// Where the serving certificate is, both in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// How long each phase of a connection may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    pub handshake: Duration,
+    pub head: Duration,
+    pub idle: Duration,
+    pub body: Duration,
+    pub send: Duration,
+    pub stream: Duration,
+    pub linger: Duration,
+    /// What is under way when the node is asked to end.
+    pub drain: Duration,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The command line is not understood, or asks for the help or the version.
+    #[error("{0}")]
+    Usage(clap::Error),
+    #[error("the file of settings {file:?} cannot be read: {source}")]
+    Read { file: String, source: io::Error },
+    #[error("the file of settings {file:?} is longer than {max} bytes")]
+    TooLong { file: String, max: u64 },
+    #[error("the file of settings {file:?} is no TOML: {source}")]
+    Syntax { file: String, source: Box<toml::de::Error> },
+    #[error("there is no setting {key:?} (file {file:?})")]
+    UnknownKey { key: String, file: String },
+    #[error("{key}: a value of type {found} (file); allowed: {allowed}")]
+    Type { key: &'static str, found: &'static str, allowed: &'static str },
+    #[error("the variable {variable} is no UTF-8")]
+    NotText { variable: String },
+    #[error("{key} = {value:?} ({origin}); allowed: {allowed}")]
+    Value { key: &'static str, value: String, origin: Source, allowed: String },
+    #[error("{first} and {second} are both {address}")]
+    SameAddress { first: &'static str, second: &'static str, address: SocketAddr },
+    #[error("http, https, oap and oap_plain are all off; at least one must be on")]
+    NothingServed,
+    #[error("{given} is set but {missing} is not; set both or neither")]
+    Half { given: &'static str, missing: &'static str },
+}
+
+impl ConfigError {
+    /// The exit code of a process that stops here: 0 after help or version, else 2.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            ConfigError::Usage(usage) => usage.exit_code(),
+            _ => 2,
+        }
+    }
+
+    /// Tells the user: help and version on standard output, all else on standard error.
+    pub fn print(&self) {
+        match self {
+            // There is nobody left to tell when this fails.
+            ConfigError::Usage(usage) => drop(usage.print()),
+            error => eprintln!("rond: {error}"),
+        }
+    }
+}
+
+impl Config {
+    /// The settings that these arguments (the first is the program's name), this environment and
+    /// the file they name amount to, on this machine.
+    ///
+    /// # Errors
+    /// The first thing that is wrong. Help and version are errors too: see [`ConfigError::print`].
+    pub fn load(
+        args: impl IntoIterator<Item = OsString>,
+        env: &dyn Fn(&str) -> Option<OsString>,
+        machine: &Machine,
+    ) -> Result<Config, ConfigError> {
+        let (mut layers, file) = keys::from_flags(args)?;
+        keys::add_variables(&mut layers, env)?;
+        let file = match file {
+            Some(file) => Some(file),
+            None => keys::variable(env, FILE_VARIABLE)?,
+        };
+        if let Some(file) = file {
+            keys::add_file(&mut layers, &file, &read(&file)?)?;
+        }
+        Settings { layers }.resolve(machine)
+    }
+
+    pub fn shards(&self) -> usize {
+        self.cores.len()
+    }
+
+    /// Bytes of one shard's arena.
+    pub fn arena_len(&self) -> u64 {
+        self.cache_len / self.cores.len() as u64
+    }
+}
+
+fn read(file: &str) -> Result<String, ConfigError> {
+    let refused = |source| ConfigError::Read { file: file.to_owned(), source };
+    let mut text = String::new();
+    let opened = File::open(file).map_err(refused)?;
+    opened.take(limits::FILE_LEN_MAX + 1).read_to_string(&mut text).map_err(refused)?;
+    if text.len() as u64 > limits::FILE_LEN_MAX {
+        return Err(ConfigError::TooLong { file: file.to_owned(), max: limits::FILE_LEN_MAX });
+    }
+    Ok(text)
+}
+
+/// What was given, before it means anything.
+struct Settings {
+    layers: Layers,
+}
+
+impl Settings {
+    fn resolve(&self, machine: &Machine) -> Result<Config, ConfigError> {
+        let (cores, cache_len) = self.cores_and_cache(machine)?;
+        let shards = u32::try_from(cores.len()).unwrap_or(limits::PARTITIONS_MAX);
+        let partitions_max = u64::from(limits::PARTITIONS_MAX);
+        let partitions = self.whole("partitions", 1, partitions_max)?.unwrap_or(shards.into());
+        let connections = self.whole("connections_max", 1, limits::CONNECTIONS_MAX as u64)?;
+        let window_groups = self.whole("window_groups", 1, limits::WINDOW_GROUPS_MAX)?;
+        let object_len_max = ron_codec::limits::OBJECT_LEN_MAX;
+        let admin = self.required_listener("admin", 9096)?;
+        let mut config = Config {
+            data_dir: self.path("data_dir")?.unwrap_or_else(|| "./ron-data".into()),
+            http: self.listener("http", Some(9080))?,
+            https: self.listener("https", None)?,
+            oap: self.listener("oap", Some(1777))?,
+            oap_plain: self.listener("oap_plain", None)?,
+            admin,
+            cores,
+            cache_len,
+            tls: self.tls()?,
+            log: self.log()?,
+            connections_max: connections.map_or(limits::CONNECTIONS_DEFAULT, |n| n as usize),
+            object_len_max: self
+                .size("object_len_max", 1, object_len_max)?
+                .unwrap_or(object_len_max),
+            window_groups: window_groups.unwrap_or(limits::WINDOW_GROUPS_DEFAULT),
+            write_tokens: self.write_tokens()?,
+            deadlines: self.deadlines()?,
+            partitions: u32::try_from(partitions).unwrap_or(limits::PARTITIONS_MAX),
+            warnings: Vec::new(),
+        };
+        self.check_listeners(&config)?;
+        if !config.admin.ip().is_loopback() {
+            let said = "health, metrics and version can be read by others on the network";
+            config.warnings.push(format!("admin = {}: {said}", config.admin));
+        }
+        Ok(config)
+    }
+
+    /// The value of a key that is given once.
+    fn text(&self, key: &'static str) -> Option<&str> {
+        let given = self.layers.get(key)?;
+        given.texts.first().map(String::as_str)
+    }
+
+    /// The error of a key whose value is not allowed.
+    fn refuse(&self, key: &'static str, allowed: impl Into<String>) -> ConfigError {
+        let none = Given { texts: Vec::new(), source: Source::File };
+        let given = self.layers.get(key).unwrap_or(&none);
+        let value = given.texts.join(",");
+        ConfigError::Value { key, value, origin: given.source.clone(), allowed: allowed.into() }
+    }
+
+    fn whole(&self, key: &'static str, min: u64, max: u64) -> Result<Option<u64>, ConfigError> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits.then(|| text.parse().ok()).flatten();
+        let number = number.filter(|number| (min..=max).contains(number));
+        number.map(Some).ok_or_else(|| self.refuse(key, format!("a whole number, {min} to {max}")))
+    }
+
+    fn size(&self, key: &'static str, min: u64, max: u64) -> Result<Option<u64>, ConfigError> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        let len = values::size(text).filter(|len| (min..=max).contains(len));
+        len.map(Some).ok_or_else(|| {
+            let (min, max) = (values::human_size(min), values::human_size(max));
+            self.refuse(key, format!("a size such as 512MiB, {min} to {max}"))
+        })
+    }
+
+    fn path(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        let good = !text.is_empty() && !text.contains('\0');
+        good.then(|| Some(PathBuf::from(text))).ok_or_else(|| self.refuse(key, "a path"))
+    }
+
+    fn listener(
+        &self,
+        key: &'static str,
+        default_port: Option<u16>,
+    ) -> Result<Option<SocketAddr>, ConfigError> {
+        match self.text(key) {
+            None => Ok(default_port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)))),
+            Some("off") => Ok(None),
+            Some(text) => {
+                let allowed = "an IP address and a port, such as 127.0.0.1:9080 or [::1]:0, or off";
+                values::address(text).map(Some).ok_or_else(|| self.refuse(key, allowed))
+            }
+        }
+    }
+
+    fn required_listener(
+        &self,
+        key: &'static str,
+        default_port: u16,
+    ) -> Result<SocketAddr, ConfigError> {
+        let allowed = "an IP address and a port, such as 127.0.0.1:9096; it cannot be off";
+        let listener =
+            self.listener(key, Some(default_port)).map_err(|_| self.refuse(key, allowed))?;
+        listener.ok_or_else(|| self.refuse(key, allowed))
+    }
+
+    fn check_listeners(&self, config: &Config) -> Result<(), ConfigError> {
+        if config.oap_plain.is_some_and(|address| !address.ip().is_loopback()) {
+            return Err(self.refuse("oap_plain", "a loopback address: it is not encrypted"));
+        }
+        let served = [
+            ("http", config.http),
+            ("https", config.https),
+            ("oap", config.oap),
+            ("oap_plain", config.oap_plain),
+        ];
+        let mut on: Vec<(&'static str, SocketAddr)> =
+            served.iter().filter_map(|(key, address)| Some((*key, (*address)?))).collect();
+        if on.is_empty() {
+            return Err(ConfigError::NothingServed);
+        }
+        // Shards share their ports among each other, so the kernel would not refuse this.
+        on.push(("admin", config.admin));
+        for (at, (second, address)) in on.iter().enumerate() {
+            let same = on[..at].iter().find(|(_, other)| other == address && address.port() != 0);
+            if let Some((first, _)) = same {
+                return Err(ConfigError::SameAddress { first, second, address: *address });
+            }
+        }
+        Ok(())
+    }
+
+    /// Cores and cache belong together: each shard has its part of the cache.
+    fn cores_and_cache(&self, machine: &Machine) -> Result<(Vec<usize>, u64), ConfigError> {
+        let mut cores = machine.cores.clone();
+        if let Some(given) = self.layers.get("cores") {
+            let named = values::number_list(&given.texts.join(","));
+            let named = named.filter(|named| named.iter().all(|core| cores.contains(core)));
+            cores = named.filter(|named| named.len() <= limits::SHARDS_MAX).ok_or_else(|| {
+                let ids: Vec<String> = cores.iter().map(usize::to_string).collect();
+                let max = limits::SHARDS_MAX;
+                let of = format!("each once, at most {max} of those this process may run on");
+                self.refuse("cores", format!("a list such as 0,2-3, {of}: {}", ids.join(",")))
+            })?;
+        }
+        cores.truncate(limits::SHARDS_MAX);
+        let shards = cores.len() as u64;
+        let min = limits::CACHE_PER_SHARD_MIN.saturating_mul(shards);
+        let max = limits::CACHE_PER_SHARD_MAX.saturating_mul(shards);
+        let default = || (machine.memory_len / limits::CACHE_SHARE).clamp(min, max);
+        let len = self.size("cache", min, max)?.unwrap_or_else(default);
+        Ok((cores, len - len % (limits::CACHE_UNIT * shards)))
+    }
+
+    fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        match (self.path("tls_cert")?, self.path("tls_key")?) {
+            (None, None) => Ok(None),
+            (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+            (Some(_), None) => Err(ConfigError::Half { given: "tls_cert", missing: "tls_key" }),
+            (None, Some(_)) => Err(ConfigError::Half { given: "tls_key", missing: "tls_cert" }),
+        }
+    }
+
+    fn log(&self) -> Result<String, ConfigError> {
+        let level = self.text("log").unwrap_or("info");
+        let known = LEVELS.contains(&level).then(|| level.to_owned());
+        known.ok_or_else(|| self.refuse("log", LEVELS.join(", ")))
+    }
+
+    fn write_tokens(&self) -> Result<Tokens, ConfigError> {
+        let Some(given) = self.layers.get("write_tokens") else { return Ok(Tokens::default()) };
+        let tokens: Vec<String> =
+            given.texts.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect();
+        if tokens.len() <= limits::TOKENS_MAX && tokens.iter().all(|token| values::is_token(token))
+        {
+            return Ok(Tokens(tokens));
+        }
+        // A token is a secret even when it is a bad one.
+        let (count, len) = (limits::TOKENS_MAX, limits::TOKEN_LEN_MAX);
+        let allowed =
+            format!("up to {count} tokens of 1 to {len} of A-Za-z0-9-._~+/, = at the end");
+        let (value, origin) = ("…".to_owned(), given.source.clone());
+        Err(ConfigError::Value { key: "write_tokens", value, origin, allowed })
+    }
+
+    fn deadlines(&self) -> Result<Deadlines, ConfigError> {
+        Ok(Deadlines {
+            handshake: self.deadline("deadlines.handshake", 10)?,
+            head: self.deadline("deadlines.head", 15)?,
+            idle: self.deadline("deadlines.idle", 75)?,
+            body: self.deadline("deadlines.body", 30)?,
+            send: self.deadline("deadlines.send", 60)?,
+            stream: self.deadline("deadlines.stream", 24 * 3600)?,
+            linger: self.deadline("deadlines.linger", 5)?,
+            drain: self.deadline("deadlines.drain", 30)?,
+        })
+    }
+
+    fn deadline(&self, key: &'static str, default_s: u64) -> Result<Duration, ConfigError> {
+        let Some(text) = self.text(key) else { return Ok(Duration::from_secs(default_s)) };
+        let range = limits::DEADLINE_MIN..=limits::DEADLINE_MAX;
+        let deadline = values::seconds(text).filter(|deadline| range.contains(deadline));
+        deadline.ok_or_else(|| {
+            let (min, max) = (range.start().as_secs_f64(), range.end().as_secs());
+            self.refuse(key, format!("seconds, {min} to {max}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

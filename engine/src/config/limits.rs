@@ -1,0 +1,47 @@
+//! The numbers settings are bounded by, and those they have when nobody sets them.
+
+use std::time::Duration;
+
+/// Largest id of a core.
+pub const CORE_ID_MAX: usize = 4095;
+
+/// Most shards of a node: each has a lane to each other.
+pub const SHARDS_MAX: usize = 256;
+
+/// Most partitions of a data directory.
+pub const PARTITIONS_MAX: u32 = 1024;
+
+/// Least memory for blocks, of each shard: some uploads and downloads at once.
+pub const CACHE_PER_SHARD_MIN: u64 = 8 * 1024 * 1024;
+
+/// Bytes the memory of a shard is a multiple of.
+pub const CACHE_UNIT: u64 = ron_io::limits::BLOCK_LEN as u64;
+
+/// Most memory for blocks of one shard.
+pub const CACHE_PER_SHARD_MAX: u64 = ron_io::limits::ARENA_BLOCKS_MAX as u64 * CACHE_UNIT;
+
+/// Part of the memory that is for blocks by default: one in so many.
+pub const CACHE_SHARE: u64 = 4;
+
+/// Connections of one shard, most and by default.
+pub const CONNECTIONS_MAX: usize = 1_000_000;
+pub const CONNECTIONS_DEFAULT: usize = 10_000;
+
+/// Groups of one download under way, most and by default.
+pub const WINDOW_GROUPS_MAX: u64 = 64;
+pub const WINDOW_GROUPS_DEFAULT: u64 = 4;
+
+/// Most write tokens, and the longest.
+pub const TOKENS_MAX: usize = 64;
+pub const TOKEN_LEN_MAX: usize = 256;
+
+/// Bytes of a file of settings.
+pub const FILE_LEN_MAX: u64 = 1024 * 1024;
+
+/// Least and most of any deadline.
+pub const DEADLINE_MIN: Duration = Duration::from_millis(1);
+pub const DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+const _: () = assert!(SHARDS_MAX <= PARTITIONS_MAX as usize && SHARDS_MAX <= u16::MAX as usize);
+const _: () = assert!(CACHE_PER_SHARD_MIN.is_multiple_of(CACHE_UNIT));
+const _: () = assert!(CACHE_PER_SHARD_MIN < CACHE_PER_SHARD_MAX);

@@ -1,0 +1,8 @@
+//! The node assembled: its settings, its data directory, its memory bill. Wiring, nothing clever.
+
+pub mod certs;
+pub mod config;
+pub mod format;
+pub mod machine;
+pub mod memory_bill;
+pub mod node;

@@ -1,0 +1,343 @@
+//! The node: control plane and shards, started together and ended in order.
+//!
+//! ```text
+//!   settings ► ring? ► data directory ► memory bill ► certificates ► listeners
+//!            ► control thread ► a thread for each shard ► ready line … ► drain ► sync ► end
+//! ```
+
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpListener},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use ron_control::{BuildInfo, Control, ControlConfig, Ending, OrderPort};
+use ron_io::{
+    lane::{Bell, Receiver, Sender, lane},
+    ports::{Report, ShardId},
+    ring::{self, Driver, Listener, Mailboxes, TlsConfig},
+    stats::{Phase, Proto, Stats},
+};
+use ron_shards::{
+    cache,
+    config::{Config as ShardConfig, Deadlines, Listener as Spoken},
+    flow::Mail,
+    limits::{MESH_LANE_LEN, ORDER_LANE_LEN},
+    shard::Shard,
+    store::layout::Layout,
+};
+
+use crate::{
+    certs::{self, Identity},
+    config::Config,
+    format::DataDir,
+    machine::Machine,
+    memory_bill::{MemoryBill, Plan},
+};
+
+/// Reports that may lie in the lane to the control plane.
+const REPORTS_LEN: usize = 1024;
+
+/// How much longer than its drain deadline a node may take to end.
+const END_GRACE: Duration = Duration::from_secs(30);
+
+/// Why a node did not start, or did not end in good order, for the operator to read.
+pub type Failure = Box<dyn std::error::Error>;
+
+/// Where the node can be reached.
+struct Addresses {
+    http: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+    oap: Option<SocketAddr>,
+    oap_plain: Option<SocketAddr>,
+    admin: SocketAddr,
+    ca: Option<PathBuf>,
+}
+
+/// Runs a node until it is asked to end.
+///
+/// # Errors
+/// What stood in the way, with the remedy where there is one.
+pub fn run(config: &Config, machine: &Machine) -> Result<(), Failure> {
+    ring::check()?;
+    let data = DataDir::open(&config.data_dir, config.partitions)?;
+    let bill = bill(config, machine)?;
+    tracing::info!("{bill}");
+    let identity = identity(config)?;
+    let not_after = identity.as_ref().map(|identity| identity.not_after);
+    let (addresses, sockets) = listen(config, identity)?;
+    let admin = TcpListener::bind(config.admin)
+        .map_err(|error| format!("cannot listen on {} (admin): {error}", config.admin))?;
+    let addresses = Addresses { admin: admin.local_addr()?, ..addresses };
+
+    let stats: Vec<Arc<Stats>> = config.cores.iter().map(|_| Arc::default()).collect();
+    let bell = Arc::new(Bell::new()?);
+    let (reports_in, reports) = lane(REPORTS_LEN, &bell);
+    let (mailboxes, orders) = mailboxes(config.shards(), &reports_in)?;
+    let control = ron_control::start(ControlConfig {
+        listener: admin,
+        stats: stats.clone(),
+        reports,
+        bell,
+        orders,
+        build: build(),
+        tls_not_after: not_after,
+        signals: true,
+    })?;
+    let layout = Layout {
+        data_dir: data.path().to_path_buf(),
+        partitions: data.partitions() as u16,
+        shards: config.shards() as u16,
+    };
+    let (ended_in, ended) = mpsc::channel();
+    for ((shard, mailboxes), sockets) in (0..).map(ShardId).zip(mailboxes).zip(sockets) {
+        let stats = Arc::clone(&stats[usize::from(shard.0)]);
+        let settings = shard_config(config, shard, layout.clone(), &addresses);
+        start_shard(config, settings, sockets, mailboxes, stats, ended_in.clone())?;
+    }
+    drop(ended_in);
+    serve(config, &data, &addresses, &control, &ended)?;
+    control.shutdown()?;
+    Ok(())
+}
+
+/// Waits for the shards, says that the node is ready, and ends it when it is time.
+fn serve(
+    config: &Config,
+    data: &DataDir,
+    addresses: &Addresses,
+    control: &Control,
+    ended: &mpsc::Receiver<ShardId>,
+) -> Result<(), Failure> {
+    let ending = match control.wait_serving(config.shards()) {
+        Ok(()) => {
+            announce(config, data, addresses)?;
+            control.wait()
+        }
+        Err(ending) => ending,
+    };
+    let drained = control.drain(config.deadlines.drain);
+    let until = std::time::Instant::now() + config.deadlines.drain + END_GRACE;
+    for left in (1..=config.shards()).rev() {
+        let within = until.saturating_duration_since(std::time::Instant::now());
+        if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(within) {
+            return Err(format!("{left} shards did not end in time").into());
+        }
+    }
+    drained?;
+    match ending {
+        Ending::Asked => Ok(()),
+        Ending::Crashed { service, reason } => Err(format!("{service} failed: {reason}").into()),
+        Ending::ControlLost => Err("the control thread ended by itself".into()),
+    }
+}
+
+/// The ready line on standard output, and on standard error what to try first.
+fn announce(config: &Config, data: &DataDir, addresses: &Addresses) -> Result<(), Failure> {
+    let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+    let mut line = serde_json::json!({
+        "event": "ready",
+        "http": text(addresses.http),
+        "https": text(addresses.https),
+        "oap": text(addresses.oap),
+        "admin": addresses.admin.to_string(),
+        "ca": addresses.ca,
+        "data_dir": data.path(),
+        "shards": config.shards(),
+    });
+    if let Some(address) = text(addresses.oap_plain) {
+        line["oap_plain"] = address.into();
+    }
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    if let Some(http) = addresses.http {
+        let address = ron_codec::address::Address::of(b"hello\n");
+        eprintln!("store an object:  echo hello | curl -sT - http://{http}/o/");
+        eprintln!("fetch it again:   curl http://{http}/o/{address}");
+    }
+    Ok(())
+}
+
+/// What the version command and the metrics show.
+pub fn build() -> BuildInfo {
+    BuildInfo {
+        version: env!("CARGO_PKG_VERSION"),
+        commit: option_env!("RON_COMMIT").unwrap_or("unknown"),
+    }
+}
+
+fn bill(config: &Config, machine: &Machine) -> Result<MemoryBill, Failure> {
+    let plan = Plan {
+        shards: config.shards(),
+        arena_len: config.arena_len(),
+        cache_tables_len: cache::memory_bill(config.arena_len() as usize) as u64,
+        connections_max: config.connections_max,
+        lane_len: (MESH_LANE_LEN * size_of::<Mail>()) as u64,
+    };
+    Ok(MemoryBill::new(&plan, machine.memory_len)?)
+}
+
+/// The certificates, when a listener needs some.
+fn identity(config: &Config) -> Result<Option<Identity>, Failure> {
+    if config.https.is_none() && config.oap.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(match &config.tls {
+        Some(files) => certs::from_files(&files.cert, &files.key)?,
+        None => certs::development(&config.data_dir.join("tls"))?,
+    }))
+}
+
+/// Binds every listener once for each shard, in the order of `spoken`.
+fn listen(
+    config: &Config,
+    identity: Option<Identity>,
+) -> Result<(Addresses, Vec<Vec<Listener>>), Failure> {
+    let mut sockets: Vec<Vec<Listener>> = config.cores.iter().map(|_| Vec::new()).collect();
+    let mut bind = |name: &str, address: Option<SocketAddr>, tls: Option<TlsConfig>| {
+        let Some(address) = address else { return Ok(None) };
+        let (bound, made) = ring::bind(address, sockets.len())
+            .map_err(|error| format!("cannot listen on {address} ({name}): {error}"))?;
+        for (sockets, socket) in sockets.iter_mut().zip(made) {
+            sockets.push(Listener { socket, tls: tls.clone() });
+        }
+        Ok::<_, Failure>(Some(bound))
+    };
+    let tls = |alpn: &[u8]| match &identity {
+        Some(Identity { chain, key, .. }) => {
+            ring::server_config(chain.clone(), key.clone_key(), &[alpn]).map(Some)
+        }
+        None => Ok(None),
+    };
+    let addresses = Addresses {
+        http: bind("http", config.http, None)?,
+        https: bind("https", config.https, tls(b"http/1.1")?)?,
+        oap: bind("oap", config.oap, tls(b"ron/1")?)?,
+        oap_plain: bind("oap_plain", config.oap_plain, None)?,
+        admin: config.admin,
+        ca: identity.as_ref().and_then(|identity| identity.ca.clone()),
+    };
+    Ok((addresses, sockets))
+}
+
+/// What is spoken on the listeners, in the order they were bound.
+fn spoken(addresses: &Addresses) -> Vec<Spoken> {
+    let all = [
+        (addresses.http, Spoken { proto: Proto::Http, tls: false }),
+        (addresses.https, Spoken { proto: Proto::Https, tls: true }),
+        (addresses.oap, Spoken { proto: Proto::Oap, tls: true }),
+        (addresses.oap_plain, Spoken { proto: Proto::Oap, tls: false }),
+    ];
+    all.into_iter().filter(|(address, _)| address.is_some()).map(|(_, spoken)| spoken).collect()
+}
+
+/// Lanes from every shard and from control to every shard, and the ports control orders through.
+#[allow(clippy::type_complexity)]
+fn mailboxes(
+    shards: usize,
+    reports: &Sender<Report>,
+) -> std::io::Result<(Vec<Mailboxes<Mail>>, Vec<OrderPort>)> {
+    let bells = (0..shards)
+        .map(|_| Bell::new().map(Arc::new))
+        .collect::<std::io::Result<Vec<Arc<Bell>>>>()?;
+    let mut from: Vec<Vec<Receiver<Mail>>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut to: Vec<Vec<Option<Sender<Mail>>>> = (0..shards).map(|_| Vec::new()).collect();
+    for (sender, lanes) in to.iter_mut().enumerate() {
+        for reader in 0..shards {
+            lanes.push((sender != reader).then(|| {
+                let (into, out) = lane(MESH_LANE_LEN, &bells[reader]);
+                from[reader].push(out);
+                into
+            }));
+        }
+    }
+    let mut orders: Vec<OrderPort> = Vec::new();
+    for (from, bell) in from.iter_mut().zip(&bells) {
+        let (into, out) = lane(ORDER_LANE_LEN, bell);
+        from.push(out);
+        orders.push(Box::new(move |order| into.send(Mail::Order(order)).is_ok()));
+    }
+    let mailboxes = bells.into_iter().zip(from).zip(to).map(|((bell, from), to)| Mailboxes {
+        bell,
+        from,
+        to,
+        reports: reports.clone(),
+    });
+    Ok((mailboxes.collect(), orders))
+}
+
+fn shard_config(
+    config: &Config,
+    shard: ShardId,
+    layout: Layout,
+    addresses: &Addresses,
+) -> ShardConfig {
+    let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let deadlines = &config.deadlines;
+    ShardConfig {
+        listeners: spoken(addresses),
+        arena_len: config.arena_len() as usize,
+        connections_max: config.connections_max,
+        object_len_max: config.object_len_max,
+        window_groups: config.window_groups,
+        write_tokens: config.write_tokens.0.clone(),
+        deadlines: Deadlines {
+            handshake_ns: ns(deadlines.handshake),
+            head_ns: ns(deadlines.head),
+            idle_ns: ns(deadlines.idle),
+            body_ns: ns(deadlines.body),
+            send_ns: ns(deadlines.send),
+            stream_ns: ns(deadlines.stream),
+            linger_ns: ns(deadlines.linger),
+        },
+        // Different for each start and shard, which is all that ids and hashes need of it.
+        seed: ns(now) ^ u64::from(std::process::id()).rotate_left(40) ^ u64::from(shard.0) << 56,
+        ..ShardConfig::new(shard, layout)
+    }
+}
+
+/// Starts the thread of a shard. Whatever ends it, control and `ended` are told.
+fn start_shard(
+    config: &Config,
+    settings: ShardConfig,
+    listeners: Vec<Listener>,
+    mailboxes: Mailboxes<Mail>,
+    stats: Arc<Stats>,
+    ended: mpsc::Sender<ShardId>,
+) -> std::io::Result<()> {
+    let shard = settings.shard;
+    let name = format!("ron-shard-{}", shard.0);
+    let core = config.cores[usize::from(shard.0)];
+    thread::Builder::new().name(name.clone()).spawn(move || {
+        let reports = mailboxes.reports.clone();
+        let driver =
+            Driver { core: Some(core), name, listeners, mailboxes, stats: Arc::clone(&stats) };
+        let run = || driver.run(|| Shard::new(settings, Arc::clone(&stats)));
+        let reason = match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            // The panic hook has printed where and why.
+            Err(_) => Some("its thread panicked".to_string()),
+        };
+        if let Some(reason) = reason {
+            stats.set_phase(Phase::Failed);
+            // A full lane means that control is not listening any more either.
+            let _ = reports.send(Report::Stopped { shard, reason: Some(reason) });
+        }
+        // The only error is that nobody waits.
+        let _ = ended.send(shard);
+    })?;
+    Ok(())
+}
+
+impl std::fmt::Debug for Addresses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http {:?}, oap {:?}, admin {}", self.http, self.oap, self.admin)
+    }
+}
