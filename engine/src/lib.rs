@@ -1,6 +1,7 @@
 //! The node assembled: its settings, its data directory, its memory bill. Wiring, nothing clever.
 
 pub mod certs;
+pub mod client;
 pub mod config;
 pub mod format;
 pub mod machine;

@@ -11,6 +11,7 @@
 #   --out PATH         writes PATH.md and PATH.json  (default perf/results/<date>-compare)
 #   --candidate WHAT   command of a rond binary, or `nginx`   (default: builds this checkout)
 #   --baseline WHAT    the same                                             (default nginx)
+#   --tcp-nopush V     nginx's tcp_nopush, on or off                         (default on)
 #   --profile          one more run per case under `perf record` of the candidate, whose top
 #                      symbols go to PATH-profile-<case>.txt
 #
@@ -31,7 +32,7 @@ readonly CASES_ALL=4k,64k,1m,tls64k
 declare -rA CASE_SCHEME=([4k]=http [64k]=http [1m]=http [tls64k]=https)
 declare -rA CASE_LEN=([4k]=4096 [64k]=65536 [1m]=1048576 [tls64k]=65536)
 
-ROUNDS=5 RUN_SECONDS=4 WARMUP=1 CONNECTIONS=16 ONLY=$CASES_ALL OUT="" PROFILE=no
+ROUNDS=5 RUN_SECONDS=4 WARMUP=1 CONNECTIONS=16 TCP_NOPUSH=on ONLY=$CASES_ALL OUT="" PROFILE=no
 BASELINE=nginx CANDIDATE="" CANDIDATE_SHA="" WORK="" NETNS_MADE=no ALLOWED_BEFORE=""
 declare -a CASES=()
 
@@ -59,7 +60,8 @@ parse_arguments() {
             usage
             exit 0
             ;;
-        --rounds | --seconds | --warmup | --connections | --only | --out | --candidate | --baseline)
+        --rounds | --seconds | --warmup | --connections | --only | --out | --candidate | \
+            --baseline | --tcp-nopush)
             if (($# < 2)) || [[ -z $2 ]]; then misuse "$1 wants a value"; fi
             set_option "$1" "$2"
             shift
@@ -84,6 +86,10 @@ set_option() { # NAME VALUE
     --seconds) RUN_SECONDS=$2 ;;
     --warmup) WARMUP=$2 ;;
     --connections) CONNECTIONS=$2 ;;
+    --tcp-nopush)
+        if [[ $2 != on && $2 != off ]]; then misuse "$1 is on or off, not $2"; fi
+        TCP_NOPUSH=$2
+        ;;
     --only) ONLY=$2 ;;
     --out) OUT=${2%.md} ;;
     --candidate) CANDIDATE=$2 ;;
@@ -124,6 +130,7 @@ clean_up() {
 
 build_candidate() {
     if [[ -n $CANDIDATE ]]; then return 0; fi
+    if ! type -P cargo >/dev/null; then die "no cargo in root's PATH; name a --candidate"; fi
     say "building rond"
     CANDIDATE=$(cd "$ROOT" && cargo build --release --package ron-engine --bin rond \
         --message-format json-render-diagnostics | python3 "$LIB/field.py" executable)
@@ -235,21 +242,25 @@ measure_rounds() {
 profile_case() { # CASE
     local pids data="$WORK/perf.data" report="$OUT-profile-$1.txt" client
     local -a command
+    if ! pids=$(python3 "$LIB/measure.py" pids "${SERVER_PID[candidate]}"); then
+        say "no profile of $1: the candidate is gone"
+        return 0
+    fi
     mapfile -d '' -t command < <(client_command candidate "$1" $((RUN_SECONDS + WARMUP + 1)))
     "${command[@]}" >"$WORK/profile-wrk.log" 2>&1 &
     client=$!
     sleep "$WARMUP"
-    pids=$(python3 "$LIB/measure.py" pids "${SERVER_PID[candidate]}")
     perf record --quiet --event cpu-clock -g --pid "$pids" --output "$data" -- \
         sleep "$RUN_SECONDS" 2>"$WORK/perf.log" || say "perf record: $(cat "$WORK/perf.log")"
     wait "$client" || say "the load of the profile failed: $(cat "$WORK/profile-wrk.log")"
     {
         echo "# $1: ${SERVER_VERSION[candidate]}, $CONNECTIONS connections; self time first,"
         echo "# then the callers of whatever took 3 % or more."
-        perf report --stdio --no-inline --no-children --call-graph none --sort symbol,dso \
-            --percent-limit 0.3 --input "$data" 2>/dev/null
-        perf report --stdio --no-inline --no-children --max-stack 16 --sort symbol \
-            --call-graph graph,0.5,caller --percent-limit 3 --input "$data" 2>/dev/null
+        perf report --stdio --no-inline --no-children --call-graph none \
+            --fields overhead,symbol,dso --percent-limit 0.3 --input "$data" 2>/dev/null
+        perf report --stdio --no-inline --no-children --max-stack 16 \
+            --fields overhead,symbol --call-graph graph,0.5,caller \
+            --percent-limit 3 --input "$data" 2>/dev/null
     } | sed -e '/^#$/d' -e '/^[[:space:]]*$/d' -e 's/[[:space:]]*$//' |
         sed -n '1,400p' >"$report" ||
         say "perf report failed for $1"
@@ -261,7 +272,10 @@ commit_of_checkout() {
     # Root often measures a checkout that belongs to somebody else.
     local -a git=(git -c 'safe.directory=*' -C "$ROOT" --no-optional-locks)
     commit=$("${git[@]}" rev-parse --short=12 HEAD 2>/dev/null) || commit=unknown
-    if [[ -n $("${git[@]}" status --porcelain 2>/dev/null) ]]; then commit+=", modified"; fi
+    # Results do not change what is measured.
+    if [[ -n $("${git[@]}" status --porcelain -- . ':!perf/results' 2>/dev/null) ]]; then
+        commit+=", modified"
+    fi
     printf '%s' "$commit"
 }
 
@@ -276,10 +290,12 @@ write_report() { # LOAD_AT_START STARTED
         --set baseline_kind "${SERVER_KIND[baseline]}" \
         --set candidate_kind "${SERVER_KIND[candidate]}" \
         --set candidate_sha256 "$CANDIDATE_SHA" \
-        --set baseline_tls "${SERVER_TLS[baseline]}" --set candidate_tls "${SERVER_TLS[candidate]}" \
+        --set baseline_tls "${SERVER_TLS[baseline]}" \
+        --set candidate_tls "${SERVER_TLS[candidate]}" \
         --set wrk "$wrk_version" --set openssl "$(openssl version)" \
         --set rounds "$ROUNDS" --set seconds "$RUN_SECONDS" --set warmup "$WARMUP" \
         --set connections "$CONNECTIONS" --set congestion_control "$CONGESTION" \
+        --set nginx_tcp_nopush "$TCP_NOPUSH" \
         --set server_core "$SERVER_CORE" --set client_core "$CLIENT_CORE"
 }
 

@@ -135,7 +135,9 @@ impl Verified {
 #[derive(Debug)]
 pub enum Mail {
     Ask { from: Asker, ask: Ask },
-    Reply { to: StreamId, reply: Reply },
+    Reply { from: ShardId, to: StreamId, reply: Reply },
+    /// Shard `from` has no connections left and will ask nothing more.
+    Drained { from: ShardId },
     Order(Order),
 }
 
@@ -146,6 +148,9 @@ pub enum Waiter {
     Partition { partition: u16, tag: u64 },
     /// A stream's upload; `tag` is the upload's own.
     Stream { stream: StreamId, tag: u32 },
+    /// Nobody any more: the `upload`th upload of this shard was given up while its file was being
+    /// opened. What was opened goes to `ingest::discard`.
+    Discard { file: FileId, upload: u64 },
     /// Nobody: the outcome does not matter.
     Nobody,
 }
@@ -168,6 +173,14 @@ impl Tickets {
     /// If the ticket is not under way: the driver answered twice.
     pub fn redeem(&mut self, ticket: Ticket) -> Waiter {
         self.waiting.remove(ticket.0 as usize)
+    }
+
+    /// Names another waiter for a ticket that is under way.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn readdress(&mut self, ticket: Ticket, waiter: Waiter) {
+        self.waiting[ticket.0 as usize] = waiter;
     }
 
     pub fn under_way(&self) -> usize {

@@ -12,6 +12,9 @@ pub mod entropy;
 pub mod flow;
 pub mod ingest;
 pub mod limits;
+mod mesh;
 pub mod session;
 pub mod shard;
 pub mod store;
+#[cfg(test)]
+mod testing;

@@ -16,6 +16,10 @@ pub const PIPELINE_LEN_MAX: usize = 64 * 1024;
 /// Blocks of one upload that wait for the disk before its connection is paused.
 pub const INGEST_BLOCKS_MAX: usize = 16;
 
+/// Groups of an upload that one disk write takes: fewer, longer writes, and yet several of them
+/// under way at once within `INGEST_BLOCKS_MAX`.
+pub const INGEST_WRITE_GROUPS: usize = 4;
+
 /// Questions one shard may have open with one other. Each is answered by one reply, so a lane
 /// that holds this many questions, as many replies and the orders never overflows.
 pub const MESH_ASKS_MAX: usize = 1024;
@@ -82,6 +86,9 @@ pub const FILES_IDLE_MAX: usize = 512;
 /// Bytes of verified outboards that one partition keeps when nobody reads their objects.
 pub const OUTBOARDS_IDLE_LEN_MAX: usize = 16 * 1024 * 1024;
 
+/// Outboards of one partition that are being read at once, of at most 8 MiB each.
+pub const OUTBOARD_LOADS_MAX: usize = 8;
+
 /// Groups of one partition that are being read, or wait for it (503 beyond it).
 pub const FETCHES_MAX: usize = 16 * 1024;
 
@@ -99,3 +106,6 @@ const _: () = assert!(ron_codec::record::record_len_max() <= SCAN_LEN as u64);
 const _: () = assert!(SKIM_LEN <= SCAN_LEN && SCAN_LEN <= ron_io::limits::DISK_OP_LEN_MAX);
 const _: () = assert!(ron_io::limits::DISK_OP_LEN_MAX as u64 <= APPENDS_LEN_MAX);
 const _: () = assert!(BATCH_RECORDS_MAX <= APPENDS_MAX);
+
+/// Orders of the control plane that may lie in a shard's mailbox.
+pub const ORDER_LANE_LEN: usize = 64;

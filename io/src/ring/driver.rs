@@ -39,6 +39,8 @@ pub enum DriverError {
          with `ulimit -l 65536`, or LimitMEMLOCK=64M in a systemd unit"
     )]
     Executor(String),
+    #[error("cannot map the memory of a shard: {0}")]
+    Shard(io::Error),
     #[error("the socket ring failed: {0}")]
     Ring(io::Error),
     #[error("the bell failed: {0}")]
@@ -72,7 +74,7 @@ impl<M: Send + 'static> Driver<M> {
     ///
     /// # Errors
     /// When the machine refuses what is needed, or the ring fails while running.
-    pub fn run<S>(self, make: impl FnOnce() -> S) -> Result<(), DriverError>
+    pub fn run<S>(self, make: impl FnOnce() -> io::Result<S>) -> Result<(), DriverError>
     where
         S: Machine<Mail = M>,
     {
@@ -90,7 +92,7 @@ impl<M: Send + 'static> Driver<M> {
             let bell = BellRead::new(&self.mailboxes.bell);
             let net = Net::new(self.mailboxes.bell.eventfd(), self.listeners)?;
             let driving = Driving {
-                shard: make(),
+                shard: make().map_err(DriverError::Shard)?,
                 net,
                 disk: Disk::new(queue),
                 mailboxes: self.mailboxes,

@@ -153,13 +153,15 @@ fn start() -> Running {
         stats: Arc::new(Stats::default()),
     };
     let thread = std::thread::spawn(move || {
-        let make = || Toy {
-            acts: Acts::default(),
-            arena: Arena::new(256).unwrap(),
-            lines: HashMap::new(),
-            file,
-            filing: None,
-            held: Vec::new(),
+        let make = || {
+            Ok(Toy {
+                acts: Acts::default(),
+                arena: Arena::new(256)?,
+                lines: HashMap::new(),
+                file,
+                filing: None,
+                held: Vec::new(),
+            })
         };
         driver.run(make).unwrap();
     });

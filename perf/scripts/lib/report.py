@@ -35,7 +35,8 @@ def machine():
     cpuinfo = read_text("/proc/cpuinfo") or ""
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+) kB$", read_text("/proc/meminfo") or "", re.MULTILINE)
-    system = re.search(r'^PRETTY_NAME="?([^"\n]+)', read_text("/etc/os-release") or "", re.MULTILINE)
+    release = read_text("/etc/os-release") or ""
+    system = re.search(r'^PRETTY_NAME="?([^"\n]+)', release, re.MULTILINE)
     core = "/sys/devices/system/cpu/cpu0"
     return {
         "cpu": model.group(1) if model else platform.machine(),
@@ -176,16 +177,19 @@ def facts_list(document, names):
         f"* Date: {given['started']}; commit: {given['commit']}",
         f"* Machine: {box['cpu']}, {box['cores']} cores ({kind}), {box['memory_mib']:,} MiB, "
         f"governor: {box['governor'] or 'none exposed'}",
-        f"* System: {box['system']}, Linux {box['kernel']}; load at start: {given['load_at_start']}",
+        f"* System: {box['system']}, Linux {box['kernel']}; "
+        f"load at start: {given['load_at_start']}",
         f"* Baseline: {given['baseline']} (TLS: {given['baseline_tls']})",
         f"* Candidate: {given['candidate']} (TLS: {given['candidate_tls']})"
         + (f", sha256 {given['candidate_sha256'][:16]}…" if given["candidate_sha256"] else ""),
         f"* Client: {given['wrk']}, one thread on core {given['client_core']}, "
         f"{given['connections']} connections; servers on core {given['server_core']}; "
         f"{given['openssl']}",
-        f"* Congestion control: {given['congestion_control']}, in a network namespace of its own",
-        f"* {given['rounds']} rounds of {given['seconds']} s, each after {given['warmup']} s of "
-        f"warm-up; {names[0]} and {names[1]} interleaved, the order alternating",
+        f"* Congestion control: {given['congestion_control']}, in a network namespace of its own; "
+        f"nginx's tcp_nopush: {given['nginx_tcp_nopush']}",
+        f"* Rounds: {given['rounds']}; every run {given['seconds']} s, after "
+        f"{given['warmup']} s of warm-up; {names[0]} and {names[1]} interleaved, the order "
+        "alternating",
     ]
     return lines + [""]
 
@@ -203,7 +207,8 @@ def markdown(document):
     for figure, title in FIGURES:
         lines += figure_table(document["cases"], figure, title, names)
     lines += circumstances(document["cases"], names) + raw_table(document["runs"], names)
-    return "\n".join(lines + ["Medians with (least–greatest). How to read this: perf/README.md.", ""])
+    lines += ["Medians with (least–greatest). How to read this: perf/README.md.", ""]
+    return "\n".join(lines)
 
 
 def main():

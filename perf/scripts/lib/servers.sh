@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Starting, asking and stopping the two servers of a comparison. Sourced by compare.sh, which owns
-# the variables WORK (scratch directory), NETNS, SERVER_CORE and the tables below.
+# the variables WORK (scratch directory), NETNS, SERVER_CORE, TCP_NOPUSH, LIB and `die`.
 #
 # A side is `baseline` or `candidate`. What runs on it is either the word `nginx` or the command
 # of a rond binary; everything after the start treats both alike.
@@ -42,7 +42,7 @@ http {
     default_type application/octet-stream;
     access_log off;
     sendfile on;
-    tcp_nopush on;
+    tcp_nopush $TCP_NOPUSH;
     keepalive_timeout 1h;
     keepalive_requests 1000000000;
     open_file_cache max=1024 inactive=1h;

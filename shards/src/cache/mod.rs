@@ -1,0 +1,296 @@
+//! A shard's memory: its arena, and over it the cache of verified blocks.
+//!
+//! All memory that objects pass through comes from one arena. What nobody else holds stays in the
+//! cache until somebody needs the memory: then [`Memory::alloc`] evicts. The order is S3-FIFO's:
+//!
+//! ```text
+//!               never left lately            used twice or more
+//!  insert ──┬────────────────────► small ──────────────────────► main ──┐
+//!           │                      10 %  │                      90 % ▲  │ used: one use
+//!           │ left lately                │ used less                 │◄─┘ less, once more
+//!           └────────────────────────────┼──────────────────────────►│ not used
+//!                        ▲               ▼                           ▼
+//!                        └───────────  ghost                        gone
+//! ```
+//!
+//! Shares are of the arena's bytes, and a block counts with its class (4, 16 or 64 KiB), not with
+//! its length. Everything is sized at boot for the most entries there can be, one a page.
+//!
+//! A block that somebody else holds (it is being sent) is not evicted, because that would lose it
+//! without freeing anything; it gets another round instead. A piece smaller than what is needed is
+//! evicted together with the others of its block, or not at all when one of them cannot be.
+//!
+//! This room does not verify: whoever inserts a block has seen its group match. It keeps no block
+//! of another arena, whose memory it could not give back.
+
+use std::{fmt, io};
+
+use ron_codec::address::Address;
+use ron_io::{
+    arena::{Arena, Block, BlockMut, Class},
+    limits::{ARENA_BLOCKS_MAX, BLOCK_LEN, BLOCK_PAGES, PAGE_LEN},
+};
+
+use crate::{
+    entropy::Entropy,
+    limits::{EVICT_PATIENCE, EVICT_STEPS_MAX},
+};
+
+mod ghost;
+mod lists;
+mod table;
+
+use ghost::Ghost;
+use lists::{Entry, Home, Lists};
+use table::Table;
+
+/// The small queue's share of the arena: one part in so many.
+const SMALL_SHARE: usize = 10;
+
+/// Uses that carry an entry from the small queue to the main one.
+const PROMOTE_USES: u8 = 2;
+
+/// A shard's arena and the cache of verified blocks in it.
+pub struct Memory {
+    arena: Arena,
+    secret: [u64; 6],
+    table: Table,
+    lists: Lists,
+    ghost: Ghost,
+    /// Bytes from which on the small queue is the one to evict from.
+    small_len: usize,
+}
+
+/// A block found in the cache.
+#[derive(Clone, Debug)]
+pub struct Cached {
+    pub block: Block,
+    /// Whether the block is worth sending by reference: a whole one that stays, because it is in
+    /// the main queue or was used often enough to go there.
+    pub hot: bool,
+    /// Bytes of the object the block belongs to.
+    pub size: u64,
+}
+
+impl Memory {
+    /// An arena of `arena_len` bytes, rounded down to whole blocks of 64 KiB, with an empty cache.
+    /// `seed` is the secret of the cache's hash: an adversary may choose what is stored, but must
+    /// not be able to choose where.
+    ///
+    /// # Errors
+    /// `InvalidInput` when `arena_len` is less than a block or more than an arena can be;
+    /// otherwise what the system answered when the arena was reserved.
+    pub fn new(arena_len: usize, seed: u64) -> io::Result<Memory> {
+        let blocks = arena_len / BLOCK_LEN;
+        if !(1..=ARENA_BLOCKS_MAX).contains(&blocks) {
+            let fault = format!("an arena of {blocks} blocks, must be 1 to {ARENA_BLOCKS_MAX}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
+        }
+        let arena = Arena::new(blocks)?;
+        let pages = arena.total_pages();
+        let mut entropy = Entropy::new(seed);
+        Ok(Memory {
+            arena,
+            // Odd, so that different groups of an object stay different when multiplied by one.
+            secret: std::array::from_fn(|_| entropy.next_u64() | 1),
+            table: Table::new(pages),
+            lists: Lists::new(pages),
+            ghost: Ghost::new(pages),
+            small_len: blocks * BLOCK_LEN / SMALL_SHARE,
+        })
+    }
+
+    /// Memory for `len` bytes, at most a block. Evicts as needed; `None` while what there is is
+    /// held by others, or so much of it that [`EVICT_STEPS_MAX`] looks found nothing.
+    pub fn alloc(&mut self, len: usize) -> Option<BlockMut> {
+        self.alloc_after(len, None)
+    }
+
+    /// As `alloc`; a whole block is taken right behind `neighbour` where possible, because
+    /// neighbours leave in one `sendfile`.
+    pub fn alloc_after(&mut self, len: usize, neighbour: Option<&Block>) -> Option<BlockMut> {
+        if let Some(block) = self.arena.alloc_after(len, neighbour) {
+            return Some(block);
+        }
+        if self.evict(Class::holding(len)) { self.arena.alloc_after(len, neighbour) } else { None }
+    }
+
+    /// The cached group `index` of an object. A use is counted.
+    #[inline]
+    pub fn get(&mut self, address: &Address, index: u64) -> Option<Cached> {
+        let page = self.find(self.hash(address, index), address, index)?;
+        let entry = self.lists.entry_mut(page);
+        entry.used();
+        let block = entry.block.clone()?;
+        let stays = entry.home == Home::Main || entry.uses >= PROMOTE_USES;
+        let hot = stays && block.footprint() == BLOCK_LEN;
+        Some(Cached { block, hot, size: entry.size })
+    }
+
+    /// Keeps a verified group of an object of `size` bytes. Where the group is cached already, the
+    /// first block stays. A block of another arena is let go at once, and so is one that is
+    /// cached under another name.
+    pub fn insert(&mut self, address: &Address, index: u64, size: u64, block: Block) {
+        if !self.arena.owns(&block) || self.lists.entry(block.page()).block.is_some() {
+            return;
+        }
+        let hash = self.hash(address, index);
+        if self.find(hash, address, index).is_some() {
+            return;
+        }
+        let remembered = self.remembered();
+        let back = self.ghost.recall(hash, remembered);
+        let home = if back { Home::Main } else { Home::Small };
+        self.table.insert(hash as u32, block.page());
+        self.lists.admit(home, (address, index), size, block);
+    }
+
+    /// Lets a group go, as if it had never been cached.
+    pub fn forget(&mut self, address: &Address, index: u64) {
+        let hash = self.hash(address, index);
+        if let Some(page) = self.find(hash, address, index) {
+            self.table.remove(hash as u32, page);
+            drop(self.lists.release(page));
+        }
+    }
+
+    /// Bytes of memory that the cached blocks take.
+    pub fn bytes(&self) -> usize {
+        self.lists.bytes(Home::Small) + self.lists.bytes(Home::Main)
+    }
+
+    /// Cached blocks.
+    pub fn entries(&self) -> usize {
+        self.lists.len(Home::Small) + self.lists.len(Home::Main)
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_len(&self) -> usize {
+        self.arena.total_pages() * PAGE_LEN
+    }
+
+    /// How many departures count as "lately": as many as the main queue's share of entries.
+    fn remembered(&self) -> usize {
+        self.entries() - self.entries() / SMALL_SHARE
+    }
+
+    /// A keyed hash by folded multiplications. The digest is uniform unless somebody chose it, so
+    /// all the hash must do is not to be predictable.
+    fn hash(&self, address: &Address, index: u64) -> u64 {
+        let (words, _) = address.as_bytes().as_chunks::<8>();
+        let word = |n: usize| u64::from_le_bytes(words[n]) ^ self.secret[n];
+        let digest = fold(word(0), word(1)) ^ fold(word(2), word(3)).rotate_left(32);
+        fold(digest ^ self.secret[4], index.wrapping_add(1).wrapping_mul(self.secret[5]))
+    }
+
+    fn find(&self, hash: u64, address: &Address, index: u64) -> Option<u32> {
+        self.table.find(hash as u32, |page| {
+            let entry = self.lists.entry(page);
+            entry.index == index && entry.address == *address
+        })
+    }
+
+    /// Evicts until one piece of class `need` is free. Each step looks at the oldest of a queue
+    /// and evicts it or gives it another round; the number of steps is bounded.
+    fn evict(&mut self, need: Class) -> bool {
+        // The queue that has the turn holds nothing to evict: look in the other one.
+        let mut other = false;
+        for step in 0..EVICT_STEPS_MAX {
+            let small_first = self.lists.bytes(Home::Small) >= self.small_len;
+            let (first, second) = if small_first != other {
+                (Home::Small, Home::Main)
+            } else {
+                (Home::Main, Home::Small)
+            };
+            let oldest = self.lists.oldest(first).or_else(|| self.lists.oldest(second));
+            let Some(page) = oldest else { return false };
+            let Entry { home, uses, .. } = *self.lists.entry(page);
+            match home {
+                Home::Small if uses >= PROMOTE_USES => {
+                    self.lists.entry_mut(page).uses = 0;
+                    self.lists.renew(Home::Main, page);
+                }
+                Home::Main if uses > 0 && step < EVICT_PATIENCE => {
+                    self.lists.entry_mut(page).uses -= 1;
+                    self.lists.renew(Home::Main, page);
+                }
+                _ if !self.yields(page, need) => {
+                    self.lists.renew(home, page);
+                    other = !other;
+                }
+                _ => {
+                    self.evict_around(page, need);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether evicting the entry at `page`, with those in the same piece of class `need`, frees
+    /// that piece: each page of it is free or cached and held by nobody else.
+    fn yields(&self, page: u32, need: Class) -> bool {
+        let (mut at, end) = self.piece(page, need);
+        while at < end {
+            match &self.lists.entry(at).block {
+                Some(block) if block.is_shared() => return false,
+                Some(block) => at += (block.footprint() / PAGE_LEN) as u32,
+                None if self.arena.is_free(at) => at += 1,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Evicts the entry at `page` and the others in the same piece of class `need`.
+    fn evict_around(&mut self, page: u32, need: Class) {
+        let (start, end) = self.piece(page, need);
+        for page in start..end {
+            let entry = self.lists.entry(page);
+            if entry.block.is_none() {
+                continue;
+            }
+            let Entry { address, index, home, .. } = *entry;
+            let hash = self.hash(&address, index);
+            // Of the main queue only those are remembered that leave before their time.
+            if home == Home::Small || entry.uses > 0 {
+                self.ghost.remember(hash);
+            }
+            self.table.remove(hash as u32, page);
+            drop(self.lists.release(page));
+        }
+    }
+
+    /// The pages of the piece of class `need` that `page` lies in, or of the entry's own where
+    /// that is larger.
+    fn piece(&self, page: u32, need: Class) -> (u32, u32) {
+        let pages = (self.lists.entry(page).footprint().max(need.bytes()) / PAGE_LEN) as u32;
+        let start = page - page % pages;
+        (start, start + pages)
+    }
+}
+
+/// Bytes of the tables behind a memory of `arena_len` bytes, beside the arena itself: about 3 %.
+pub const fn memory_bill(arena_len: usize) -> usize {
+    let blocks = arena_len / BLOCK_LEN;
+    let pages = blocks * BLOCK_PAGES;
+    Arena::tables_len(blocks)
+        + Lists::bytes_for(pages)
+        + Table::bytes_for(pages)
+        + Ghost::bytes_for(pages)
+}
+
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, entries) = (self.bytes(), self.entries());
+        write!(f, "Memory({entries} entries, {bytes} of {} bytes)", self.arena_len())
+    }
+}
+
+#[cfg(test)]
+mod tests;

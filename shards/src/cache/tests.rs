@@ -1,0 +1,304 @@
+use super::*;
+use proptest::prelude::*;
+
+fn memory(blocks: usize) -> Memory {
+    Memory::new(blocks * BLOCK_LEN, 42).unwrap()
+}
+
+fn object() -> Address {
+    Address::of(b"an object")
+}
+
+fn block(memory: &mut Memory, len: usize) -> Option<Block> {
+    memory.alloc(len).map(|block| block.freeze(len))
+}
+
+/// Brings a group in as the store does: memory first, then the bytes, then the cache.
+fn load(memory: &mut Memory, index: u64, len: usize) {
+    let block = block(memory, len).unwrap();
+    memory.insert(&object(), index, 1 << 30, block);
+}
+
+impl Memory {
+    fn check(&self) {
+        self.lists.check();
+        assert!(self.bytes() <= self.arena_len());
+        for home in [Home::Small, Home::Main] {
+            for (index, _) in self.lists.order(home) {
+                let page = self.find(self.hash(&object(), index), &object(), index);
+                assert_eq!(self.lists.entry(page.unwrap()).index, index);
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        for home in [Home::Small, Home::Main] {
+            for (index, _) in self.lists.order(home) {
+                self.forget(&object(), index);
+            }
+        }
+    }
+}
+
+/// S3-FIFO the obvious way, for blocks of one length: vectors, oldest first.
+struct Twin {
+    unit: usize,
+    room: usize,
+    small_len: usize,
+    small: Vec<(u64, u8)>,
+    main: Vec<(u64, u8)>,
+    departed: Vec<Option<u64>>,
+}
+
+impl Twin {
+    fn new(blocks: usize, unit: usize) -> Twin {
+        let (room, small_len) = (blocks * BLOCK_LEN / unit, blocks * BLOCK_LEN / 10);
+        Twin { unit, room, small_len, small: vec![], main: vec![], departed: vec![] }
+    }
+
+    fn get(&mut self, key: u64) -> Option<bool> {
+        let main = self.main.iter_mut().find(|(k, _)| *k == key).map(|entry| (true, entry));
+        let small = self.small.iter_mut().find(|(k, _)| *k == key).map(|entry| (false, entry));
+        let (in_main, entry) = main.or(small)?;
+        entry.1 = (entry.1 + 1).min(3);
+        Some((in_main || entry.1 >= 2) && self.unit == BLOCK_LEN)
+    }
+
+    fn load(&mut self, key: u64) {
+        while self.small.len() + self.main.len() == self.room {
+            self.evict();
+        }
+        let entries = self.small.len() + self.main.len();
+        let lately = self.departed.len().saturating_sub(entries - entries / 10);
+        if let Some(note) = self.departed[lately..].iter_mut().find(|k| **k == Some(key)) {
+            *note = None;
+            self.main.push((key, 0));
+        } else {
+            self.small.push((key, 0));
+        }
+    }
+
+    fn evict(&mut self) {
+        if self.main.is_empty() || self.small.len() * self.unit >= self.small_len {
+            match self.small.remove(0) {
+                (key, 2..) => self.main.push((key, 0)),
+                (key, _) => {
+                    self.departed.iter_mut().filter(|k| **k == Some(key)).for_each(|k| *k = None);
+                    self.departed.push(Some(key));
+                }
+            }
+        } else {
+            match self.main.remove(0) {
+                (_, 0) => {}
+                (key, uses) => self.main.push((key, uses - 1)),
+            }
+        }
+    }
+
+    fn forget(&mut self, key: u64) {
+        self.small.retain(|(k, _)| *k != key);
+        self.main.retain(|(k, _)| *k != key);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// The same hits, the same evictions, the same order as the twin, for each class.
+    #[test]
+    fn agrees_with_the_slow_twin(
+        (blocks, class) in prop_oneof![
+            (1usize..20, Just(Class::Whole)),
+            (1usize..6, Just(Class::Quarter)),
+            (1usize..3, Just(Class::Page)),
+        ],
+        requests in prop::collection::vec((0u64..8, 0u64..8, 0u8..30), 1..600),
+    ) {
+        let (mut memory, mut twin) = (memory(blocks), Twin::new(blocks, class.bytes()));
+        for (a, b, what) in requests {
+            // Products: few keys are asked for often, many seldom.
+            let key = a * b;
+            if what == 0 {
+                memory.forget(&object(), key);
+                twin.forget(key);
+            } else {
+                let hit = memory.get(&object(), key).map(|cached| cached.hot);
+                prop_assert_eq!(hit, twin.get(key), "key {}", key);
+                if hit.is_none() {
+                    load(&mut memory, key, class.bytes());
+                    twin.load(key);
+                }
+            }
+            prop_assert_eq!(&memory.lists.order(Home::Small), &twin.small);
+            prop_assert_eq!(&memory.lists.order(Home::Main), &twin.main);
+        }
+    }
+
+    /// Whatever is cached, held, dropped and forgotten: the sums hold, no entry dangles, memory is
+    /// refused only while something is held, and all of it comes back.
+    #[test]
+    fn mixed_lengths_keep_the_books(
+        steps in prop::collection::vec(
+            (0u8..10, 0u64..40, 0usize..=BLOCK_LEN, any::<prop::sample::Index>()), 1..300),
+    ) {
+        let mut memory = memory(3);
+        let mut held: Vec<Block> = Vec::new();
+        for (what, key, len, which) in steps {
+            let len = if key % 3 == 0 { len } else { len / 16 };
+            match what {
+                0..=4 => match block(&mut memory, len) {
+                    Some(block) => {
+                        if what == 0 { held.push(block.clone()); }
+                        memory.insert(&object(), key, 77, block);
+                    }
+                    None => prop_assert!(!held.is_empty(), "{} bytes refused", len),
+                },
+                5 => held.extend(memory.get(&object(), key).map(|cached| cached.block)),
+                6 => memory.forget(&object(), key),
+                7 => { memory.get(&object(), key); }
+                _ if held.is_empty() => {}
+                _ => { held.swap_remove(which.index(held.len())); }
+            }
+            memory.check();
+        }
+        drop(held);
+        memory.clear();
+        memory.arena.collect();
+        prop_assert_eq!((memory.bytes(), memory.entries()), (0, 0));
+        prop_assert_eq!(memory.arena.free_pages(), memory.arena.total_pages());
+    }
+}
+
+#[test]
+fn a_hit_brings_the_block_and_its_object() {
+    let mut memory = memory(2);
+    let mut filling = memory.alloc(5).unwrap();
+    filling.bytes_mut().copy_from_slice(b"hello");
+    memory.insert(&object(), 3, 200_000, filling.freeze(5));
+    let cached = memory.get(&object(), 3).unwrap();
+    assert_eq!((cached.block.bytes(), cached.size, cached.hot), (&b"hello"[..], 200_000, false));
+    assert!(memory.get(&object(), 2).is_none() && memory.get(&Address::of(b"x"), 3).is_none());
+    assert_eq!((memory.entries(), memory.bytes()), (1, PAGE_LEN), "footprints, not lengths");
+}
+
+#[test]
+fn only_whole_blocks_that_stay_are_hot() {
+    let mut memory = memory(2);
+    load(&mut memory, 0, BLOCK_LEN);
+    load(&mut memory, 1, 4096);
+    let mut hot = |index| memory.get(&object(), index).unwrap().hot;
+    assert_eq!([hot(0), hot(0), hot(0)], [false, true, true]);
+    assert_eq!([hot(1), hot(1), hot(1)], [false; 3]);
+}
+
+#[test]
+fn held_blocks_stay_and_memory_is_refused_until_one_is_dropped() {
+    let mut memory = memory(4);
+    let mut held: Vec<_> = (0..4)
+        .map(|index| {
+            load(&mut memory, index, BLOCK_LEN);
+            memory.get(&object(), index).unwrap().block
+        })
+        .collect();
+    assert!(memory.alloc(1).is_none());
+    assert_eq!(memory.entries(), 4, "evicting a held block frees nothing");
+    held.swap_remove(2);
+    assert!(memory.alloc(BLOCK_LEN).is_some());
+    assert!(memory.get(&object(), 2).is_none());
+    assert_eq!(memory.entries(), 3);
+}
+
+#[test]
+fn a_main_queue_of_held_blocks_does_not_hide_the_small_one() {
+    let mut memory = memory(20);
+    // All but one reach the main queue and are held; the small queue is below its share.
+    (0..19).for_each(|index| load(&mut memory, index, BLOCK_LEN));
+    let held: Vec<_> = (0..19)
+        .map(|index| {
+            memory.get(&object(), index);
+            memory.get(&object(), index).unwrap().block
+        })
+        .collect();
+    load(&mut memory, 19, 4096);
+    (20..36).for_each(|index| load(&mut memory, index, 4096));
+    assert_eq!(memory.lists.len(Home::Main), 19);
+    for _ in 0..100 {
+        assert!(memory.alloc(4096).is_some());
+    }
+    drop(held);
+}
+
+#[test]
+fn a_whole_block_is_won_from_pages_and_quarters() {
+    let mut memory = memory(1);
+    (0..8).for_each(|index| load(&mut memory, index, 4096));
+    (8..10).for_each(|index| load(&mut memory, index, 16 * 1024));
+    assert!(memory.alloc(1).is_some(), "the oldest page is enough");
+    assert_eq!(memory.entries(), 9);
+    let held = memory.get(&object(), 5).unwrap().block;
+    assert!(memory.alloc(BLOCK_LEN).is_none(), "one page of the block is held");
+    assert_eq!(memory.entries(), 9, "and so the others were not evicted in vain");
+    drop(held);
+    assert!(memory.alloc(BLOCK_LEN).is_some());
+    assert_eq!((memory.entries(), memory.bytes()), (0, 0));
+}
+
+#[test]
+fn a_block_with_a_page_outside_the_cache_is_left_alone() {
+    let mut memory = memory(2);
+    let filling = memory.alloc(1).unwrap();
+    (0..15).for_each(|index| load(&mut memory, index, 1));
+    load(&mut memory, 99, BLOCK_LEN);
+    assert!(memory.alloc(BLOCK_LEN).is_some());
+    assert_eq!(memory.entries(), 15, "only the other block could be won");
+    drop(filling);
+}
+
+#[test]
+fn patience_with_much_used_blocks_ends() {
+    let blocks = EVICT_PATIENCE;
+    let mut memory = memory(blocks);
+    (0..blocks as u64).for_each(|index| load(&mut memory, index, BLOCK_LEN));
+    // Fill the main queue, then use all of it as often as is counted.
+    for round in 0..2 {
+        for index in 0..blocks as u64 {
+            (0..3).for_each(|_| drop(memory.get(&object(), index)));
+        }
+        assert!(memory.alloc(1).is_some(), "round {round}");
+        memory.check();
+    }
+}
+
+#[test]
+fn what_the_cache_cannot_keep_is_let_go() {
+    let (mut first, mut second) = (memory(1), memory(1));
+    let foreign = block(&mut second, 10).unwrap();
+    first.insert(&object(), 0, 10, foreign);
+    assert_eq!(first.entries(), 0);
+    // Twice the same group, and twice the same block.
+    let (one, two) = (block(&mut first, 10).unwrap(), block(&mut first, 10).unwrap());
+    let page = one.page();
+    first.insert(&object(), 0, 10, one.clone());
+    first.insert(&object(), 0, 10, two);
+    first.insert(&object(), 1, 10, one);
+    assert_eq!(first.entries(), 1);
+    assert_eq!(first.get(&object(), 0).unwrap().block.page(), page);
+    first.check();
+}
+
+#[test]
+fn arenas_of_impossible_sizes_are_refused() {
+    for len in [0, BLOCK_LEN - 1, (ARENA_BLOCKS_MAX + 1) * BLOCK_LEN] {
+        assert_eq!(Memory::new(len, 0).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+    assert_eq!(Memory::new(2 * BLOCK_LEN - 1, 0).unwrap().arena_len(), BLOCK_LEN);
+}
+
+#[test]
+fn the_bill_is_a_small_part_of_the_arena() {
+    for shift in [16, 20, 28, 34] {
+        let (arena, bill) = (1usize << shift, memory_bill(1 << shift));
+        assert!(bill > arena / 100 && bill < arena / 25, "{bill} of {arena}");
+    }
+    assert_eq!(size_of::<Entry>(), 80);
+}

@@ -1,0 +1,349 @@
+//! The delivery of a range of one object, in order.
+//!
+//! ```text
+//!        open              begin             all taken
+//!  New ────────► Opening ────────► Flowing ────────────► Done
+//! ```
+//!
+//! A session opens the object, is told its size, decides the range, and then alternates: `pump`
+//! asks for groups ahead of what was taken, `on_group` keeps what comes, in any order, and `take`
+//! gives the next bytes:
+//!
+//! ```text
+//!               taken │ window: kept, or asked for  │ not yet asked for
+//!  object  ───────────┼──────────┬──────────┬───────┼───────────────────
+//!  groups     0     1 │  2 kept  │ 3 asked  │4 kept │   5     6     7
+//!                   next                         asked
+//! ```
+//!
+//! The window bounds the memory one reader holds, however slow it is. It is an array in place, so
+//! a download allocates nothing. This room gives out only what was verified, and nothing outside
+//! the range; it does not know what a failed group means for an answer that has begun.
+
+use std::ops::Range;
+
+use ron_codec::{
+    address::Address,
+    limits::GROUP_LEN,
+    outboard::{group_len, groups_of_range},
+};
+use ron_io::ports::Slice;
+
+use crate::{
+    flow::{Ask, Cx, StreamId, Verified},
+    limits::WINDOW_GROUPS_MAX,
+};
+
+/// How far a download is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    New,
+    Opening,
+    /// Also when nothing remains: that is `next == end`.
+    Flowing,
+}
+
+/// One range of one object on its way to a session.
+///
+/// Calls come in this order: `open`, then after `Reply::Opened` `begin`, then `pump`, `on_group`
+/// and `take` as often as it takes until `is_done`. Dropping it lets all go; replies that come
+/// later belong to nobody.
+#[derive(Debug)]
+pub struct Download {
+    stream: StreamId,
+    address: Address,
+    phase: Phase,
+    /// Bytes of the object.
+    size: u64,
+    /// The bytes of the object that are not taken yet.
+    next: u64,
+    end: u64,
+    /// First group that was not asked for.
+    asked: u64,
+    /// Groups that came and are not wholly taken, each at its number modulo the array's length.
+    kept: [Option<Verified>; WINDOW_GROUPS_MAX],
+}
+
+impl Download {
+    pub fn new(stream: StreamId, address: Address) -> Download {
+        Download {
+            stream,
+            address,
+            phase: Phase::New,
+            size: 0,
+            next: 0,
+            end: 0,
+            asked: 0,
+            kept: [const { None }; WINDOW_GROUPS_MAX],
+        }
+    }
+
+    /// Asks for the object, and with `first` also for the group of this byte.
+    pub fn open(&mut self, first: Option<u64>, cx: &mut Cx<'_>) {
+        assert_eq!(self.phase, Phase::New, "a download is opened once");
+        self.phase = Phase::Opening;
+        cx.asks.push_back((self.stream, Ask::Open { address: self.address, first }));
+    }
+
+    /// Starts the delivery of the bytes `range` of the object, which is `size` bytes long.
+    /// `first` is what `Reply::Opened` brought; it is dropped unless the range begins with it.
+    ///
+    /// # Panics
+    /// If the range does not lie within the object, or the download was not opened.
+    pub fn begin(&mut self, range: Range<u64>, size: u64, first: Option<Verified>) {
+        assert_eq!(self.phase, Phase::Opening, "a download is opened, then begun, once each");
+        assert!(range.start <= range.end && range.end <= size, "{range:?} of {size} bytes");
+        self.phase = Phase::Flowing;
+        (self.size, self.next, self.end) = (size, range.start, range.end);
+        self.asked = self.groups().start;
+        if let Some(group) = first
+            && !self.groups().is_empty()
+            && group.index() == self.asked
+        {
+            self.asked += 1;
+            self.on_group(group);
+        }
+    }
+
+    /// Asks for groups until as many are under way, asked for or kept, as the window allows, or
+    /// their bytes are at least `room`, the bytes the session may still queue.
+    pub fn pump(&mut self, room: usize, cx: &mut Cx<'_>) {
+        let window = cx.config.window_groups.clamp(1, WINDOW_GROUPS_MAX as u64);
+        let groups = self.groups();
+        while self.asked < groups.end
+            && self.asked - groups.start < window
+            && self.under_way() < room as u64
+        {
+            let ask = Ask::Group { address: self.address, index: self.asked };
+            cx.asks.push_back((self.stream, ask));
+            self.asked += 1;
+        }
+    }
+
+    /// A group that was asked for is there.
+    ///
+    /// # Panics
+    /// If it was not asked for, came before, or has not the length it must have: the store would
+    /// have answered wrongly.
+    pub fn on_group(&mut self, group: Verified) {
+        let index = group.index();
+        let asked = self.groups().start..self.asked;
+        assert!(asked.contains(&index), "group {index} came, asked for were {asked:?}");
+        assert_eq!(group.len(), group_len(self.size, index), "bytes of group {index}");
+        let place = self.kept[slot(index)].replace(group);
+        assert!(place.is_none(), "group {index} came twice");
+    }
+
+    /// The next bytes, at most `max` and never from two groups. `None` until they are there, and
+    /// where `max` is 0 or all was taken.
+    pub fn take(&mut self, max: usize) -> Option<Slice> {
+        if max == 0 || self.next == self.end {
+            return None;
+        }
+        let index = self.next / GROUP_LEN as u64;
+        let group_start = index * GROUP_LEN as u64;
+        let place = &mut self.kept[slot(index)];
+        let group = place.as_ref()?;
+        let group_end = (group_start + group.len() as u64).min(self.end);
+        let until = self.next.saturating_add(max as u64).min(group_end);
+        let slice = group.slice((self.next - group_start) as usize, (until - group_start) as usize);
+        if until == group_end {
+            *place = None;
+        }
+        self.next = until;
+        Some(slice)
+    }
+
+    /// Whether the whole range was taken.
+    pub fn is_done(&self) -> bool {
+        self.phase == Phase::Flowing && self.next == self.end
+    }
+
+    /// Bytes of the range that were not taken yet; 0 before `begin`.
+    pub fn remaining(&self) -> u64 {
+        self.end - self.next
+    }
+
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The groups that are not wholly taken.
+    fn groups(&self) -> Range<u64> {
+        groups_of_range(self.next, self.end)
+    }
+
+    /// Bytes of the range that were asked for and not taken.
+    fn under_way(&self) -> u64 {
+        (self.asked * GROUP_LEN as u64).min(self.end).saturating_sub(self.next)
+    }
+}
+
+/// Where a group is kept. Those under way are fewer than the slots, so no two share one.
+fn slot(index: u64) -> usize {
+    (index % WINDOW_GROUPS_MAX as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+    use proptest::prelude::*;
+    use ron_codec::outboard::group_count;
+
+    const GROUP: u64 = GROUP_LEN as u64;
+
+    fn source(size: u64) -> Vec<u8> {
+        (0..size).map(|n| (n ^ n >> 8 ^ n >> 16) as u8).collect()
+    }
+
+    fn group(bench: &mut Bench, source: &[u8], index: u64) -> Verified {
+        let start = (index * GROUP) as usize;
+        let bytes = &source[start..source.len().min(start + GROUP_LEN)];
+        Verified::vouch(index, bench.block(bytes), false)
+    }
+
+    fn asked(bench: &mut Bench) -> Vec<u64> {
+        let index = |ask| match ask {
+            (_, Ask::Group { index, .. }) => index,
+            other => panic!("{other:?}"),
+        };
+        bench.asks.drain(..).map(index).collect()
+    }
+
+    fn opened(bench: &mut Bench, first: Option<u64>) -> Download {
+        let mut download = Download::new(Bench::STREAM, Address::of(b"an object"));
+        assert!(!download.is_done());
+        download.open(first, &mut bench.cx());
+        let open = bench.asks.pop_front();
+        assert!(matches!(open, Some((_, Ask::Open { first: f, .. })) if f == first));
+        download
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        /// Whatever the range, the window, the order of replies and the sizes of takes, what
+        /// arrives is the slice of the source, and the window is never exceeded.
+        #[test]
+        fn delivers_the_slice_of_the_source(
+            size in prop_oneof![0..=4 * GROUP + 1, 0..30 * GROUP],
+            ends: (prop::sample::Index, prop::sample::Index),
+            window in 0u64..40,
+            with_first: bool,
+            steps in prop::collection::vec(
+                (any::<prop::sample::Index>(), 0usize..3 * GROUP_LEN, 1usize..2 * GROUP_LEN), 1..40),
+        ) {
+            let (a, b) = (ends.0.index(size as usize + 1), ends.1.index(size as usize + 1));
+            let (start, end) = (a.min(b), a.max(b));
+            let source = source(size);
+            let mut bench = Bench::new(64);
+            bench.config.window_groups = window;
+            let mut download = opened(&mut bench, with_first.then_some(start as u64));
+            let has_first = with_first && (start as u64) < size;
+            let first = has_first.then(|| group(&mut bench, &source, start as u64 / GROUP));
+            download.begin(start as u64..end as u64, size, first);
+            let most = window.clamp(1, WINDOW_GROUPS_MAX as u64) as usize;
+            let (mut got, mut pending, mut seen) = (Vec::new(), Vec::new(), 0);
+            for (which, room, max) in steps.iter().cycle() {
+                let before = pending.len();
+                download.pump(*room, &mut bench.cx());
+                pending.extend(asked(&mut bench));
+                seen += pending.len() - before;
+                prop_assert!(*room > 0 || pending.len() == before, "asked without room");
+                let kept = download.kept.iter().flatten().count();
+                prop_assert!(kept + pending.len() <= most);
+                if !pending.is_empty() {
+                    let index = pending.swap_remove(which.index(pending.len()));
+                    download.on_group(group(&mut bench, &source, index));
+                }
+                while let Some(slice) = download.take(*max) {
+                    prop_assert!(!slice.is_empty() && slice.len() <= *max);
+                    got.extend_from_slice(slice.bytes());
+                }
+                prop_assert_eq!(download.remaining(), (end - start - got.len()) as u64);
+                if download.is_done() || steps.iter().all(|(_, room, _)| *room == 0) {
+                    break;
+                }
+            }
+            if download.is_done() {
+                prop_assert_eq!(&got, &source[start..end]);
+                prop_assert!(pending.is_empty());
+                let groups = groups_of_range(start as u64, end as u64);
+                let touched = groups.end - groups.start;
+                prop_assert_eq!(seen as u64, touched - u64::from(has_first && touched > 0));
+            }
+        }
+    }
+
+    #[test]
+    fn asks_for_no_more_than_the_window_and_the_room() {
+        let mut bench = Bench::new(16);
+        let source = source(10 * GROUP);
+        let mut download = opened(&mut bench, None);
+        download.begin(10..9 * GROUP, 10 * GROUP, None);
+        download.pump(0, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [0; 0]);
+        download.pump(1, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [0]);
+        download.pump(GROUP_LEN - 10, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [0; 0], "the first group fills the room exactly");
+        download.pump(GROUP_LEN - 9, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [1]);
+        download.pump(usize::MAX, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [2, 3], "the window is four groups");
+        download.on_group(group(&mut bench, &source, 3));
+        assert!(download.take(1).is_none(), "it is not its turn");
+        download.on_group(group(&mut bench, &source, 0));
+        assert_eq!(download.take(100).unwrap().bytes(), &source[10..110]);
+        download.pump(usize::MAX, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [0; 0], "a group begun is still kept");
+        assert_eq!(download.take(usize::MAX).unwrap().len(), GROUP_LEN - 110);
+        download.pump(usize::MAX, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [4]);
+    }
+
+    #[test]
+    fn a_first_group_that_does_not_begin_the_range_is_dropped() {
+        let source = source(3 * GROUP);
+        for (range, index, used) in [
+            (GROUP..2 * GROUP, 0, false),
+            (GROUP..2 * GROUP, 1, true),
+            (GROUP..2 * GROUP, 2, false),
+            (GROUP..GROUP, 1, false),
+        ] {
+            let mut bench = Bench::new(16);
+            let mut download = opened(&mut bench, Some(0));
+            let first = group(&mut bench, &source, index);
+            download.begin(range.clone(), 3 * GROUP, Some(first));
+            assert_eq!(download.take(1).is_some(), used, "{range:?} {index}");
+            assert_eq!(download.is_done(), range.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_empty_object_is_done_at_once() {
+        let mut bench = Bench::new(1);
+        let mut download = opened(&mut bench, Some(0));
+        assert_eq!(group_count(0), 0);
+        download.begin(0..0, 0, None);
+        download.pump(usize::MAX, &mut bench.cx());
+        assert!(download.is_done() && bench.asks.is_empty() && download.take(1).is_none());
+    }
+
+    #[test]
+    fn answers_to_no_question_stop_the_shard() {
+        let source = source(3 * GROUP - 1);
+        let wrong = |index, size| {
+            let mut bench = Bench::new(16);
+            let mut download = opened(&mut bench, None);
+            download.begin(0..size, size, None);
+            download.pump(1, &mut bench.cx());
+            let group = group(&mut bench, &source, index);
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| download.on_group(group)))
+        };
+        assert!(wrong(0, 3 * GROUP - 1).is_ok());
+        assert!(wrong(1, 3 * GROUP - 1).is_err(), "never asked for");
+        assert!(wrong(0, GROUP - 1).is_err(), "too long");
+    }
+}

@@ -1,0 +1,513 @@
+//! An upload: bytes come in, are hashed as they come, and end as an object the store can keep.
+//!
+//! Up to 1 MiB stays in blocks of the arena and is handed to the object's owner with its digest.
+//! What is, or grows, longer is written by this shard into a temporary record file, which the
+//! owner then gives its place. Nobody sees either before the owner has made it durable.
+//!
+//! ```text
+//!            over 1 MiB          opened           ended, all written         written
+//!  Keeping ─────────────► Opening ─────► Writing ────────────────────► Heading ─────► Syncing
+//!     │ ended                                                                            │ synced
+//!     ▼                                                                                  ▼
+//!  Putting ──── stored ───► Ended ◄──────────────────────────── stored ──────────── Adopting
+//!
+//!  from any: failed or aborted ───► Ended, the file closed and removed
+//! ```
+//!
+//! Writes may complete in any order: the header is written when no other write is under way, and
+//! the sync follows the header. So a file whose header decodes was not necessarily whole before
+//! the sync, and nothing depends on it: temporary files are swept at boot.
+//!
+//! This room refuses what is too long, too short, or hashes to another address, and what there is
+//! no memory for. It holds at most [`INGEST_BLOCKS_MAX`] blocks of an upload; while the disk is
+//! behind, the peer waits.
+
+use std::{io, path::PathBuf};
+
+use ron_codec::{
+    address::Address,
+    limits::{DISK_BLOCK_LEN, GROUP_LEN, OBJECT_LEN_MAX, SEGMENT_OBJECT_LEN_MAX},
+    outboard::{Hashed, Hashing, Outboard},
+    record::{RecordHeader, RecordPlace},
+};
+use ron_io::{
+    arena::{Block, BlockMut, Class},
+    limits::{BLOCK_LEN, DISK_OP_LEN_MAX},
+    ports::{Act, DiskDone, DiskOp, OpenHow, Part, Slice, Ticket},
+};
+use thiserror::Error;
+
+use crate::{
+    flow::{Ask, Cx, Fault, Reply, StreamId, Waiter},
+    limits::{INGEST_BLOCKS_MAX, INGEST_WRITE_GROUPS},
+};
+
+mod spill;
+
+pub(crate) use spill::discard;
+use spill::{Spill, Tag, fault_of, not_opened, remove_opened, tmp_path};
+
+const _: () = assert!(GROUP_LEN == BLOCK_LEN, "a group fits a block exactly");
+// An upload that turns out too long to be kept is in memory as a whole when that is found out.
+const _: () = assert!(SEGMENT_OBJECT_LEN_MAX as usize <= INGEST_BLOCKS_MAX * BLOCK_LEN);
+const _: () = assert!(INGEST_BLOCKS_MAX.is_multiple_of(INGEST_WRITE_GROUPS));
+const _: () = assert!(INGEST_WRITE_GROUPS * BLOCK_LEN <= DISK_OP_LEN_MAX);
+const _: () = assert!(DISK_OP_LEN_MAX.is_multiple_of(DISK_BLOCK_LEN));
+
+/// Why an upload came to nothing. All but `Failed` are the peer's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum IngestError {
+    /// The object has, or would have, `len` bytes or more.
+    #[error("object of {len} bytes is longer than {max}")]
+    TooLarge { len: u64, max: u64 },
+    /// `len` bytes came and no more than `announced` should.
+    #[error("{len} bytes came of {announced} announced")]
+    Excess { len: u64, announced: u64 },
+    /// The body ended after `len` bytes.
+    #[error("{len} bytes came of {announced} announced")]
+    Truncated { len: u64, announced: u64 },
+    /// The bytes hash to `found`, not to the address they were sent for.
+    #[error("bytes hash to {found}")]
+    BadDigest { found: Address },
+    /// The node could not take it. `Busy` also where memory ran out and nothing of this upload is
+    /// under way whose end could bring some.
+    #[error("upload failed: {0:?}")]
+    Failed(Fault),
+}
+
+/// What a completed disk act brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The upload goes on. It may want more now.
+    Going,
+    /// It is over, and everything of it was discarded.
+    Failed(Fault),
+}
+
+/// How an upload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The object is durable; `new` unless it was there before.
+    Done { address: Address, size: u64, new: bool },
+    /// It is not kept, and everything of it was discarded.
+    Failed(Fault),
+}
+
+/// How far an upload is; the diagram stands above. The body may end in the first three.
+#[derive(Debug)]
+enum State {
+    /// All bytes are in memory.
+    Keeping,
+    Opening {
+        spill: Spill,
+        ticket: Ticket,
+    },
+    /// Data are written while they come, and at their end the outboard.
+    Writing(Spill),
+    Heading(Spill),
+    Syncing(Spill),
+    Putting,
+    /// The owner has the file.
+    Adopting(PathBuf),
+    /// Nothing is left. Later calls are answered with the fault.
+    Ended(Fault),
+}
+
+/// The name and length of a complete object.
+#[derive(Clone, Copy, Debug)]
+struct Sealed {
+    address: Address,
+    size: u64,
+}
+
+/// A group that is coming in.
+#[derive(Debug)]
+struct Filling {
+    block: BlockMut,
+    filled: usize,
+}
+
+/// One upload.
+///
+/// `push` takes the body; when it took less than it was given, the session stops reading, and
+/// offers the rest again once `wants_more` says so, which changes in `on_disk` only. Then `finish`,
+/// and `on_disk` for the disk acts of the upload until `on_reply` tells the outcome. After an error
+/// of any of them nothing is left of the upload. `abort` may be called at any time, and must be if
+/// the upload is dropped before its outcome.
+#[derive(Debug)]
+pub struct Ingest {
+    stream: StreamId,
+    expected: Option<Address>,
+    announced: Option<u64>,
+    /// Longest object that is taken.
+    max: u64,
+    /// Has seen the whole groups.
+    hashing: Hashing,
+    filling: Option<Filling>,
+    /// Whole groups, and after the end the last one, whose write was not started.
+    groups: Vec<Block>,
+    /// What the end of the body told.
+    sealed: Option<Sealed>,
+    /// The outboard of a sealed object, until it is written.
+    outboard: Option<Outboard>,
+    /// Bytes were left at the last `push`, and no disk act has completed since.
+    stalled: bool,
+    state: State,
+}
+
+impl Ingest {
+    /// Starts an upload, of exactly `len` bytes if that is known, for the address `expected` if
+    /// that is known.
+    ///
+    /// # Errors
+    /// `TooLarge` if `len` is more than the node takes.
+    pub fn new(
+        stream: StreamId,
+        expected: Option<Address>,
+        len: Option<u64>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Ingest, IngestError> {
+        let max = cx.config.object_len_max.min(OBJECT_LEN_MAX);
+        match len {
+            Some(len) if len > max => Err(IngestError::TooLarge { len, max }),
+            announced => Ok(Ingest {
+                stream,
+                expected,
+                announced,
+                max,
+                hashing: Hashing::new(),
+                filling: None,
+                groups: Vec::new(),
+                sealed: None,
+                outboard: None,
+                stalled: false,
+                state: State::Keeping,
+            }),
+        }
+    }
+
+    /// Takes as many bytes as there is memory for, and returns how many that was.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Excess`, or `Failed`.
+    pub fn push(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, IngestError> {
+        let result = self.take_in(data, cx);
+        self.settle(result, cx)
+    }
+
+    /// Whether `push` can take something.
+    pub fn wants_more(&self) -> bool {
+        !self.stalled && self.sealed.is_none() && !matches!(self.state, State::Ended(_))
+    }
+
+    /// The body has ended. The outcome comes with `on_reply`.
+    ///
+    /// # Errors
+    /// `Truncated`, `BadDigest`, or `Failed`.
+    pub fn finish(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
+        let result = self.seal(cx);
+        self.settle(result, cx)
+    }
+
+    /// A disk act of this upload is complete.
+    pub fn on_disk(&mut self, tag: u32, done: io::Result<DiskDone>, cx: &mut Cx<'_>) -> Progress {
+        if matches!(self.state, State::Ended(_)) {
+            return Progress::Going;
+        }
+        if let Err(error) = done {
+            let fault = fault_of(&error);
+            if let State::Opening { spill: Spill { file, upload, .. }, .. } = self.state {
+                self.end(fault);
+                not_opened(file, upload, &error, cx);
+            } else {
+                self.discard(fault, cx);
+            }
+            return Progress::Failed(fault);
+        }
+        self.stalled = false;
+        self.step(Tag::of_number(tag), cx);
+        self.advance(cx);
+        Progress::Going
+    }
+
+    /// The owner has answered.
+    ///
+    /// # Panics
+    /// If nothing was asked, or this is no answer to it.
+    pub fn on_reply(&mut self, reply: Reply, cx: &mut Cx<'_>) -> Outcome {
+        match (self.end(Fault::Busy), self.sealed, reply) {
+            (State::Putting | State::Adopting(_), Some(sealed), Reply::Stored { new }) => {
+                Outcome::Done { address: sealed.address, size: sealed.size, new }
+            }
+            (State::Putting, _, Reply::Failed(fault)) => Outcome::Failed(fault),
+            (State::Adopting(path), _, Reply::Failed(fault)) => {
+                // An owner that was asked has removed it already, but perhaps none was.
+                cx.disk(Waiter::Nobody, DiskOp::Remove { path });
+                Outcome::Failed(fault)
+            }
+            (State::Ended(fault), _, Reply::Stored { .. } | Reply::Failed(_)) => {
+                Outcome::Failed(fault)
+            }
+            (state, _, reply) => panic!("an upload in {state:?} was answered {reply:?}"),
+        }
+    }
+
+    /// Gives the upload up: closes and removes its file, drops its blocks. An object that is with
+    /// its owner already may still be kept.
+    pub fn abort(&mut self, cx: &mut Cx<'_>) {
+        self.discard(Fault::Busy, cx);
+    }
+
+    /// Bytes taken so far.
+    fn size(&self) -> u64 {
+        self.hashing.size() + self.filling.as_ref().map_or(0, |filling| filling.filled as u64)
+    }
+
+    /// Leaves nothing of an upload that failed.
+    fn settle<T>(
+        &mut self,
+        result: Result<T, IngestError>,
+        cx: &mut Cx<'_>,
+    ) -> Result<T, IngestError> {
+        if let Err(error) = &result {
+            let fault = if let IngestError::Failed(fault) = error { *fault } else { Fault::Busy };
+            self.discard(fault, cx);
+        }
+        result
+    }
+
+    fn take_in(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, IngestError> {
+        self.check_receiving()?;
+        let len = self.size().saturating_add(data.len() as u64);
+        match self.announced {
+            Some(announced) if len > announced => {
+                return Err(IngestError::Excess { len, announced });
+            }
+            _ if len > self.max => return Err(IngestError::TooLarge { len, max: self.max }),
+            _ => {}
+        }
+        let mut rest = data;
+        while !rest.is_empty() && self.has_filling(cx) {
+            rest = self.fill(rest)?;
+        }
+        self.write_groups(!rest.is_empty(), cx);
+        if !rest.is_empty() {
+            if !self.awaits_disk() {
+                return Err(IngestError::Failed(Fault::Busy));
+            }
+            self.stalled = true;
+        }
+        Ok(data.len() - rest.len())
+    }
+
+    fn check_receiving(&self) -> Result<(), IngestError> {
+        if let State::Ended(fault) = self.state {
+            return Err(IngestError::Failed(fault));
+        }
+        assert!(self.sealed.is_none(), "an upload that has ended gets bytes or another end");
+        Ok(())
+    }
+
+    /// Whether there is memory for the next byte, which is known to come.
+    fn has_filling(&mut self, cx: &mut Cx<'_>) -> bool {
+        if self.filling.is_some() {
+            return true;
+        }
+        let size = self.hashing.size();
+        let announced_long = self.announced.is_some_and(|len| len > SEGMENT_OBJECT_LEN_MAX);
+        // The file of a long upload waits for the first group: a peer that only announces one
+        // costs nothing.
+        let outgrown = size >= SEGMENT_OBJECT_LEN_MAX || (announced_long && size > 0);
+        if outgrown && matches!(self.state, State::Keeping) {
+            self.open_file(cx);
+        }
+        if self.groups.len() + self.lent() >= INGEST_BLOCKS_MAX {
+            return false;
+        }
+        let rest = self.announced.map_or(u64::MAX, |announced| announced - size);
+        let len = rest.min(GROUP_LEN as u64) as usize;
+        let block = cx.memory.alloc_after(len, self.groups.last());
+        self.filling = block.map(|block| Filling { block, filled: 0 });
+        self.filling.is_some()
+    }
+
+    /// Copies what fits into the group that is coming in, and returns the rest.
+    fn fill<'a>(&mut self, data: &'a [u8]) -> Result<&'a [u8], IngestError> {
+        let Some(Filling { block, filled }) = &mut self.filling else { return Ok(data) };
+        let (now, later) = data.split_at(data.len().min(block.len() - *filled));
+        block.bytes_mut()[*filled..][..now.len()].copy_from_slice(now);
+        *filled += now.len();
+        if *filled == block.len() {
+            self.close_group()?;
+        }
+        Ok(later)
+    }
+
+    /// Hashes the group that came in, in one go, while it is warm.
+    fn close_group(&mut self) -> Result<(), IngestError> {
+        let Some(Filling { block, filled }) = self.filling.take() else { return Ok(()) };
+        let block = block.freeze(filled);
+        let too_large = |_| IngestError::TooLarge { len: self.max + 1, max: self.max };
+        self.hashing.update(block.bytes()).map_err(too_large)?;
+        self.groups.push(block);
+        Ok(())
+    }
+
+    fn lent(&self) -> usize {
+        if let State::Writing(spill) = &self.state { spill.lent } else { 0 }
+    }
+
+    /// Whether a disk act is under way that `on_disk` will be told about.
+    fn awaits_disk(&self) -> bool {
+        match &self.state {
+            State::Opening { .. } => true,
+            State::Writing(spill) => spill.writes > 0,
+            _ => false,
+        }
+    }
+
+    fn open_file(&mut self, cx: &mut Cx<'_>) {
+        let (file, upload) = (cx.tickets.file(), cx.entropy.next_u64());
+        let ticket = cx.tickets.issue(Tag::Open.waiter(self.stream));
+        let path = tmp_path(upload, cx);
+        cx.acts
+            .push(Act::Disk { ticket, op: DiskOp::Open { file, path, how: OpenHow::CreateNew } });
+        let spill = Spill { file, upload, started: 0, lent: 0, writes: 0 };
+        self.state = State::Opening { spill, ticket };
+    }
+
+    /// Starts writes of the groups that wait, as many as make long ones, or all.
+    fn write_groups(&mut self, all: bool, cx: &mut Cx<'_>) {
+        let State::Writing(spill) = &mut self.state else { return };
+        while self.groups.len() >= INGEST_WRITE_GROUPS || (all && !self.groups.is_empty()) {
+            let count = self.groups.len().min(INGEST_WRITE_GROUPS);
+            let at = u64::from(RecordPlace::File.unit()) + spill.started * GROUP_LEN as u64;
+            let blocks = self.groups.drain(..count);
+            let parts = blocks.map(|block| Part::Block(Slice::whole(block))).collect();
+            spill.write(at, parts, Tag::Write { groups: count }, self.stream, cx);
+            spill.started += count as u64;
+            spill.lent += count;
+        }
+    }
+
+    /// The body has ended: names the object, then has it kept.
+    fn seal(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
+        self.check_receiving()?;
+        let len = self.size();
+        if let Some(announced) = self.announced.filter(|announced| *announced != len) {
+            return Err(IngestError::Truncated { len, announced });
+        }
+        self.shrink_filling(cx);
+        self.close_group()?;
+        let Hashed { address, size, outboard } = std::mem::take(&mut self.hashing).finish();
+        if self.expected.is_some_and(|expected| expected != address) {
+            return Err(IngestError::BadDigest { found: address });
+        }
+        self.sealed = Some(Sealed { address, size });
+        if matches!(self.state, State::Keeping) {
+            let blocks = std::mem::take(&mut self.groups);
+            cx.asks.push_back((self.stream, Ask::Put { address, size, outboard, blocks }));
+            self.state = State::Putting;
+        } else {
+            self.outboard = Some(outboard);
+            self.advance(cx);
+        }
+        Ok(())
+    }
+
+    /// Moves the last group of an upload of unknown length to a piece of its size: it may stay in
+    /// a cache for long. Where there is no memory for that, it stays where it is.
+    fn shrink_filling(&mut self, cx: &mut Cx<'_>) {
+        let Some(Filling { block, filled }) = &mut self.filling else { return };
+        if Class::holding(*filled) == Class::holding(block.len()) {
+            return;
+        }
+        if let Some(mut smaller) = cx.memory.alloc(*filled) {
+            smaller.bytes_mut().copy_from_slice(&block.bytes_mut()[..*filled]);
+            *block = smaller;
+        }
+    }
+
+    /// Does what a completed disk act leads to.
+    fn step(&mut self, tag: Tag, cx: &mut Cx<'_>) {
+        self.state = match (self.end(Fault::Busy), tag) {
+            (State::Opening { spill, .. }, Tag::Open) => State::Writing(spill),
+            (State::Writing(mut spill), Tag::Write { groups }) => {
+                spill.writes -= 1;
+                spill.lent -= groups;
+                State::Writing(spill)
+            }
+            (State::Heading(spill), Tag::Header) => {
+                cx.disk(Tag::Sync.waiter(self.stream), DiskOp::Sync { file: spill.file });
+                State::Syncing(spill)
+            }
+            (State::Syncing(spill), Tag::Sync) => self.hand_over(&spill, cx),
+            (state, tag) => panic!("{tag:?} is complete in {state:?}"),
+        };
+    }
+
+    /// Starts the writes that can start now. After the end of the body that is all of them, the
+    /// header last, when no other is under way.
+    fn advance(&mut self, cx: &mut Cx<'_>) {
+        self.write_groups(self.sealed.is_some(), cx);
+        let (State::Writing(spill), Some(Sealed { address, size })) =
+            (&mut self.state, self.sealed)
+        else {
+            return;
+        };
+        // The file's own sequence means nothing: the owner's log says when the object came.
+        let header =
+            RecordHeader::for_file(address, size, 0).expect("no object is taken that long");
+        if let Some(outboard) = self.outboard.take() {
+            let mut at = header.outboard_offset();
+            for bytes in outboard.as_bytes().chunks(DISK_OP_LEN_MAX) {
+                let tag = Tag::Write { groups: 0 };
+                spill.write(at, vec![Part::Bytes(bytes.to_vec())], tag, self.stream, cx);
+                at += bytes.len() as u64;
+            }
+        }
+        if spill.writes > 0 {
+            return;
+        }
+        assert_eq!(spill.lent, 0, "groups are lent and no write is under way");
+        spill.write(0, vec![Part::Bytes(header.encode().to_vec())], Tag::Header, self.stream, cx);
+        if let State::Writing(spill) = self.end(Fault::Busy) {
+            self.state = State::Heading(spill);
+        }
+    }
+
+    /// The record is complete and durable: closes it, and asks the owner to give it its place.
+    fn hand_over(&mut self, spill: &Spill, cx: &mut Cx<'_>) -> State {
+        let Sealed { address, size } = self.sealed.expect("only sealed records are synced");
+        let path = tmp_path(spill.upload, cx);
+        cx.close_file(spill.file);
+        let ask = Ask::Adopt { address, size, path: path.clone() };
+        cx.asks.push_back((self.stream, ask));
+        State::Adopting(path)
+    }
+
+    /// Ends the upload in the books, and returns the state it was in.
+    fn end(&mut self, fault: Fault) -> State {
+        std::mem::replace(&mut self.state, State::Ended(fault))
+    }
+
+    /// Ends the upload and leaves nothing of it.
+    fn discard(&mut self, fault: Fault, cx: &mut Cx<'_>) {
+        (self.filling, self.outboard) = (None, None);
+        self.groups = Vec::new();
+        match self.end(fault) {
+            State::Keeping | State::Putting | State::Adopting(_) => {}
+            State::Opening { spill: Spill { file, upload, .. }, ticket } => {
+                // There is no file to close or to remove before it was opened.
+                cx.tickets.readdress(ticket, Waiter::Discard { file, upload });
+            }
+            State::Writing(spill) | State::Heading(spill) | State::Syncing(spill) => {
+                remove_opened(spill.file, spill.upload, cx);
+            }
+            State::Ended(first) => self.state = State::Ended(first),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! The temporary file of an upload: its writes, its name, and how nothing of it is left.
+
+use std::{io, path::PathBuf};
+
+use ron_codec::limits::DISK_BLOCK_LEN;
+use ron_io::ports::{DiskDone, DiskOp, FileId, Part};
+
+use crate::flow::{Cx, Fault, StreamId, Waiter};
+
+/// The temporary file of an upload.
+#[derive(Debug)]
+pub(super) struct Spill {
+    pub(super) file: FileId,
+    pub(super) upload: u64,
+    /// Groups whose write was started, over all.
+    pub(super) started: u64,
+    /// Groups whose write is under way: they still take memory.
+    pub(super) lent: usize,
+    /// Writes under way.
+    pub(super) writes: usize,
+}
+
+impl Spill {
+    /// Starts a write, filled up with zeros to a whole number of disk blocks.
+    pub(super) fn write(
+        &mut self,
+        at: u64,
+        mut parts: Vec<Part>,
+        tag: Tag,
+        stream: StreamId,
+        cx: &mut Cx<'_>,
+    ) {
+        let len: usize = parts.iter().map(Part::len).sum();
+        let missing = len.next_multiple_of(DISK_BLOCK_LEN) - len;
+        if missing > 0 {
+            parts.push(Part::Zeros(missing));
+        }
+        cx.disk(tag.waiter(stream), DiskOp::Write { file: self.file, at, parts });
+        self.writes += 1;
+    }
+}
+
+/// What a disk act of an upload was for, as it is written on its ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tag {
+    Open,
+    Header,
+    Sync,
+    /// A write of that many groups, or of outboard and none.
+    Write {
+        groups: usize,
+    },
+}
+
+impl Tag {
+    fn number(self) -> u32 {
+        match self {
+            Tag::Open => 0,
+            Tag::Header => 1,
+            Tag::Sync => 2,
+            Tag::Write { groups } => 3 + groups as u32,
+        }
+    }
+
+    pub(super) fn of_number(number: u32) -> Tag {
+        match number {
+            0 => Tag::Open,
+            1 => Tag::Header,
+            2 => Tag::Sync,
+            more => Tag::Write { groups: (more - 3) as usize },
+        }
+    }
+
+    pub(super) fn waiter(self, stream: StreamId) -> Waiter {
+        Waiter::Stream { stream, tag: self.number() }
+    }
+}
+
+/// Discards what came of opening the file of an upload that was given up meanwhile.
+pub(crate) fn discard(file: FileId, upload: u64, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
+    match done {
+        Ok(_) => remove_opened(file, upload, cx),
+        Err(error) => not_opened(file, upload, &error, cx),
+    }
+}
+
+pub(super) fn remove_opened(file: FileId, upload: u64, cx: &mut Cx<'_>) {
+    cx.close_file(file);
+    let path = tmp_path(upload, cx);
+    cx.disk(Waiter::Nobody, DiskOp::Remove { path });
+}
+
+pub(super) fn not_opened(file: FileId, upload: u64, error: &io::Error, cx: &mut Cx<'_>) {
+    cx.tickets.forget_file(file);
+    // It may have been created before the error, unless the error is that another one was.
+    if error.kind() != io::ErrorKind::AlreadyExists {
+        let path = tmp_path(upload, cx);
+        cx.disk(Waiter::Nobody, DiskOp::Remove { path });
+    }
+}
+
+/// Where an upload of this shard is written: in its first partition, whoever will own the object,
+/// because other shards may be sweeping theirs while they boot.
+pub(super) fn tmp_path(upload: u64, cx: &Cx<'_>) -> PathBuf {
+    let (layout, shard) = (&cx.config.layout, cx.config.shard);
+    let partition = layout.partitions_of(shard).next().unwrap_or(0);
+    layout.tmp_path(partition, shard, upload)
+}
+
+pub(super) fn fault_of(error: &io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full,
+        _ => Fault::Disk,
+    }
+}

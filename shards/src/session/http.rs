@@ -1,0 +1,495 @@
+//! HTTP/1.1 on one connection: objects out with GET and HEAD, objects in with PUT.
+//!
+//! One request is served at a time; what a client sends ahead waits in the session, and beyond a
+//! limit in the kernel. An answer that is a cache hit costs one pass over the head where it was
+//! received and one head written where it is sent from: nothing is copied in between and nothing
+//! is allocated.
+//!
+//! ```text
+//!  Handshake ──► Head ──► Get ──┬─ kept ──► Head
+//!    (TLS)        │  └──► Put ──┘
+//!                 │              └─ not kept ─┐
+//!                 └─ malformed, idle, late ───┴─► Linger ──► Gone
+//! ```
+//!
+//! Refused: paths outside of `/o/`, methods other than GET, HEAD and PUT, writes from elsewhere
+//! without a token, and whatever two readers of a request could understand differently. Several
+//! ranges at once, other encodings than identity and parts of bundles do not exist here.
+
+use std::{io, mem, net::SocketAddr};
+
+use ron_codec::{
+    http::request::{Parsed, RequestHead, parse_head},
+    limits::HEAD_LEN_MAX,
+};
+use ron_io::{
+    ports::{Act, ConnId, DiskDone},
+    stats::Proto,
+};
+
+use crate::{
+    config::Listener,
+    flow::{Cx, Reply, StreamId},
+    limits::{LINGER_LEN_MAX, PIPELINE_LEN_MAX},
+};
+
+mod accept;
+mod framing;
+mod get;
+mod inbox;
+mod late;
+mod put;
+mod refusal;
+mod request;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use framing::Leftover;
+use get::{Get, Turn};
+use inbox::Inbox;
+use put::Put;
+use refusal::Refusal;
+use request::{Plan, Request, Wanted};
+use wire::Wire;
+
+/// The status under which requests are counted that ended without an answer, or with part of one
+/// because the client was gone or did not take it.
+const STATUS_NONE: u16 = 0;
+
+// An unfinished head never pauses the peer who must finish it.
+const _: () = assert!(HEAD_LEN_MAX < PIPELINE_LEN_MAX);
+
+/// One HTTP connection.
+#[derive(Debug)]
+pub struct HttpSession {
+    wire: Wire,
+    state: State,
+    /// Bytes that wait: an unfinished head, requests sent ahead, a body the disk is behind with.
+    inbox: Inbox,
+    /// Bytes at the start of the inbox that are known to hold no whole head.
+    scanned: usize,
+    /// Bytes of an unwanted body before the next head.
+    skip: usize,
+    /// The number of the request under way, or of the last one.
+    stream: u32,
+    loopback: bool,
+    paused: bool,
+    /// The peer will send no more.
+    eof: bool,
+    /// When the state's phase began, and when bytes last came, in `Now::mono_ns`.
+    phase_ns: u64,
+    heard_ns: u64,
+    due: Option<u64>,
+}
+
+// Boxing a GET would put an allocation on the path of every request.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug)]
+enum State {
+    Handshake,
+    /// Between two requests, or within a head.
+    Head,
+    Get(Get),
+    Put(Box<Put>),
+    /// The last answer is queued. What still comes is discarded, `taken` bytes so far, because a
+    /// connection that is closed over unread bytes takes its last answer with it.
+    Linger {
+        taken: usize,
+    },
+    /// Dropped, or about to be.
+    Gone,
+}
+
+impl HttpSession {
+    /// The session of a connection that was just accepted.
+    pub fn new(conn: ConnId, listener: Listener, peer: SocketAddr, cx: &mut Cx<'_>) -> HttpSession {
+        let mut session = HttpSession {
+            wire: Wire::new(conn, listener.proto, cx),
+            state: if listener.tls { State::Handshake } else { State::Head },
+            inbox: Inbox::default(),
+            scanned: 0,
+            skip: 0,
+            stream: 0,
+            loopback: peer.ip().to_canonical().is_loopback(),
+            paused: false,
+            eof: false,
+            phase_ns: cx.now.mono_ns,
+            heard_ns: cx.now.mono_ns,
+            due: None,
+        };
+        session.due = session.next_deadline(cx);
+        session
+    }
+
+    pub fn conn(&self) -> ConnId {
+        self.wire.conn()
+    }
+
+    pub fn proto(&self) -> Proto {
+        self.wire.proto()
+    }
+
+    pub fn deadline(&self) -> Option<u64> {
+        self.due
+    }
+
+    pub fn on_secured(&mut self, cx: &mut Cx<'_>) {
+        if matches!(self.state, State::Handshake) {
+            self.state = State::Head;
+            self.phase_ns = cx.now.mono_ns;
+        }
+        self.settle(cx);
+    }
+
+    pub fn on_bytes(&mut self, data: &[u8], cx: &mut Cx<'_>) {
+        cx.stats.bytes_in[self.wire.proto() as usize].add(data.len() as u64);
+        self.heard_ns = cx.now.mono_ns;
+        if self.inbox.is_empty() {
+            let used = self.work_off(data, cx);
+            if used < data.len() {
+                self.inbox.push(&data[used..]);
+            }
+        } else {
+            self.inbox.push(data);
+        }
+        self.settle(cx);
+    }
+
+    pub fn on_sent(&mut self, len: usize, cx: &mut Cx<'_>) {
+        self.wire.on_sent(len, cx);
+        match &mut self.state {
+            State::Get(get) => {
+                let turn = get.send_more(&mut self.wire, cx);
+                self.turn(turn, cx);
+            }
+            // Only now does the time of the peer begin to run.
+            State::Head | State::Linger { .. } if self.wire.unsent() == 0 => {
+                self.phase_ns = cx.now.mono_ns;
+            }
+            _ => {}
+        }
+        self.settle(cx);
+    }
+
+    pub fn on_eof(&mut self, cx: &mut Cx<'_>) {
+        self.eof = true;
+        self.settle(cx);
+    }
+
+    pub fn on_reply(&mut self, stream: u32, reply: Reply, cx: &mut Cx<'_>) {
+        match &mut self.state {
+            State::Get(get) if stream == self.stream => {
+                let turn = get.on_reply(reply, &mut self.wire, cx);
+                self.turn(turn, cx);
+            }
+            State::Put(put) if stream == self.stream => {
+                let turn = put.on_reply(reply, cx);
+                self.put_turn(turn, cx);
+            }
+            _ => {}
+        }
+        self.settle(cx);
+    }
+
+    pub fn on_disk(&mut self, stream: u32, tag: u32, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
+        if let State::Put(put) = &mut self.state
+            && stream == self.stream
+        {
+            let turn = put.on_disk(tag, done, cx);
+            self.put_turn(turn, cx);
+        }
+        self.settle(cx);
+    }
+
+    pub fn on_drain(&mut self, cx: &mut Cx<'_>) {
+        self.wire.drain();
+        self.settle(cx);
+    }
+
+    pub fn on_deadline(&mut self, cx: &mut Cx<'_>) {
+        if self.due.is_some_and(|due| due <= cx.now.mono_ns) {
+            self.run_late(cx);
+        }
+        self.settle(cx);
+    }
+
+    pub fn on_closed(&mut self, cx: &mut Cx<'_>) {
+        self.drop_request(STATUS_NONE, cx);
+        self.inbox.clear();
+        self.due = None;
+    }
+
+    /// Restores what holds between events: nothing usable waits, an ended connection is closed,
+    /// the peer is paused exactly while too much waits, and the deadline is that of the state.
+    fn settle(&mut self, cx: &mut Cx<'_>) {
+        if !self.inbox.is_empty() && self.is_hungry() {
+            let mut inbox = mem::take(&mut self.inbox);
+            let used = self.work_off(inbox.rest(), cx);
+            inbox.consume(used);
+            self.inbox = inbox;
+        }
+        self.end_if_over(cx);
+        self.throttle(cx);
+        self.due = self.next_deadline(cx);
+    }
+
+    /// Pauses the peer when too much waits, and resumes it when that is over.
+    fn throttle(&mut self, cx: &mut Cx<'_>) {
+        let paused = self.is_flooded();
+        if paused == self.paused || matches!(self.state, State::Gone) {
+            return;
+        }
+        self.paused = paused;
+        let conn = self.conn();
+        if paused {
+            cx.acts.push(Act::Pause { conn });
+        } else {
+            // A peer that was held back was not late.
+            self.heard_ns = cx.now.mono_ns;
+            cx.acts.push(Act::Resume { conn });
+        }
+    }
+
+    /// Whether something can come of the bytes that wait.
+    fn is_hungry(&self) -> bool {
+        match &self.state {
+            State::Head => self.is_ready() && (self.skip > 0 || self.inbox.len() > self.scanned),
+            State::Put(put) => put.wants_more(),
+            State::Linger { .. } | State::Gone => true,
+            State::Handshake | State::Get(_) => false,
+        }
+    }
+
+    /// Whether another request may begin: a peer that does not read its answers gets no more.
+    fn is_ready(&self) -> bool {
+        self.wire.room() > 0
+    }
+
+    /// Whether the peer must wait before it sends more.
+    fn is_flooded(&self) -> bool {
+        match &self.state {
+            State::Handshake | State::Linger { .. } | State::Gone => false,
+            State::Put(put) if put.is_receiving() => !self.inbox.is_empty() && !put.wants_more(),
+            State::Head | State::Get(_) | State::Put(_) => self.inbox.len() >= PIPELINE_LEN_MAX,
+        }
+    }
+
+    /// Uses what it can of `data` and returns how much that was.
+    fn work_off(&mut self, data: &[u8], cx: &mut Cx<'_>) -> usize {
+        let mut used = 0;
+        while let Some(step) = self.step(&data[used..], cx) {
+            used += step;
+        }
+        used
+    }
+
+    /// Does the next thing with bytes that begin with `rest` and returns how many it used; `None`
+    /// when there is nothing to do.
+    fn step(&mut self, rest: &[u8], cx: &mut Cx<'_>) -> Option<usize> {
+        match &mut self.state {
+            State::Head if rest.is_empty() || self.wire.room() == 0 => None,
+            State::Head if self.skip > 0 => {
+                let len = rest.len().min(self.skip);
+                self.skip -= len;
+                self.phase_ns = cx.now.mono_ns;
+                Some(len)
+            }
+            State::Head => self.take_head(rest, cx),
+            State::Put(put) if put.is_receiving() => {
+                let (used, result) = put.feed(rest, cx);
+                match result {
+                    Err(refusal) => self.refuse_put(refusal, cx),
+                    Ok(()) if used == 0 => return None,
+                    Ok(()) => {}
+                }
+                Some(used)
+            }
+            State::Linger { taken } if !rest.is_empty() => {
+                *taken = taken.saturating_add(rest.len());
+                if *taken > LINGER_LEN_MAX {
+                    self.abort(STATUS_NONE, cx);
+                }
+                Some(rest.len())
+            }
+            State::Gone if !rest.is_empty() => Some(rest.len()),
+            _ => None,
+        }
+    }
+
+    fn take_head(&mut self, rest: &[u8], cx: &mut Cx<'_>) -> Option<usize> {
+        match parse_head(rest, self.scanned) {
+            Ok(Parsed::Partial) => {
+                if self.scanned == 0 && self.stream > 0 {
+                    self.phase_ns = cx.now.mono_ns;
+                }
+                self.scanned = rest.len();
+                None
+            }
+            Ok(Parsed::Head { head, len }) => {
+                self.scanned = 0;
+                self.begin(&head, cx);
+                Some(len)
+            }
+            Err(error) => {
+                self.refuse_unread(Refusal::Head(error), cx);
+                Some(0)
+            }
+        }
+    }
+
+    /// Begins the request of a head.
+    fn begin(&mut self, head: &RequestHead<'_>, cx: &mut Cx<'_>) {
+        let request = Request::new(head, cx);
+        cx.stats.inflight.add(1);
+        self.stream = self.stream.wrapping_add(1).max(1);
+        let stream = StreamId { conn: self.conn(), stream: self.stream };
+        let leftover = Leftover::of(head.body, head.expect_continue);
+        match request::plan(head) {
+            Ok(Plan::Get { address }) => {
+                let request = self.pass_over(request, leftover);
+                let wanted = Wanted::new(head, &address);
+                self.state = State::Get(Get::begin(request, stream, address, wanted, cx));
+            }
+            Ok(Plan::Put { expected }) => {
+                let put = request::check_writer(head, self.loopback, cx.config)
+                    .and_then(|()| Put::begin(request, stream, expected, head.body, cx));
+                match put {
+                    Ok(put) => {
+                        self.state = State::Put(Box::new(put));
+                        if head.expect_continue {
+                            self.wire.send_continue(cx);
+                        }
+                    }
+                    Err(refusal) => self.refuse(request, leftover, refusal, cx),
+                }
+            }
+            Err(refusal) => self.refuse(request, leftover, refusal, cx),
+        }
+    }
+
+    /// Goes on as a step of a GET says.
+    fn turn(&mut self, turn: Turn, cx: &mut Cx<'_>) {
+        let State::Get(get) = &self.state else { return };
+        let request = get.request;
+        match turn {
+            Turn::Wait => {}
+            Turn::Answered { status } => self.answered(&request, status, cx),
+            Turn::Refuse(refusal) => self.refuse(request, Leftover::Skip(self.skip), refusal, cx),
+            Turn::Cut(fault) => {
+                let refusal = Refusal::from(fault);
+                refusal.count(cx.stats);
+                self.abort(refusal.code().status(), cx);
+            }
+        }
+    }
+
+    /// Goes on as a step of a PUT says.
+    fn put_turn(&mut self, turn: put::Turn, cx: &mut Cx<'_>) {
+        let State::Put(put) = &self.state else { return };
+        match turn {
+            put::Turn::Wait => {}
+            put::Turn::Refuse(refusal) => self.refuse_put(refusal, cx),
+            put::Turn::Stored(stored) => {
+                let (mut request, named) = (put.request, put.named);
+                request.keep_alive &= !self.wire.is_draining();
+                self.wire.send_stored(&request, &stored, named, cx);
+                self.answered(&request, if stored.new { 201 } else { 200 }, cx);
+            }
+        }
+    }
+
+    /// Ends a PUT with an error; what was received is dropped.
+    fn refuse_put(&mut self, refusal: Refusal, cx: &mut Cx<'_>) {
+        let State::Put(put) = &mut self.state else { return };
+        put.abort(cx);
+        let (request, leftover) = (put.request, put.leftover());
+        self.refuse(request, leftover, refusal, cx);
+    }
+
+    /// Answers with an error because of bytes that are no request.
+    fn refuse_unread(&mut self, refusal: Refusal, cx: &mut Cx<'_>) {
+        cx.stats.inflight.add(1);
+        let request = Request::unread(cx);
+        self.refuse(request, Leftover::Close, refusal, cx);
+    }
+
+    /// Answers a request with an error, passing over what is left of its body.
+    fn refuse(&mut self, request: Request, leftover: Leftover, refusal: Refusal, cx: &mut Cx<'_>) {
+        let mut request = self.pass_over(request, leftover);
+        request.keep_alive &= !refusal.closes() && !self.wire.is_draining();
+        refusal.count(cx.stats);
+        self.wire.send_refusal(&request, &refusal, cx);
+        self.answered(&request, refusal.code().status(), cx);
+    }
+
+    /// Arranges for a body, or the rest of one, that nobody wants.
+    fn pass_over(&mut self, mut request: Request, leftover: Leftover) -> Request {
+        match leftover {
+            Leftover::Skip(len) => self.skip = len,
+            Leftover::Close => request.keep_alive = false,
+        }
+        request
+    }
+
+    /// All of an answer is queued.
+    fn answered(&mut self, request: &Request, status: u16, cx: &mut Cx<'_>) {
+        self.count(request, status, cx);
+        self.phase_ns = cx.now.mono_ns;
+        if request.keep_alive {
+            self.state = State::Head;
+        } else {
+            self.close(cx);
+        }
+    }
+
+    fn count(&self, request: &Request, status: u16, cx: &Cx<'_>) {
+        let took_ns = cx.now.mono_ns.saturating_sub(request.began_ns);
+        cx.stats.inflight.sub(1);
+        cx.stats.request(self.wire.proto(), request.op, status, took_ns);
+    }
+
+    /// Ends the sending side behind what is queued.
+    fn close(&mut self, cx: &mut Cx<'_>) {
+        cx.acts.push(Act::Finish { conn: self.conn() });
+        self.state = State::Linger { taken: 0 };
+        self.phase_ns = cx.now.mono_ns;
+    }
+
+    /// Drops the connection, and with it a request under way, which is counted under `status`.
+    fn abort(&mut self, status: u16, cx: &mut Cx<'_>) {
+        self.drop_request(status, cx);
+        self.inbox.clear();
+        cx.acts.push(Act::Abort { conn: self.conn() });
+    }
+
+    fn drop_request(&mut self, status: u16, cx: &mut Cx<'_>) {
+        match mem::replace(&mut self.state, State::Gone) {
+            State::Get(get) => self.count(&get.request, status, cx),
+            State::Put(mut put) => {
+                put.abort(cx);
+                self.count(&put.request, status, cx);
+            }
+            State::Handshake | State::Head | State::Linger { .. } | State::Gone => {}
+        }
+    }
+
+    /// Closes a connection on which nothing more can happen.
+    fn end_if_over(&mut self, cx: &mut Cx<'_>) {
+        let drained = self.wire.is_draining() && self.inbox.is_empty();
+        match &self.state {
+            // What the peer left is no whole request.
+            State::Head if self.eof && self.is_ready() => self.close(cx),
+            State::Head if drained => self.close(cx),
+            State::Put(put) if self.eof && put.is_receiving() && self.inbox.is_empty() => {
+                self.refuse_put(Refusal::BodyEnded, cx);
+            }
+            State::Handshake if self.eof || drained => self.abort(STATUS_NONE, cx),
+            _ => {}
+        }
+        if matches!(self.state, State::Linger { .. }) && self.eof && self.wire.unsent() == 0 {
+            self.abort(STATUS_NONE, cx);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! One GET or HEAD, from its question to the last byte of its answer.
+//!
+//! ```text
+//!   Opening ──opened──► Starting ──first group──► Sending ──last byte──► done
+//!      └─ missing, failed, 304, 416 …  └─ failed: an error answer   └─ failed: cut short
+//! ```
+//!
+//! The first group is asked for together with the size, so a small object takes one question. The
+//! head is sent with the first bytes of the body and not before: a failure to verify them can still
+//! be answered. Afterwards the only honest end is a body that is too short.
+
+use ron_codec::{
+    address::Address,
+    http::range::{ByteRange, RangeSpec},
+};
+
+use super::{
+    refusal::Refusal,
+    request::{Request, Verdict, Wanted},
+    wire::Wire,
+};
+use crate::{
+    download::Download,
+    flow::{Cx, Fault, Reply, StreamId, Verified},
+};
+
+/// A GET or HEAD under way.
+#[derive(Debug)]
+pub(super) struct Get {
+    pub(super) request: Request,
+    address: Address,
+    wanted: Wanted,
+    download: Download,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Opening,
+    /// The object has `size` bytes, of which all or a part are wanted; nothing is sent.
+    Starting {
+        size: u64,
+        part: Option<ByteRange>,
+    },
+    /// The head was sent, with this status.
+    Sending {
+        status: u16,
+    },
+}
+
+/// Where a request stands after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Something must happen first.
+    Wait,
+    /// All of the answer is queued; it had this status.
+    Answered { status: u16 },
+    /// Nothing is sent; this is the answer.
+    Refuse(Refusal),
+    /// Part of an answer was sent that cannot be finished.
+    Cut(Fault),
+}
+
+impl Get {
+    /// Asks for the object, and for its first group if that can be known.
+    pub(super) fn begin(
+        request: Request,
+        stream: StreamId,
+        address: Address,
+        wanted: Wanted,
+        cx: &mut Cx<'_>,
+    ) -> Get {
+        let mut download = Download::new(stream, address);
+        let first = if request.is_head() { None } else { wanted.first_byte() };
+        download.open(first, cx);
+        Get { request, address, wanted, download, stage: Stage::Opening }
+    }
+
+    /// Whether the client was sent anything.
+    pub(super) fn has_begun(&self) -> bool {
+        matches!(self.stage, Stage::Sending { .. })
+    }
+
+    pub(super) fn on_reply(&mut self, reply: Reply, wire: &mut Wire, cx: &mut Cx<'_>) -> Turn {
+        match (reply, self.stage) {
+            (Reply::Opened { size, first }, Stage::Opening) => self.opened(size, first, wire, cx),
+            (Reply::Group(group), Stage::Starting { .. } | Stage::Sending { .. }) => {
+                self.download.on_group(group);
+                self.send_more(wire, cx)
+            }
+            (Reply::Failed(fault), Stage::Sending { .. }) => Turn::Cut(fault),
+            (Reply::Failed(fault), _) => Turn::Refuse(fault.into()),
+            // Between two of its groups an object can only have been removed.
+            (Reply::Missing, Stage::Sending { .. }) => Turn::Cut(Fault::Disk),
+            (Reply::Missing, _) => Turn::Refuse(Refusal::NoObject),
+            (Reply::Stored { .. } | Reply::Opened { .. } | Reply::Group(_), _) => Turn::Wait,
+        }
+    }
+
+    /// Queues what may be queued and asks for what comes behind it.
+    pub(super) fn send_more(&mut self, wire: &mut Wire, cx: &mut Cx<'_>) -> Turn {
+        if matches!(self.stage, Stage::Opening) {
+            return Turn::Wait;
+        }
+        while wire.room() > 0 {
+            let Some(slice) = self.download.take(wire.room()) else { break };
+            match self.stage {
+                Stage::Starting { size, part } => {
+                    self.decide_end(wire);
+                    let body = Some(slice);
+                    wire.send_content(&self.request, &self.address, size, part, body, cx);
+                    let status = if part.is_some() { 206 } else { 200 };
+                    self.stage = Stage::Sending { status };
+                }
+                Stage::Opening | Stage::Sending { .. } => wire.send_slice(slice, cx),
+            }
+        }
+        match self.stage {
+            Stage::Sending { status } if self.download.is_done() => Turn::Answered { status },
+            _ => {
+                self.download.pump(wire.room(), cx);
+                Turn::Wait
+            }
+        }
+    }
+
+    fn opened(
+        &mut self,
+        size: u64,
+        first: Option<Verified>,
+        wire: &mut Wire,
+        cx: &mut Cx<'_>,
+    ) -> Turn {
+        match self.wanted.verdict {
+            Verdict::Content => {}
+            Verdict::NotModified => {
+                self.decide_end(wire);
+                wire.send_not_modified(&self.request, &self.address, cx);
+                cx.stats.not_modified.add(1);
+                return Turn::Answered { status: 304 };
+            }
+            Verdict::PreconditionFailed => return Turn::Refuse(Refusal::Precondition),
+            Verdict::NotAcceptable => return Turn::Refuse(Refusal::NotAcceptable),
+        }
+        let part = match self.wanted.range(size) {
+            RangeSpec::Whole => None,
+            RangeSpec::One(range) => Some(range),
+            RangeSpec::Unsatisfiable => return Turn::Refuse(Refusal::Range { size }),
+        };
+        if part.is_some() {
+            cx.stats.ranges.add(1);
+        }
+        if self.request.is_head() || size == 0 {
+            self.decide_end(wire);
+            wire.send_content(&self.request, &self.address, size, part, None, cx);
+            return Turn::Answered { status: 200 };
+        }
+        let range = part.map_or(0..size, |range| range.start..range.end_exclusive);
+        self.download.begin(range, size, first);
+        self.stage = Stage::Starting { size, part };
+        self.send_more(wire, cx)
+    }
+
+    /// Decides, as the head is written, whether the connection goes on after this answer.
+    fn decide_end(&mut self, wire: &Wire) {
+        self.request.keep_alive &= !wire.is_draining();
+    }
+}

@@ -1,0 +1,172 @@
+//! Why a request is not served, and the answer that follows from it.
+
+use std::borrow::Cow;
+
+use ron_codec::{
+    error::ErrorCode,
+    http::{body::ChunkError, request::HeadError, response::ResponseHead},
+};
+use ron_io::stats::{Rejected, Stats};
+
+use crate::{flow::Fault, ingest::IngestError};
+
+/// Seconds after which a client may try again what a full queue refused: queues drain in far less,
+/// and the field has no fractions.
+const RETRY_AFTER_SECS: u64 = 1;
+
+/// Why a request is answered with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The peer broke the rules.
+    Head(HeadError),
+    Chunk(ChunkError),
+    /// The peer ended its side in the middle of a body.
+    BodyEnded,
+    MethodUnknown,
+    Method {
+        allow: &'static str,
+    },
+    Unauthorized,
+    Forbidden,
+    /// The body is not the object it was sent as.
+    Digest,
+    /// An object would be longer than is taken, in bytes.
+    TooLarge {
+        max: u64,
+    },
+    /// The peer took too long.
+    Slow(Slow),
+    /// The peer asks for what is not there.
+    NoRoute,
+    NoObject,
+    NotAcceptable,
+    Precondition,
+    /// No byte of the range lies in the object's `size`.
+    Range {
+        size: u64,
+    },
+    /// The store took too long.
+    StoreSlow,
+    /// The store could not.
+    Store(Fault),
+}
+
+/// What a slow peer was late with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slow {
+    Head,
+    Body,
+    /// All of it.
+    Request,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Refusal::Store(fault)
+    }
+}
+
+impl From<IngestError> for Refusal {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::TooLarge { max, .. } => Refusal::TooLarge { max },
+            // The framing of the body gives neither more nor less than it announced.
+            IngestError::Excess { .. } | IngestError::Truncated { .. } => Refusal::BodyEnded,
+            IngestError::BadDigest { .. } => Refusal::Digest,
+            IngestError::Failed(fault) => Refusal::Store(fault),
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn code(&self) -> ErrorCode {
+        match self {
+            Refusal::Head(error) => error.code(),
+            Refusal::Chunk(_) | Refusal::BodyEnded => ErrorCode::BadRequest,
+            Refusal::MethodUnknown => ErrorCode::NotImplemented,
+            Refusal::Method { .. } => ErrorCode::MethodNotAllowed,
+            Refusal::Unauthorized => ErrorCode::Unauthorized,
+            Refusal::Forbidden => ErrorCode::Forbidden,
+            Refusal::Digest => ErrorCode::BadDigest,
+            Refusal::TooLarge { .. } => ErrorCode::TooLarge,
+            Refusal::Slow(_) => ErrorCode::Timeout,
+            Refusal::NoRoute | Refusal::NoObject => ErrorCode::NotFound,
+            Refusal::NotAcceptable => ErrorCode::NotAcceptable,
+            Refusal::Precondition => ErrorCode::PreconditionFailed,
+            Refusal::Range { .. } => ErrorCode::RangeNotSatisfiable,
+            Refusal::StoreSlow => ErrorCode::UpstreamTimeout,
+            Refusal::Store(Fault::Integrity) => ErrorCode::Integrity,
+            Refusal::Store(Fault::Disk) => ErrorCode::Internal,
+            Refusal::Store(Fault::Full) => ErrorCode::StorageFull,
+            Refusal::Store(Fault::Busy) => ErrorCode::Overload,
+        }
+    }
+
+    /// What the envelope says. It names limits and leaks nothing.
+    pub(super) fn message(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Refusal::Head(error) => return Cow::Owned(error.to_string()),
+            Refusal::Chunk(error) => return Cow::Owned(error.to_string()),
+            Refusal::TooLarge { max } => {
+                return Cow::Owned(format!("object is longer than {max} bytes"));
+            }
+            Refusal::Range { size } => {
+                return Cow::Owned(format!("range lies outside of {size} bytes"));
+            }
+            Refusal::BodyEnded => "request body ended early",
+            Refusal::MethodUnknown => "method is not implemented",
+            Refusal::Method { .. } => "method is not allowed here",
+            Refusal::Unauthorized => "writes need a token",
+            Refusal::Forbidden => "token does not allow writes",
+            Refusal::Digest => "body does not hash to its address",
+            Refusal::Slow(Slow::Head) => "request head took too long",
+            Refusal::Slow(Slow::Body) => "request body took too long",
+            Refusal::Slow(Slow::Request) => "request took too long",
+            Refusal::NoRoute => "nothing has this path",
+            Refusal::NoObject => "no such object",
+            Refusal::NotAcceptable => "only the identity encoding is stored",
+            Refusal::Precondition => "precondition does not hold",
+            Refusal::StoreSlow => "storage took too long",
+            Refusal::Store(Fault::Integrity) => "stored bytes failed verification",
+            Refusal::Store(Fault::Disk) => "storage failed",
+            Refusal::Store(Fault::Full) => "storage is full",
+            Refusal::Store(Fault::Busy) => "node is at its limit",
+        })
+    }
+
+    /// Adds the fields that belong to this refusal alone.
+    pub(super) fn fields<'o>(&self, head: ResponseHead<'o>) -> ResponseHead<'o> {
+        match self {
+            Refusal::Method { allow } => head.field("Allow", allow),
+            Refusal::Unauthorized => head.lines("WWW-Authenticate: Bearer\r\n"),
+            Refusal::Range { size } => head.content_range_unsatisfied(*size),
+            Refusal::Store(Fault::Busy) => head.number("Retry-After", RETRY_AFTER_SECS),
+            _ => head,
+        }
+    }
+
+    /// Whether the request that follows can no longer be found, or should not be waited for.
+    pub(super) fn closes(&self) -> bool {
+        matches!(
+            self,
+            Refusal::Head(_)
+                | Refusal::Chunk(_)
+                | Refusal::BodyEnded
+                | Refusal::Slow(_)
+                | Refusal::StoreSlow
+        )
+    }
+
+    /// Counts what was turned away and why.
+    pub(super) fn count(&self, stats: &Stats) {
+        match self {
+            Refusal::Head(_) | Refusal::Chunk(_) | Refusal::BodyEnded => {
+                stats.reject(Rejected::Protocol);
+            }
+            Refusal::Slow(_) => stats.reject(Rejected::Timeout),
+            Refusal::Store(Fault::Busy) => stats.reject(Rejected::Overload),
+            Refusal::TooLarge { .. } => stats.oversize.add(1),
+            _ => {}
+        }
+    }
+}

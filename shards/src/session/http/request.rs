@@ -1,0 +1,342 @@
+//! What is kept of a request's head once its bytes are gone.
+//!
+//! Everything is inline: a request that is served from the cache allocates nothing.
+
+use ron_codec::{
+    address::Address,
+    corr::CorrId,
+    http::{
+        etag,
+        range::{RangeSpec, parse_range},
+        request::{Method, RequestHead, Version},
+        target::{Rel, Route, route},
+    },
+};
+use ron_io::stats::Op;
+
+use super::{accept::takes_identity, refusal::Refusal};
+use crate::{config::Config, flow::Cx};
+
+/// Longest value of `Range` that is understood: two numbers of 20 digits fit twice. A longer one is
+/// ignored, as RFC 9110 §14.2 allows for any.
+const RANGE_LEN_MAX: usize = 64;
+
+/// One request, as far as every answer needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) op: Op,
+    pub(super) version: Version,
+    /// Whether the connection goes on after the answer.
+    pub(super) keep_alive: bool,
+    pub(super) corr: CorrId,
+    /// When its head was complete, in `Now::mono_ns`.
+    pub(super) began_ns: u64,
+}
+
+impl Request {
+    pub(super) fn new(head: &RequestHead<'_>, cx: &mut Cx<'_>) -> Request {
+        let op = match head.method {
+            Method::Get => Op::Get,
+            Method::Head => Op::Head,
+            Method::Put => Op::Put,
+            Method::Delete | Method::Known(_) | Method::Unknown => Op::Other,
+        };
+        let random = cx.entropy.next_u128();
+        Request {
+            op,
+            version: head.version,
+            keep_alive: head.keep_alive,
+            corr: CorrId::choose(head.corr_id, head.traceparent, cx.now.unix_ms, random),
+            began_ns: cx.now.mono_ns,
+        }
+    }
+
+    /// A request whose head could not be read, for its answer.
+    pub(super) fn unread(cx: &mut Cx<'_>) -> Request {
+        Request {
+            op: Op::Other,
+            version: Version::Http11,
+            keep_alive: false,
+            corr: CorrId::ulid(cx.now.unix_ms, cx.entropy.next_u128()),
+            began_ns: cx.now.mono_ns,
+        }
+    }
+
+    /// Whether the answer has a head only.
+    pub(super) fn is_head(&self) -> bool {
+        self.op == Op::Head
+    }
+}
+
+/// What a request wants of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    Get { address: Address },
+    Put { expected: Option<Address> },
+}
+
+/// The table of routes and methods.
+pub(super) fn plan(head: &RequestHead<'_>) -> Result<Plan, Refusal> {
+    if head.method == Method::Unknown {
+        return Err(Refusal::MethodUnknown);
+    }
+    match (route(head.target), head.method) {
+        (Route::Object { address, rel: Rel::Payload }, method) => match method {
+            Method::Get | Method::Head => Ok(Plan::Get { address }),
+            Method::Put => Ok(Plan::Put { expected: Some(address) }),
+            _ => Err(Refusal::Method { allow: "GET, HEAD, PUT" }),
+        },
+        // No object has parts of its own yet.
+        (Route::Object { .. }, Method::Get | Method::Head) => Err(Refusal::NoRoute),
+        (Route::Object { .. }, _) => Err(Refusal::Method { allow: "GET, HEAD" }),
+        (Route::Upload, Method::Put) => Ok(Plan::Put { expected: None }),
+        (Route::Upload, _) => Err(Refusal::Method { allow: "PUT" }),
+        (Route::Unknown, _) => Err(Refusal::NoRoute),
+    }
+}
+
+/// Whether the sender of this head may write: from this machine always, otherwise with a token.
+pub(super) fn check_writer(
+    head: &RequestHead<'_>,
+    loopback: bool,
+    config: &Config,
+) -> Result<(), Refusal> {
+    const SCHEME: &[u8] = b"Bearer ";
+    if loopback {
+        return Ok(());
+    }
+    let token = head.authorization.and_then(|value| {
+        let (scheme, token) = value.split_at_checked(SCHEME.len())?;
+        scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
+    });
+    let Some(token) = token else { return Err(Refusal::Unauthorized) };
+    // Digests are compared in constant time, and tell nothing about the length of a token.
+    let token = blake3::hash(token);
+    let known = config
+        .write_tokens
+        .iter()
+        .fold(false, |known, wanted| known | (blake3::hash(wanted.as_bytes()) == token));
+    if known { Ok(()) } else { Err(Refusal::Forbidden) }
+}
+
+/// What a GET or HEAD is answered with, provided that the object exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Content,
+    NotModified,
+    PreconditionFailed,
+    NotAcceptable,
+}
+
+/// The conditions of a GET or HEAD, judged before the object is looked up: the tag of an object is
+/// its address. They count only if it exists (RFC 9110 §13.2.1).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) verdict: Verdict,
+    range: RangeText,
+}
+
+impl Wanted {
+    pub(super) fn new(head: &RequestHead<'_>, address: &Address) -> Wanted {
+        let mut wanted = Wanted { verdict: Verdict::Content, range: RangeText::default() };
+        // In the order of RFC 9110 §13.2.2, with the negotiation before it.
+        if !head.accept_encoding.is_empty() && !takes_identity(head.accept_encoding) {
+            wanted.verdict = Verdict::NotAcceptable;
+        } else if !head.if_match.is_empty() && !etag::if_match(head.if_match, address) {
+            wanted.verdict = Verdict::PreconditionFailed;
+        } else if !head.if_none_match.is_empty() && etag::if_none_match(head.if_none_match, address)
+        {
+            wanted.verdict = Verdict::NotModified;
+        } else if let Some(range) = head.range {
+            // RFC 9110 §14.2: a range means something for GET only.
+            let current = head.if_range.is_none_or(|value| etag::if_range(value, address));
+            if head.method == Method::Get && current {
+                wanted.range = RangeText::new(range);
+            }
+        }
+        wanted
+    }
+
+    /// The first byte that will be sent, where that is known before the size is.
+    pub(super) fn first_byte(&self) -> Option<u64> {
+        if self.verdict != Verdict::Content {
+            return None;
+        }
+        if self.range.is_empty() {
+            return Some(0);
+        }
+        // A start that does not move with the size is no suffix.
+        let of_size = |size| parse_range(self.range.value(), size);
+        match (of_size(u64::MAX), of_size(u64::MAX - 1)) {
+            (RangeSpec::Whole, _) => Some(0),
+            (RangeSpec::One(a), RangeSpec::One(b)) if a.start == b.start => Some(a.start),
+            _ => None,
+        }
+    }
+
+    /// The part of an object of `size` bytes that was asked for.
+    pub(super) fn range(&self, size: u64) -> RangeSpec {
+        if self.range.is_empty() {
+            return RangeSpec::Whole;
+        }
+        parse_range(self.range.value(), size)
+    }
+}
+
+/// The value of a `Range` field; empty when there is none that counts.
+#[derive(Clone, Copy, Debug)]
+struct RangeText {
+    bytes: [u8; RANGE_LEN_MAX],
+    len: u8,
+}
+
+const _: () = assert!(RANGE_LEN_MAX <= u8::MAX as usize);
+
+impl Default for RangeText {
+    fn default() -> Self {
+        RangeText { bytes: [0; RANGE_LEN_MAX], len: 0 }
+    }
+}
+
+impl RangeText {
+    fn new(value: &[u8]) -> RangeText {
+        let mut text = RangeText::default();
+        if let Some(place) = text.bytes.get_mut(..value.len()) {
+            place.copy_from_slice(value);
+            text.len = value.len() as u8;
+        }
+        text
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn value(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ron_codec::http::request::{Parsed, parse_head};
+
+    use super::*;
+
+    const HEX: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+
+    fn with_head<T>(text: &str, test: impl FnOnce(&RequestHead<'_>) -> T) -> T {
+        match parse_head(text.as_bytes(), 0).unwrap() {
+            Parsed::Head { head, .. } => test(&head),
+            Parsed::Partial => panic!("{text:?}"),
+        }
+    }
+
+    fn wanted(method: &str, fields: &str) -> Wanted {
+        let text = format!("{method} / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+        with_head(&text, |head| Wanted::new(head, &HEX.parse().unwrap()))
+    }
+
+    #[test]
+    fn the_table_of_routes() {
+        let address: Address = HEX.parse().unwrap();
+        let object = format!("/o/b3:{HEX}");
+        let manifest = format!("{object}/Manifest.toml");
+        let [get, put] = [Plan::Get { address }, Plan::Put { expected: Some(address) }];
+        for (method, path, expected) in [
+            ("GET", object.as_str(), Ok(get)),
+            ("HEAD", &object, Ok(get)),
+            ("PUT", &object, Ok(put)),
+            ("DELETE", &object, Err(Refusal::Method { allow: "GET, HEAD, PUT" })),
+            ("OPTIONS", &object, Err(Refusal::Method { allow: "GET, HEAD, PUT" })),
+            ("BREW", &object, Err(Refusal::MethodUnknown)),
+            ("GET", &manifest, Err(Refusal::NoRoute)),
+            ("PUT", &manifest, Err(Refusal::Method { allow: "GET, HEAD" })),
+            ("PUT", "/o/", Ok(Plan::Put { expected: None })),
+            ("GET", "/o/", Err(Refusal::Method { allow: "PUT" })),
+            ("GET", "/", Err(Refusal::NoRoute)),
+            ("POST", "/x", Err(Refusal::NoRoute)),
+            ("BREW", "/x", Err(Refusal::MethodUnknown)),
+        ] {
+            let text = format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+            assert_eq!(with_head(&text, plan), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn who_may_write() {
+        let text = |auth: &str| format!("PUT /o/ HTTP/1.1\r\nHost: h\r\n{auth}\r\n");
+        let mut config = super::super::tests::config();
+        config.write_tokens = vec!["one".into(), "other".into()];
+        for (auth, loopback, expected) in [
+            ("", true, Ok(())),
+            ("Authorization: Bearer wrong\r\n", true, Ok(())),
+            ("", false, Err(Refusal::Unauthorized)),
+            ("Authorization: Basic b25l\r\n", false, Err(Refusal::Unauthorized)),
+            ("Authorization: Bear\r\n", false, Err(Refusal::Unauthorized)),
+            ("Authorization: Bearer one\r\n", false, Ok(())),
+            ("Authorization: bearer  other\r\n", false, Ok(())),
+            ("Authorization: Bearer onE\r\n", false, Err(Refusal::Forbidden)),
+            ("Authorization: Bearer on\r\n", false, Err(Refusal::Forbidden)),
+            ("Authorization: Bearer one,other\r\n", false, Err(Refusal::Forbidden)),
+        ] {
+            let found = with_head(&text(auth), |head| check_writer(head, loopback, &config));
+            assert_eq!(found, expected, "{auth}");
+        }
+        config.write_tokens.clear();
+        let text = text("Authorization: Bearer x\r\n");
+        let found = with_head(&text, |head| check_writer(head, false, &config));
+        assert_eq!(found, Err(Refusal::Forbidden));
+    }
+
+    #[test]
+    fn conditions_in_their_order() {
+        let (own, other) = (format!("\"b3:{HEX}\""), format!("\"b3:{}\"", "0".repeat(64)));
+        let verdict = |fields: &str| wanted("GET", fields).verdict;
+        assert_eq!(verdict(""), Verdict::Content);
+        assert_eq!(verdict(&format!("If-None-Match: {own}\r\n")), Verdict::NotModified);
+        assert_eq!(verdict(&format!("If-None-Match: W/{own}\r\n")), Verdict::NotModified);
+        assert_eq!(verdict("If-None-Match: *\r\n"), Verdict::NotModified);
+        assert_eq!(verdict(&format!("If-None-Match: {other}\r\n")), Verdict::Content);
+        assert_eq!(verdict(&format!("If-Match: {other}, {own}\r\n")), Verdict::Content);
+        assert_eq!(verdict(&format!("If-Match: W/{own}\r\n")), Verdict::PreconditionFailed);
+        let both = format!("If-Match: {other}\r\nIf-None-Match: {own}\r\n");
+        assert_eq!(verdict(&both), Verdict::PreconditionFailed);
+        let all = format!("{both}Accept-Encoding: br, identity;q=0\r\n");
+        assert_eq!(verdict(&all), Verdict::NotAcceptable);
+        assert_eq!(wanted("GET", &both).first_byte(), None);
+    }
+
+    #[test]
+    fn the_first_byte_is_known_unless_it_depends_on_the_size() {
+        for (range, first) in [
+            ("bytes=0-", Some(0)),
+            ("bytes=7-9", Some(7)),
+            ("bytes=18446744073709551613-", Some(u64::MAX - 2)),
+            ("bytes=18446744073709551615-", None),
+            ("bytes=-5", None),
+            ("bytes=-0", None),
+            ("bytes=-18446744073709551615", Some(0)),
+            ("bytes=9-7", Some(0)),
+            ("bytes=1-2,4-5", Some(0)),
+            ("lines=3-", Some(0)),
+        ] {
+            let wanted = wanted("GET", &format!("Range: {range}\r\n"));
+            assert_eq!(wanted.first_byte(), first, "{range}");
+        }
+    }
+
+    #[test]
+    fn a_range_counts_for_a_get_of_the_current_content() {
+        let part =
+            |method: &str, fields: &str| wanted(method, fields).range(10) != RangeSpec::Whole;
+        assert!(part("GET", "Range: bytes=1-2\r\n"));
+        assert!(!part("HEAD", "Range: bytes=1-2\r\n"));
+        assert!(part("GET", &format!("Range: bytes=1-2\r\nIf-Range: \"b3:{HEX}\"\r\n")));
+        assert!(!part("GET", &format!("Range: bytes=1-2\r\nIf-Range: W/\"b3:{HEX}\"\r\n")));
+        assert!(!part("GET", "Range: bytes=1-2\r\nIf-Range: \"x\"\r\n"));
+        let padded = |len: usize| format!("Range: bytes={:0>1$}-2\r\n", 1, len - "bytes=-2".len());
+        assert!(part("GET", &padded(RANGE_LEN_MAX)));
+        assert!(!part("GET", &padded(RANGE_LEN_MAX + 1)));
+    }
+}

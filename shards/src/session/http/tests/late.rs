@@ -1,0 +1,142 @@
+//! Deadlines of every phase.
+
+use super::*;
+use crate::limits::UNSENT_LEN_MAX;
+
+#[test]
+fn a_handshake_that_does_not_end() {
+    let mut bench = Bench::from("::1", true);
+    let limit = bench.config.deadlines.handshake_ns;
+    bench.run_out(limit);
+    assert_eq!(bench.did, [Did::Abort]);
+    assert_eq!(bench.stats.rejected(Rejected::Timeout), 1);
+    assert_eq!(bench.session().deadline(), None);
+}
+
+#[test]
+fn a_head_that_does_not_end() {
+    let mut bench = Bench::new();
+    let limit = bench.config.deadlines.head_ns;
+    bench.now.mono_ns += SECOND_NS;
+    bench.bytes("GET / HT");
+    bench.now.mono_ns += SECOND_NS;
+    bench.bytes("TP/1.1\r\n");
+    // From accept, and no new byte moves it.
+    bench.run_out(limit - 2 * SECOND_NS);
+    let answers = bench.answers(&[]);
+    assert_eq!((answers[0].status, answers[0].error().as_str()), (408, "timeout"));
+    assert_eq!(answers[0].field("Connection"), Some("close"));
+    assert_eq!(bench.did, [Did::Finish]);
+    let linger = bench.config.deadlines.linger_ns;
+    bench.run_out(linger);
+    assert_eq!(bench.did, [Did::Finish, Did::Abort]);
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_left_in_silence() {
+    let mut bench = Bench::new();
+    let limit = bench.config.deadlines.head_ns;
+    bench.run_out(limit);
+    assert_eq!((bench.out.len(), &bench.did[..]), (0, &[Did::Finish][..]));
+}
+
+#[test]
+fn a_kept_connection_may_be_idle_for_a_while() {
+    let mut bench = Bench::new();
+    let limits = bench.config.deadlines;
+    bench.bytes(get("/", ""));
+    let said = bench.out.len();
+    bench.now.mono_ns += limits.idle_ns - 1;
+    bench.bytes("G");
+    // From the first byte of the next head on.
+    bench.run_out(limits.head_ns);
+    assert_eq!(bench.answers(&[])[1].status, 408);
+
+    let mut bench = Bench::new();
+    bench.bytes(get("/", ""));
+    bench.run_out(limits.idle_ns);
+    assert_eq!((bench.out.len(), &bench.did[..]), (said, &[Did::Finish][..]));
+    assert_eq!(bench.stats.rejected(Rejected::Timeout), 0);
+}
+
+#[test]
+fn a_body_that_stops_arriving() {
+    let mut bench = Bench::new();
+    let limit = bench.config.deadlines.body_ns;
+    bench.bytes(request("PUT", "/o/", "Content-Length: 10\r\n") + "12345");
+    bench.now.mono_ns += limit - 1;
+    bench.bytes("6");
+    bench.run_out(limit);
+    let answers = bench.answers(&[]);
+    assert_eq!((answers[0].status, answers[0].error().as_str()), (408, "timeout"));
+    assert_eq!((bench.did.clone(), bench.stats.inflight.get()), (vec![Did::Finish], 0));
+}
+
+#[test]
+fn an_unwanted_body_that_stops_arriving() {
+    let mut bench = Bench::new();
+    let limit = bench.config.deadlines.body_ns;
+    bench.bytes(request("POST", "/", "Content-Length: 10\r\n") + "12345");
+    bench.run_out(limit);
+    assert_eq!((bench.answers(&[]).len(), &bench.did[..]), (1, &[Did::Finish][..]));
+}
+
+#[test]
+fn a_reader_that_stops_reading() {
+    let mut bench = Bench::new();
+    bench.hold_sends = true;
+    let limit = bench.config.deadlines.send_ns;
+    bench.now.mono_ns += SECOND_NS;
+    let address = bench.store(&sample(2 * UNSENT_LEN_MAX));
+    bench.bytes(get(format!("/o/{address}"), ""));
+    bench.now.mono_ns += limit - 1;
+    bench.take(1);
+    bench.run();
+    bench.run_out(limit);
+    assert_eq!(bench.did, [Did::Abort]);
+    assert_eq!((bench.stats.rejected(Rejected::Timeout), bench.stats.inflight.get()), (1, 0));
+}
+
+#[test]
+fn a_last_answer_that_is_not_taken_stalls_before_it_lingers() {
+    let mut bench = Bench::new();
+    bench.hold_sends = true;
+    let limit = bench.config.deadlines.send_ns;
+    bench.now.mono_ns += SECOND_NS;
+    bench.bytes(get("/", "Connection: close\r\n"));
+    bench.run_out(limit);
+    assert_eq!(bench.did, [Did::Finish, Did::Abort]);
+}
+
+#[test]
+fn a_request_that_takes_too_long_as_a_whole() {
+    let mut config = config();
+    config.deadlines.stream_ns = 40 * SECOND_NS;
+    let mut stuck = Bench::with(config.clone(), "127.0.0.1", false);
+    stuck.hold_asks = true;
+    let address = stuck.store(b"x");
+    stuck.bytes(get(format!("/o/{address}"), ""));
+    stuck.run_out(40 * SECOND_NS);
+    assert_eq!(stuck.answers(&[])[0].error(), "upstream_timeout");
+    assert_eq!(stuck.did, [Did::Finish]);
+
+    let mut trickle = Bench::with(config.clone(), "127.0.0.1", false);
+    trickle.bytes(request("PUT", "/o/", "Content-Length: 10\r\n"));
+    trickle.now.mono_ns += 25 * SECOND_NS;
+    trickle.bytes("1");
+    trickle.run_out(15 * SECOND_NS);
+    assert_eq!(trickle.answers(&[])[0].error(), "timeout");
+
+    let mut storing = Bench::with(config.clone(), "127.0.0.1", false);
+    storing.hold_asks = true;
+    storing.bytes(request("PUT", "/o/", "Content-Length: 1\r\n") + "1");
+    storing.run_out(40 * SECOND_NS);
+    assert_eq!(storing.answers(&[])[0].error(), "upstream_timeout");
+
+    let mut sending = Bench::with(config, "127.0.0.1", false);
+    sending.hold_sends = true;
+    let address = sending.store(&sample(2 * UNSENT_LEN_MAX));
+    sending.bytes(get(format!("/o/{address}"), ""));
+    sending.run_out(40 * SECOND_NS);
+    assert_eq!((sending.did.clone(), sending.stats.inflight.get()), (vec![Did::Abort], 0));
+}

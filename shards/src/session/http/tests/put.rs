@@ -1,0 +1,251 @@
+//! PUT: what is taken, from whom, and what becomes of the rest.
+
+use super::*;
+
+fn put(path: impl std::fmt::Display, body: &[u8]) -> Vec<u8> {
+    let head = request("PUT", path, &format!("Content-Length: {}\r\n", body.len()));
+    [head.as_bytes(), body].concat()
+}
+
+fn chunked(path: impl std::fmt::Display, body: &[u8], chunk: usize) -> Vec<u8> {
+    let mut text = request("PUT", path, "Transfer-Encoding: chunked\r\n").into_bytes();
+    for part in body.chunks(chunk) {
+        text.extend_from_slice(format!("{:x};n=v\r\n", part.len()).as_bytes());
+        text.extend_from_slice(part);
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"0\r\nTrailer: x\r\n\r\n");
+    text
+}
+
+fn json(answer: &Answer) -> (String, u64) {
+    assert_eq!(answer.field("Content-Type"), Some("application/json"));
+    let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(json.as_object().unwrap().len(), 2);
+    (json["addr"].as_str().unwrap().into(), json["size"].as_u64().unwrap())
+}
+
+#[test]
+fn an_object_is_stored_once_and_found_again() {
+    for len in [0, 1, GROUP_LEN - 1, GROUP_LEN, GROUP_LEN + 1, 1024 * 1024] {
+        let mut bench = Bench::new();
+        let object = sample(len);
+        let address = Address::of(&object).to_string();
+        for (path, status) in [(format!("/o/{address}"), 201), ("/o/".into(), 200)] {
+            let answer = bench.ask(put(&path, &object));
+            assert_eq!((answer.status, json(&answer)), (status, (address.clone(), len as u64)));
+            let location = (path == "/o/").then(|| format!("/o/{address}"));
+            assert_eq!(answer.field("Location"), location.as_deref());
+            assert_eq!(bench.counted(Op::Put, status), 1);
+        }
+        assert!(bench.ask(get(format!("/o/{address}"), "")).body == object);
+        assert_eq!((bench.did.len(), bench.stats.inflight.get()), (0, 0));
+    }
+}
+
+#[test]
+fn an_object_larger_than_a_segment_takes_goes_by_the_disk() {
+    let mut bench = Bench::new();
+    let object = sample(5 * 1024 * 1024 + 321);
+    let answer = bench.ask(put("/o/", &object));
+    let address = Address::of(&object).to_string();
+    assert_eq!((answer.status, json(&answer)), (201, (address, object.len() as u64)));
+}
+
+#[test]
+fn chunks_are_put_together() {
+    for chunk in [1, 7, 1000, GROUP_LEN] {
+        let mut bench = Bench::new();
+        let object = sample(3000);
+        let mut text = chunked("/o/", &object, chunk);
+        text.extend_from_slice(get(format!("/o/{}", Address::of(&object)), "").as_bytes());
+        bench.bytes(text);
+        let answers = bench.answers(&["PUT", "GET"]);
+        assert_eq!((answers[0].status, answers[1].status), (201, 200));
+        assert!(answers[1].body == object);
+    }
+}
+
+#[test]
+fn a_body_that_is_another_object_is_not_kept_and_the_connection_goes_on() {
+    let mut bench = Bench::new();
+    let path = format!("/o/{}", Address::of(b"right"));
+    let answer = bench.ask(put(&path, b"wrong"));
+    assert_eq!((answer.status, answer.error().as_str()), (400, "bad_digest"));
+    assert_eq!((bench.asked.len(), bench.did.len()), (0, 0));
+    assert_eq!(bench.ask(get(format!("/o/{}", Address::of(b"wrong")), "")).status, 404);
+    assert_eq!(bench.ask(put(&path, b"right")).status, 201);
+}
+
+#[test]
+fn a_client_that_waits_is_told_to_go_on_or_not_to() {
+    let expect = "Content-Length: 5\r\nExpect: 100-continue\r\n";
+    let mut bench = Bench::new();
+    bench.bytes(request("PUT", "/o/", expect));
+    assert_eq!(bench.out, b"HTTP/1.1 100 Continue\r\n\r\n");
+    bench.bytes("hello");
+    let answers = bench.answers(&["PUT"]);
+    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [100, 201]);
+
+    for (peer, path, fields, status) in [
+        ("192.0.2.1", "/o/", expect, 401),
+        ("127.0.0.1", "/x", expect, 404),
+        ("127.0.0.1", "/o/", "Content-Length: 6291457\r\nExpect: 100-continue\r\n", 413),
+    ] {
+        let mut bench = Bench::from(peer, false);
+        let answer = bench.ask(request("PUT", path, fields));
+        assert_eq!((answer.status, answer.field("Connection")), (status, Some("close")));
+        assert_eq!(bench.did, [Did::Finish]);
+    }
+}
+
+#[test]
+fn who_may_write_and_what_the_others_are_told() {
+    for (peer, auth, status) in [
+        ("127.0.0.1", "", 201),
+        ("::1", "", 201),
+        ("::ffff:127.9.9.9", "", 201),
+        ("192.0.2.1", "", 401),
+        ("192.0.2.1", "Authorization: Bearer no\r\n", 403),
+        ("2001:db8::1", "Authorization: Bearer yes\r\n", 201),
+    ] {
+        let mut config = config();
+        config.write_tokens = vec!["yes".into()];
+        let mut bench = Bench::with(config, peer, false);
+        let text = request("PUT", "/o/", &format!("Content-Length: 3\r\n{auth}")) + "abc";
+        let answer = bench.ask(text);
+        assert_eq!(answer.status, status, "{peer} {auth}");
+        let challenge = (status == 401).then_some("Bearer");
+        assert_eq!(answer.field("WWW-Authenticate"), challenge);
+        assert_eq!(bench.ask(get("/", "")).status, 404, "the body was passed over");
+    }
+}
+
+#[test]
+fn an_object_may_be_as_long_as_configured_and_no_longer() {
+    let mut config = config();
+    config.object_len_max = 1000;
+    for (len, status) in [(999, 201), (1000, 201), (1001, 413)] {
+        let mut bench = Bench::with(config.clone(), "127.0.0.1", false);
+        let answer = bench.ask(put("/o/", &sample(len)));
+        assert_eq!(answer.status, status, "{len}");
+        assert_eq!((bench.did.len(), bench.stats.oversize.get()), (0, u64::from(status == 413)));
+        let mut bench = Bench::with(config.clone(), "127.0.0.1", false);
+        let answer = bench.ask(chunked("/o/", &sample(len), 100));
+        assert_eq!(answer.status, status, "{len} in chunks");
+        assert_eq!(bench.did, if status == 413 { vec![Did::Finish] } else { vec![] });
+        if status == 413 {
+            assert_eq!(answer.error(), "too_large");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_ends_early_is_an_error() {
+    for (fields, body) in [
+        ("Content-Length: 6\r\n", "hello"),
+        ("Content-Length: 6\r\n", ""),
+        ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "0\r\n"),
+    ] {
+        let mut bench = Bench::new();
+        bench.bytes(request("PUT", "/o/", fields) + body);
+        bench.eof();
+        let answers = bench.answers(&["PUT"]);
+        assert_eq!((answers[0].status, answers[0].error().as_str()), (400, "bad_request"));
+        assert_eq!(bench.did, [Did::Finish, Did::Abort]);
+        assert_eq!((bench.asked.len(), bench.stats.inflight.get()), (0, 0));
+    }
+}
+
+#[test]
+fn malformed_chunks_are_an_error_that_ends_the_connection() {
+    for body in ["x", "5\r\nhelloX", "5\nhello", "ffffffffffffffffff\r\n", "0\r\nbad\n"] {
+        let mut bench = Bench::new();
+        let text = request("PUT", "/o/", "Transfer-Encoding: chunked\r\n") + body;
+        let answer = bench.ask(text);
+        assert_eq!((answer.status, answer.field("Connection")), (400, Some("close")), "{body}");
+        assert_eq!(bench.did, [Did::Finish]);
+        assert_eq!(bench.stats.rejected(Rejected::Protocol), 1);
+    }
+}
+
+#[test]
+fn a_store_that_cannot_says_why() {
+    for (fault, status, code) in [
+        (Fault::Full, 507, "storage_full"),
+        (Fault::Busy, 503, "overload"),
+        (Fault::Disk, 500, "internal"),
+    ] {
+        let mut bench = Bench::new();
+        bench.fault = Some((0, fault));
+        let answer = bench.ask(put("/o/", b"hello"));
+        assert_eq!((answer.status, answer.error().as_str()), (status, code));
+        assert_eq!(bench.ask(put("/o/", b"hello")).status, 201);
+    }
+}
+
+#[test]
+fn a_disk_that_is_behind_pauses_the_peer_and_not_its_clock() {
+    let mut bench = Bench::new();
+    bench.hold_disk = true;
+    let object = sample(5 * 1024 * 1024);
+    let text = put("/o/", &object);
+    let mut pieces = text.chunks(16 * 1024);
+    while bench.did.is_empty() {
+        bench.bytes(pieces.next().expect("the disk is never behind"));
+    }
+    assert_eq!(bench.did, [Did::Pause]);
+    assert!(bench.session().inbox.len() <= 16 * 1024);
+    bench.now.mono_ns += 10 * bench.config.deadlines.body_ns;
+    bench.tell(|session, cx| session.on_deadline(cx));
+    assert_eq!(bench.out.len(), 0, "nobody was late");
+    bench.hold_disk = false;
+    bench.run();
+    assert_eq!(bench.did, [Did::Pause, Did::Resume]);
+    bench.tell(|session, cx| session.on_deadline(cx));
+    pieces.for_each(|piece| bench.bytes(piece));
+    assert_eq!(bench.answers(&["PUT"])[0].status, 201);
+}
+
+#[test]
+fn requests_behind_a_body_wait_for_its_answer() {
+    let mut bench = Bench::new();
+    bench.hold_asks = true;
+    let object = sample(70_000);
+    let path = format!("/o/{}", Address::of(&object));
+    let mut text = put(&path, &object);
+    text.extend_from_slice(get(&path, "").as_bytes());
+    bench.bytes(text);
+    assert_eq!(bench.out.len(), 0);
+    bench.hold_asks = false;
+    bench.run();
+    let answers = bench.answers(&["PUT", "GET"]);
+    assert_eq!((answers[0].status, answers[1].body == object), (201, true));
+}
+
+#[test]
+fn a_connection_that_is_lost_drops_its_upload() {
+    for len in [100, 3 * 1024 * 1024] {
+        let mut bench = Bench::new();
+        bench.bytes(request("PUT", "/o/", "Content-Length: 4000000\r\n"));
+        bench.bytes(sample(len));
+        bench.tell(|session, cx| session.on_closed(cx));
+        assert_eq!((bench.stats.inflight.get(), bench.counted(Op::Put, 0)), (0, 1));
+        assert_eq!((bench.asked.len(), bench.tickets.under_way()), (0, 0));
+        assert_eq!(bench.files.len(), 0);
+    }
+}
+
+#[test]
+fn an_upload_that_is_refused_half_way_leaves_no_file() {
+    const CHUNK: usize = 2 * 1024 * 1024;
+    let mut bench = Bench::new();
+    bench.bytes(request("PUT", "/o/", "Transfer-Encoding: chunked\r\n"));
+    bench.bytes(format!("{CHUNK:x}\r\n"));
+    sample(CHUNK).chunks(16 * 1024).for_each(|piece| bench.bytes(piece));
+    assert_eq!((bench.files.len(), bench.out.len()), (1, 0));
+    bench.bytes("\r\nx");
+    assert_eq!(bench.answers(&["PUT"])[0].status, 400);
+    assert_eq!((bench.files.len(), bench.tickets.under_way()), (0, 0));
+}

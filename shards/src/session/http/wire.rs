@@ -1,0 +1,220 @@
+//! The sending side of a connection: response heads, bodies, and how much of them is on its way.
+
+use ron_codec::{
+    address::Address,
+    error::ErrorEnvelope,
+    http::{
+        range::ByteRange,
+        response::{DateCache, ResponseHead},
+    },
+};
+use ron_io::{
+    ports::{ConnId, Slice},
+    stats::Proto,
+};
+
+use super::{refusal::Refusal, request::Request};
+use crate::{flow::Cx, limits::UNSENT_LEN_MAX};
+
+/// What every answer with content says: it never changes, and its name is all that is known of it.
+const CONTENT_LINES: &str = "Content-Type: application/octet-stream\r\n\
+    Cache-Control: public, max-age=31536000, immutable\r\n\
+    Accept-Ranges: bytes\r\n\
+    X-Content-Type-Options: nosniff\r\n";
+
+const NOT_MODIFIED_LINES: &str = "Cache-Control: public, max-age=31536000, immutable\r\n";
+
+/// What is true now may not be later: an object that is missing can be stored.
+const JSON_LINES: &str = "Content-Type: application/json\r\n\
+    Cache-Control: no-store\r\n\
+    X-Content-Type-Options: nosniff\r\n";
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What the session sends by. All sends of a connection go through here, so `unsent` is exact.
+#[derive(Debug)]
+pub(super) struct Wire {
+    conn: ConnId,
+    proto: Proto,
+    /// Bytes queued that the kernel has not taken.
+    unsent: usize,
+    /// When the kernel last took some, or was first given some to take, in `Now::mono_ns`.
+    progress_ns: u64,
+    /// Whether answers end the connection because the node is going.
+    draining: bool,
+    date: DateCache,
+}
+
+impl Wire {
+    pub(super) fn new(conn: ConnId, proto: Proto, cx: &Cx<'_>) -> Wire {
+        Wire {
+            conn,
+            proto,
+            unsent: 0,
+            progress_ns: cx.now.mono_ns,
+            draining: false,
+            date: DateCache::new(cx.now.unix_ms / 1000),
+        }
+    }
+
+    pub(super) fn conn(&self) -> ConnId {
+        self.conn
+    }
+
+    pub(super) fn proto(&self) -> Proto {
+        self.proto
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    pub(super) fn progress_ns(&self) -> u64 {
+        self.progress_ns
+    }
+
+    /// Bytes of bodies that may be queued now.
+    pub(super) fn room(&self) -> usize {
+        UNSENT_LEN_MAX.saturating_sub(self.unsent)
+    }
+
+    /// The kernel took `len` bytes.
+    pub(super) fn on_sent(&mut self, len: usize, cx: &Cx<'_>) {
+        assert!(len <= self.unsent, "{len} bytes were sent of {}", self.unsent);
+        self.unsent -= len;
+        self.progress_ns = cx.now.mono_ns;
+        cx.stats.bytes_out[self.proto as usize].add(len as u64);
+    }
+
+    /// Queues a part of a body.
+    pub(super) fn send_slice(&mut self, slice: Slice, cx: &mut Cx<'_>) {
+        let start = cx.acts.scratch().len();
+        self.send(start, Some(slice), cx);
+    }
+
+    /// Asks the client to go on with its body.
+    pub(super) fn send_continue(&mut self, cx: &mut Cx<'_>) {
+        let start = cx.acts.scratch().len();
+        cx.acts.scratch().extend_from_slice(CONTINUE);
+        self.send(start, None, cx);
+    }
+
+    /// Queues the head of an answer with all of an object of `size` bytes, or with `part` of it,
+    /// and the start of its body.
+    pub(super) fn send_content(
+        &mut self,
+        request: &Request,
+        address: &Address,
+        size: u64,
+        part: Option<ByteRange>,
+        body: Option<Slice>,
+        cx: &mut Cx<'_>,
+    ) {
+        let start = cx.acts.scratch().len();
+        let status = if part.is_some() { 206 } else { 200 };
+        let mut head = self.head(status, request, cx).lines(CONTENT_LINES).etag(address);
+        if let Some(range) = part {
+            head = head.content_range(range, size);
+        }
+        head.number("Content-Length", part.map_or(size, |range| range.len())).end();
+        self.send(start, body, cx);
+    }
+
+    /// Queues a 304.
+    pub(super) fn send_not_modified(
+        &mut self,
+        request: &Request,
+        address: &Address,
+        cx: &mut Cx<'_>,
+    ) {
+        let start = cx.acts.scratch().len();
+        self.head(304, request, cx).lines(NOT_MODIFIED_LINES).etag(address).end();
+        self.send(start, None, cx);
+    }
+
+    /// Queues the answer to a PUT: what the object is called, and where, if the client did not say.
+    pub(super) fn send_stored(
+        &mut self,
+        request: &Request,
+        stored: &Stored,
+        named: bool,
+        cx: &mut Cx<'_>,
+    ) {
+        let start = cx.acts.scratch().len();
+        let text = stored.address.to_text();
+        let scratch = cx.acts.scratch();
+        scratch.extend_from_slice(b"{\"addr\":\"");
+        scratch.extend_from_slice(&text);
+        scratch.extend_from_slice(b"\",\"size\":");
+        scratch.extend_from_slice(stored.size.to_string().as_bytes());
+        scratch.push(b'}');
+        let json_len = scratch.len() - start;
+        let status = if stored.new { 201 } else { 200 };
+        let mut head = self.head(status, request, cx).lines(JSON_LINES);
+        if !named {
+            let mut location = [0; LOCATION_LEN];
+            let (path, place) = location.split_at_mut(OBJECT_PATH.len());
+            path.copy_from_slice(OBJECT_PATH);
+            place.copy_from_slice(&text);
+            head = head.field("Location", location);
+        }
+        head.number("Content-Length", json_len as u64).end();
+        cx.acts.scratch()[start..].rotate_left(json_len);
+        self.send(start, None, cx);
+    }
+
+    /// Queues an error answer, without its envelope if the request was a HEAD.
+    pub(super) fn send_refusal(&mut self, request: &Request, refusal: &Refusal, cx: &mut Cx<'_>) {
+        let start = cx.acts.scratch().len();
+        let (code, message) = (refusal.code(), refusal.message());
+        ErrorEnvelope { code, message: &message, corr_id: request.corr.as_str() }
+            .write_json(cx.acts.scratch());
+        let json_len = cx.acts.scratch().len() - start;
+        let head = self.head(code.status(), request, cx).lines(JSON_LINES);
+        refusal.fields(head).number("Content-Length", json_len as u64).end();
+        // The head needs the length of the body, so the body was written first.
+        let scratch = cx.acts.scratch();
+        scratch[start..].rotate_left(json_len);
+        if request.is_head() {
+            scratch.truncate(scratch.len() - json_len);
+        }
+        self.send(start, None, cx);
+    }
+
+    /// The start of a head, with the fields that every answer has.
+    fn head<'o>(&mut self, status: u16, request: &Request, cx: &'o mut Cx<'_>) -> ResponseHead<'o> {
+        ResponseHead::new(cx.acts.scratch(), status)
+            .connection(request.version, request.keep_alive)
+            .field("Date", self.date.at(cx.now.unix_ms / 1000))
+            .field("Server", &cx.config.server)
+            .field("X-Corr-Id", request.corr.as_bytes())
+    }
+
+    fn send(&mut self, start: usize, body: Option<Slice>, cx: &mut Cx<'_>) {
+        let head_len = cx.acts.scratch().len() - start;
+        if self.unsent == 0 {
+            self.progress_ns = cx.now.mono_ns;
+        }
+        self.unsent += head_len + body.as_ref().map_or(0, Slice::len);
+        cx.acts.send(self.conn, start, body);
+    }
+}
+
+/// An object that is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) address: Address,
+    pub(super) size: u64,
+    pub(super) new: bool,
+}
+
+const OBJECT_PATH: &[u8] = b"/o/";
+const LOCATION_LEN: usize = OBJECT_PATH.len() + ron_codec::address::ADDRESS_TEXT_LEN;

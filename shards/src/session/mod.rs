@@ -1,0 +1,96 @@
+//! One connection each: what its bytes ask for, and what is sent back.
+//!
+//! A session is told what happens to its connection and to its questions, and answers into the
+//! [`Cx`]: bytes and bodies to send, questions to route, disk acts of uploads. It never holds a
+//! reference to the store. One deadline a session is kept by the shard: after every call the shard
+//! reads [`Session::deadline`] and files it.
+
+use std::io;
+
+use ron_io::{
+    ports::{ConnId, DiskDone},
+    stats::Proto,
+};
+
+use crate::flow::{Cx, Reply};
+
+pub mod http;
+pub mod oap;
+
+/// A connection's session, by what is spoken on it.
+#[derive(Debug)]
+pub enum Session {
+    Http(Box<http::HttpSession>),
+    Oap(Box<oap::OapSession>),
+}
+
+macro_rules! each {
+    ($self:ident, $session:ident => $call:expr) => {
+        match $self {
+            Session::Http($session) => $call,
+            Session::Oap($session) => $call,
+        }
+    };
+}
+
+impl Session {
+    /// The connection this session serves.
+    pub fn conn(&self) -> ConnId {
+        each!(self, session => session.conn())
+    }
+
+    /// What is spoken on it.
+    pub fn proto(&self) -> Proto {
+        each!(self, session => session.proto())
+    }
+
+    /// The TLS handshake is done.
+    pub fn on_secured(&mut self, cx: &mut Cx<'_>) {
+        each!(self, session => session.on_secured(cx));
+    }
+
+    /// Bytes of the peer.
+    pub fn on_bytes(&mut self, data: &[u8], cx: &mut Cx<'_>) {
+        each!(self, session => session.on_bytes(data, cx));
+    }
+
+    /// `len` bytes of what was to be sent went to the kernel.
+    pub fn on_sent(&mut self, len: usize, cx: &mut Cx<'_>) {
+        each!(self, session => session.on_sent(len, cx));
+    }
+
+    /// The peer will send no more.
+    pub fn on_eof(&mut self, cx: &mut Cx<'_>) {
+        each!(self, session => session.on_eof(cx));
+    }
+
+    /// The answer to a question of a stream. A stream that is gone ignores it.
+    pub fn on_reply(&mut self, stream: u32, reply: Reply, cx: &mut Cx<'_>) {
+        each!(self, session => session.on_reply(stream, reply, cx));
+    }
+
+    /// The outcome of a disk act of a stream's upload.
+    pub fn on_disk(&mut self, stream: u32, tag: u32, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
+        each!(self, session => session.on_disk(stream, tag, done, cx));
+    }
+
+    /// The deadline has passed.
+    pub fn on_deadline(&mut self, cx: &mut Cx<'_>) {
+        each!(self, session => session.on_deadline(cx));
+    }
+
+    /// The node is shutting down: finish what is under way, take nothing new, then close.
+    pub fn on_drain(&mut self, cx: &mut Cx<'_>) {
+        each!(self, session => session.on_drain(cx));
+    }
+
+    /// The connection is gone: release everything, send nothing.
+    pub fn on_closed(&mut self, cx: &mut Cx<'_>) {
+        each!(self, session => session.on_closed(cx));
+    }
+
+    /// When the session is to be told `on_deadline`, in `Now::mono_ns`; `None` for never.
+    pub fn deadline(&self) -> Option<u64> {
+        each!(self, session => session.deadline())
+    }
+}

@@ -1,0 +1,188 @@
+//! What the store answers, and the sending of bodies: one chunk a stream, in turn.
+
+use std::io;
+
+use ron_codec::{
+    error::ErrorCode,
+    limits::OAP_CHUNK_LEN_MAX,
+    oap::{Flags, FrameHeader, PutAnswer, Window, write_has, write_meta, write_put_done},
+};
+use ron_io::ports::DiskDone;
+
+use super::{
+    OapSession,
+    streams::{Get, Job, Stream},
+    wire::{Refusal, Wire},
+};
+use crate::{
+    flow::{Cx, Reply, Verified},
+    ingest::{Outcome, Progress},
+    limits::UNSENT_LEN_MAX,
+};
+
+/// Objects have no media type of their own.
+const CONTENT_TYPE: &str = "application/octet-stream";
+
+const NOT_FOUND: Refusal = Refusal::new(ErrorCode::NotFound, "there is no such object");
+
+/// An answer that does not fit its question is our own mistake; the stream ends, not the node.
+const CONFUSED: Refusal = Refusal::new(ErrorCode::Internal, "the node lost track");
+
+impl OapSession {
+    /// An answer for the stream at `place`.
+    pub(super) fn reply_to(&mut self, place: usize, reply: Reply, cx: &mut Cx<'_>) {
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        match (&mut stream.job, reply) {
+            (Job::Put(put), reply) => {
+                let outcome = put.ingest.on_reply(reply, cx);
+                self.put_done(place, outcome, cx);
+            }
+            (Job::Get(_), Reply::Opened { size, first }) => self.begin(place, size, first, cx),
+            (Job::Get(_), Reply::Missing) => self.fail(place, &NOT_FOUND, cx),
+            (Job::Get(get), Reply::Group(group)) => get.download.on_group(group),
+            (Job::Has, Reply::Opened { size, .. }) => self.has_done(place, Some(size), cx),
+            (Job::Has, Reply::Missing) => self.has_done(place, None, cx),
+            (_, Reply::Failed(fault)) => self.fail(place, &fault.into(), cx),
+            (_, Reply::Group(_) | Reply::Stored { .. }) => self.fail(place, &CONFUSED, cx),
+        }
+    }
+
+    /// A disk act of the put at `place` is complete.
+    pub(super) fn disk_for(
+        &mut self,
+        place: usize,
+        tag: u32,
+        done: io::Result<DiskDone>,
+        cx: &mut Cx<'_>,
+    ) {
+        let stream = self.streams.get_mut(place);
+        let Some(Stream { job: Job::Put(put), .. }) = stream else { return };
+        if let Progress::Failed(fault) = put.ingest.on_disk(tag, done, cx) {
+            self.fail(place, &fault.into(), cx);
+        }
+    }
+
+    fn put_done(&mut self, place: usize, outcome: Outcome, cx: &mut Cx<'_>) {
+        let (addr, size, new) = match outcome {
+            Outcome::Done { address, size, new } => (address, size, new),
+            Outcome::Failed(fault) => return self.fail(place, &fault.into(), cx),
+        };
+        let Some(stream) = self.close(place, 0, cx) else { return };
+        // OAP/1 §6.9
+        let done = PutAnswer { addr, size, new };
+        let flags = Flags::START | Flags::END;
+        self.wire.send_json(&stream.head, flags, 0, cx, |out| write_put_done(out, &done));
+    }
+
+    fn has_done(&mut self, place: usize, size: Option<u64>, cx: &mut Cx<'_>) {
+        let Some(stream) = self.close(place, 0, cx) else { return };
+        // OAP/1 §6.7
+        let flags = Flags::START | Flags::END;
+        self.wire.send_json(&stream.head, flags, 0, cx, |out| write_has(out, size));
+    }
+
+    /// The object of a get is there: decides what to send of it.
+    fn begin(&mut self, place: usize, size: u64, first: Option<Verified>, cx: &mut Cx<'_>) {
+        let stream = self.streams.get_mut(place);
+        let Some(Stream { job: Job::Get(get), head, .. }) = stream else { return };
+        let window = match get.request.window(size) {
+            Ok(window) => window,
+            Err(error) => return self.fail(place, &error.into(), cx),
+        };
+        get.size = Some(size);
+        get.download.begin(window.offset..window.offset + window.len, size, first);
+        if window.len > 0 {
+            return;
+        }
+        // OAP/1 §6.5
+        if get.request.meta {
+            get.send_meta(head, window, &mut self.wire, cx);
+        }
+        let start = if get.started { Flags::NONE } else { Flags::START };
+        let code = get.code();
+        self.wire.send_data(&head.answer(start | Flags::END, code, 0), None, cx);
+        self.end_get(place, cx);
+    }
+
+    /// The last frame of a get was sent.
+    fn end_get(&mut self, place: usize, cx: &Cx<'_>) {
+        let code = match self.streams.get(place).map(|stream| &stream.job) {
+            Some(Job::Get(get)) => get.code(),
+            _ => return,
+        };
+        if code == 206 {
+            cx.stats.ranges.add(1);
+        }
+        self.close(place, code, cx);
+    }
+
+    /// Sends what may be sent, in turn, then asks for more of what will be sent next.
+    pub(super) fn serve(&mut self, cx: &mut Cx<'_>) {
+        // OAP/1 §6.10
+        let mut passed = 0;
+        while passed < self.streams.places() && self.wire.unsent < UNSENT_LEN_MAX {
+            let Some(place) = self.streams.take_turn() else { break };
+            passed = if self.send_chunk(place, cx) { 0 } else { passed + 1 };
+        }
+        self.read_ahead(cx);
+    }
+
+    /// Asks for what will be sent next, for every stream its share of what may still be queued.
+    fn read_ahead(&mut self, cx: &mut Cx<'_>) {
+        let room = UNSENT_LEN_MAX.saturating_sub(self.wire.unsent);
+        let share = room.div_ceil(self.streams.gets().max(1));
+        for place in 0..self.streams.places() {
+            let stream = self.streams.get_mut(place);
+            if let Some(Stream { job: Job::Get(get), .. }) = stream
+                && get.size.is_some()
+            {
+                get.download.pump(share.min(get.allowance()), cx);
+            }
+        }
+    }
+
+    /// Sends the next chunk of the stream at `place`, if it is a get that has one.
+    fn send_chunk(&mut self, place: usize, cx: &mut Cx<'_>) -> bool {
+        let stream = self.streams.get_mut(place);
+        let Some(Stream { job: Job::Get(get), head, .. }) = stream else { return false };
+        if get.size.is_none() || get.download.is_done() {
+            return false;
+        }
+        // OAP/1 §7.1
+        let max = OAP_CHUNK_LEN_MAX.min(get.allowance());
+        if max == 0 {
+            get.starved_at.get_or_insert(cx.now.mono_ns);
+            return false;
+        }
+        // Nothing of the answer leaves before its first bytes are verified: until then it can
+        // still be an error alone.
+        let Some(slice) = get.download.take(max) else { return false };
+        if get.request.meta && !get.started {
+            let sent = get.download.remaining() + slice.len() as u64;
+            let window = Window { offset: get.request.offset, len: sent };
+            get.send_meta(head, window, &mut self.wire, cx);
+        }
+        let is_last = get.download.is_done();
+        let start = if get.started { Flags::NONE } else { Flags::START };
+        let end = if is_last { Flags::END } else { Flags::NONE };
+        get.started = true;
+        get.credit = get.credit.map(|credit| credit - slice.len() as u64);
+        let head = head.answer(start | end, get.code(), slice.len() as u32);
+        self.wire.send_data(&head, Some(slice), cx);
+        if is_last {
+            self.end_get(place, cx);
+        }
+        true
+    }
+}
+
+impl Get {
+    /// Sends the frame that describes the answer, as its first. OAP/1 §6.6
+    fn send_meta(&mut self, head: &FrameHeader, window: Window, wire: &mut Wire, cx: &mut Cx<'_>) {
+        let (address, size) = (self.address, self.size.unwrap_or(0));
+        wire.send_json(head, Flags::START, self.code(), cx, |out| {
+            write_meta(out, &address, size, window, CONTENT_TYPE);
+        });
+        self.started = true;
+    }
+}

@@ -1,0 +1,302 @@
+//! How connections begin and end: handshake, deadlines, drain, EOF, loss.
+
+use ron_io::stats::Rejected;
+
+use super::*;
+
+fn limits(rig: &Rig) -> crate::config::Deadlines {
+    rig.config.deadlines
+}
+
+fn late() -> (u16, String) {
+    (408, "timeout".into())
+}
+
+/// A rig that has seen one frame.
+fn greeted() -> Rig {
+    let mut rig = Rig::new();
+    rig.bytes(&raw(&FrameHeader::default(), b"", b""));
+    rig.sent();
+    rig.frame();
+    rig
+}
+
+#[test]
+fn the_handshake_has_its_deadline() {
+    // OAP/1 §10.2
+    let mut rig = Rig::with(LOCAL, true, |_| {});
+    rig.miss(limits(&rig).handshake_ns);
+    assert_eq!((rig.ends.as_slice(), rig.out.len()), (&["abort"][..], 0));
+    assert_eq!(rig.stats.rejected(Rejected::Timeout), 1);
+
+    let mut rig = Rig::with(LOCAL, true, |_| {});
+    rig.pass(5);
+    rig.tell(|session, cx| session.on_secured(cx));
+    assert_eq!(rig.deadline(), Some(limits(&rig).head_ns));
+    rig.bytes(&has(1, Address::of(b"")));
+    rig.run();
+    assert_eq!(rig.frame().head.code, 0);
+}
+
+#[test]
+fn the_first_frame_has_its_deadline() {
+    // OAP/1 §10.1: nothing came, so nobody is answered
+    let mut rig = Rig::new();
+    rig.miss(limits(&rig).head_ns);
+    assert_eq!((rig.ends.as_slice(), rig.out.len()), (&["finish"][..], 0));
+    rig.miss(limits(&rig).linger_ns);
+    assert_eq!(rig.ends, ["finish", "abort"]);
+
+    // Single bytes do not put it off.
+    let mut rig = Rig::new();
+    let bytes = has(1, Address::of(b""));
+    rig.bytes(&bytes[..1]);
+    rig.pass(SECOND);
+    rig.bytes(&bytes[1..36]);
+    rig.miss(limits(&rig).head_ns - SECOND);
+    let frame = rig.frame();
+    assert_eq!((frame.error(), frame.head.corr_id), (late(), 0));
+    assert_eq!(rig.ends, ["finish"]);
+}
+
+#[test]
+fn a_frame_that_was_begun_has_its_deadlines() {
+    // OAP/1 §10.2
+    let bytes = has(77, Address::of(b""));
+    let mut rig = greeted();
+    rig.pass(SECOND);
+    rig.bytes(&bytes[..36]);
+    rig.miss(limits(&rig).head_ns);
+    assert_eq!(rig.frame().error(), late());
+
+    let mut rig = greeted();
+    rig.bytes(&bytes[..38]);
+    rig.pass(SECOND);
+    rig.bytes(&bytes[38..40]);
+    rig.miss(limits(&rig).body_ns);
+    let frame = rig.frame();
+    assert_eq!((frame.error(), frame.head.corr_id), (late(), 77));
+    assert_eq!(rig.ends, ["finish"]);
+    rig.tell(|session, cx| session.on_eof(cx));
+    assert_eq!(rig.ends, ["finish"], "the answer has not left yet");
+    rig.sent();
+    assert_eq!(rig.ends, ["finish", "abort"]);
+}
+
+#[test]
+fn lingering_begins_when_the_last_answer_has_left() {
+    let mut rig = greeted();
+    rig.bytes(&[0; 40]);
+    assert_eq!(rig.ends, ["finish"]);
+    assert_eq!(rig.deadline(), Some(limits(&rig).send_ns));
+    rig.pass(limits(&rig).send_ns - 1);
+    rig.sent();
+    rig.miss(limits(&rig).linger_ns);
+    assert_eq!(rig.ends, ["finish", "abort"]);
+    assert_eq!(rig.stats.rejected(Rejected::Timeout), 0);
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let mut rig = greeted();
+    rig.miss(limits(&rig).idle_ns);
+    assert_eq!((rig.ends.as_slice(), rig.out.len()), (&["finish"][..], 0));
+    assert_eq!(rig.stats.rejected(Rejected::Timeout), 0, "this is nobody's fault");
+
+    let mut rig = greeted();
+    rig.pass(SECOND);
+    rig.bytes(&has(1, Address::of(b"")));
+    assert_eq!(rig.deadline(), Some(limits(&rig).stream_ns));
+    rig.answer_one();
+    rig.pass(SECOND);
+    rig.sent();
+    assert_eq!(rig.deadline(), Some(limits(&rig).idle_ns));
+}
+
+#[test]
+fn a_silent_put_is_refused() {
+    // OAP/1 §10.2
+    let mut rig = greeted();
+    rig.bytes(&put_start(5, 10, None));
+    rig.pass(SECOND);
+    rig.bytes(&frame(Flags::REQ, 5, b"12345"));
+    rig.pass(SECOND);
+    rig.bytes(&has(6, Address::of(b"")));
+    rig.run();
+    rig.out.clear();
+    rig.miss(limits(&rig).body_ns - SECOND);
+    let answer = rig.frame();
+    assert_eq!((answer.error(), answer.head.corr_id), (late(), 5));
+    assert_eq!((rig.ends.len(), rig.open(), rig.counted(Op::Put, 408)), (0, 0, 1));
+    rig.sent();
+    // The connection lives, and what comes of the put after all is dropped.
+    rig.bytes(&frame(Flags::REQ | Flags::END, 5, b"67890"));
+    assert!(rig.frames().is_empty());
+    rig.bytes(&has(6, Address::of(b"")));
+    rig.run();
+    assert_eq!(rig.frame().head.code, 0);
+}
+
+#[test]
+fn a_put_inside_a_frame_takes_its_connection_along() {
+    let mut rig = greeted();
+    rig.bytes(&put_start(5, 10, None));
+    rig.bytes(&frame(Flags::REQ, 5, b"12345")[..39]);
+    rig.miss(limits(&rig).body_ns);
+    let answer = rig.frame();
+    assert_eq!((answer.error(), answer.head.corr_id), (late(), 5));
+    assert_eq!((rig.ends.as_slice(), rig.open()), (&["finish"][..], 0));
+}
+
+#[test]
+fn a_peer_that_takes_nothing_is_dropped() {
+    let mut rig = greeted();
+    let address = rig.store(&sample(9 * GROUP_LEN, 1));
+    rig.bytes(&get(1, address, ""));
+    while rig.answer_one() {}
+    rig.pass(SECOND);
+    rig.unsent -= 1;
+    rig.tell(|session, cx| session.on_sent(1, cx));
+    rig.out.clear();
+    rig.miss(limits(&rig).send_ns);
+    assert_eq!((rig.ends.as_slice(), rig.out.len(), rig.open()), (&["abort"][..], 0, 0));
+}
+
+#[test]
+fn a_stream_without_credit_is_given_up() {
+    let mut rig = greeted();
+    let address = rig.store(&sample(9 * GROUP_LEN, 1));
+    let json = format!(r#"{{"op":"get","addr":"{address}"}}"#);
+    rig.bytes(&frame(START | Flags::ACK_REQ, 3, json.as_bytes()));
+    rig.run();
+    rig.out.clear();
+    rig.pass(SECOND);
+    rig.bytes(&frame(Flags::REQ, 3, br#"{"credit":1}"#));
+    rig.run();
+    rig.out.clear();
+    rig.miss(limits(&rig).send_ns);
+    assert_eq!(rig.frame().error(), late());
+    assert!(rig.ends.is_empty());
+}
+
+#[test]
+fn a_whole_stream_has_its_deadline() {
+    // OAP/1 §10.1
+    let mut rig = greeted();
+    rig.bytes(&has(1, Address::of(b"")));
+    rig.pass(SECOND);
+    rig.bytes(&has(2, Address::of(b"")));
+    rig.miss(limits(&rig).stream_ns - SECOND);
+    let answer = rig.frame();
+    assert_eq!((answer.error(), answer.head.corr_id), (late(), 1));
+    assert_eq!((rig.open(), rig.ends.len()), (1, 0));
+}
+
+#[test]
+fn our_own_delay_is_not_counted() {
+    let mut rig = greeted();
+    let hello = raw(&FrameHeader::default(), b"", b"");
+    while rig.ends.is_empty() {
+        rig.bytes(&hello.repeat(16));
+    }
+    // Half a frame lies behind the held ones; only the peer that does not read is to blame.
+    rig.bytes(&hello[..9]);
+    assert_eq!(rig.deadline(), Some(limits(&rig).send_ns));
+    rig.pass(limits(&rig).head_ns);
+    rig.run();
+    assert_eq!(rig.ends, ["pause", "resume"]);
+    assert_eq!(rig.deadline(), Some(limits(&rig).head_ns));
+}
+
+#[test]
+fn drain_finishes_what_is_open() {
+    let mut rig = greeted();
+    let address = rig.store(b"abc");
+    rig.bytes(&get(1, address, ""));
+    rig.bytes(&put_start(2, 3, None));
+    rig.tell(|session, cx| session.on_drain(cx));
+    rig.bytes(&has(3, address));
+    let refused = rig.frame();
+    assert_eq!((refused.error(), refused.head.corr_id), ((503, "draining".into()), 3));
+    assert_eq!(rig.stats.rejected(Rejected::Draining), 1);
+    rig.run();
+    assert_eq!(rig.frame().payload, b"abc");
+    assert!(rig.ends.is_empty());
+    rig.bytes(&frame(Flags::REQ | Flags::END, 2, b"xyz"));
+    rig.run();
+    assert_eq!((rig.frame().head.code, rig.ends.as_slice()), (0, &["finish"][..]));
+
+    let mut rig = greeted();
+    rig.tell(|session, cx| session.on_drain(cx));
+    assert_eq!(rig.ends, ["finish"]);
+    rig.tell(|session, cx| session.on_eof(cx));
+    assert_eq!(rig.ends, ["finish", "abort"]);
+
+    let mut rig = Rig::with(LOCAL, true, |_| {});
+    rig.tell(|session, cx| session.on_drain(cx));
+    assert_eq!(rig.ends, ["abort"]);
+}
+
+#[test]
+fn a_half_closed_peer_gets_its_answers() {
+    let mut rig = Rig::new();
+    let data = sample(9 * GROUP_LEN, 1);
+    let address = rig.store(&data);
+    rig.bytes(&get(1, address, ""));
+    rig.tell(|session, cx| session.on_eof(cx));
+    assert!(rig.ends.is_empty());
+    rig.run();
+    assert!(body(&rig.frames(), 0) == data);
+    assert_eq!(rig.ends, ["finish", "abort"]);
+}
+
+#[test]
+fn what_the_end_cut_short_takes_no_effect() {
+    // OAP/1 §10.3
+    let mut rig = Rig::new();
+    rig.bytes(&put_start(1, 10, None));
+    rig.bytes(&frame(Flags::REQ | Flags::END, 1, b"0123456789")[..45]);
+    rig.tell(|session, cx| session.on_eof(cx));
+    assert_eq!(rig.frame().error(), (400, "bad_request".into()));
+    rig.run();
+    assert!(rig.objects.is_empty() && rig.contents.is_empty());
+    assert_eq!((rig.open(), rig.ends.as_slice()), (0, &["finish", "abort"][..]));
+
+    let mut rig = greeted();
+    rig.tell(|session, cx| session.on_eof(cx));
+    assert_eq!(rig.ends, ["finish", "abort"]);
+}
+
+#[test]
+fn a_lost_connection_releases_everything() {
+    for large in [0, 5 * 1024 * 1024] {
+        let mut rig = Rig::new();
+        let address = rig.store(&sample(9 * GROUP_LEN, 1));
+        rig.bytes(&get(1, address, ""));
+        while rig.answer_one() {}
+        rig.bytes(&put_start(2, large + 5, None));
+        for part in frame(Flags::REQ, 2, &sample(large.min(1 << 19), 2)).chunks(16 * 1024) {
+            rig.bytes(part);
+        }
+        assert_eq!(rig.open(), 2);
+        rig.tell(|session, cx| session.on_closed(cx));
+        assert_eq!((rig.open(), rig.deadline()), (0, None));
+        rig.out.clear();
+        while rig.disk_one() {}
+        assert!(rig.contents.is_empty() && rig.out.is_empty());
+        assert_eq!(rig.tickets.under_way(), 0);
+        rig.session = None;
+        assert_eq!(rig.counted(Op::Get, 0), 0, "what was not answered is not counted");
+    }
+}
+
+#[test]
+fn bytes_are_counted() {
+    let mut rig = Rig::new();
+    let bytes = has(1, Address::of(b""));
+    rig.bytes(&bytes);
+    rig.run();
+    let at = Proto::Oap as usize;
+    assert_eq!(rig.stats.bytes_in[at].get(), bytes.len() as u64);
+    assert_eq!(rig.stats.bytes_out[at].get(), rig.out.len() as u64);
+}

@@ -1,0 +1,146 @@
+//! Deadlines: the phase that ends first, and what happens when it does. OAP/1 §10.1
+//!
+//! Silence counts against the peer only while we listen: what it sent and we could not take yet
+//! is our delay, not its own.
+
+use ron_codec::{error::ErrorCode, oap::FrameHeader};
+use ron_io::stats::{Op, Rejected};
+
+use super::{
+    OapSession, Phase,
+    streams::{Job, Stream},
+    wire::Refusal,
+};
+use crate::{config::Deadlines, flow::Cx};
+
+/// What ends when a deadline passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Handshake,
+    FirstFrame,
+    /// The frame under way.
+    Frame,
+    /// A connection that takes nothing of what was sent.
+    Send,
+    /// One stream, by our number.
+    Stream(u32),
+    /// A connection with nothing to do.
+    Idle,
+    Linger,
+}
+
+/// The earlier of two, the first when they are equal.
+fn earlier(first: Option<(u64, Due)>, at: u64, due: Due) -> Option<(u64, Due)> {
+    Some(first.filter(|(first_at, _)| *first_at <= at).unwrap_or((at, due)))
+}
+
+impl OapSession {
+    /// The deadline that comes first, in `Now::mono_ns`, and what it ends.
+    pub(super) fn due(&self, limits: &Deadlines) -> Option<(u64, Due)> {
+        let send_at = self.wire.progress_at.saturating_add(limits.send_ns);
+        match self.phase {
+            Phase::Handshake { since } => {
+                Some((since.saturating_add(limits.handshake_ns), Due::Handshake))
+            }
+            Phase::Open => {
+                let send = (self.wire.unsent > 0).then_some((send_at, Due::Send));
+                let first = self.frame_due(limits, send);
+                self.streams.iter().fold(first, |first, stream| {
+                    let at = self.stream_due(limits, stream);
+                    earlier(first, at, Due::Stream(stream.number))
+                })
+            }
+            Phase::Lingering { .. } if self.wire.unsent > 0 => Some((send_at, Due::Linger)),
+            Phase::Lingering { since, .. } => {
+                let since = since.max(self.wire.progress_at);
+                Some((since.saturating_add(limits.linger_ns), Due::Linger))
+            }
+            Phase::Gone => None,
+        }
+    }
+
+    /// The deadline of the peer's next frame, or of the rest of one.
+    fn frame_due(&self, limits: &Deadlines, first: Option<(u64, Due)>) -> Option<(u64, Due)> {
+        if self.blocked || self.eof {
+            return first;
+        }
+        let first = match (self.header_at, self.frame) {
+            (Some(at), _) => {
+                let since = at.max(self.unblocked_at);
+                earlier(first, since.saturating_add(limits.head_ns), Due::Frame)
+            }
+            (None, Some(_)) => {
+                let since = self.heard_at.max(self.unblocked_at);
+                earlier(first, since.saturating_add(limits.body_ns), Due::Frame)
+            }
+            (None, None) if self.greeted && self.streams.is_empty() && self.wire.unsent == 0 => {
+                let since = self.heard_at.max(self.wire.progress_at);
+                earlier(first, since.saturating_add(limits.idle_ns), Due::Idle)
+            }
+            (None, None) => first,
+        };
+        if self.greeted {
+            return first;
+        }
+        earlier(first, self.ready_at.saturating_add(limits.head_ns), Due::FirstFrame)
+    }
+
+    fn stream_due(&self, limits: &Deadlines, stream: &Stream) -> u64 {
+        let whole = stream.opened_at.saturating_add(limits.stream_ns);
+        let listening = !self.blocked && !self.eof;
+        let silence = match &stream.job {
+            Job::Put(put) if !put.ended && listening => {
+                let since = put.heard_at.max(self.unblocked_at);
+                Some(since.saturating_add(limits.body_ns))
+            }
+            // A grant is the sign that the client takes what is sent.
+            Job::Get(get) => get.starved_at.map(|at| at.saturating_add(limits.send_ns)),
+            Job::Put(_) | Job::Has => None,
+        };
+        silence.map_or(whole, |silence| silence.min(whole))
+    }
+
+    /// Ends everything whose deadline has passed.
+    pub(super) fn miss_deadlines(&mut self, cx: &mut Cx<'_>) {
+        while let Some((at, due)) = self.due(&cx.config.deadlines) {
+            if at > cx.now.mono_ns {
+                break;
+            }
+            self.miss(due, cx);
+        }
+    }
+
+    /// Ends what `due` names. Whatever it is, it is not due a second time.
+    fn miss(&mut self, due: Due, cx: &mut Cx<'_>) {
+        if !matches!(due, Due::Idle | Due::Linger) {
+            cx.stats.reject(Rejected::Timeout);
+        }
+        match due {
+            // OAP/1 §10.2: no answer in the handshake; and nobody reads one who takes nothing.
+            Due::Handshake | Due::Send | Due::Linger => self.abort(cx),
+            Due::FirstFrame if self.header_at.is_none() && self.frame.is_none() => self.finish(cx),
+            Due::FirstFrame | Due::Frame => self.miss_frame(cx),
+            Due::Idle => self.finish(cx),
+            Due::Stream(number) => {
+                const LATE: Refusal = Refusal::new(ErrorCode::Timeout, "the stream took too long");
+                if let Some(place) = self.streams.by_number(number) {
+                    self.fail(place, &LATE, cx);
+                }
+            }
+        }
+    }
+
+    /// The peer went silent inside a frame. OAP/1 §10.2
+    fn miss_frame(&mut self, cx: &mut Cx<'_>) {
+        const LATE: Refusal = Refusal::new(ErrorCode::Timeout, "the frame took too long");
+        let head = self.frame.map_or_else(FrameHeader::default, |(head, _)| head);
+        match self.frame.and_then(|_| self.streams.by_corr(head.corr_id)) {
+            Some(place) => self.fail(place, &LATE, cx),
+            None => {
+                self.wire.send_error(&head, &LATE, cx);
+                cx.stats.request(self.wire.proto, Op::Other, LATE.code.status(), 0);
+            }
+        }
+        self.finish(cx);
+    }
+}

@@ -1,0 +1,144 @@
+//! What goes out: frames into the acts, and the count of what the peer has not taken yet.
+//!
+//! Headers and JSON are written into the scratch of the acts, bodies are passed on as slices of
+//! blocks. Here every frame gets the ids of its request, and every error its envelope. When a
+//! frame may be sent is decided elsewhere.
+
+use std::borrow::Cow;
+
+use ron_codec::{
+    error::{ErrorCode, ErrorEnvelope},
+    oap::{Flags, FrameHeader, HEADER_LEN, RequestError, encode_header},
+};
+use ron_io::{
+    ports::{ConnId, Slice},
+    stats::{Proto, Rejected},
+};
+
+use crate::{
+    flow::{Cx, Fault},
+    ingest::IngestError,
+};
+
+/// Why a request is not served: the code, and what the client is told in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: ErrorCode,
+    pub(super) message: Cow<'static, str>,
+}
+
+impl Refusal {
+    pub(super) const fn new(code: ErrorCode, message: &'static str) -> Refusal {
+        Refusal { code, message: Cow::Borrowed(message) }
+    }
+
+    /// What the client did is out of order or makes no sense.
+    pub(super) const fn bad(message: &'static str) -> Refusal {
+        Refusal::new(ErrorCode::BadRequest, message)
+    }
+}
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Refusal {
+        Refusal { code: error.code(), message: Cow::Owned(error.to_string()) }
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        // OAP/1 §9.2
+        match fault {
+            Fault::Integrity => {
+                Refusal::new(ErrorCode::Integrity, "stored bytes failed verification")
+            }
+            Fault::Disk => Refusal::new(ErrorCode::Internal, "the disk failed"),
+            Fault::Full => Refusal::new(ErrorCode::StorageFull, "there is no room to store it"),
+            Fault::Busy => Refusal::new(ErrorCode::Overload, "the node is busy"),
+        }
+    }
+}
+
+impl From<IngestError> for Refusal {
+    fn from(error: IngestError) -> Refusal {
+        // OAP/1 §9.2
+        let code = match error {
+            IngestError::Failed(fault) => return fault.into(),
+            IngestError::TooLarge { .. } => ErrorCode::TooLarge,
+            IngestError::Excess { .. } | IngestError::Truncated { .. } => ErrorCode::BadRequest,
+            IngestError::BadDigest { .. } => ErrorCode::BadDigest,
+        };
+        Refusal { code, message: Cow::Owned(error.to_string()) }
+    }
+}
+
+/// The sending side of a connection.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) conn: ConnId,
+    pub(super) proto: Proto,
+    /// Bytes queued and not yet handed to the kernel.
+    pub(super) unsent: usize,
+    /// When the peer last took something, or when there was something to take after there was
+    /// nothing; in `Now::mono_ns`.
+    pub(super) progress_at: u64,
+}
+
+impl Wire {
+    /// Sends a frame whose payload is the bytes of `body`, from where they lie.
+    pub(super) fn send_data(&mut self, head: &FrameHeader, body: Option<Slice>, cx: &mut Cx<'_>) {
+        let len = body.as_ref().map_or(0, Slice::len);
+        assert_eq!(len, head.payload_len as usize, "a frame is as long as its header says");
+        let start = cx.acts.scratch().len();
+        let header = encode_header(head).expect("a chunk fits a frame");
+        cx.acts.scratch().extend_from_slice(&header);
+        cx.acts.send(self.conn, start, body);
+        self.queued(HEADER_LEN + len, cx);
+    }
+
+    /// Sends a frame whose short payload `write` appends. `head` is that of the request.
+    pub(super) fn send_json(
+        &mut self,
+        head: &FrameHeader,
+        flags: Flags,
+        code: u16,
+        cx: &mut Cx<'_>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let scratch = cx.acts.scratch();
+        let start = scratch.len();
+        scratch.resize(start + HEADER_LEN, 0);
+        write(scratch);
+        let len = scratch.len() - start;
+        let head = head.answer(flags, code, (len - HEADER_LEN) as u32);
+        let header = encode_header(&head).expect("a short answer fits a frame");
+        scratch[start..start + HEADER_LEN].copy_from_slice(&header);
+        cx.acts.send(self.conn, start, None);
+        self.queued(len, cx);
+    }
+
+    /// Sends an error frame, which ends the stream of the request with this header.
+    pub(super) fn send_error(&mut self, head: &FrameHeader, why: &Refusal, cx: &mut Cx<'_>) {
+        if why.code == ErrorCode::Overload {
+            cx.stats.reject(Rejected::Overload);
+        }
+        let corr_id = head.corr_id.to_string();
+        let envelope = ErrorEnvelope { code: why.code, message: &why.message, corr_id: &corr_id };
+        // OAP/1 §9.2
+        self.send_json(head, Flags::END, why.code.status(), cx, |out| envelope.write_json(out));
+    }
+
+    fn queued(&mut self, len: usize, cx: &Cx<'_>) {
+        if self.unsent == 0 {
+            self.progress_at = cx.now.mono_ns;
+        }
+        self.unsent += len;
+    }
+
+    /// The kernel took `len` bytes.
+    pub(super) fn sent(&mut self, len: usize, cx: &Cx<'_>) {
+        assert!(len <= self.unsent, "{len} bytes sent of {}", self.unsent);
+        self.unsent -= len;
+        self.progress_at = cx.now.mono_ns;
+        cx.stats.bytes_out[self.proto as usize].add(len as u64);
+    }
+}

@@ -1,0 +1,383 @@
+//! The shard itself: one owner, one loop.
+//!
+//! Each event goes to the one part it concerns: a session, the store, or the mesh. Then the shard
+//! *settles*: questions are routed to their owners and answers to their askers until none is left,
+//! so that each event starts from a clean room. A cache hit is asked, answered and sent in the
+//! `apply` that parsed its request.
+//!
+//! ```text
+//!            Opened Bytes Sent Eof Closed          Disk              Mail
+//!                     │                             │                 │
+//!   settle:        session ── asks ──► route ──► store │ mesh ──► other shard
+//!                     ▲                             │                 │
+//!                     └────────── replies ◄─────────┴─────────────────┘
+//! ```
+
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc};
+
+use ron_io::{
+    ports::{
+        Act, Acts, ConnId, DiskDone, Event, ListenerId, Machine, Now, Order, Report, Ticket,
+    },
+    stats::{Phase, Proto, Rejected, Stats},
+    wheel::Wheel,
+};
+
+use crate::{
+    cache::Memory,
+    config::Config,
+    entropy::Entropy,
+    flow::{Ask, Asker, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
+    ingest,
+    mesh::Mesh,
+    session::{Session, http::HttpSession, oap::OapSession},
+    store::Store,
+};
+
+/// One pinned core's worth of node.
+#[derive(Debug)]
+pub struct Shard {
+    config: Config,
+    stats: Arc<Stats>,
+    acts: Acts<Mail>,
+    store: Store,
+    mesh: Mesh,
+    sessions: Sessions,
+    wheel: Wheel,
+    memory: Memory,
+    tickets: Tickets,
+    entropy: Entropy,
+    asks: VecDeque<(StreamId, Ask)>,
+    replies: VecDeque<(Asker, Reply)>,
+    due: Vec<u32>,
+    life: Life,
+}
+
+/// ```text
+///   New ──► Booting ──► Serving ──► Draining ──► Drained ──► Stopping ──► Stopped
+///              └─ failed ──────────────────────────────────────────────────►┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    New,
+    /// The store opens its partitions. Connections are taken, and told to wait.
+    Booting,
+    Serving,
+    /// No new connections; those there are finish, or are dropped at this time.
+    Draining { until_ns: u64 },
+    /// All connections are gone; other shards may still ask for objects.
+    Drained,
+    /// No shard asks any more; the store makes everything durable.
+    Stopping,
+    Stopped,
+}
+
+/// The sessions by slot of their connection.
+#[derive(Debug, Default)]
+struct Sessions {
+    slots: Vec<Option<Session>>,
+    open: usize,
+}
+
+impl Sessions {
+    fn get(&mut self, conn: ConnId) -> Option<&mut Session> {
+        let session = self.slots.get_mut(conn.slot as usize)?.as_mut()?;
+        (session.conn() == conn).then_some(session)
+    }
+
+    fn insert(&mut self, conn: ConnId, session: Session) {
+        let at = conn.slot as usize;
+        if at >= self.slots.len() {
+            self.slots.resize_with(at + 1, || None);
+        }
+        let before = self.slots[at].replace(session);
+        assert!(before.is_none(), "slot {at} was given to two connections");
+        self.open += 1;
+    }
+
+    fn remove(&mut self, conn: ConnId) -> Option<Session> {
+        self.get(conn)?;
+        self.open -= 1;
+        self.slots[conn.slot as usize].take()
+    }
+
+    fn all(&self) -> Vec<ConnId> {
+        self.slots.iter().flatten().map(Session::conn).collect()
+    }
+}
+
+/// Lends every part of the shard but the one that is being told something.
+macro_rules! cx {
+    ($shard:ident, $now:expr) => {
+        Cx {
+            now: $now,
+            config: &$shard.config,
+            stats: &$shard.stats,
+            acts: &mut $shard.acts,
+            asks: &mut $shard.asks,
+            replies: &mut $shard.replies,
+            memory: &mut $shard.memory,
+            tickets: &mut $shard.tickets,
+            entropy: &mut $shard.entropy,
+        }
+    };
+}
+
+impl Shard {
+    /// A shard that will open its partitions when it is first told anything.
+    ///
+    /// # Errors
+    /// When the arena cannot be mapped.
+    pub fn new(config: Config, stats: Arc<Stats>) -> io::Result<Shard> {
+        let mut entropy = Entropy::new(config.seed);
+        let memory = Memory::new(config.arena_len, entropy.next_u64())?;
+        Ok(Shard {
+            store: Store::new(&config),
+            mesh: Mesh::new(config.shard, config.layout.shards),
+            stats,
+            acts: Acts::default(),
+            sessions: Sessions::default(),
+            wheel: Wheel::default(),
+            memory,
+            tickets: Tickets::default(),
+            entropy,
+            asks: VecDeque::with_capacity(256),
+            replies: VecDeque::with_capacity(256),
+            due: Vec::new(),
+            life: Life::New,
+            config,
+        })
+    }
+
+    /// Takes one event into the part it concerns.
+    fn take(&mut self, event: Event<'_, Mail>, now: Now) {
+        match event {
+            Event::Opened { conn, listener, peer } => self.opened(conn, listener, peer, now),
+            Event::Closed { conn } => self.closed(conn, now),
+            Event::Secured { conn } => self.tell(conn, now, |s, cx| s.on_secured(cx)),
+            Event::Bytes { conn, data } => self.tell(conn, now, |s, cx| s.on_bytes(data, cx)),
+            Event::Sent { conn, len } => self.tell(conn, now, |s, cx| s.on_sent(len, cx)),
+            Event::Eof { conn } => self.tell(conn, now, |s, cx| s.on_eof(cx)),
+            Event::Disk { ticket, done } => self.disk(ticket, done, now),
+            Event::Mail(mail) => self.mail(mail, now),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    /// Tells a session something, then files its deadline.
+    fn tell(&mut self, conn: ConnId, now: Now, what: impl FnOnce(&mut Session, &mut Cx<'_>)) {
+        let Some(session) = self.sessions.get(conn) else { return };
+        what(session, &mut cx!(self, now));
+        match session.deadline() {
+            Some(due) => self.wheel.set(conn.slot, due),
+            None => self.wheel.clear(conn.slot),
+        }
+    }
+
+    fn opened(&mut self, conn: ConnId, listener: ListenerId, peer: SocketAddr, now: Now) {
+        let listener = self.config.listener(listener);
+        let refusal = match self.life {
+            Life::Draining { .. } | Life::Drained | Life::Stopping | Life::Stopped => {
+                Some(Rejected::Draining)
+            }
+            _ if self.sessions.open >= self.config.connections_max => Some(Rejected::Connections),
+            _ => None,
+        };
+        if let Some(why) = refusal {
+            self.stats.reject(why);
+            self.acts.push(Act::Abort { conn });
+            return;
+        }
+        self.stats.connections[listener.proto as usize].add(1);
+        let mut cx = cx!(self, now);
+        let session = match listener.proto {
+            Proto::Http | Proto::Https => {
+                Session::Http(Box::new(HttpSession::new(conn, listener, peer, &mut cx)))
+            }
+            Proto::Oap => Session::Oap(Box::new(OapSession::new(conn, listener, peer, &mut cx))),
+        };
+        self.sessions.insert(conn, session);
+        // Files the session's first deadline.
+        self.tell(conn, now, |_, _| {});
+    }
+
+    fn closed(&mut self, conn: ConnId, now: Now) {
+        let Some(mut session) = self.sessions.remove(conn) else { return };
+        self.wheel.clear(conn.slot);
+        session.on_closed(&mut cx!(self, now));
+        self.stats.connections[session.proto() as usize].sub(1);
+    }
+
+    fn disk(&mut self, ticket: Ticket, done: io::Result<DiskDone>, now: Now) {
+        match self.tickets.redeem(ticket) {
+            Waiter::Partition { partition, tag } => {
+                self.store.on_disk(partition, tag, done, &mut cx!(self, now));
+            }
+            Waiter::Stream { stream, tag } => {
+                let StreamId { conn, stream } = stream;
+                self.tell(conn, now, |session, cx| session.on_disk(stream, tag, done, cx));
+            }
+            Waiter::Discard { file, upload } => {
+                ingest::discard(file, upload, done, &mut cx!(self, now));
+            }
+            Waiter::Nobody => {}
+        }
+    }
+
+    fn mail(&mut self, mail: Mail, now: Now) {
+        match mail {
+            Mail::Ask { from, ask } => {
+                self.stats.mesh_hops.add(1);
+                self.store.on_ask(from, ask, &mut cx!(self, now));
+            }
+            Mail::Reply { from, to, reply } => {
+                self.mesh.answered(from);
+                self.replies.push_back((self.own(to), reply));
+            }
+            Mail::Drained { from } => self.mesh.drained(from),
+            Mail::Order(Order::Drain { within_ms }) => self.drain(within_ms, now),
+        }
+    }
+
+    fn tick(&mut self, now: Now) {
+        if self.life == Life::New {
+            self.life = Life::Booting;
+            self.store.boot(&mut cx!(self, now));
+        }
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(now.mono_ns, &mut due);
+        for slot in due.drain(..) {
+            let session = self.sessions.slots.get(slot as usize).and_then(Option::as_ref);
+            if let Some(conn) = session.map(Session::conn) {
+                self.tell(conn, now, |session, cx| session.on_deadline(cx));
+            }
+        }
+        self.due = due;
+    }
+
+    /// Restores the invariants: no question unrouted, no answer undelivered, the store's own work
+    /// started, and the shard's life where it should be.
+    fn settle(&mut self, now: Now) {
+        loop {
+            while let Some((stream, ask)) = self.asks.pop_front() {
+                self.route(stream, ask, now);
+            }
+            if let Some((asker, reply)) = self.replies.pop_front() {
+                self.deliver(asker, reply, now);
+                continue;
+            }
+            self.store.settle(&mut cx!(self, now));
+            if self.asks.is_empty() && self.replies.is_empty() {
+                break;
+            }
+        }
+        self.live(now);
+    }
+
+    /// Puts a question to the object's owner.
+    fn route(&mut self, stream: StreamId, ask: Ask, now: Now) {
+        let (_, owner) = self.config.layout.owner(ask.address());
+        let asker = self.own(stream);
+        if owner == self.config.shard {
+            self.store.on_ask(asker, ask, &mut cx!(self, now));
+        } else if let Err(_refused) = self.mesh.ask(owner, asker, ask, &mut self.acts) {
+            self.stats.reject(Rejected::Overload);
+            self.replies.push_back((asker, Reply::Failed(Fault::Busy)));
+        }
+    }
+
+    fn deliver(&mut self, asker: Asker, reply: Reply, now: Now) {
+        if asker.shard == self.config.shard {
+            let StreamId { conn, stream } = asker.stream;
+            self.tell(conn, now, |session, cx| session.on_reply(stream, reply, cx));
+        } else {
+            let mail = Mail::Reply { from: self.config.shard, to: asker.stream, reply };
+            self.acts.push(Act::Mail { to: asker.shard, mail });
+        }
+    }
+
+    fn own(&self, stream: StreamId) -> Asker {
+        Asker { shard: self.config.shard, stream }
+    }
+
+    /// Moves the shard's life on when its condition has come.
+    fn live(&mut self, now: Now) {
+        self.mesh.send_waiting(&mut self.acts);
+        self.stats.cache_bytes.set(self.memory.bytes() as u64);
+        match self.life {
+            Life::Booting => {
+                if let Some(reason) = self.store.failed() {
+                    let reason = reason.to_string();
+                    self.mesh.tell_drained(&mut self.acts);
+                    self.stop(Phase::Failed, Some(reason));
+                } else if self.store.is_ready() {
+                    self.life = Life::Serving;
+                    self.stats.set_phase(Phase::Serving);
+                    self.acts.push(Act::Report(Report::Ready { shard: self.config.shard }));
+                }
+            }
+            Life::Draining { until_ns } => {
+                if now.mono_ns >= until_ns {
+                    for conn in self.sessions.all() {
+                        self.acts.push(Act::Abort { conn });
+                    }
+                }
+                if self.sessions.open == 0 {
+                    self.life = Life::Drained;
+                    self.mesh.tell_drained(&mut self.acts);
+                    self.live(now);
+                }
+            }
+            Life::Drained if self.mesh.all_drained() => {
+                self.life = Life::Stopping;
+                self.store.stop(&mut cx!(self, now));
+                self.live(now);
+            }
+            Life::Stopping if self.store.is_stopped() => self.stop(Phase::Stopped, None),
+            _ => {}
+        }
+    }
+
+    fn drain(&mut self, within_ms: u64, now: Now) {
+        if !matches!(self.life, Life::New | Life::Booting | Life::Serving) {
+            return;
+        }
+        self.life = Life::Draining { until_ns: now.mono_ns + within_ms * 1_000_000 };
+        self.stats.set_phase(Phase::Draining);
+        self.acts.push(Act::StopAccepting);
+        for conn in self.sessions.all() {
+            self.tell(conn, now, |session, cx| session.on_drain(cx));
+        }
+    }
+
+    fn stop(&mut self, phase: Phase, reason: Option<String>) {
+        self.life = Life::Stopped;
+        self.stats.set_phase(phase);
+        self.acts.push(Act::Report(Report::Stopped { shard: self.config.shard, reason }));
+        self.acts.push(Act::Stopped);
+    }
+}
+
+impl Machine for Shard {
+    type Mail = Mail;
+
+    fn apply(&mut self, event: Event<'_, Mail>, now: Now) {
+        if self.life == Life::Stopped {
+            return;
+        }
+        self.take(event, now);
+        self.settle(now);
+    }
+
+    fn acts(&mut self) -> &mut Acts<Mail> {
+        &mut self.acts
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        let drained = match self.life {
+            Life::Draining { until_ns } => Some(until_ns),
+            _ => None,
+        };
+        [self.wheel.wake_at(), self.store.wake_at(), drained].into_iter().flatten().min()
+    }
+}

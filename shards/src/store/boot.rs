@@ -1,0 +1,453 @@
+//! How a partition gets from files on a disk to serving.
+//!
+//! One act is under way at a time:
+//!
+//! ```text
+//!  make folders ─► sweep tmp ─► list segments ─► open the index ─► walk the log ─► (list objects)
+//!                                                   ▲    │          per segment:        │
+//!                                                   └────┘          open, scan…,        ▼
+//!                                              wipe, if it names    cut if torn,     serving
+//!                                              what is not there    sync, close
+//! ```
+//!
+//! With an index the log is walked from its position, and all data are hashed. Without one it is
+//! walked from the start, by headers, and only what may be the torn last batch of a segment is
+//! hashed. What was found whole is synced before it counts: it may have been written by a process
+//! that was killed before its sync, and from now on it is answered for.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, PoisonError},
+};
+
+use ron_codec::{
+    address::Address,
+    limits::{DISK_BLOCK_LEN, SEGMENT_LEN_MAX},
+    record::{RecordHeader, RecordKind, RecordPlace},
+};
+use ron_io::{
+    limits::DISK_OP_LEN_MAX,
+    ports::{DiskDone, DiskOp, FileId, OpenHow, Severity},
+};
+
+use super::{
+    index::{Entry, Index, Location, Position, Slot, open_job},
+    layout::{object_address, segment_number},
+    partition::{Recovered, Site, Tag},
+    scan::{Found, Next, Walk},
+};
+use crate::{flow::Cx, flow::Waiter, limits};
+
+/// What the boot waits for.
+#[derive(Debug)]
+enum Step {
+    /// Folders left to make are counted down.
+    MakeDirs(usize),
+    ListTmp,
+    ListSegments,
+    OpenIndex,
+    OpenSegment(FileId),
+    Scan(FileId, Walk),
+    Cut(FileId),
+    Sync(FileId),
+    /// A part of a rebuild is carried over, before the walk goes on.
+    Carry(FileId, Walk, u64, u32),
+    ListObjects,
+    OpenObject(FileId, Candidate),
+    ReadObject(FileId, Candidate),
+    Over,
+}
+
+/// A file that may be an object which the log does not name.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    address: Address,
+    len: u64,
+}
+
+/// How far a boot is.
+#[derive(Debug)]
+pub(super) enum Progress {
+    Going,
+    Ready(Box<Recovered>),
+}
+
+/// A partition that is not open yet.
+#[derive(Debug)]
+pub(super) struct Boot {
+    site: Site,
+    step: Step,
+    slot: Slot,
+    index: Option<Index>,
+    /// Numbers and lengths, rising.
+    segments: Vec<(u32, u64)>,
+    /// Which of the segments is walked next.
+    next_segment: usize,
+    rebuild: bool,
+    /// From where the log is walked, and in the end where it ends.
+    position: Position,
+    sequence: u64,
+    found: u64,
+    /// Which folder of object files is listed next.
+    next_dir: u16,
+    candidates: VecDeque<Candidate>,
+}
+
+impl Boot {
+    /// Begins to open a partition.
+    pub(super) fn start(site: Site, cx: &mut Cx<'_>) -> Boot {
+        let mut boot = Boot {
+            site,
+            step: Step::Over,
+            slot: Slot::default(),
+            index: None,
+            segments: Vec::new(),
+            next_segment: 0,
+            rebuild: false,
+            position: Position::default(),
+            sequence: 0,
+            found: 0,
+            next_dir: 0,
+            candidates: VecDeque::new(),
+        };
+        boot.make_dir(0, cx);
+        boot
+    }
+
+    /// The act under way is complete.
+    ///
+    /// # Errors
+    /// Why the partition cannot be opened, in words.
+    pub(super) fn on_disk(
+        &mut self,
+        done: io::Result<DiskDone>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        let step = std::mem::replace(&mut self.step, Step::Over);
+        let absent = matches!(&done, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        if matches!(step, Step::ListObjects) && absent {
+            return self.next_objects_dir(cx);
+        }
+        let done = done.map_err(|error| self.failed(&step, &error.to_string()))?;
+        match (step, done) {
+            (Step::MakeDirs(nth), _) => self.make_dir(nth + 1, cx),
+            (Step::ListTmp, DiskDone::Listed(names)) => self.sweep_tmp(&names, cx),
+            (Step::ListSegments, DiskDone::Listed(names)) => {
+                self.take_segments(&names);
+                self.open_index(None, cx);
+            }
+            (Step::OpenIndex, DiskDone::Ran(outcome)) => {
+                outcome.map_err(|error| self.failed(&Step::OpenIndex, &error))?;
+                return self.take_index(cx);
+            }
+            (Step::OpenSegment(file), DiskDone::Opened { len }) => {
+                return self.begin_walk(file, len, cx);
+            }
+            (Step::Scan(file, mut walk), DiskDone::Scanned(bytes)) => {
+                let next = walk.feed(&bytes).map_err(|version| self.too_new(version))?;
+                return self.on_walked(file, walk, next, cx);
+            }
+            (Step::Carry(file, walk, at, len), DiskDone::Ran(outcome)) => {
+                self.index().checkpointed(outcome.is_ok());
+                outcome.map_err(|error| format!("partition {}: {error}", self.site.number))?;
+                return self.on_walked(file, walk, Next::Read { at, len }, cx);
+            }
+            (Step::Cut(file), _) => self.act(Step::Sync(file), DiskOp::Sync { file }, cx),
+            (Step::Sync(file), _) => {
+                cx.close_file(file);
+                return self.walk_next_segment(cx);
+            }
+            (Step::ListObjects, DiskDone::Listed(names)) => {
+                self.take_candidates(&names, cx)?;
+                return self.next_candidate(cx);
+            }
+            (Step::OpenObject(file, candidate), _) => {
+                let op = DiskOp::Scan { file, at: 0, len: DISK_BLOCK_LEN as u32 };
+                self.act(Step::ReadObject(file, candidate), op, cx);
+            }
+            (Step::ReadObject(file, candidate), DiskDone::Scanned(bytes)) => {
+                cx.close_file(file);
+                self.take_object(candidate, &bytes, cx);
+                return self.next_candidate(cx);
+            }
+            (step, done) => unreachable!("{done:?} in answer to {step:?}"),
+        }
+        Ok(Progress::Going)
+    }
+
+    fn act(&mut self, step: Step, op: DiskOp, cx: &mut Cx<'_>) {
+        self.step = step;
+        self.site.disk(cx, Tag::Boot, op);
+    }
+
+    fn failed(&self, step: &Step, error: &str) -> String {
+        let doing = match step {
+            Step::MakeDirs(_) => "making its folders",
+            Step::ListTmp | Step::ListSegments | Step::ListObjects => "listing its folders",
+            Step::OpenIndex => "opening its index",
+            Step::OpenSegment(_) | Step::Scan(..) => "reading its log",
+            Step::Cut(_) | Step::Sync(_) => "syncing its log",
+            Step::Carry(..) => "rebuilding its index",
+            Step::OpenObject(..) | Step::ReadObject(..) => "reading its object files",
+            Step::Over => "booting",
+        };
+        format!("partition {}: {doing}: {error}", self.site.number)
+    }
+
+    fn too_new(&self, version: u16) -> String {
+        let number = self.site.number;
+        format!("partition {number}: its log has records of version {version}, from a newer ron")
+    }
+
+    fn index(&mut self) -> &mut Index {
+        self.index.as_mut().expect("the index is opened before the log is walked")
+    }
+
+    fn make_dir(&mut self, nth: usize, cx: &mut Cx<'_>) {
+        let (layout, number) = (&cx.config.layout, self.site.number);
+        let partition = layout.partition_dir(number);
+        let dirs = [layout.segments_dir(number), partition.join("objects"), layout.tmp_dir(number)];
+        match dirs.into_iter().nth(nth) {
+            Some(path) => self.act(Step::MakeDirs(nth), DiskOp::MakeDir { path }, cx),
+            None => {
+                let path = layout.tmp_dir(number);
+                self.act(Step::ListTmp, DiskOp::List { path }, cx);
+            }
+        }
+    }
+
+    /// Removes uploads that nobody finished: those who brought them were never told anything.
+    fn sweep_tmp(&mut self, names: &[(String, u64)], cx: &mut Cx<'_>) {
+        let dir = cx.config.layout.tmp_dir(self.site.number);
+        for (name, _) in names {
+            cx.disk(Waiter::Nobody, DiskOp::Remove { path: dir.join(name) });
+        }
+        let path = cx.config.layout.segments_dir(self.site.number);
+        self.act(Step::ListSegments, DiskOp::List { path }, cx);
+    }
+
+    fn take_segments(&mut self, names: &[(String, u64)]) {
+        let numbered =
+            names.iter().filter_map(|(name, len)| segment_number(name).map(|n| (n, *len)));
+        self.segments = numbered.collect();
+        self.segments.sort_unstable();
+    }
+
+    fn open_index(&mut self, wipe: Option<String>, cx: &mut Cx<'_>) {
+        let dir = cx.config.layout.index_dir(self.site.number);
+        let job = open_job(dir, wipe, Arc::clone(&self.slot));
+        self.act(Step::OpenIndex, DiskOp::Run(job), cx);
+    }
+
+    fn take_index(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let opened = slot.ok_or_else(|| self.failed(&Step::OpenIndex, "it was not opened"))?;
+        if let Some(meta) = opened.meta {
+            if !self.has(meta.position) {
+                let reason = format!("the index knows the log to {:?}", meta.position);
+                // The environment must be closed before its files are wiped.
+                drop(opened);
+                self.open_index(Some(reason), cx);
+                return Ok(Progress::Going);
+            }
+            self.position = meta.position;
+            self.sequence = meta.sequence;
+        }
+        self.rebuild = opened.meta.is_none();
+        if self.rebuild && !self.segments.is_empty() {
+            let reason = opened.wiped.as_deref().unwrap_or("there is no index");
+            let (count, len) = (self.segments.len(), self.log_len());
+            let text = format!("rebuilding the index from {count} segments, {len} bytes: {reason}");
+            self.site.note(cx, Severity::Warn, &text);
+        }
+        self.index = Some(Index::new(opened));
+        cx.stats.segment_bytes.add(self.log_len());
+        self.walk_next_segment(cx)
+    }
+
+    fn has(&self, position: Position) -> bool {
+        let Position { segment, offset } = position;
+        let found = self.segments.iter().find(|(number, _)| *number == segment);
+        let aligned = offset.is_multiple_of(DISK_BLOCK_LEN as u64) && offset <= SEGMENT_LEN_MAX;
+        position == Position::default() || (aligned && found.is_some_and(|(_, len)| offset <= *len))
+    }
+
+    fn log_len(&self) -> u64 {
+        self.segments.iter().map(|(_, len)| *len).sum()
+    }
+
+    fn walk_next_segment(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        while let Some((number, len)) = self.segments.get(self.next_segment).copied() {
+            self.next_segment += 1;
+            let known = Position { segment: number, offset: len } <= self.position;
+            if known || len == 0 {
+                continue;
+            }
+            let file = cx.tickets.file();
+            let path = cx.config.layout.segment_path(self.site.number, number);
+            let op = DiskOp::Open { file, path, how: OpenHow::ReadWrite };
+            self.act(Step::OpenSegment(file), op, cx);
+            return Ok(Progress::Going);
+        }
+        if self.rebuild { self.next_objects_dir(cx) } else { Ok(self.ready(cx)) }
+    }
+
+    /// The segment being walked: its number, and whether it is the last.
+    fn segment(&self) -> (u32, bool) {
+        let (number, _) = self.segments[self.next_segment - 1];
+        (number, self.next_segment == self.segments.len())
+    }
+
+    fn begin_walk(&mut self, file: FileId, len: u64, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        let (segment, _) = self.segment();
+        let known = segment == self.position.segment;
+        let at = if known { self.position.offset } else { 0 };
+        // A batch is never longer than this, so only so much can be torn.
+        let last_batch = len.saturating_sub(DISK_OP_LEN_MAX as u64);
+        let verify_from = if self.rebuild { last_batch } else { at };
+        self.report_progress(cx);
+        let walk = Walk::new(at, len, verify_from);
+        let next = walk.start();
+        self.on_walked(file, walk, next, cx)
+    }
+
+    fn on_walked(
+        &mut self,
+        file: FileId,
+        mut walk: Walk,
+        next: Next,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        let (segment, last) = self.segment();
+        for found in walk.take() {
+            self.take_record(segment, &found, cx);
+        }
+        match next {
+            Next::Read { at, len }
+                if self.rebuild && self.index().changes() >= limits::MEMTABLE_CHECKPOINT =>
+            {
+                let job = self.index().checkpoint(None);
+                self.act(Step::Carry(file, walk, at, len), DiskOp::Run(job), cx);
+            }
+            Next::Read { at, len } => {
+                self.act(Step::Scan(file, walk), DiskOp::Scan { file, at, len }, cx);
+            }
+            Next::End { end, torn } => {
+                self.position = Position { segment, offset: end };
+                if let Some(why) = torn {
+                    let text = format!("segment {segment} ends at {end}: {why}");
+                    self.site.note(cx, Severity::Warn, &text);
+                }
+                // Only the last segment is cut: what follows in another was not torn by a crash,
+                // and may be worth a look by who finds out what happened to it.
+                if torn.is_some() && last {
+                    self.act(Step::Cut(file), DiskOp::Truncate { file, len: end }, cx);
+                } else {
+                    self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
+                }
+            }
+        }
+        Ok(Progress::Going)
+    }
+
+    fn take_record(&mut self, segment: u32, found: &Found, cx: &mut Cx<'_>) {
+        let Found { kind, digest, size, sequence, offset, damaged } = *found;
+        self.sequence = self.sequence.max(sequence);
+        let location = match kind {
+            RecordKind::Pad => return,
+            RecordKind::Tombstone => return self.index().remove(digest),
+            RecordKind::File => Location::File,
+            RecordKind::Object => {
+                let offset = u32::try_from(offset).expect("a segment's offsets fit 32 bits");
+                Location::Segment { segment, offset }
+            }
+        };
+        if damaged {
+            cx.stats.integrity_fail.add(1);
+            let text = format!("{digest} is damaged in segment {segment} at {offset}");
+            self.site.note(cx, Severity::Error, &text);
+            // An older copy is better than none that is whole.
+            if matches!(self.index().get(&digest), Ok(Some(_))) {
+                return;
+            }
+        }
+        self.found += 1;
+        self.index().insert(digest, Entry { location, size, sequence });
+    }
+
+    fn report_progress(&self, cx: &mut Cx<'_>) {
+        let (done, all) = (self.next_segment - 1, self.segments.len());
+        let tenth = |nth: usize| nth * 10 / all;
+        if self.rebuild && done > 0 && tenth(done) > tenth(done - 1) {
+            let text = format!("{done} of {all} segments, {} records", self.found);
+            self.site.note(cx, Severity::Info, &text);
+        }
+    }
+
+    /// Object files whose record in the log is lost are found by their names.
+    fn next_objects_dir(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        let Ok(first) = u8::try_from(self.next_dir) else { return Ok(self.ready(cx)) };
+        self.next_dir += 1;
+        let path = cx.config.layout.objects_dir(self.site.number, first);
+        self.act(Step::ListObjects, DiskOp::List { path }, cx);
+        Ok(Progress::Going)
+    }
+
+    fn take_candidates(&mut self, names: &[(String, u64)], cx: &mut Cx<'_>) -> Result<(), String> {
+        let number = self.site.number;
+        for (name, len) in names {
+            let Some(address) = object_address(name) else { continue };
+            let known = self.index().get(&address);
+            let known = known.map_err(|error| format!("partition {number}: {error}"))?;
+            if known.is_none() && cx.config.layout.owner(&address).0 == number {
+                self.candidates.push_back(Candidate { address, len: *len });
+            }
+        }
+        Ok(())
+    }
+
+    fn next_candidate(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        let Some(candidate) = self.candidates.pop_front() else {
+            return self.next_objects_dir(cx);
+        };
+        let file = cx.tickets.file();
+        let path = cx.config.layout.object_path(self.site.number, &candidate.address);
+        let op = DiskOp::Open { file, path, how: OpenHow::Read };
+        self.act(Step::OpenObject(file, candidate), op, cx);
+        Ok(Progress::Going)
+    }
+
+    fn take_object(&mut self, candidate: Candidate, bytes: &[u8], cx: &mut Cx<'_>) {
+        let Candidate { address, len } = candidate;
+        match RecordHeader::decode(bytes) {
+            Ok(header)
+                if header.kind() == RecordKind::Object
+                    && header.place() == RecordPlace::File
+                    && header.digest() == address
+                    && header.record_len() == len =>
+            {
+                self.found += 1;
+                let size = header.size();
+                let entry = Entry { location: Location::File, size, sequence: 0 };
+                self.index().insert(address, entry);
+            }
+            _ => {
+                let text = format!("the file of {address} is damaged and not taken up");
+                self.site.note(cx, Severity::Error, &text);
+            }
+        }
+    }
+
+    fn ready(&mut self, cx: &mut Cx<'_>) -> Progress {
+        if self.rebuild && self.found > 0 {
+            let text = format!("the index is rebuilt, {} records", self.found);
+            self.site.note(cx, Severity::Info, &text);
+        }
+        let index = self.index.take().expect("a boot ends once, with an index");
+        let segment_max = self.segments.last().map_or(0, |(number, _)| *number);
+        let dirty = self.rebuild || index.changes() > 0;
+        let (position, sequence) = (self.position, self.sequence);
+        Progress::Ready(Box::new(Recovered { index, position, sequence, segment_max, dirty }))
+    }
+}

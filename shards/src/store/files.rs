@@ -1,0 +1,153 @@
+//! The files a partition has open: segments and object files, some idle ones kept for the next.
+//!
+//! A file in use is never closed. Of the idle ones the least recently used goes when there are too
+//! many. The segment that is being written is in use by the log.
+
+use std::{collections::HashMap, io};
+
+use ron_codec::address::Address;
+use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow};
+use slab::Slab;
+
+use super::partition::{Site, Tag};
+use crate::flow::Cx;
+
+/// A file of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum FileKey {
+    Segment(u32),
+    Object(Address),
+}
+
+#[derive(Debug)]
+struct Open {
+    key: FileKey,
+    file: FileId,
+    /// Who waits for it to be opened, by the waiter's own number; `None` once it is open.
+    waiting: Option<Vec<usize>>,
+    /// Who uses it now.
+    users: u32,
+    /// When it was last asked for, counted in askings.
+    used: u64,
+}
+
+/// The open files of one partition.
+#[derive(Debug)]
+pub(super) struct Files {
+    open: Slab<Open>,
+    by_key: HashMap<FileKey, usize>,
+    askings: u64,
+    idle_max: usize,
+}
+
+/// What became of an opening.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) key: FileKey,
+    pub(super) waiting: Vec<usize>,
+    pub(super) outcome: io::Result<()>,
+}
+
+impl Files {
+    pub(super) fn new(idle_max: usize) -> Files {
+        Files { open: Slab::new(), by_key: HashMap::new(), askings: 0, idle_max }
+    }
+
+    /// The slot of a file if it is open; otherwise it is being opened now, and the waiter will be
+    /// among those of its `Arrival`.
+    pub(super) fn ask(
+        &mut self,
+        key: FileKey,
+        waiter: usize,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) -> Option<usize> {
+        self.askings += 1;
+        if let Some(slot) = self.by_key.get(&key) {
+            let open = &mut self.open[*slot];
+            open.used = self.askings;
+            let Some(waiting) = &mut open.waiting else { return Some(*slot) };
+            waiting.push(waiter);
+            return None;
+        }
+        self.close_idle(cx);
+        let file = cx.tickets.file();
+        let waiting = Some(vec![waiter]);
+        let slot = self.open.insert(Open { key, file, waiting, users: 0, used: self.askings });
+        self.by_key.insert(key, slot);
+        let path = match key {
+            FileKey::Segment(segment) => cx.config.layout.segment_path(site.number, segment),
+            FileKey::Object(address) => cx.config.layout.object_path(site.number, &address),
+        };
+        site.disk(cx, Tag::File { slot }, DiskOp::Open { file, path, how: OpenHow::Read });
+        None
+    }
+
+    /// An opening is over. The slot of one that failed is forgotten.
+    pub(super) fn on_opened(
+        &mut self,
+        slot: usize,
+        done: io::Result<DiskDone>,
+        cx: &mut Cx<'_>,
+    ) -> Arrival {
+        let open = &mut self.open[slot];
+        let waiting = open.waiting.take().expect("a file is opened once");
+        let key = open.key;
+        let outcome = match done {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                cx.tickets.forget_file(open.file);
+                self.by_key.remove(&key);
+                self.open.remove(slot);
+                Err(error)
+            }
+        };
+        Arrival { key, waiting, outcome }
+    }
+
+    /// Takes up a file that the caller opened and uses.
+    pub(super) fn insert(&mut self, key: FileKey, file: FileId) -> usize {
+        self.askings += 1;
+        let slot =
+            self.open.insert(Open { key, file, waiting: None, users: 1, used: self.askings });
+        let before = self.by_key.insert(key, slot);
+        assert!(before.is_none(), "{key:?} is open twice");
+        slot
+    }
+
+    pub(super) fn id(&self, slot: usize) -> FileId {
+        self.open[slot].file
+    }
+
+    /// The caller uses the file until it calls `release`.
+    pub(super) fn hold(&mut self, slot: usize) -> FileId {
+        self.open[slot].users += 1;
+        self.open[slot].file
+    }
+
+    pub(super) fn release(&mut self, slot: usize) {
+        let users = &mut self.open[slot].users;
+        *users = users.checked_sub(1).expect("a file is released as often as it was held");
+    }
+
+    /// Closes every file. None may be in use.
+    pub(super) fn close_all(&mut self, cx: &mut Cx<'_>) {
+        for open in self.open.drain() {
+            assert!(open.users == 0 && open.waiting.is_none(), "{:?} is in use", open.key);
+            cx.close_file(open.file);
+        }
+        self.by_key.clear();
+    }
+
+    fn close_idle(&mut self, cx: &mut Cx<'_>) {
+        if self.open.len() < self.idle_max {
+            return;
+        }
+        let idle = self.open.iter().filter(|(_, open)| open.users == 0 && open.waiting.is_none());
+        if let Some((slot, _)) = idle.min_by_key(|(_, open)| open.used) {
+            let open = self.open.remove(slot);
+            self.by_key.remove(&open.key);
+            cx.close_file(open.file);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Where everything lies under the data directory, and which shard owns which part of it.
+//!
+//! This room only spells paths; it never looks whether they exist. The tree is chapter "The data
+//! directory" of `docs/STORAGE.md`.
+
+use std::path::PathBuf;
+
+use ron_codec::address::Address;
+use ron_io::ports::ShardId;
+use serde::{Deserialize, Serialize};
+
+/// The layout of the data directory that this program writes, and the only one it reads.
+pub const FORMAT: u32 = 1;
+
+/// The content of `format.json`: written once, when the directory is created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Format {
+    /// `FORMAT`, or the directory is refused.
+    pub format: u32,
+    /// Number of partitions; it decides where every object lies and never changes.
+    pub partitions: u16,
+}
+
+/// A data directory and who owns what of it.
+///
+/// Partition `p` belongs to shard `p % shards`, so a directory may be served by any number of
+/// shards up to the number of its partitions.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    pub data_dir: PathBuf,
+    /// 1 to 65 535.
+    pub partitions: u16,
+    /// 1 to `partitions`.
+    pub shards: u16,
+}
+
+impl Layout {
+    /// The partition an object lies in, and the shard that owns it.
+    #[inline]
+    pub fn owner(&self, address: &Address) -> (u16, ShardId) {
+        let partition = address.partition(self.partitions);
+        (partition, ShardId(partition % self.shards))
+    }
+
+    /// The partitions of a shard, rising. The first has place 0 among them, and so on.
+    pub fn partitions_of(&self, shard: ShardId) -> impl Iterator<Item = u16> + use<> {
+        (shard.0..self.partitions).step_by(usize::from(self.shards))
+    }
+
+    /// The place of a partition among those of its shard.
+    #[inline]
+    pub fn place(&self, partition: u16) -> u16 {
+        partition / self.shards
+    }
+
+    pub fn format_path(&self) -> PathBuf {
+        self.data_dir.join("format.json")
+    }
+
+    pub fn partition_dir(&self, partition: u16) -> PathBuf {
+        self.data_dir.join(format!("p{partition:03}"))
+    }
+
+    pub fn segments_dir(&self, partition: u16) -> PathBuf {
+        self.partition_dir(partition).join("segments")
+    }
+
+    /// A segment, by its number from 1.
+    pub fn segment_path(&self, partition: u16, segment: u32) -> PathBuf {
+        self.segments_dir(partition).join(format!("{segment:08}.seg"))
+    }
+
+    /// Where the object files lie whose digest starts with this byte.
+    pub fn objects_dir(&self, partition: u16, first: u8) -> PathBuf {
+        self.partition_dir(partition).join("objects").join(format!("{first:02x}"))
+    }
+
+    pub fn object_path(&self, partition: u16, address: &Address) -> PathBuf {
+        let [first, ..] = address.as_bytes();
+        let hex = &address.to_string()[ron_codec::address::ADDRESS_PREFIX.len()..];
+        self.objects_dir(partition, *first).join(format!("{hex}.obj"))
+    }
+
+    pub fn tmp_dir(&self, partition: u16) -> PathBuf {
+        self.partition_dir(partition).join("tmp")
+    }
+
+    /// The `n`th upload of a shard. A shard uses only partitions of its own for this: their
+    /// owner sweeps the folder while it boots.
+    pub fn tmp_path(&self, partition: u16, shard: ShardId, n: u64) -> PathBuf {
+        self.tmp_dir(partition).join(format!("{}-{n}.tmp", shard.0))
+    }
+
+    pub fn index_dir(&self, partition: u16) -> PathBuf {
+        self.partition_dir(partition).join("index")
+    }
+}
+
+/// The number of a segment file, or `None` for a name that no segment has.
+pub(super) fn segment_number(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".seg")?;
+    let number = digits.parse().ok()?;
+    (number > 0 && format!("{number:08}") == digits).then_some(number)
+}
+
+/// The object in a file, or `None` for a name that no object file has.
+pub(super) fn object_address(name: &str) -> Option<Address> {
+    let hex = name.strip_suffix(".obj")?;
+    if hex.contains(':') { None } else { hex.parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        Layout { data_dir: PathBuf::from("/data"), partitions: 7, shards: 3 }
+    }
+
+    #[test]
+    fn every_partition_has_one_owner_and_one_place() {
+        let layout = layout();
+        let mut owned: Vec<u16> = Vec::new();
+        for shard in 0..layout.shards {
+            for (place, partition) in layout.partitions_of(ShardId(shard)).enumerate() {
+                assert_eq!(usize::from(layout.place(partition)), place);
+                assert_eq!(partition % layout.shards, shard);
+                owned.push(partition);
+            }
+        }
+        owned.sort_unstable();
+        assert_eq!(owned, (0..7).collect::<Vec<_>>());
+        let empty = Address::of(b"");
+        assert_eq!(layout.owner(&empty), (4, ShardId(1)), "pinned by docs/STORAGE.md");
+    }
+
+    #[test]
+    fn paths_are_spelled_as_documented() {
+        let layout = layout();
+        let empty = Address::of(b"");
+        let text = |path: PathBuf| path.to_str().unwrap().to_string();
+        assert_eq!(text(layout.segment_path(3, 1)), "/data/p003/segments/00000001.seg");
+        assert_eq!(text(layout.tmp_path(3, ShardId(2), 9)), "/data/p003/tmp/2-9.tmp");
+        let object = text(layout.object_path(0, &empty));
+        assert!(object.starts_with("/data/p000/objects/af/af1349b9f5"), "{object}");
+        let name = object.rsplit('/').next().unwrap();
+        assert_eq!(object_address(name), Some(empty));
+    }
+
+    #[test]
+    fn foreign_names_are_no_segments_or_objects() {
+        assert_eq!(segment_number("00000001.seg"), Some(1));
+        assert_eq!(segment_number("123456789.seg"), Some(123_456_789));
+        for name in ["", ".seg", "1.seg", "00000000.seg", "+0000001.seg", "00000001.tmp", "x"] {
+            assert_eq!(segment_number(name), None, "{name}");
+        }
+        assert_eq!(segment_number("99999999999.seg"), None);
+        assert_eq!(object_address("b3:00.obj"), None);
+        assert_eq!(object_address(&format!("b3:{}.obj", "0".repeat(64))), None);
+        assert!(object_address(&format!("{}.obj", "0".repeat(64))).is_some());
+    }
+}

@@ -1,0 +1,227 @@
+//! What a shard keeps on disk, and how it is found, checked and kept safe.
+//!
+//! A [`Store`] is all partitions of one shard. It is asked ([`Ask`]) and answers into the
+//! [`Cx`]; it acts on files by disk acts alone. The bytes it writes, and the argument why no crash
+//! loses an acknowledged object, are `docs/STORAGE.md`.
+//!
+//! ```text
+//!             ┌─ cache ── hit: answered at once
+//!  on_ask ────┤
+//!             └─ partition ── index ─┬─ reads: file, outboard, group, verified
+//!                                    └─ log: group commit;  objects: files of their own
+//! ```
+//!
+//! It refuses to hand out a byte that was not hashed since it was read, and to acknowledge one
+//! that was not synced.
+
+use std::{collections::VecDeque, io};
+
+use ron_codec::address::Address;
+use ron_io::ports::DiskDone;
+
+use crate::{
+    config::Config,
+    flow::{Ask, Asker, Cx, Fault, Reply},
+    limits,
+};
+
+mod boot;
+#[cfg(test)]
+mod crash_tests;
+mod files;
+mod index;
+pub mod layout;
+mod objects;
+mod outboards;
+mod partition;
+mod reads;
+mod scan;
+mod segments;
+#[cfg(test)]
+mod testdisk;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod testworld;
+
+use boot::{Boot, Progress};
+use partition::{Partition, Site, Tag, cached_answer};
+
+/// A partition, by how far it is.
+#[derive(Debug)]
+enum Place {
+    Cold,
+    Booting(Box<Boot>),
+    Serving(Box<Partition>),
+    Failed,
+}
+
+/// All partitions of one shard.
+#[derive(Debug)]
+pub struct Store {
+    sites: Vec<Site>,
+    places: Vec<Place>,
+    /// Partitions of the whole node, to find an object's.
+    partitions: u16,
+    shards: u16,
+    /// Places that are not serving yet.
+    booting: usize,
+    failure: Option<String>,
+    stopping: bool,
+    /// Places whose `settle` may have something to do.
+    restless: VecDeque<u16>,
+    /// When the next checkpoint is due; `None` while nothing changed since the last.
+    checkpoint_at: Option<u64>,
+}
+
+impl Store {
+    /// The store of a shard, with nothing open yet.
+    pub fn new(config: &Config) -> Store {
+        let numbers = config.layout.partitions_of(config.shard);
+        let site = |(place, number)| Site { place: place as u16, number };
+        let sites: Vec<Site> = numbers.enumerate().map(site).collect();
+        Store {
+            places: sites.iter().map(|_| Place::Cold).collect(),
+            booting: sites.len(),
+            sites,
+            partitions: config.layout.partitions,
+            shards: config.layout.shards,
+            failure: None,
+            stopping: false,
+            restless: VecDeque::new(),
+            checkpoint_at: None,
+        }
+    }
+
+    /// Starts to open all partitions. `is_ready` or `failed` says how it went.
+    pub fn boot(&mut self, cx: &mut Cx<'_>) {
+        for (place, site) in self.places.iter_mut().zip(&self.sites) {
+            assert!(matches!(place, Place::Cold), "a store boots once");
+            *place = Place::Booting(Box::new(Boot::start(*site, cx)));
+        }
+    }
+
+    /// Whether all partitions serve.
+    pub fn is_ready(&self) -> bool {
+        self.booting == 0 && self.failure.is_none()
+    }
+
+    /// Why a partition cannot be opened, in words.
+    pub fn failed(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Takes a question about an object of this shard. Its one answer is in `cx.replies`, at once
+    /// or later.
+    pub fn on_ask(&mut self, asker: Asker, ask: Ask, cx: &mut Cx<'_>) {
+        if let Some(reply) = cached_answer(&ask, cx) {
+            cx.stats.cache_hits.add(1);
+            cx.replies.push_back((asker, reply));
+            return;
+        }
+        let place = self.place_of(ask.address());
+        match &mut self.places[usize::from(place)] {
+            Place::Serving(partition) => {
+                partition.on_ask(asker, ask, cx);
+                self.look_after(place);
+            }
+            Place::Cold | Place::Booting(_) | Place::Failed => {
+                cx.replies.push_back((asker, Reply::Failed(Fault::Busy)));
+            }
+        }
+    }
+
+    /// The outcome of a disk act of the partition at `place` among this shard's.
+    pub fn on_disk(&mut self, place: u16, tag: u64, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
+        match &mut self.places[usize::from(place)] {
+            Place::Serving(partition) => {
+                partition.on_disk(Tag::unpack(tag), done, cx);
+                self.look_after(place);
+            }
+            Place::Booting(boot) => match boot.on_disk(done, cx) {
+                Ok(Progress::Going) => {}
+                Ok(Progress::Ready(recovered)) => {
+                    let site = self.sites[usize::from(place)];
+                    let idle_max = (limits::FILES_IDLE_MAX / self.places.len()).max(8);
+                    let mut partition = Partition::new(site, *recovered, idle_max, cx);
+                    if self.stopping {
+                        partition.stop();
+                    }
+                    self.places[usize::from(place)] = Place::Serving(Box::new(partition));
+                    self.booting -= 1;
+                    self.look_after(place);
+                }
+                Err(failure) => {
+                    self.places[usize::from(place)] = Place::Failed;
+                    self.failure.get_or_insert(failure);
+                }
+            },
+            Place::Cold | Place::Failed => unreachable!("no act of this partition is under way"),
+        }
+    }
+
+    /// Starts what can be started: commits, reads that waited for memory, checkpoints. To be
+    /// called after every event, whatever it was about.
+    pub fn settle(&mut self, cx: &mut Cx<'_>) {
+        if self.checkpoint_at.is_some_and(|at| at <= cx.now.mono_ns) {
+            self.checkpoint_at = None;
+            for place in 0..self.places.len() {
+                self.settle_one(place as u16, true, cx);
+            }
+        }
+        for _ in 0..self.restless.len() {
+            if let Some(place) = self.restless.pop_front() {
+                self.settle_one(place, false, cx);
+            }
+        }
+    }
+
+    /// When `settle` is to be called although nothing happened, in `Now::mono_ns`.
+    pub fn wake_at(&self) -> Option<u64> {
+        self.checkpoint_at
+    }
+
+    /// Finishes what is under way, makes a last checkpoint and closes all files. Whoever asks from
+    /// now on is told to come again.
+    pub fn stop(&mut self, cx: &mut Cx<'_>) {
+        self.stopping = true;
+        for place in 0..self.places.len() {
+            if let Place::Serving(partition) = &mut self.places[place] {
+                partition.stop();
+                self.settle_one(place as u16, false, cx);
+            }
+        }
+    }
+
+    /// Whether nothing is open or under way any more, after `stop`.
+    pub fn is_stopped(&self) -> bool {
+        let over = |place: &Place| match place {
+            Place::Cold | Place::Failed => true,
+            Place::Booting(_) => false,
+            Place::Serving(partition) => partition.is_closed(),
+        };
+        self.stopping && self.places.iter().all(over)
+    }
+
+    #[inline]
+    fn place_of(&self, address: &Address) -> u16 {
+        address.partition(self.partitions) / self.shards
+    }
+
+    fn look_after(&mut self, place: u16) {
+        if !self.restless.contains(&place) {
+            self.restless.push_back(place);
+        }
+    }
+
+    fn settle_one(&mut self, place: u16, checkpoint: bool, cx: &mut Cx<'_>) {
+        let Place::Serving(partition) = &mut self.places[usize::from(place)] else { return };
+        partition.settle(checkpoint, cx);
+        if partition.is_dirty() && self.checkpoint_at.is_none() {
+            self.checkpoint_at = Some(cx.now.mono_ns + limits::CHECKPOINT_AFTER_NS);
+        }
+        if partition.is_restless() {
+            self.look_after(place);
+        }
+    }
+}

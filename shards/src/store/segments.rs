@@ -1,0 +1,433 @@
+//! The log of a partition: records appended to segments, committed in groups.
+//!
+//! All appends that wait when a commit ends share the next one: one write, one sync. Only then is
+//! any of them told to anyone. One commit is under way at a time, so everything before a batch was
+//! synced before the batch was written.
+//!
+//! ```text
+//!            ┌──────────────────────────── batch ───────────────────────────┐
+//!   Idle ──► (Opening: the segment is full or there is none) ──► Writing ──► Syncing ──► Idle
+//!                    │                                              │           │
+//!                    │ fails: told so                       fails ▼           ▼ fails
+//!                    └──► Idle                              Cutting ──► (CutSyncing) ──► Idle
+//!                                                              │ fails
+//!                                                              ▼
+//!                                                           Broken: no more writes until a restart
+//! ```
+//!
+//! After a failed write the segment is cut back to its last commit and used on, if the cut can be
+//! synced. After a failed sync nobody knows what the disk holds, so the segment is cut and never
+//! written again.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+};
+
+use ron_codec::{
+    address::Address,
+    limits::{DISK_BLOCK_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, SEGMENT_LEN_MAX},
+    outboard::Outboard,
+    record::{RecordHeader, record_len_max},
+};
+use ron_io::{
+    arena::Block,
+    limits::DISK_OP_LEN_MAX,
+    ports::{DiskDone, DiskOp, FileId, OpenHow, Part, Severity, Slice},
+};
+use slab::Slab;
+
+use super::{
+    files::{FileKey, Files},
+    index::{Entry, Location, Position},
+    partition::{Site, Tag, fault_of},
+};
+use crate::{
+    flow::{Asker, Cx, Fault},
+    limits,
+};
+
+/// An object on its way into the log.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) address: Address,
+    pub(super) size: u64,
+    pub(super) what: What,
+    /// Who waits for it. The first brought it.
+    pub(super) askers: Vec<Asker>,
+}
+
+/// What is appended.
+#[derive(Debug)]
+pub(super) enum What {
+    /// The object itself.
+    Object { outboard: Outboard, blocks: Vec<Block> },
+    /// That the object lies in a file of its own.
+    File,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Committed(Vec<(Append, Entry)>),
+    Failed(Vec<Append>, Fault),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Opening { file: FileId },
+    Writing,
+    Syncing,
+    Cutting { reuse: bool },
+    CutSyncing,
+    Broken,
+}
+
+/// The segment that is being written.
+#[derive(Debug)]
+struct Current {
+    segment: u32,
+    /// Its place among the open files.
+    slot: usize,
+    /// Where the next batch goes: what lies before is committed.
+    end: u64,
+}
+
+#[derive(Debug)]
+struct Member {
+    append: usize,
+    offset: u64,
+    sequence: u64,
+}
+
+/// The log of one partition.
+#[derive(Debug)]
+pub(super) struct Log {
+    phase: Phase,
+    current: Option<Current>,
+    next_segment: u32,
+    /// Of the next record.
+    sequence: u64,
+    appends: Slab<Append>,
+    by_address: HashMap<Address, usize>,
+    pending: VecDeque<usize>,
+    /// Bytes of all appends that are not committed, wherever they are.
+    appends_len: u64,
+    batch: Vec<Member>,
+    batch_len: u64,
+    position: Position,
+}
+
+impl Log {
+    /// A log whose segments end at `position`, where `segment_max` is the highest number that any
+    /// segment has and `sequence` the highest of any record. A new segment is begun.
+    pub(super) fn new(position: Position, segment_max: u32, sequence: u64) -> Log {
+        Log {
+            phase: Phase::Idle,
+            current: None,
+            next_segment: segment_max + 1,
+            sequence: sequence + 1,
+            appends: Slab::new(),
+            by_address: HashMap::new(),
+            pending: VecDeque::new(),
+            appends_len: 0,
+            batch: Vec::new(),
+            batch_len: 0,
+            position,
+        }
+    }
+
+    /// The end of what is committed, and the highest sequence before it.
+    pub(super) fn reached(&self) -> (Position, u64) {
+        let uncommitted = self.batch.len() as u64;
+        (self.position, self.sequence - 1 - uncommitted)
+    }
+
+    /// Joins an object that is on its way already. `false` if it is not.
+    pub(super) fn join(&mut self, address: &Address, asker: Asker) -> bool {
+        let Some(append) = self.by_address.get(address) else { return false };
+        self.appends[*append].askers.push(asker);
+        true
+    }
+
+    /// Takes an object up, so that others can join it. `None` if there is no room.
+    pub(super) fn take_up(&mut self, append: Append) -> Option<usize> {
+        if self.appends.len() >= limits::APPENDS_MAX
+            || self.appends_len + append.memory_len() > limits::APPENDS_LEN_MAX
+        {
+            return None;
+        }
+        self.appends_len += append.memory_len();
+        let address = append.address;
+        let key = self.appends.insert(append);
+        let before = self.by_address.insert(address, key);
+        assert!(before.is_none(), "{address} is on its way twice");
+        Some(key)
+    }
+
+    /// The object may be committed now.
+    pub(super) fn enqueue(&mut self, key: usize) {
+        self.pending.push_back(key);
+    }
+
+    /// The object is not to be committed after all.
+    pub(super) fn let_go(&mut self, key: usize) -> Append {
+        let append = self.appends.remove(key);
+        self.by_address.remove(&append.address);
+        self.appends_len -= append.memory_len();
+        append
+    }
+
+    /// Whether a commit could start.
+    pub(super) fn wants_commit(&self) -> bool {
+        self.phase == Phase::Idle && !self.pending.is_empty()
+    }
+
+    /// Whether nothing is on its way or under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.appends.is_empty() && matches!(self.phase, Phase::Idle | Phase::Broken)
+    }
+
+    /// If the log takes no more writes: the appends that wait.
+    pub(super) fn refused(&mut self) -> Vec<Append> {
+        if self.phase != Phase::Broken {
+            return Vec::new();
+        }
+        let keys = std::mem::take(&mut self.pending);
+        keys.into_iter().map(|key| self.let_go(key)).collect()
+    }
+
+    /// Lets go of the segment that is being written, so that it can be closed.
+    pub(super) fn end(&mut self, files: &mut Files) {
+        if let Some(current) = self.current.take() {
+            files.release(current.slot);
+        }
+    }
+
+    /// Starts a commit of what waits.
+    pub(super) fn commit(&mut self, site: Site, files: &mut Files, cx: &mut Cx<'_>) {
+        assert_eq!(self.phase, Phase::Idle, "one commit at a time");
+        self.fill_batch();
+        let full = |current: &Current| current.end + self.batch_len > SEGMENT_LEN_MAX;
+        match &self.current {
+            Some(current) if !full(current) => self.write(site, files, cx),
+            _ => {
+                self.end(files);
+                let file = cx.tickets.file();
+                let path = cx.config.layout.segment_path(site.number, self.next_segment);
+                self.phase = Phase::Opening { file };
+                site.disk(cx, Tag::Log, DiskOp::Open { file, path, how: OpenHow::CreateNew });
+            }
+        }
+    }
+
+    /// One of the commit's acts is complete. Returns what became of the batch, once it is known.
+    pub(super) fn on_disk(
+        &mut self,
+        done: io::Result<DiskDone>,
+        site: Site,
+        files: &mut Files,
+        cx: &mut Cx<'_>,
+    ) -> Option<Outcome> {
+        match (self.phase, done) {
+            (Phase::Opening { file }, Ok(_)) => {
+                let segment = self.next_segment;
+                self.next_segment += 1;
+                let slot = files.insert(FileKey::Segment(segment), file);
+                self.current = Some(Current { segment, slot, end: 0 });
+                self.write(site, files, cx);
+                None
+            }
+            (Phase::Opening { file }, Err(error)) => {
+                // Whether the file was made is not known, so its number is not used again.
+                self.next_segment += 1;
+                cx.tickets.forget_file(file);
+                self.phase = Phase::Idle;
+                Some(self.batch_failed("a segment cannot be begun", &error, site, cx))
+            }
+            (Phase::Writing, Ok(_)) => {
+                self.phase = Phase::Syncing;
+                let file = files.id(self.current().slot);
+                site.disk(cx, Tag::Log, DiskOp::Sync { file });
+                None
+            }
+            (Phase::Writing, Err(error)) => {
+                self.cut(true, site, files, cx);
+                Some(self.batch_failed("a commit cannot be written", &error, site, cx))
+            }
+            (Phase::Syncing, Ok(_)) => Some(self.committed(cx)),
+            (Phase::Syncing, Err(error)) => {
+                self.cut(false, site, files, cx);
+                Some(self.batch_failed("a commit cannot be synced", &error, site, cx))
+            }
+            (Phase::Cutting { reuse }, Ok(_)) => {
+                self.cut_done(reuse, site, files, cx);
+                None
+            }
+            (Phase::Cutting { .. }, Err(error)) => {
+                let text = format!("a segment cannot be cut, writing ends: {error}");
+                site.note(cx, Severity::Error, &text);
+                self.phase = Phase::Broken;
+                None
+            }
+            (Phase::CutSyncing, Ok(_)) => {
+                self.phase = Phase::Idle;
+                None
+            }
+            (Phase::CutSyncing, Err(_)) => {
+                self.cut(false, site, files, cx);
+                None
+            }
+            (Phase::Idle | Phase::Broken, _) => unreachable!("no act of the log is under way"),
+        }
+    }
+
+    fn current(&self) -> &Current {
+        self.current.as_ref().expect("a commit has a segment")
+    }
+
+    /// Moves appends into the batch: at least one, and no more than one write takes.
+    fn fill_batch(&mut self) {
+        const PAD_MAX: u64 = DISK_BLOCK_LEN as u64;
+        const _: () = assert!(record_len_max() + PAD_MAX <= DISK_OP_LEN_MAX as u64);
+        assert!(self.batch.is_empty());
+        let mut len = 0;
+        while let Some(append) = self.pending.front().copied() {
+            let record_len = self.appends[append].header(0).record_len();
+            let fits = len + record_len + PAD_MAX <= DISK_OP_LEN_MAX as u64;
+            if !fits || self.batch.len() == limits::BATCH_RECORDS_MAX {
+                break;
+            }
+            self.pending.pop_front();
+            self.batch.push(Member { append, offset: len, sequence: self.sequence });
+            self.sequence += 1;
+            len += record_len;
+        }
+        // A pad always ends a batch: recovery tells by it what was synced before what.
+        self.batch_len = (len + RECORD_HEADER_LEN as u64).next_multiple_of(PAD_MAX);
+    }
+
+    fn write(&mut self, site: Site, files: &Files, cx: &mut Cx<'_>) {
+        let mut parts = Vec::with_capacity(4 * self.batch.len() + 2);
+        let mut len = 0;
+        for member in &self.batch {
+            assert_eq!(member.offset, len, "records lie back to back");
+            let append = &self.appends[member.append];
+            len += append.put_parts(member.sequence, &mut parts);
+        }
+        let pad = self.batch_len - len;
+        parts.push(Part::Bytes(RecordHeader::pad(pad).encode().to_vec()));
+        push_zeros(&mut parts, pad - RECORD_HEADER_LEN as u64);
+        let written: usize = parts.iter().map(Part::len).sum();
+        assert_eq!(written as u64, self.batch_len);
+        let current = self.current();
+        assert!(current.end.is_multiple_of(DISK_BLOCK_LEN as u64));
+        let (file, at) = (files.id(current.slot), current.end);
+        self.phase = Phase::Writing;
+        site.disk(cx, Tag::Log, DiskOp::Write { file, at, parts });
+    }
+
+    fn committed(&mut self, cx: &mut Cx<'_>) -> Outcome {
+        let batch_len = self.batch_len;
+        let current = self.current.as_mut().expect("a commit has a segment");
+        let (segment, start) = (current.segment, current.end);
+        current.end += batch_len;
+        self.position = Position { segment, offset: current.end };
+        self.phase = Phase::Idle;
+        cx.stats.syncs.add(1);
+        cx.stats.sync_writes.add(self.batch.len() as u64);
+        cx.stats.segment_bytes.add(batch_len);
+        let members = std::mem::take(&mut self.batch);
+        let committed = members.into_iter().map(|member| {
+            let append = self.let_go(member.append);
+            let location = match append.what {
+                What::Object { .. } => {
+                    let offset = u32::try_from(start + member.offset);
+                    let offset = offset.expect("a segment's offsets fit 32 bits");
+                    Location::Segment { segment, offset }
+                }
+                What::File => Location::File,
+            };
+            let entry = Entry { location, size: append.size, sequence: member.sequence };
+            (append, entry)
+        });
+        Outcome::Committed(committed.collect())
+    }
+
+    fn batch_failed(
+        &mut self,
+        what: &str,
+        error: &io::Error,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) -> Outcome {
+        let fault = fault_of(error);
+        site.note(cx, Severity::Error, &format!("{what}: {error}"));
+        let members = std::mem::take(&mut self.batch);
+        let failed = members.into_iter().map(|member| self.let_go(member.append)).collect();
+        Outcome::Failed(failed, fault)
+    }
+
+    /// Cuts the segment back to what is committed.
+    fn cut(&mut self, reuse: bool, site: Site, files: &Files, cx: &mut Cx<'_>) {
+        let Current { slot, end, .. } = *self.current();
+        self.phase = Phase::Cutting { reuse };
+        site.disk(cx, Tag::Log, DiskOp::Truncate { file: files.id(slot), len: end });
+    }
+
+    fn cut_done(&mut self, reuse: bool, site: Site, files: &mut Files, cx: &mut Cx<'_>) {
+        if reuse {
+            let file = files.id(self.current().slot);
+            self.phase = Phase::CutSyncing;
+            site.disk(cx, Tag::Log, DiskOp::Sync { file });
+        } else {
+            self.end(files);
+            self.phase = Phase::Idle;
+        }
+    }
+}
+
+impl Append {
+    /// Bytes of memory the append keeps until it is committed.
+    fn memory_len(&self) -> u64 {
+        match self.what {
+            What::Object { .. } => self.size,
+            What::File => 0,
+        }
+    }
+
+    fn header(&self, sequence: u64) -> RecordHeader {
+        let header = match self.what {
+            What::Object { .. } => RecordHeader::for_segment(self.address, self.size, sequence),
+            What::File => RecordHeader::file(self.address, self.size, sequence),
+        };
+        header.expect("sizes are checked before an object is taken up")
+    }
+
+    /// Adds the record's parts and returns its length.
+    fn put_parts(&self, sequence: u64, parts: &mut Vec<Part>) -> u64 {
+        let header = self.header(sequence);
+        parts.push(Part::Bytes(header.encode().to_vec()));
+        if let What::Object { outboard, blocks } = &self.what {
+            for block in blocks {
+                parts.push(Part::Block(Slice::whole(block.clone())));
+            }
+            let data_end = u64::from(header.data_offset()) + self.size;
+            push_zeros(parts, header.outboard_offset() - data_end);
+            if header.outboard_len() > 0 {
+                parts.push(Part::Bytes(outboard.as_bytes().to_vec()));
+                let outboard_end = header.outboard_offset() + u64::from(header.outboard_len());
+                push_zeros(parts, header.record_len() - outboard_end);
+            }
+        }
+        assert!(header.record_len().is_multiple_of(RECORD_ALIGN as u64));
+        header.record_len()
+    }
+}
+
+fn push_zeros(parts: &mut Vec<Part>, len: u64) {
+    if len > 0 {
+        parts.push(Part::Zeros(len as usize));
+    }
+}

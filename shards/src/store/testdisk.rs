@@ -1,0 +1,349 @@
+//! A disk in memory that forgets what was not synced.
+//!
+//! It performs disk acts at once and keeps, beside what a reader sees, what would be there after
+//! a crash. A crash takes or drops every unsynced write sector by sector, and every unsynced
+//! change of a file's length or of a name, as its seed says. It has no clock and no threads, so
+//! the same acts and the same seed give the same disk.
+//!
+//! Jobs run where they are called and write to the real folder they were made for: an index is
+//! either as before its job or as after.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    path::{Path, PathBuf},
+};
+
+use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Part};
+
+use crate::entropy::Entropy;
+
+/// What a disk keeps or loses whole.
+const SECTOR_LEN: usize = 512;
+
+/// The kinds of acts, for faults that are planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Open,
+    Read,
+    Scan,
+    Write,
+    Sync,
+    Truncate,
+    Rename,
+    Run,
+    Other,
+}
+
+/// A fault to come: of all acts of this kind, after `skip` more, `times` fail.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Planted {
+    pub kind: Kind,
+    pub skip: usize,
+    pub times: usize,
+    pub error: io::ErrorKind,
+}
+
+#[derive(Clone, Debug)]
+enum Unsynced {
+    Write { at: usize, bytes: Vec<u8> },
+    Length(usize),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    seen: Vec<u8>,
+    synced: Vec<u8>,
+    unsynced: Vec<Unsynced>,
+}
+
+/// The disk.
+#[derive(Debug)]
+pub(super) struct TestDisk {
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, usize>,
+    synced_names: BTreeMap<PathBuf, usize>,
+    dirs: BTreeSet<PathBuf>,
+    open: HashMap<FileId, usize>,
+    entropy: Entropy,
+    pub planted: Vec<Planted>,
+    /// Acts performed, by kind, and bytes written.
+    pub performed: Vec<Kind>,
+    pub written: u64,
+}
+
+impl TestDisk {
+    pub(super) fn new(seed: u64) -> TestDisk {
+        TestDisk {
+            inodes: Vec::new(),
+            names: BTreeMap::new(),
+            synced_names: BTreeMap::new(),
+            dirs: BTreeSet::new(),
+            open: HashMap::new(),
+            entropy: Entropy::new(seed),
+            planted: Vec::new(),
+            performed: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// Performs an act.
+    pub(super) fn perform(&mut self, op: DiskOp) -> io::Result<DiskDone> {
+        let kind = kind(&op);
+        self.performed.push(kind);
+        if let Some(error) = self.fault(kind) {
+            self.half_done(&op);
+            return Err(error.into());
+        }
+        match op {
+            DiskOp::Open { file, path, how } => self.open(file, path, how),
+            DiskOp::Close { file } => {
+                self.open.remove(&file).expect("a file is closed once");
+                Ok(DiskDone::Done)
+            }
+            DiskOp::Read { file, at, len, mut into } => {
+                let bytes = &self.inode(file).seen;
+                let range = at as usize..at as usize + len as usize;
+                let found = bytes.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
+                into.bytes_mut()[..len as usize].copy_from_slice(found);
+                Ok(DiskDone::Read(into.freeze(len as usize)))
+            }
+            DiskOp::Scan { file, at, len } => {
+                let bytes = &self.inode(file).seen;
+                let start = (at as usize).min(bytes.len());
+                let end = (start + len as usize).min(bytes.len());
+                Ok(DiskDone::Scanned(bytes[start..end].to_vec()))
+            }
+            DiskOp::Write { file, at, parts } => {
+                let bytes = gather(&parts);
+                let aligned = at.is_multiple_of(4096) && bytes.len().is_multiple_of(4096);
+                assert!(aligned, "a write is aligned");
+                self.written += bytes.len() as u64;
+                self.inode(file).write(at as usize, bytes);
+                Ok(DiskDone::Done)
+            }
+            DiskOp::Sync { file } => {
+                self.inode(file).sync();
+                Ok(DiskDone::Done)
+            }
+            DiskOp::Truncate { file, len } => {
+                self.inode(file).set_len(len as usize);
+                Ok(DiskDone::Done)
+            }
+            DiskOp::Rename { from, to } => {
+                let inode = self.names.remove(&from).ok_or(io::ErrorKind::NotFound)?;
+                assert!(self.dirs.contains(to.parent().unwrap()), "no folder for {to:?}");
+                self.names.insert(to.clone(), inode);
+                self.synced_names.remove(&from);
+                self.synced_names.insert(to, inode);
+                Ok(DiskDone::Done)
+            }
+            DiskOp::Remove { path } => {
+                self.names.remove(&path);
+                Ok(DiskDone::Done)
+            }
+            DiskOp::MakeDir { path } => {
+                self.dirs.extend(path.ancestors().map(Path::to_path_buf));
+                Ok(DiskDone::Done)
+            }
+            DiskOp::List { path } => self.list(&path),
+            DiskOp::Run(job) => Ok(DiskDone::Ran(job())),
+        }
+    }
+
+    /// The act is begun, and then the power fails: what it would have changed is changed in part.
+    pub(super) fn half_done(&mut self, op: &DiskOp) {
+        match op {
+            DiskOp::Write { file, at, parts } => {
+                let bytes = gather(parts);
+                let len = self.entropy.next_u64() as usize % (bytes.len() + 1);
+                self.inode(*file).write(*at as usize, bytes[..len].to_vec());
+            }
+            DiskOp::Open { path, how: OpenHow::CreateNew, .. } if self.toss() => {
+                self.inodes.push(Inode::default());
+                self.names.entry(path.clone()).or_insert(self.inodes.len() - 1);
+            }
+            DiskOp::Rename { from, to } if self.toss() => {
+                if let Some(inode) = self.names.remove(from) {
+                    self.names.insert(to.clone(), inode);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The power fails: what was not synced is there or not. All files are closed.
+    pub(super) fn crash(&mut self, seed: u64) {
+        self.entropy = Entropy::new(seed);
+        let mut entropy = self.entropy.clone();
+        for inode in &mut self.inodes {
+            inode.crash(&mut entropy);
+        }
+        let paths: BTreeSet<PathBuf> =
+            self.names.keys().chain(self.synced_names.keys()).cloned().collect();
+        for path in paths {
+            let (seen, synced) = (self.names.get(&path), self.synced_names.get(&path));
+            let kept = if seen != synced && entropy.next_u64() & 1 == 0 { synced } else { seen };
+            match kept.copied() {
+                Some(inode) => drop(self.names.insert(path, inode)),
+                None => drop(self.names.remove(&path)),
+            }
+        }
+        self.synced_names = self.names.clone();
+        self.open.clear();
+        self.planted.clear();
+        self.entropy = entropy;
+    }
+
+    /// The process is killed, and everything it wrote stays.
+    pub(super) fn kill(&mut self) {
+        self.open.clear();
+        self.planted.clear();
+    }
+
+    /// A file that is complete and durable, as an upload leaves it.
+    pub(super) fn place(&mut self, path: PathBuf, bytes: Vec<u8>) {
+        let inode = Inode { seen: bytes.clone(), synced: bytes, unsynced: Vec::new() };
+        self.inodes.push(inode);
+        self.names.insert(path.clone(), self.inodes.len() - 1);
+        self.synced_names.insert(path, self.inodes.len() - 1);
+    }
+
+    /// All files there are.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        self.names.keys().cloned().collect()
+    }
+
+    pub(super) fn bytes(&self, path: &Path) -> &[u8] {
+        &self.inodes[self.names[path]].seen
+    }
+
+    /// Changes stored bytes behind everyone's back.
+    pub(super) fn damage(&mut self, path: &Path, change: impl Fn(&mut Vec<u8>)) {
+        let inode = &mut self.inodes[self.names[path]];
+        change(&mut inode.seen);
+        change(&mut inode.synced);
+    }
+
+    /// Open files.
+    pub(super) fn open_files(&self) -> usize {
+        self.open.len()
+    }
+
+    fn fault(&mut self, kind: Kind) -> Option<io::ErrorKind> {
+        let planted = self.planted.iter_mut().find(|planted| planted.kind == kind)?;
+        if planted.skip > 0 {
+            planted.skip -= 1;
+            return None;
+        }
+        planted.times = planted.times.checked_sub(1)?;
+        Some(planted.error)
+    }
+
+    fn toss(&mut self) -> bool {
+        self.entropy.next_u64() & 1 == 0
+    }
+
+    fn inode(&mut self, file: FileId) -> &mut Inode {
+        &mut self.inodes[self.open[&file]]
+    }
+
+    fn open(&mut self, file: FileId, path: PathBuf, how: OpenHow) -> io::Result<DiskDone> {
+        let there = self.names.get(&path).copied();
+        let inode = match (how, there) {
+            (OpenHow::CreateNew, Some(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (OpenHow::CreateNew, None) => {
+                self.inodes.push(Inode::default());
+                let inode = self.inodes.len() - 1;
+                self.names.insert(path.clone(), inode);
+                self.synced_names.insert(path, inode);
+                inode
+            }
+            (_, there) => there.ok_or(io::ErrorKind::NotFound)?,
+        };
+        assert!(self.open.insert(file, inode).is_none(), "{file:?} is open");
+        Ok(DiskDone::Opened { len: self.inodes[inode].seen.len() as u64 })
+    }
+
+    fn list(&self, path: &Path) -> io::Result<DiskDone> {
+        if !self.dirs.contains(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let files = self.names.iter().filter(|(name, _)| name.parent() == Some(path));
+        let listed = files.map(|(name, inode)| {
+            let name = name.file_name().unwrap().to_str().unwrap().to_string();
+            (name, self.inodes[*inode].seen.len() as u64)
+        });
+        Ok(DiskDone::Listed(listed.collect()))
+    }
+}
+
+impl Inode {
+    fn write(&mut self, at: usize, bytes: Vec<u8>) {
+        apply(&mut self.seen, at, &bytes);
+        self.unsynced.push(Unsynced::Write { at, bytes });
+    }
+
+    fn set_len(&mut self, len: usize) {
+        self.seen.resize(len, 0);
+        self.unsynced.push(Unsynced::Length(len));
+    }
+
+    fn sync(&mut self) {
+        self.synced.clone_from(&self.seen);
+        self.unsynced.clear();
+    }
+
+    fn crash(&mut self, entropy: &mut Entropy) {
+        for change in std::mem::take(&mut self.unsynced) {
+            match change {
+                Unsynced::Length(len) if entropy.next_u64() & 1 == 0 => self.synced.resize(len, 0),
+                Unsynced::Length(_) => {}
+                Unsynced::Write { at, bytes } => {
+                    // Most crashes take all or nothing of most writes; the rest are torn.
+                    let keep = entropy.next_u64() % 5;
+                    for (nth, sector) in bytes.chunks(SECTOR_LEN).enumerate() {
+                        if keep == 0 || (keep > 1 && entropy.next_u64() & 1 == 0) {
+                            apply(&mut self.synced, at + nth * SECTOR_LEN, sector);
+                        }
+                    }
+                }
+            }
+        }
+        self.seen.clone_from(&self.synced);
+    }
+}
+
+fn apply(to: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    let end = at + bytes.len();
+    if to.len() < end {
+        to.resize(end, 0);
+    }
+    to[at..end].copy_from_slice(bytes);
+}
+
+fn gather(parts: &[Part]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in parts {
+        match part {
+            Part::Bytes(own) => bytes.extend(own),
+            Part::Block(slice) => bytes.extend(slice.bytes()),
+            Part::Zeros(len) => bytes.resize(bytes.len() + len, 0),
+        }
+    }
+    bytes
+}
+
+fn kind(op: &DiskOp) -> Kind {
+    match op {
+        DiskOp::Open { .. } => Kind::Open,
+        DiskOp::Read { .. } => Kind::Read,
+        DiskOp::Scan { .. } => Kind::Scan,
+        DiskOp::Write { .. } => Kind::Write,
+        DiskOp::Sync { .. } => Kind::Sync,
+        DiskOp::Truncate { .. } => Kind::Truncate,
+        DiskOp::Rename { .. } => Kind::Rename,
+        DiskOp::Run(_) => Kind::Run,
+        _ => Kind::Other,
+    }
+}

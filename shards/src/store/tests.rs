@@ -1,0 +1,357 @@
+//! The store against the disk twin: what was stored is served, and what is damaged never leaves.
+
+use std::io;
+
+use ron_codec::{address::Address, limits::GROUP_LEN};
+use ron_io::ports::DiskOp;
+
+use super::{
+    Store,
+    testdisk::{Kind, Planted},
+    testworld::{World, is_new, object, shapes},
+};
+use crate::flow::{Ask, Fault, Reply};
+
+#[test]
+fn objects_of_every_shape_survive_a_restart() {
+    let mut world = World::new(1);
+    let large = object(99, 5 * 1024 * 1024 + 777);
+    for bytes in shapes() {
+        assert!(is_new(&world.put(&bytes)), "{} bytes", bytes.len());
+        world.chill();
+        assert!(world.holds(&bytes));
+    }
+    let ask = world.upload(&large);
+    assert!(is_new(&world.answer(ask)));
+    assert!(world.holds(&large));
+    let count = shapes().len() as u64 + 1;
+    assert_eq!(world.stats.objects.get(), count);
+    world.stop();
+    assert_eq!(world.disk.open_files(), 0);
+    world.restart();
+    assert!(world.notes.is_empty(), "{:?}", world.notes);
+    assert_eq!(world.stats.objects.get(), count);
+    assert!(shapes().iter().chain([&large]).all(|bytes| world.holds(bytes)));
+    world.kill();
+    assert!(shapes().iter().chain([&large]).all(|bytes| world.holds(bytes)));
+    assert!(!world.holds(b"never stored"));
+}
+
+#[test]
+fn asks_before_the_boot_is_over_are_told_to_come_again() {
+    let mut world = World::new(1);
+    world.store = Store::new(&world.config);
+    let address = Address::of(b"");
+    let reply = world.answer(Ask::Open { address, first: None });
+    assert!(matches!(reply, Reply::Failed(Fault::Busy)));
+}
+
+#[test]
+fn appends_that_wait_share_one_sync() {
+    let mut world = World::new(2);
+    let first = world.put_ask(&object(0, 100));
+    world.ask(first);
+    for n in 1..50 {
+        let ask = world.put_ask(&object(n, 100));
+        world.ask(ask);
+    }
+    world.run();
+    assert!(world.answers.values().all(is_new));
+    assert_eq!((world.stats.syncs.get(), world.stats.sync_writes.get()), (2, 50));
+    assert!((0..50).all(|n| world.holds(&object(n, 100))));
+}
+
+#[test]
+fn an_object_that_is_there_or_on_its_way_costs_no_write() {
+    let mut world = World::new(3);
+    let bytes = object(7, 5000);
+    let asks = [world.put_ask(&bytes), world.put_ask(&bytes), world.upload(&bytes)];
+    let asked = asks.map(|ask| world.ask(ask));
+    world.run();
+    let new = asked.map(|asked| is_new(&world.answers[&asked]));
+    assert_eq!(new, [true, false, false]);
+    let written = world.disk.written;
+    assert!(!is_new(&world.put(&bytes)));
+    let ask = world.upload(&bytes);
+    assert!(!is_new(&world.answer(ask)));
+    assert_eq!((world.disk.written, world.stats.syncs.get()), (written, 1));
+    let tmp = world.config.layout.tmp_dir(0);
+    assert!(!world.disk.paths().iter().any(|path| path.starts_with(&tmp)), "uploads are removed");
+    assert_eq!(world.stats.objects.get(), 1);
+}
+
+#[test]
+fn a_hit_asks_the_disk_nothing() {
+    let mut world = World::new(4);
+    let bytes = object(1, GROUP_LEN);
+    world.put(&bytes);
+    let performed = world.disk.performed.len();
+    assert!(world.holds(&bytes), "kept when it was put");
+    world.chill();
+    assert!(world.holds(&bytes));
+    assert!(world.disk.performed.len() > performed);
+    let performed = world.disk.performed.len();
+    assert!(world.holds(&bytes));
+    let behind = Ask::Open { address: Address::of(&bytes), first: Some(GROUP_LEN as u64) };
+    let Reply::Opened { size, first: None } = world.answer(behind) else { panic!() };
+    assert_eq!(size, GROUP_LEN as u64);
+    assert_eq!(world.disk.performed.len(), performed);
+    assert_eq!((world.stats.cache_hits.get(), world.stats.cache_misses.get()), (2, 1));
+    assert_eq!(world.stats.verify_groups.get(), 1);
+    assert_eq!(world.stats.verify_bytes.get(), GROUP_LEN as u64);
+}
+
+#[test]
+fn readers_of_one_group_share_one_read() {
+    let mut world = World::new(5);
+    let bytes = object(1, 200_000);
+    world.put(&bytes);
+    let address = Address::of(&bytes);
+    for _ in 0..10 {
+        world.ask(Ask::Open { address, first: Some(70_000) });
+        world.ask(Ask::Group { address, index: 1 });
+    }
+    world.run();
+    let reads = world.disk.performed.iter().filter(|kind| **kind == Kind::Read).count();
+    assert_eq!((reads, world.answers.len()), (1, 20));
+    assert!(matches!(world.answer(Ask::Group { address, index: 4 }), Reply::Missing));
+}
+
+#[test]
+fn reads_wait_for_memory_and_go_on() {
+    let mut world = World::new(6);
+    let bytes = object(1, 1024 * 1024);
+    world.put(&bytes);
+    let mut held = Vec::new();
+    while let Some(block) = world.memory.alloc(GROUP_LEN) {
+        held.push(block);
+    }
+    let address = Address::of(&bytes);
+    for index in 0..16 {
+        world.ask(Ask::Group { address, index });
+    }
+    world.run();
+    assert_eq!(world.answers.len(), 0);
+    held.truncate(held.len() - 3);
+    while world.answers.len() < 16 {
+        let before = world.answers.len();
+        world.settle();
+        world.run();
+        // The answers hold what they brought until they are taken.
+        world.answers.values_mut().for_each(|reply| *reply = Reply::Missing);
+        assert!(world.answers.len() > before, "waiting reads go on");
+    }
+}
+
+#[test]
+fn damage_is_never_served_and_costs_others_nothing() {
+    let small = object(1, 1000);
+    let (two, other) = (object(2, 100_000), object(3, 100_000));
+    let large = object(4, 2 * 1024 * 1024);
+    // Each object's record, in the order of the log: where a bit is flipped, and who it hurts.
+    let start = 4096;
+    let spots = [20, 128, 128 + 70_000, 128 + 100_096, 128 + 100_096 + 63];
+    for at in [128, 500, 1127].into_iter().chain(spots.map(|spot| start + spot)) {
+        let mut world = World::new(7);
+        let asks = [&small, &two, &other].map(|bytes| world.put_ask(bytes));
+        for ask in asks {
+            world.ask(ask);
+        }
+        world.run();
+        let ask = world.upload(&large);
+        world.answer(ask);
+        world.chill();
+        let segment = world.segments().remove(0);
+        let hurt = if at < start { &small } else { &two };
+        let found = world.disk.bytes(&segment)[start..start + 8].to_vec();
+        assert_eq!(found, ron_codec::record::RECORD_MAGIC, "the second record starts here");
+        world.disk.damage(&segment, |bytes| bytes[at] ^= 4);
+        for _ in 0..2 {
+            let got = world.get(&Address::of(hurt));
+            assert_eq!(got, Err(Some(Fault::Integrity)), "at {at}");
+        }
+        assert_eq!(world.stats.integrity_fail.get(), 2);
+        assert!(world.notes.iter().any(|note| note.contains(&Address::of(hurt).to_string())));
+        let whole = [&small, &two, &other, &large].into_iter().filter(|bytes| *bytes != hurt);
+        whole.for_each(|bytes| assert!(world.holds(bytes)));
+    }
+}
+
+#[test]
+fn damage_of_an_object_file_is_found_wherever_it_is() {
+    let large = object(4, 2 * 1024 * 1024);
+    let address = Address::of(&large);
+    for damage in ["header", "data", "outboard", "short", "missing"] {
+        let mut world = World::new(8);
+        let ask = world.upload(&large);
+        world.answer(ask);
+        let path = world.config.layout.object_path(0, &address);
+        let outboard = 4096 + large.len();
+        match damage {
+            "header" => world.disk.damage(&path, |bytes| bytes[20] ^= 1),
+            "data" => world.disk.damage(&path, |bytes| bytes[4096] ^= 1),
+            "outboard" => world.disk.damage(&path, |bytes| bytes[outboard + 5] ^= 1),
+            "short" => world.disk.damage(&path, |bytes| bytes.truncate(outboard)),
+            _ => drop(world.disk.perform(DiskOp::Remove { path })),
+        }
+        assert_eq!(world.get(&address), Err(Some(Fault::Integrity)), "{damage}");
+        assert_eq!(world.stats.integrity_fail.get(), 1);
+    }
+}
+
+#[test]
+fn a_read_error_is_not_called_damage() {
+    let mut world = World::new(9);
+    let bytes = object(1, 100);
+    world.put(&bytes);
+    world.chill();
+    let error = io::ErrorKind::Other;
+    world.disk.planted.push(Planted { kind: Kind::Read, skip: 0, times: 1, error });
+    assert_eq!(world.get(&Address::of(&bytes)), Err(Some(Fault::Disk)));
+    assert_eq!(world.stats.integrity_fail.get(), 0);
+    assert!(world.holds(&bytes), "it is tried again");
+}
+
+#[test]
+fn a_lost_index_is_made_again() {
+    for loss in ["removed", "garbage", "segment"] {
+        let mut world = World::new(10);
+        let large = object(99, 2 * 1024 * 1024);
+        for bytes in shapes() {
+            world.put(&bytes);
+        }
+        let ask = world.upload(&large);
+        world.answer(ask);
+        world.stop();
+        world.restart();
+        world.put(b"in another segment");
+        world.stop();
+        world.store = Store::new(&world.config);
+        let index = world.config.layout.index_dir(0);
+        match loss {
+            "removed" => std::fs::remove_dir_all(&index).unwrap(),
+            "garbage" => std::fs::write(index.join("data.mdb"), [7; 8192]).unwrap(),
+            _ => {
+                // The log record of the large object is lost, its file is not.
+                for path in world.segments() {
+                    world.disk.perform(DiskOp::Remove { path }).unwrap();
+                }
+            }
+        }
+        world.restart();
+        assert!(world.store.is_ready(), "{:?}", world.store.failed());
+        assert!(world.holds(&large), "{loss}");
+        if loss == "segment" {
+            assert_eq!(world.stats.objects.get(), 1);
+            continue;
+        }
+        assert!(world.notes.iter().any(|note| note.contains("rebuilding")), "{:?}", world.notes);
+        assert!(world.notes.iter().any(|note| note.contains("rebuilt")), "{:?}", world.notes);
+        assert!(shapes().iter().all(|bytes| world.holds(bytes)), "{loss}");
+        assert!(world.holds(b"in another segment"));
+        assert_eq!(world.stats.objects.get(), shapes().len() as u64 + 2);
+    }
+}
+
+#[test]
+fn a_full_disk_answers_full_and_recovers() {
+    let mut world = World::new(11);
+    world.put(&object(0, 5000));
+    for times in [1, 3] {
+        let error = io::ErrorKind::StorageFull;
+        world.disk.planted.push(Planted { kind: Kind::Write, skip: 0, times, error });
+        for n in 0..times as u64 {
+            let reply = world.put(&object(100 + n, 9000));
+            assert!(matches!(reply, Reply::Failed(Fault::Full)), "{reply:?}");
+            assert!(!world.holds(&object(100 + n, 9000)));
+        }
+        world.disk.planted.clear();
+    }
+    let segments = world.segments().len();
+    assert!(is_new(&world.put(&object(100, 9000))));
+    assert_eq!(world.segments().len(), segments, "the segment is used on");
+    assert!(world.holds(&object(0, 5000)));
+    world.crash(3);
+    assert!(world.holds(&object(0, 5000)) && world.holds(&object(100, 9000)));
+    assert!(!world.holds(&object(101, 9000)));
+}
+
+#[test]
+fn a_segment_whose_sync_failed_is_not_trusted_again() {
+    let mut world = World::new(12);
+    world.put(&object(0, 5000));
+    let error = io::ErrorKind::Other;
+    world.disk.planted.push(Planted { kind: Kind::Sync, skip: 0, times: 1, error });
+    let reply = world.put(&object(1, 5000));
+    assert!(matches!(reply, Reply::Failed(Fault::Disk)), "{reply:?}");
+    assert!(!world.holds(&object(1, 5000)));
+    let before = world.segments();
+    assert!(is_new(&world.put(&object(1, 5000))));
+    assert_eq!(world.segments().len(), before.len() + 1);
+    assert_eq!(world.disk.bytes(&before[0]).len(), 8192, "it is cut to what was committed");
+    for seed in 0..20 {
+        world.crash(seed);
+        assert!(world.holds(&object(0, 5000)) && world.holds(&object(1, 5000)));
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_cut_ends_writing() {
+    let mut world = World::new(13);
+    world.put(&object(0, 5000));
+    let error = io::ErrorKind::Other;
+    for kind in [Kind::Sync, Kind::Truncate] {
+        world.disk.planted.push(Planted { kind, skip: 0, times: 1, error });
+    }
+    for n in 1..3 {
+        let reply = world.put(&object(n, 5000));
+        assert!(matches!(reply, Reply::Failed(Fault::Disk)), "{reply:?}");
+    }
+    assert!(world.holds(&object(0, 5000)), "reading goes on");
+    world.stop();
+}
+
+#[test]
+fn a_failed_checkpoint_is_tried_again() {
+    let mut world = World::new(14);
+    world.put(&object(0, 5000));
+    let error = io::ErrorKind::Other;
+    world.disk.planted.push(Planted { kind: Kind::Run, skip: 0, times: 1, error });
+    world.checkpoint();
+    assert!(world.notes.iter().any(|note| note.contains("checkpoint")));
+    world.checkpoint();
+    assert_eq!(world.store.wake_at(), None, "nothing is left to carry over");
+    world.kill();
+    assert!(world.holds(&object(0, 5000)));
+}
+
+#[test]
+fn a_segment_that_is_full_is_followed_by_another() {
+    let mut world = World::new(15);
+    // Batches of nearly 4 MiB: 64 of them fill a segment.
+    for n in 0..260_u64 {
+        let bytes = object(n % 2 * 1000 + n, 1024 * 1024);
+        assert!(is_new(&world.put(&bytes)));
+    }
+    assert_eq!(world.segments().len(), 2);
+    for path in world.segments() {
+        assert!(world.disk.bytes(&path).len() as u64 <= ron_codec::limits::SEGMENT_LEN_MAX);
+    }
+    assert!(world.holds(&object(0, 1024 * 1024)) && world.holds(&object(1259, 1024 * 1024)));
+    let runs = world.disk.performed.iter().filter(|kind| **kind == Kind::Run).count();
+    assert!(runs > 3, "a long tail starts checkpoints: {runs}");
+    world.crash(1);
+    assert!(world.holds(&object(0, 1024 * 1024)) && world.holds(&object(1259, 1024 * 1024)));
+}
+
+#[test]
+fn damage_in_the_tail_is_told_from_a_torn_batch() {
+    let mut world = World::new(16);
+    world.put(&object(0, 5000));
+    world.put(&object(1, 5000));
+    let segment = world.segments().remove(0);
+    world.disk.damage(&segment, |bytes| bytes[1000] ^= 1);
+    world.kill();
+    assert_eq!(world.get(&Address::of(&object(0, 5000))), Err(Some(Fault::Integrity)));
+    assert!(world.holds(&object(1, 5000)), "what was acknowledged later is not cut off");
+}

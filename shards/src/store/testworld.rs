@@ -1,0 +1,333 @@
+//! One shard's store on the disk twin, and all that passes between them.
+//!
+//! Acts under way are performed one by one, in an order that the world's seed chooses among those
+//! that the driver may choose.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+};
+
+use ron_codec::{
+    address::Address,
+    limits::GROUP_LEN,
+    outboard::{Hashed, Hashing, group_count, group_len},
+    record::RecordHeader,
+};
+use ron_io::{
+    arena::Block,
+    ports::{Act, Acts, ConnId, DiskOp, FileId, Now, Report, ShardId, Ticket},
+    stats::Stats,
+};
+
+use super::{Store, layout::Layout, testdisk::TestDisk};
+use crate::{
+    cache::Memory,
+    config::Config,
+    entropy::Entropy,
+    flow::{Ask, Asker, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
+};
+
+/// One shard's store, its disk, and what passes between them.
+pub(super) struct World {
+    pub(super) store: Store,
+    pub(super) disk: TestDisk,
+    pub(super) config: Config,
+    pub(super) stats: Stats,
+    acts: Acts<Mail>,
+    asks: VecDeque<(StreamId, Ask)>,
+    replies: VecDeque<(Asker, Reply)>,
+    pub(super) memory: Memory,
+    tickets: Tickets,
+    entropy: Entropy,
+    pub(super) now: Now,
+    pub(super) pending: Vec<(Ticket, DiskOp)>,
+    pub(super) answers: BTreeMap<u32, Reply>,
+    pub(super) notes: Vec<String>,
+    asked: u32,
+    _dir: tempfile::TempDir,
+}
+
+macro_rules! with_cx {
+    ($world:ident, $store:ident, $cx:ident => $call:expr) => {{
+        let $store = &mut $world.store;
+        let $cx = &mut Cx {
+            now: $world.now,
+            config: &$world.config,
+            stats: &$world.stats,
+            acts: &mut $world.acts,
+            asks: &mut $world.asks,
+            replies: &mut $world.replies,
+            memory: &mut $world.memory,
+            tickets: &mut $world.tickets,
+            entropy: &mut $world.entropy,
+        };
+        $call;
+        $store.settle($cx);
+    }};
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> World {
+        // The index is real, and its syncs are free in memory.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let data_dir = dir.path().to_path_buf();
+        let layout = Layout { data_dir, partitions: 1, shards: 1 };
+        let mut config = Config::new(ShardId(0), layout);
+        config.arena_len = 4 * 1024 * 1024;
+        let mut world = World {
+            store: Store::new(&config),
+            disk: TestDisk::new(seed),
+            memory: Memory::new(config.arena_len, seed).unwrap(),
+            config,
+            stats: Stats::default(),
+            acts: Acts::default(),
+            asks: VecDeque::new(),
+            replies: VecDeque::new(),
+            tickets: Tickets::default(),
+            entropy: Entropy::new(seed),
+            now: Now::default(),
+            pending: Vec::new(),
+            answers: BTreeMap::new(),
+            notes: Vec::new(),
+            asked: 0,
+            _dir: dir,
+        };
+        world.boot();
+        world.run();
+        assert!(world.store.is_ready(), "{:?}", world.store.failed());
+        world
+    }
+
+    pub(super) fn boot(&mut self) {
+        with_cx!(self, store, cx => store.boot(cx));
+        self.collect();
+    }
+
+    /// Another process takes over the disk as it is.
+    pub(super) fn restart(&mut self) {
+        self.begin_restart();
+        self.run();
+    }
+
+    /// Another process takes over the disk and begins to boot.
+    pub(super) fn begin_restart(&mut self) {
+        self.store = Store::new(&self.config);
+        self.pending.clear();
+        self.answers.clear();
+        self.notes.clear();
+        self.replies.clear();
+        while self.acts.pop().is_some() {}
+        self.tickets = Tickets::default();
+        self.memory = Memory::new(self.config.arena_len, 1).unwrap();
+        self.stats = Stats::default();
+        self.boot();
+    }
+
+    pub(super) fn crash(&mut self, seed: u64) {
+        self.disk.crash(seed);
+        self.restart();
+        assert!(self.store.is_ready(), "{:?}", self.store.failed());
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.disk.kill();
+        self.restart();
+        assert!(self.store.is_ready(), "{:?}", self.store.failed());
+    }
+
+    /// Drops the cache, so that the disk must be read.
+    pub(super) fn chill(&mut self) {
+        self.memory = Memory::new(self.config.arena_len, 1).unwrap();
+    }
+
+    fn collect(&mut self) {
+        while let Some(act) = self.acts.pop() {
+            match act {
+                Act::Disk { ticket, op } => self.pending.push((ticket, op)),
+                Act::Report(Report::Note { message, .. }) => self.notes.push(message),
+                other => panic!("{other:?}"),
+            }
+        }
+        while let Some((asker, reply)) = self.replies.pop_front() {
+            let before = self.answers.insert(asker.stream.stream, reply);
+            assert!(before.is_none(), "answered twice");
+        }
+    }
+
+    /// Performs one act, any that is under way. `false` if there is none.
+    pub(super) fn step(&mut self) -> bool {
+        if self.pending.is_empty() {
+            return false;
+        }
+        let nth = self.entropy.next_u64() as usize % self.pending.len();
+        let nth = self.first_before(nth);
+        let (ticket, op) = self.pending.remove(nth);
+        let done = self.disk.perform(op);
+        if let Waiter::Partition { partition, tag } = self.tickets.redeem(ticket) {
+            with_cx!(self, store, cx => store.on_disk(partition, tag, done, cx));
+        }
+        self.collect();
+        true
+    }
+
+    /// What must be performed before the act at `nth`, or it: a file is closed after all that was
+    /// asked of it before, and all that was asked later comes after.
+    fn first_before(&self, nth: usize) -> usize {
+        let ends = |op: &DiskOp| matches!(op, DiskOp::Close { .. } | DiskOp::Open { .. });
+        let (_, chosen) = &self.pending[nth];
+        let Some(file) = file_of(chosen) else { return nth };
+        let before = self.pending[..nth].iter();
+        let mut same =
+            before.map(|(_, op)| file_of(op) == Some(file) && (ends(op) || ends(chosen)));
+        same.position(|same| same).map_or(nth, |before| self.first_before(before))
+    }
+
+    pub(super) fn run(&mut self) {
+        while self.step() {}
+    }
+
+    pub(super) fn ask(&mut self, ask: Ask) -> u32 {
+        self.asked += 1;
+        let stream = StreamId { conn: ConnId { slot: 0, generation: 0 }, stream: self.asked };
+        let asker = Asker { shard: ShardId(0), stream };
+        with_cx!(self, store, cx => store.on_ask(asker, ask, cx));
+        self.collect();
+        self.asked
+    }
+
+    pub(super) fn answer(&mut self, ask: Ask) -> Reply {
+        let asked = self.ask(ask);
+        self.run();
+        self.answers.remove(&asked).expect("every ask is answered")
+    }
+
+    pub(super) fn blocks(&mut self, bytes: &[u8]) -> Vec<Block> {
+        let fill = |group: &[u8]| {
+            let mut block = self.memory.alloc(group.len()).expect("room in the arena");
+            block.bytes_mut().copy_from_slice(group);
+            block.freeze(group.len())
+        };
+        bytes.chunks(GROUP_LEN).map(fill).collect()
+    }
+
+    pub(super) fn put_ask(&mut self, bytes: &[u8]) -> Ask {
+        let Hashed { address, size, outboard } = hashed(bytes);
+        let blocks = self.blocks(bytes);
+        Ask::Put { address, size, outboard, blocks }
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Reply {
+        let ask = self.put_ask(bytes);
+        self.answer(ask)
+    }
+
+    pub(super) fn upload(&mut self, bytes: &[u8]) -> Ask {
+        let Hashed { address, size, outboard } = hashed(bytes);
+        let header = RecordHeader::for_file(address, size, 0).unwrap();
+        let mut file = header.encode().to_vec();
+        file.resize(header.data_offset() as usize, 0);
+        file.extend(bytes);
+        file.resize(header.outboard_offset() as usize, 0);
+        file.extend(outboard.as_bytes());
+        file.resize(header.record_len() as usize, 0);
+        let path = self.config.layout.tmp_path(0, ShardId(0), u64::from(self.asked));
+        self.disk.place(path.clone(), file);
+        Ask::Adopt { address, size, path }
+    }
+
+    pub(super) fn get(&mut self, address: &Address) -> Result<Vec<u8>, Option<Fault>> {
+        let opened = self.answer(Ask::Open { address: *address, first: Some(0) });
+        let (size, first) = match opened {
+            Reply::Opened { size, first } => (size, first),
+            Reply::Missing => return Err(None),
+            Reply::Failed(fault) => return Err(Some(fault)),
+            other => panic!("{other:?}"),
+        };
+        let Some(first) = first else { return Ok(Vec::new()) };
+        let mut bytes = first.slice(0, first.len()).bytes().to_vec();
+        for index in 1..group_count(size) {
+            match self.answer(Ask::Group { address: *address, index }) {
+                Reply::Group(group) => {
+                    assert_eq!((group.index(), group.len()), (index, group_len(size, index)));
+                    bytes.extend(group.slice(0, group.len()).bytes());
+                }
+                Reply::Failed(fault) => return Err(Some(fault)),
+                other => panic!("{other:?}"),
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn holds(&mut self, bytes: &[u8]) -> bool {
+        match self.get(&Address::of(bytes)) {
+            Ok(found) => {
+                assert!(found == bytes, "other bytes than were stored");
+                true
+            }
+            Err(None) => false,
+            Err(Some(fault)) => panic!("{fault:?} for {} bytes", bytes.len()),
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        with_cx!(self, store, cx => store.stop(cx));
+        self.collect();
+        self.run();
+        assert!(self.store.is_stopped());
+    }
+
+    pub(super) fn checkpoint(&mut self) {
+        self.now.mono_ns = self.store.wake_at().expect("something to carry over");
+        self.settle();
+        self.run();
+    }
+
+    pub(super) fn settle(&mut self) {
+        with_cx!(self, store, cx => store.settle(cx));
+        self.collect();
+    }
+
+    pub(super) fn segments(&self) -> Vec<PathBuf> {
+        let paths = self.disk.paths().into_iter();
+        paths.filter(|path| path.extension().is_some_and(|name| name == "seg")).collect()
+    }
+}
+
+fn file_of(op: &DiskOp) -> Option<FileId> {
+    match op {
+        DiskOp::Open { file, .. }
+        | DiskOp::Close { file }
+        | DiskOp::Read { file, .. }
+        | DiskOp::Scan { file, .. }
+        | DiskOp::Write { file, .. }
+        | DiskOp::Sync { file }
+        | DiskOp::Truncate { file, .. } => Some(*file),
+        _ => None,
+    }
+}
+
+pub(super) fn hashed(bytes: &[u8]) -> Hashed {
+    let mut hashing = Hashing::new();
+    hashing.update(bytes).unwrap();
+    hashing.finish()
+}
+
+pub(super) fn object(n: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&n.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Objects of every shape: none, one and many groups, in segments and files.
+pub(super) fn shapes() -> Vec<Vec<u8>> {
+    let lens = [0, 1, 3967, 3968, 3969, 4096, 65_535, 65_536, 65_537, 131_072, 1024 * 1024];
+    lens.iter().enumerate().map(|(n, len)| object(n as u64, *len)).collect()
+}
+
+pub(super) fn is_new(reply: &Reply) -> bool {
+    match reply {
+        Reply::Stored { new } => *new,
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,71 @@
+//! What a part of a shard needs around it to be tested alone.
+
+use std::collections::VecDeque;
+
+use ron_io::{
+    arena::Block,
+    limits::BLOCK_LEN,
+    ports::{Acts, ConnId, Now, ShardId},
+    stats::Stats,
+};
+
+use crate::{
+    cache::Memory,
+    config::Config,
+    entropy::Entropy,
+    flow::{Ask, Asker, Cx, Mail, Reply, StreamId, Tickets},
+    store::layout::Layout,
+};
+
+/// Everything that a context borrows.
+pub(crate) struct Bench {
+    pub(crate) config: Config,
+    pub(crate) stats: Stats,
+    pub(crate) acts: Acts<Mail>,
+    pub(crate) asks: VecDeque<(StreamId, Ask)>,
+    pub(crate) replies: VecDeque<(Asker, Reply)>,
+    pub(crate) memory: Memory,
+    pub(crate) tickets: Tickets,
+    pub(crate) entropy: Entropy,
+}
+
+impl Bench {
+    pub(crate) const STREAM: StreamId =
+        StreamId { conn: ConnId { slot: 3, generation: 5 }, stream: 7 };
+
+    /// A bench with an arena of that many blocks.
+    pub(crate) fn new(blocks: usize) -> Bench {
+        let layout = Layout { data_dir: "/data".into(), partitions: 4, shards: 2 };
+        Bench {
+            config: Config::new(ShardId(1), layout),
+            stats: Stats::default(),
+            acts: Acts::default(),
+            asks: VecDeque::new(),
+            replies: VecDeque::new(),
+            memory: Memory::new(blocks * BLOCK_LEN, 1).unwrap(),
+            tickets: Tickets::default(),
+            entropy: Entropy::new(1),
+        }
+    }
+
+    pub(crate) fn cx(&mut self) -> Cx<'_> {
+        Cx {
+            now: Now::default(),
+            config: &self.config,
+            stats: &self.stats,
+            acts: &mut self.acts,
+            asks: &mut self.asks,
+            replies: &mut self.replies,
+            memory: &mut self.memory,
+            tickets: &mut self.tickets,
+            entropy: &mut self.entropy,
+        }
+    }
+
+    /// A block with these bytes.
+    pub(crate) fn block(&mut self, bytes: &[u8]) -> Block {
+        let mut block = self.memory.alloc(bytes.len()).unwrap();
+        block.bytes_mut().copy_from_slice(bytes);
+        block.freeze(bytes.len())
+    }
+}
