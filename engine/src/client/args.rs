@@ -122,10 +122,8 @@ impl NodeUrl {
     /// The URL of the object at `address`, or of the place where unnamed objects are put.
     #[must_use]
     pub fn object(&self, address: Option<&Address>) -> String {
-        address.map_or_else(
-            || format!("{}/o/", self.0),
-            |address| format!("{}/o/{address}", self.0),
-        )
+        address
+            .map_or_else(|| format!("{}/o/", self.0), |address| format!("{}/o/{address}", self.0))
     }
 
     /// Whether TLS is spoken.

@@ -85,7 +85,8 @@ pub(super) fn parse_retry_after(value: &str) -> Option<Duration> {
     let digits = value.trim();
     let decimal = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     // More digits than fit are a long time, too.
-    decimal.then(|| Duration::from_secs(digits.parse().unwrap_or(u64::from(u32::MAX))))
+    decimal
+        .then(|| Duration::from_secs(digits.parse().unwrap_or(u64::from(u32::MAX))))
         .map(|asked| asked.min(RETRY_AFTER_MAX))
 }
 

@@ -1,0 +1,173 @@
+//! The client of a node: what `ronctl` does.
+//!
+//! Objects are streamed, so that their size does not matter, and what was fetched whole is hashed
+//! here too: the node need not be trusted for it. Requests that may be repeated are, a few times,
+//! when the node could not be reached or asked for patience.
+
+mod args;
+mod download;
+mod error;
+mod http;
+mod oap;
+mod progress;
+mod retry;
+mod source;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
+
+use clap::Parser;
+use ron_codec::address::Address;
+use serde::Serialize;
+
+pub use args::{ArgError, Args, Cap, Command, Get, HostPort, NodeUrl, Range, Seconds, Shared};
+pub use error::{AnswerFault, ClientError, EXIT_HELP, Exit};
+
+use download::Download;
+use http::Http;
+use oap::Oap;
+use retry::{sleep, with_retries};
+use source::{Input, Source, hash_file};
+
+/// Reads the arguments, the first of which is the program's name, and does what they say. Results
+/// go to stdout; a failure is one line on stderr.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let args = match Args::try_parse_from(arguments) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version come this way too, and are no failures.
+            let exit = if error.use_stderr() { Exit::Local } else { Exit::Ok };
+            return if error.print().is_ok() { exit } else { Exit::Local };
+        }
+    };
+    let mut wait = sleep(args.shared.quiet);
+    match execute(&args, &mut io::stdout().lock(), &mut wait) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            eprintln!("ronctl: {error}");
+            error.exit()
+        }
+    }
+}
+
+/// Does what `args` say. Short results go to `out`; `wait` is how to pause between two tries.
+fn execute(
+    args: &Args,
+    out: &mut dyn Write,
+    wait: &mut dyn FnMut(&ClientError, Duration),
+) -> Result<(), ClientError> {
+    let shared = &args.shared;
+    match &args.command {
+        Command::Put { file } => {
+            let address = put(shared, file, wait)?;
+            print(out, format_args!("{address}"))
+        }
+        Command::Get(get) => {
+            let verified = fetch(shared, get, wait)?;
+            if !verified && !shared.quiet {
+                eprintln!("ronctl: range not verified by the client");
+            }
+            Ok(())
+        }
+        Command::Stat { address, json } => {
+            let http = http(shared)?;
+            let size = with_retries(wait, || http.stat(address))?;
+            print_stat(out, address, size, *json)
+        }
+    }
+}
+
+/// Stores `path` and returns its address.
+fn put(
+    shared: &Shared,
+    path: &Path,
+    wait: &mut dyn FnMut(&ClientError, Duration),
+) -> Result<Address, ClientError> {
+    let http = http(shared)?;
+    let quiet = shared.quiet;
+    let (sent, stored) = match Input::open(path)? {
+        Input::File { file, path, len } => {
+            let address = hash_file(&file, &path, len, quiet)?;
+            let stored = with_retries(wait, || {
+                http.put(Some(&address), &mut Source::file(&file, &path, len, quiet)?)
+            })?;
+            (address, stored)
+        }
+        // A stream cannot be read twice, so it is sent once.
+        Input::Stream { mut reader, path } => {
+            let mut source = Source::stream(&mut *reader, &path, quiet);
+            let stored = http.put(None, &mut source)?;
+            (source.address().unwrap_or(stored.addr), stored)
+        }
+    };
+    if stored.addr == sent {
+        Ok(sent)
+    } else {
+        Err(ClientError::Stored { sent, stored: stored.addr })
+    }
+}
+
+/// Fetches an object and returns whether it was verified.
+fn fetch(
+    shared: &Shared,
+    get: &Get,
+    wait: &mut dyn FnMut(&ClientError, Duration),
+) -> Result<bool, ClientError> {
+    let (address, range) = (&get.address, get.range.as_ref());
+    let mut download = Download::new(*address, get.output.as_deref(), shared.quiet);
+    let Some(at) = &get.oap else {
+        let http = http(shared)?;
+        return with_retries(wait, || http.get(address, range, &mut download));
+    };
+    let ca = tls::read_ca(shared.ca.as_deref())?;
+    let oap = Oap {
+        at,
+        name: get.name.as_deref(),
+        cap: shared.cap.as_ref(),
+        ca: &ca,
+        timeout: shared.timeout.0,
+    };
+    with_retries(wait, || oap.get(address, range, &mut download))
+}
+
+fn http(shared: &Shared) -> Result<Http, ClientError> {
+    let ca = if shared.node.is_tls() { tls::read_ca(shared.ca.as_deref())? } else { Vec::new() };
+    Ok(Http::new(&shared.node, shared.cap.as_ref(), &ca, shared.timeout.0))
+}
+
+fn print_stat(
+    out: &mut dyn Write,
+    address: &Address,
+    size: u64,
+    json: bool,
+) -> Result<(), ClientError> {
+    #[derive(Serialize)]
+    struct Stat<'a> {
+        addr: &'a Address,
+        size: u64,
+    }
+    if !json {
+        return print(out, format_args!("{address} {size}"));
+    }
+    let written = serde_json::to_string(&Stat { addr: address, size });
+    let line = written.map_err(|error| stdout_failed(error.into()))?;
+    print(out, format_args!("{line}"))
+}
+
+fn print(out: &mut dyn Write, line: std::fmt::Arguments<'_>) -> Result<(), ClientError> {
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(stdout_failed)
+}
+
+fn stdout_failed(source: io::Error) -> ClientError {
+    ClientError::Standard { name: "stdout", source }
+}

@@ -1,0 +1,157 @@
+//! The admin listener: health, readiness, metrics that move, version.
+
+mod common;
+
+use common::{Data, MIB, addr_of, curl::Curl, http::Peer, oap::Oap, object};
+use serde_json::json;
+
+#[test]
+fn health_readiness_and_version() {
+    let data = Data::new();
+    let node = data.start(1);
+    let health = node.admin("/healthz");
+    assert_eq!((health.status, &*health.body), (200, &b"ok"[..]));
+    let ready = node.admin("/readyz");
+    assert_eq!(ready.status, 200);
+    for (key, value) in [
+        ("ready", true),
+        ("config", true),
+        ("storage", true),
+        ("listeners", true),
+        ("control", true),
+    ] {
+        assert_eq!(ready.json()[key], value, "{key}");
+    }
+    let version = node.admin("/version").json();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert!(version["commit"].is_string());
+    let missing = node.admin("/nothing");
+    assert_eq!((missing.status, &*missing.envelope()), (404, "not_found"));
+    let mut peer = Peer::new(common::connect(node.at("admin")));
+    peer.send(b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(peer.response("POST").status, 405);
+    // Content is not served here, nor metrics there.
+    assert_eq!(node.admin(&format!("/o/{}", addr_of(b""))).status, 404);
+    assert_eq!(Curl::http(&node).request("/metrics", &[]).status, 404);
+    node.terminate();
+}
+
+#[test]
+fn a_node_that_ends_is_not_ready() {
+    let data = Data::new();
+    let node = data.start(1);
+    let large = object(1, 64 * MIB);
+    Curl::http(&node).store(&large);
+    let mut peer = Peer::new(node.connect());
+    peer.send(format!("GET /o/{} HTTP/1.1\r\nHost: t\r\n\r\n", large.addr).as_bytes());
+    assert_eq!(peer.try_head().expect("there is a head").status, 200);
+    node.signal("TERM");
+    node.wait_draining();
+    let ready = node.admin("/readyz");
+    assert_eq!(ready.status, 503);
+    assert_eq!((&ready.json()["ready"], &ready.json()["control"]), (&json!(false), &json!(false)));
+    let retry_after = ready.json()["retry_after"].as_u64().expect("seconds");
+    assert_eq!(ready.field("retry-after"), Some(&*retry_after.to_string()));
+    assert_eq!(node.admin("/healthz").status, 200);
+    drop(peer);
+    node.finish();
+}
+
+/// What must be there, whether or not anything happened yet.
+const NAMES: [&str; 22] = [
+    "ron_bytes_in_total",
+    "ron_bytes_out_total",
+    "ron_inflight",
+    "ron_connections",
+    "ron_open_streams",
+    "ron_rejected_total",
+    "ron_reject_oversize_total",
+    "ron_cache_hits_total",
+    "ron_cache_misses_total",
+    "ron_cache_bytes",
+    "ron_not_modified_total",
+    "ron_range_requests_total",
+    "ron_verify_groups_total",
+    "ron_integrity_fail_total",
+    "ron_bus_overflow_dropped_total",
+    "ron_shard_busy_ratio",
+    "ron_shard_stall_seconds",
+    "ron_mesh_hops_total",
+    "ron_build_info",
+    "ron_tls_certificate_not_after_seconds",
+    "ron_requests_total",
+    "ron_request_seconds_bucket",
+];
+
+#[test]
+fn counters_count() {
+    let data = Data::new();
+    let node = data.start(1);
+    let curl = Curl::http(&node);
+    let object = object(1, 3 * 65_536);
+    curl.store(&object);
+    let before = node.metrics();
+    NAMES.map(|name| assert!(before.has(name), "{name} is missing"));
+    assert_eq!(before.sum("ron_requests_total{proto=\"http\",op=\"put\",code=\"201\"}"), 1);
+    assert_eq!((before.sum("ron_objects"), before.sum("ron_inflight")), (1, 0));
+    assert!(before.sum("ron_bytes_in_total{proto=\"http\"}") > 3 * 65_536);
+    let grown = |name: &str| node.metrics().sum(name) - before.sum(name);
+
+    for _ in 0..10 {
+        curl.check(&object);
+    }
+    let of_get = "ron_requests_total{proto=\"http\",op=\"get\",code=\"200\"}";
+    assert_eq!(grown(of_get), 10);
+    assert_eq!(grown("ron_request_seconds_count{proto=\"http\",op=\"get\"}"), 10);
+    assert!(grown("ron_bytes_out_total{proto=\"http\"}") > 30 * 65_536);
+    // Three groups are verified once, then found in memory.
+    assert!(grown("ron_cache_hits_total") >= 27, "{} hits", grown("ron_cache_hits_total"));
+    assert!(grown("ron_verify_groups_total") <= 3);
+    assert!(node.metrics().sum("ron_cache_bytes") >= 3 * 65_536);
+
+    curl.get(&object.addr, &["-r", "0-5"]);
+    curl.get(&addr_of(b"none"), &[]);
+    Curl::https(&node).check(&object);
+    let mut oap = Oap::tls(&node);
+    oap.hello();
+    oap.check(&object);
+    let mut open = Peer::new(node.connect());
+    assert_eq!(open.get("/").status, 404);
+    for (name, count) in [
+        ("ron_range_requests_total", 1),
+        ("ron_requests_total{proto=\"http\",op=\"get\",code=\"206\"}", 1),
+        ("ron_requests_total{proto=\"http\",op=\"get\",code=\"404\"}", 2),
+        ("ron_requests_total{proto=\"https\",op=\"get\",code=\"200\"}", 1),
+        ("ron_requests_total{proto=\"oap\",op=\"hello\"", 1),
+        ("ron_requests_total{proto=\"oap\",op=\"get\",code=\"0\"}", 1),
+        ("ron_connections{proto=\"oap\"}", 1),
+        ("ron_connections{proto=\"http\"}", 1),
+    ] {
+        assert_eq!(grown(name), count, "{name}");
+    }
+    drop((oap, open));
+    node.terminate();
+}
+
+#[test]
+fn both_forms_of_the_metrics() {
+    let data = Data::new();
+    let node = data.start(1);
+    let url = format!("http://{}/metrics", node.at("admin"));
+    let classic = common::curl::curl(&[&url]);
+    let kind = classic.field("content-type").expect("it has a type");
+    assert!(kind.starts_with("text/plain"), "{kind}");
+    let open = common::curl::curl(&["-H", "Accept: application/openmetrics-text", &url]);
+    let kind = open.field("content-type").expect("it has a type");
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    assert!(open.body.ends_with(b"# EOF\n"));
+    // Each family has its help and its type once, and no family is written twice.
+    let text = String::from_utf8(classic.body).expect("metrics are text");
+    let mut families: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let count = families.len();
+    families.sort_unstable();
+    families.dedup();
+    assert!(count > 20 && families.len() == count);
+    node.terminate();
+}

@@ -1,0 +1,206 @@
+//! `ronctl` against a node: what scripts rely on, and what it does not trust.
+
+mod common;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    process::Command,
+    thread,
+};
+
+use common::{
+    Data, MIB, Node, Output, addr_of, assert_same, clean_environment, curl::Curl, named, object,
+    one_and_two_cores, run,
+};
+
+fn ronctl(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ronctl"));
+    clean_environment(&mut command);
+    command.args(args);
+    command
+}
+
+/// Runs `ronctl` with a node's address.
+fn with(node: &Node, args: &[&str]) -> Output {
+    run(ronctl(args).args(["--node", &node.http()]), b"")
+}
+
+#[track_caller]
+fn expect(output: &Output, code: i32) {
+    assert_eq!(output.code, code, "{}", String::from_utf8_lossy(&output.stderr));
+    if code != 0 {
+        assert!(!output.stderr.is_empty(), "a failure is explained");
+    }
+}
+
+#[test]
+fn put_get_and_stat() {
+    for shards in one_and_two_cores() {
+        let data = Data::new();
+        let node = data.start(shards);
+        for (seed, len) in (1..).zip([0, 1, 65_537, MIB + 1, 20 * MIB]) {
+            let object = object(seed, len);
+            let file = data.path().join("source");
+            fs::write(&file, &object.bytes).expect("it can be written");
+            let put = with(&node, &["put", file.to_str().expect("UTF-8")]);
+            expect(&put, 0);
+            assert_eq!(String::from_utf8_lossy(&put.stdout), format!("{}\n", object.addr));
+            Curl::http(&node).check(&object);
+
+            let get = with(&node, &["get", &object.addr]);
+            expect(&get, 0);
+            assert_same(&get.stdout, &object.bytes, "on stdout");
+            let copy = data.path().join("copy");
+            let path = copy.to_str().expect("UTF-8");
+            let get = with(&node, &["get", &object.addr, "-o", path]);
+            expect(&get, 0);
+            assert!(get.stdout.is_empty());
+            assert_same(&fs::read(&copy).expect("it is there"), &object.bytes, "in a file");
+
+            let stat = with(&node, &["stat", &object.addr]);
+            expect(&stat, 0);
+            let said = String::from_utf8_lossy(&stat.stdout).into_owned();
+            assert_eq!(said, format!("{} {len}\n", object.addr));
+            let stat = with(&node, &["stat", "--json", &object.addr]);
+            let json: serde_json::Value = serde_json::from_slice(&stat.stdout).expect("JSON");
+            assert_eq!(json, serde_json::json!({"addr": object.addr, "size": len}));
+        }
+        node.terminate();
+    }
+}
+
+#[test]
+fn standard_input_and_an_address_in_the_environment() {
+    let data = Data::new();
+    let node = data.start(1);
+    let object = object(1, 3 * MIB);
+    let mut put = ronctl(&["put", "-"]);
+    let put = run(put.env("RON_NODE_URL", node.http()), &object.bytes);
+    expect(&put, 0);
+    assert_eq!(String::from_utf8_lossy(&put.stdout).trim(), object.addr);
+    Curl::http(&node).check(&object);
+    node.terminate();
+}
+
+#[test]
+fn over_tls_and_over_oap() {
+    let data = Data::new();
+    let node = data.start(1);
+    let object = object(1, 2 * MIB + 5);
+    let (ca, oap) = (node.ca().display().to_string(), node.at("oap").to_string());
+    let https = node.https();
+    let file = common::curl::file(&object.bytes);
+    let path = file.path().to_str().expect("UTF-8");
+    expect(&run(&mut ronctl(&["--node", &https, "--ca", &ca, "put", path]), b""), 0);
+    let get = run(&mut ronctl(&["--node", &https, "--ca", &ca, "get", &object.addr]), b"");
+    expect(&get, 0);
+    assert_same(&get.stdout, &object.bytes, "over HTTPS");
+    let get = run(&mut ronctl(&["get", &object.addr, "--oap", &oap, "--ca", &ca]), b"");
+    expect(&get, 0);
+    assert_same(&get.stdout, &object.bytes, "over OAP");
+    for range in ["0-0", "65535-65536", "1000-", "2097156-2097156"] {
+        let (first, last) = range.split_once('-').expect("it has a dash");
+        let first: usize = first.parse().expect("a number");
+        let end = last.parse::<usize>().map_or(object.bytes.len(), |last| last + 1);
+        for oap in [&["--oap", &*oap, "--ca", &ca][..], &["--node", &node.http()]] {
+            let args = [&["get", &object.addr, "--range", range], oap].concat();
+            let get = run(&mut ronctl(&args), b"");
+            expect(&get, 0);
+            assert_same(&get.stdout, &object.bytes[first..end], range);
+        }
+    }
+    // Without the CA, or with another name, there is no trust.
+    expect(&run(&mut ronctl(&["--node", &https, "get", &object.addr]), b""), 1);
+    let other = ["get", &object.addr, "--oap", &oap, "--ca", &ca, "--name", "example.org"];
+    expect(&run(&mut ronctl(&other), b""), 2);
+    node.terminate();
+}
+
+#[test]
+fn exit_codes() {
+    let data = Data::new();
+    let node = data.setup().args(&["--object-len-max", "1KiB"]).start();
+    let object = object(1, 100);
+    Curl::http(&node).store(&object);
+    let none = addr_of(b"none");
+    for (args, code) in [
+        (&["get", &none][..], 3),
+        (&["stat", &none], 3),
+        (&["get", "b3:00"], 1),
+        (&["get", &object.addr, "--range", "5-4"], 1),
+        (&["put", "/nonexistent/file"], 1),
+        (&["put", "/tmp"], 1),
+        (&["get", &object.addr, "-o", "/nonexistent/file"], 1),
+        (&["frobnicate"], 1),
+        (&["get", &object.addr, "--range", "100-"], 6),
+    ] {
+        let output = with(&node, args);
+        expect(&output, code);
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+    let large = common::curl::file(&[7; 1025]);
+    expect(&with(&node, &["put", large.path().to_str().expect("UTF-8")]), 4);
+    node.terminate();
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let at = format!("http://{closed}");
+    expect(&run(&mut ronctl(&["--node", &at, "get", &object.addr]), b""), 2);
+    for flag in ["--help", "--version"] {
+        expect(&run(&mut ronctl(&[flag]), b""), 0);
+    }
+}
+
+/// A server that gives one answer, whatever it is asked.
+fn liar(answer: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            // The client may leave at any time.
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&answer);
+        }
+    });
+    url
+}
+
+#[test]
+fn the_node_is_not_trusted() {
+    let data = Data::new();
+    let wanted = named(b"hello".to_vec());
+    let answer = |len: usize, body: &str| {
+        let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
+        format!("{head}Content-Length: {len}\r\n\r\n{body}").into_bytes()
+    };
+    let copy = data.path().join("copy");
+    let path = copy.to_str().expect("UTF-8");
+    let get = |url: &str| run(&mut ronctl(&["--node", url, "get", &wanted.addr, "-o", path]), b"");
+    let good = get(&liar(answer(5, "hello")));
+    expect(&good, 0);
+    fs::remove_file(&copy).expect("it is there");
+    expect(&get(&liar(answer(5, "hellO"))), 5);
+    assert!(!copy.exists(), "bytes that are wrong get no name");
+    expect(&get(&liar(answer(4, "hell"))), 5);
+    assert!(!copy.exists());
+    let cut = get(&liar(answer(50, "hello")));
+    assert!(matches!(cut.code, 2 | 5), "{}", cut.code);
+    assert!(!copy.exists());
+    let garbage = get(&liar(b"SSH-2.0-x\r\n".to_vec()));
+    assert!(matches!(garbage.code, 2 | 6), "{}", garbage.code);
+}
+
+#[test]
+fn nothing_on_a_pipe_but_what_was_asked_for() {
+    let data = Data::new();
+    let node = data.start(1);
+    let object = object(1, 10 * MIB);
+    let file = common::curl::file(&object.bytes);
+    // Not a terminal: no progress bar.
+    let put = with(&node, &["put", file.path().to_str().expect("UTF-8")]);
+    assert!(put.stderr.is_empty(), "{}", String::from_utf8_lossy(&put.stderr));
+    let get = with(&node, &["get", "-q", &object.addr]);
+    assert!(get.stderr.is_empty() && get.stdout == object.bytes);
+    node.terminate();
+}

@@ -1,0 +1,477 @@
+//! A node under test: the real binary, in a process of its own, on a directory of its own.
+//!
+//! Nothing here knows the node's code. A node is started on free ports, waited for by its ready
+//! line, and always ended by the id that was kept of it. Every wait has an end, and what the node
+//! wrote on standard error is shown when a test fails.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::{IpAddr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub mod curl;
+pub mod http;
+pub mod oap;
+
+/// How long anything may take that is expected to happen at once on an idle machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+pub const KIB: usize = 1024;
+pub const MIB: usize = 1024 * 1024;
+/// Bytes that are verified together (docs/STORAGE.md, "Groups and outboards").
+pub const GROUP: usize = 64 * KIB;
+
+/// Some bytes and what they are called.
+#[derive(Clone)]
+pub struct Object {
+    pub bytes: Vec<u8>,
+    /// `b3:` and 64 digits.
+    pub addr: String,
+}
+
+/// `len` bytes that follow from `seed`, and look like noise.
+pub fn object(seed: u64, len: usize) -> Object {
+    let mut bytes = Vec::with_capacity(len + 8);
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(len as u64);
+    while bytes.len() < len {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = state;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bytes.extend_from_slice(&(word ^ (word >> 31)).to_le_bytes());
+    }
+    bytes.truncate(len);
+    named(bytes)
+}
+
+/// These bytes and what they are called.
+pub fn named(bytes: Vec<u8>) -> Object {
+    let addr = addr_of(&bytes);
+    Object { bytes, addr }
+}
+
+pub fn addr_of(bytes: &[u8]) -> String {
+    format!("b3:{}", blake3::hash(bytes).to_hex())
+}
+
+/// Fails without printing megabytes when two byte strings differ.
+pub fn assert_same(found: &[u8], wanted: &[u8], what: &str) {
+    if found != wanted {
+        let at = found.iter().zip(wanted).position(|(a, b)| a != b);
+        panic!(
+            "{what}: {} bytes, wanted {}; they differ first at {:?}",
+            found.len(),
+            wanted.len(),
+            at.unwrap_or(found.len().min(wanted.len()))
+        );
+    }
+}
+
+/// Ids of the cores that this process may run on.
+pub fn cores() -> Vec<usize> {
+    let status = fs::read_to_string("/proc/self/status").expect("/proc is mounted");
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let number = |text: &str| text.trim().parse::<usize>().expect("a core is a number");
+    let parts = list.expect("every Linux lists the cores").trim().split(',');
+    parts
+        .flat_map(|part| match part.split_once('-') {
+            Some((first, last)) => number(first)..=number(last),
+            None => number(part)..=number(part),
+        })
+        .collect()
+}
+
+/// One core, and two where there are two; says so where there are not.
+pub fn one_and_two_cores() -> Vec<usize> {
+    let counts = if cores().len() >= 2 { vec![1, 2] } else { vec![1] };
+    if counts.len() == 1 {
+        eprintln!("SKIPPED in part: two shards need two cores, and there is one");
+    }
+    counts
+}
+
+/// Whether two shards can run here; says so where they cannot.
+pub fn has_two_cores() -> bool {
+    let has = cores().len() >= 2;
+    if !has {
+        eprintln!("SKIPPED: two shards need two cores, and there is one");
+    }
+    has
+}
+
+/// An address of this machine that is no loopback address, if it has one.
+pub fn outer_address() -> Option<IpAddr> {
+    let out = Command::new("hostname").arg("-I").output().ok()?;
+    let first = String::from_utf8(out.stdout).ok()?;
+    let address = first.split_whitespace().next()?.parse::<IpAddr>().ok()?;
+    (!address.is_loopback() && address.is_ipv4()).then_some(address)
+}
+
+/// How a node is started.
+pub struct Setup {
+    cores: usize,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    data: PathBuf,
+}
+
+/// A data directory that outlives the nodes that use it, one after the other.
+pub struct Data(TempDir);
+
+impl Data {
+    pub fn new() -> Data {
+        Data(tempfile::tempdir().expect("a directory can be made"))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A node with one shard on this directory.
+    pub fn setup(&self) -> Setup {
+        Setup { cores: 1, args: Vec::new(), env: Vec::new(), data: self.path().join("data") }
+    }
+
+    /// Starts a node with so many shards on this directory.
+    pub fn start(&self, shards: usize) -> Node {
+        self.setup().shards(shards).start()
+    }
+}
+
+impl Setup {
+    pub fn shards(mut self, shards: usize) -> Setup {
+        self.cores = shards;
+        self
+    }
+
+    /// More arguments; they come last and therefore are not given by the harness itself.
+    pub fn args(mut self, args: &[&str]) -> Setup {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Setup {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The command, with free ports everywhere but where `args` says otherwise.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rond"));
+        let cores: Vec<String> =
+            cores().into_iter().take(self.cores).map(|core| core.to_string()).collect();
+        assert_eq!(cores.len(), self.cores, "there is a core for each shard");
+        command.arg("--data-dir").arg(&self.data);
+        let defaults = [
+            ("--http", "127.0.0.1:0"),
+            ("--https", "127.0.0.1:0"),
+            ("--oap", "127.0.0.1:0"),
+            ("--oap-plain", "127.0.0.1:0"),
+            ("--admin", "127.0.0.1:0"),
+            ("--cores", &cores.join(",")),
+            ("--cache", "64MiB"),
+        ];
+        for (flag, value) in defaults {
+            let given = self.args.iter().any(|arg| arg == flag);
+            if !given {
+                command.args([flag, value]);
+            }
+        }
+        clean_environment(&mut command);
+        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts the node and waits until it is ready.
+    pub fn start(&self) -> Node {
+        Node::start(self.command())
+    }
+
+    /// Runs a node that is expected to give up at once: its exit code and what it said.
+    pub fn refused(&self) -> (i32, String) {
+        let out = run(&mut self.command(), b"");
+        assert!(out.stdout.is_empty(), "a node that does not start says nothing on stdout");
+        (out.code, String::from_utf8_lossy(&out.stderr).into_owned())
+    }
+}
+
+/// Settings of whoever runs the tests are no settings of the tests.
+pub fn clean_environment(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("RON_")) {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG");
+}
+
+/// A running node. It is killed when it is dropped.
+pub struct Node {
+    child: Child,
+    ready: Value,
+    stdout: mpsc::Receiver<String>,
+    said: Arc<Said>,
+    ended: bool,
+}
+
+/// What a process wrote on standard error so far.
+#[derive(Default)]
+struct Said {
+    text: Mutex<String>,
+    more: Condvar,
+}
+
+impl Said {
+    fn text(&self) -> String {
+        self.text.lock().expect("the reader does not panic").clone()
+    }
+}
+
+impl Node {
+    /// Starts a command that is a node, and waits until it is ready.
+    pub fn start(mut command: Command) -> Node {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the node can be started");
+        let (lines, stdout) = mpsc::channel();
+        let out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        thread::spawn(move || {
+            out.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
+        });
+        let said = Arc::new(Said::default());
+        let err = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
+        let note = Arc::clone(&said);
+        thread::spawn(move || {
+            for line in err.lines().map_while(Result::ok) {
+                let mut text = note.text.lock().expect("no reader panics");
+                text.push_str(&line);
+                text.push('\n');
+                note.more.notify_all();
+            }
+        });
+        let mut node = Node { child, ready: Value::Null, stdout, said, ended: false };
+        match node.stdout.recv_timeout(DEADLINE) {
+            Ok(line) => node.ready = serde_json::from_str(&line).expect("the ready line is JSON"),
+            Err(error) => panic!("the node did not become ready: {error}"),
+        }
+        node
+    }
+
+    /// The line on standard output.
+    pub fn ready(&self) -> &Value {
+        &self.ready
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where something is served, by its key in the ready line.
+    pub fn at(&self, key: &str) -> SocketAddr {
+        let address = self.ready[key].as_str().unwrap_or_else(|| panic!("{key} is off"));
+        address.parse().unwrap_or_else(|error| panic!("{key} is {address}: {error}"))
+    }
+
+    pub fn http(&self) -> String {
+        format!("http://{}", self.at("http"))
+    }
+
+    pub fn https(&self) -> String {
+        format!("https://{}", self.at("https"))
+    }
+
+    /// The certificate to trust, in PEM.
+    pub fn ca(&self) -> PathBuf {
+        self.ready["ca"].as_str().expect("the node made a CA").into()
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        connect(self.at("http"))
+    }
+
+    /// Standard error so far.
+    pub fn stderr(&self) -> String {
+        self.said.text()
+    }
+
+    /// Waits until standard error has this.
+    pub fn wait_stderr(&self, wanted: &str) -> String {
+        let text = self.said.text.lock().expect("the reader does not panic");
+        let waited =
+            self.said.more.wait_timeout_while(text, DEADLINE, |text| !text.contains(wanted));
+        let (text, timeout) = waited.expect("the reader does not panic");
+        assert!(!timeout.timed_out(), "{wanted:?} was not said");
+        text.clone()
+    }
+
+    /// An answer of the admin listener.
+    pub fn admin(&self, path: &str) -> http::Response {
+        let mut peer = http::Peer::new(connect(self.at("admin")));
+        peer.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        peer.response("GET")
+    }
+
+    /// The metrics as they are now.
+    pub fn metrics(&self) -> Metrics {
+        let answer = self.admin("/metrics");
+        assert_eq!(answer.status, 200);
+        Metrics(String::from_utf8(answer.body).expect("metrics are text"))
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Asks the node to end, and expects that it does so in good order.
+    pub fn terminate(self) {
+        self.signal("TERM");
+        self.finish();
+    }
+
+    /// Waits for the end of a node that was asked to end, and expects good order.
+    pub fn finish(mut self) {
+        let status = self.wait();
+        assert!(status.success(), "the node ended with {status}");
+    }
+
+    /// Ends the node at once.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the node can be killed");
+        self.wait();
+    }
+
+    /// Waits until standard output is closed, which happens when the process ends, and then for
+    /// the process. Nothing may have been written after the ready line.
+    fn wait(&mut self) -> ExitStatus {
+        match self.stdout.recv_timeout(DEADLINE) {
+            Err(mpsc::RecvTimeoutError::Disconnected) => {}
+            Ok(line) => panic!("a second line on stdout: {line}"),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("the node does not end"),
+        }
+        let status = self.child.wait().expect("the node is our child");
+        self.ended = true;
+        status
+    }
+
+    /// Waits until the node has begun to end: from then on it is not ready.
+    pub fn wait_draining(&self) {
+        let until = Instant::now() + DEADLINE;
+        while Instant::now() < until {
+            let Ok(stream) = TcpStream::connect(self.at("admin")) else { return };
+            let mut peer = http::Peer::new(timed(stream));
+            if !peer.try_send(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n") {
+                return;
+            }
+            match peer.try_response("GET") {
+                Some(answer) if answer.status == 200 => {}
+                _ => return,
+            }
+        }
+        panic!("the node does not begin to end");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !self.ended {
+            // It may have ended by itself, which is then the failure that is being reported.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("---- standard error of the node ----\n{}----", self.said.text());
+        }
+    }
+}
+
+/// Sends a signal by name to one process.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status();
+    assert!(sent.expect("there is a shell").success(), "{pid} can be sent {name}");
+}
+
+/// A connection on which nothing waits for ever.
+pub fn connect(to: SocketAddr) -> TcpStream {
+    timed(TcpStream::connect(to).unwrap_or_else(|error| panic!("{to}: {error}")))
+}
+
+fn timed(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(DEADLINE)).expect("a time can be set");
+    stream.set_write_timeout(Some(DEADLINE)).expect("a time can be set");
+    stream.set_nodelay(true).expect("it is TCP");
+    stream
+}
+
+/// What a command wrote, and how it ended.
+pub struct Output {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+/// Runs a command to its end with this input. It is killed if it takes too long.
+pub fn run(command: &mut Command, input: &[u8]) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut into = child.stdin.take().expect("stdin is a pipe");
+    let out = collect(child.stdout.take().expect("stdout is a pipe"));
+    let err = collect(child.stderr.take().expect("stderr is a pipe"));
+    thread::scope(|scope| {
+        // A command that ends early leaves the rest unread, which is no failure of its own.
+        scope.spawn(move || drop(std::io::Write::write_all(&mut into, input)));
+        let stdout = out.recv_timeout(DEADLINE);
+        if stdout.is_err() {
+            let _ = child.kill();
+        }
+        let status = child.wait().expect("it is our child");
+        let stderr = err.recv().expect("the reader sends once");
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        let stdout = stdout.unwrap_or_else(|_| panic!("{command:?} does not end: {said}"));
+        Output { code: status.code().unwrap_or(-1), stdout, stderr }
+    })
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is all there is.
+        let _ = from.read_to_end(&mut bytes);
+        sender.send(bytes)
+    });
+    receiver
+}
+
+/// One scrape of `/metrics`.
+pub struct Metrics(pub String);
+
+impl Metrics {
+    /// The sum of the samples whose name and labels start with this.
+    pub fn sum(&self, start: &str) -> u64 {
+        let samples = self.0.lines().filter_map(|line| {
+            let rest = line.strip_prefix(start)?;
+            let whole = start.contains('{') || rest.starts_with([' ', '{']);
+            let value = rest.rsplit(' ').next()?;
+            whole.then(|| value.parse::<f64>().expect("a sample is a number") as u64)
+        });
+        samples.sum()
+    }
+
+    /// Whether there is a sample with this name.
+    pub fn has(&self, name: &str) -> bool {
+        let is =
+            |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        self.0.lines().any(is)
+    }
+}

@@ -1,0 +1,186 @@
+//! How a node starts: what it says, what it takes from flags, environment and file, and what it
+//! refuses.
+
+mod common;
+
+use std::{fs, process::Command};
+
+use common::{
+    Data, clean_environment,
+    curl::{Curl, curl},
+    object, run,
+};
+use serde_json::json;
+
+#[test]
+fn the_ready_line_and_the_first_commands() {
+    let data = Data::new();
+    let node = data.start(1);
+    let ready = node.ready().as_object().expect("the line is an object").clone();
+    assert_eq!((&ready["event"], &ready["shards"]), (&json!("ready"), &json!(1)));
+    assert_eq!(ready["data_dir"], json!(data.path().join("data")));
+    for key in ["http", "https", "oap", "oap_plain", "admin"] {
+        assert_ne!(node.at(key).port(), 0, "{key}");
+    }
+    assert!(node.ca().exists());
+    let said = node.wait_stderr("fetch it again");
+    assert!(said.contains("memory "), "the memory bill is stated: {said}");
+    // They are there to be copied and pasted, in their order.
+    let commands: Vec<&str> = said
+        .lines()
+        .filter(|line| line.starts_with("store an object:") || line.starts_with("fetch it again:"))
+        .map(|line| line.split_once(':').expect("it has a colon").1)
+        .collect();
+    assert_eq!(commands.len(), 2, "{said}");
+    let outputs: Vec<Vec<u8>> = commands
+        .iter()
+        .map(|line| run(Command::new("sh").args(["-c", line]), b"").stdout)
+        .collect();
+    let stored: serde_json::Value = serde_json::from_slice(&outputs[0]).expect("JSON");
+    assert_eq!(stored, json!({"addr": common::addr_of(b"hello\n"), "size": 6}));
+    assert_eq!(outputs[1], b"hello\n");
+    node.terminate();
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_the_file() {
+    let data = Data::new();
+    let file = data.path().join("ron.toml");
+    let text = "https = \"off\"\noap = \"off\"\noap_plain = \"off\"\nobject_len_max = \"1KiB\"\n\
+                cache = \"32MiB\"\nhttp = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
+                [deadlines]\nidle = 20\n";
+    fs::write(&file, text).expect("it can be written");
+    let start = |env: &[(&str, &str)], args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rond"));
+        clean_environment(&mut command);
+        command.current_dir(data.path()).args(["--config", "ron.toml"]).args(args);
+        command.envs(env.iter().copied());
+        common::Node::start(command)
+    };
+    let node = start(&[], &[]);
+    assert!(node.ready()["https"].is_null() && node.ready()["oap"].is_null());
+    assert!(node.ready()["ca"].is_null(), "nothing needs a certificate");
+    assert!(data.path().join("ron-data/format.json").exists(), "the default directory");
+    let large = object(1, 1025);
+    assert_eq!(Curl::http(&node).put(&large.addr, &large.bytes, &[]).status, 413);
+    node.terminate();
+
+    let env = [("RON_HTTPS", "127.0.0.1:0"), ("RON_OAP", ""), ("RON_OBJECT_LEN_MAX", "1025")];
+    let node = start(&env, &["--oap-plain", "127.0.0.1:0"]);
+    assert!(node.ready()["https"].is_string() && node.ready()["oap"].is_null());
+    assert!(node.ready()["oap_plain"].is_string());
+    assert_eq!(Curl::http(&node).put(&large.addr, &large.bytes, &[]).status, 201);
+    node.terminate();
+
+    let node = start(&env, &["--https", "off", "--object-len-max", "1024"]);
+    assert!(node.ready()["https"].is_null());
+    assert_eq!(Curl::http(&node).put_sized(&object(2, 1025).bytes, &[]).status, 413);
+    node.terminate();
+}
+
+#[test]
+fn settings_that_are_wrong_are_named() {
+    let data = Data::new();
+    let file = data.path().join("ron.toml");
+    let path = file.to_str().expect("UTF-8");
+    for (text, said) in [
+        ("htpp = \"127.0.0.1:0\"", "htpp"),
+        ("[deadlines]\nheed = 3", "deadlines.heed"),
+        ("http = [", "TOML"),
+        ("cache = true", "cache"),
+    ] {
+        fs::write(&file, text).expect("it can be written");
+        let (code, stderr) = data.setup().args(&["--config", path]).refused();
+        assert!(code == 2 && stderr.contains(said), "{text}: {code} {stderr}");
+    }
+    for (args, said) in [
+        (&["--cache", "1KiB"][..], "cache"),
+        (&["--cache", "much"], "cache"),
+        (&["--http", "localhost"], "http"),
+        (&["--oap-plain", "192.0.2.1:0"], "loopback"),
+        (&["--http", "off", "--https", "off", "--oap", "off", "--oap-plain", "off"], "all off"),
+        (&["--config", "/nonexistent.toml"], "/nonexistent.toml"),
+        (&["--frobnicate"], "--frobnicate"),
+        (&["--write-token", "a b"], "write_tokens"),
+    ] {
+        let (code, stderr) = data.setup().args(args).refused();
+        assert!(code == 2 && stderr.contains(said), "{args:?}: {code} {stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    let (code, stderr) = data.setup().env("RON_DEADLINE_HEAD", "soon").refused();
+    assert!(code == 2 && stderr.contains("deadlines.head"), "{code} {stderr}");
+    assert!(stderr.contains("environment"), "it says where it came from: {stderr}");
+    assert!(!data.path().join("data").exists(), "nothing was made");
+    for flag in ["--help", "--version"] {
+        let out = run(Command::new(env!("CARGO_BIN_EXE_rond")).arg(flag), b"");
+        assert!(out.code == 0 && out.stderr.is_empty() && !out.stdout.is_empty(), "{flag}");
+    }
+}
+
+#[test]
+fn one_data_directory_has_one_node() {
+    let data = Data::new();
+    let node = data.start(1);
+    let object = object(1, 100);
+    Curl::http(&node).store(&object);
+    let (code, said) = data.setup().refused();
+    assert!(code == 1 && said.contains("in use by another process"), "{code}: {said}");
+    assert!(said.contains(&node.pid().to_string()), "it names the other: {said}");
+    Curl::http(&node).check(&object);
+    node.kill();
+    // The lock of a node that was killed holds nobody up.
+    let node = data.start(1);
+    Curl::http(&node).check(&object);
+    node.terminate();
+}
+
+#[test]
+fn a_directory_of_something_else_is_left_alone() {
+    let data = Data::new();
+    fs::create_dir(data.path().join("data")).expect("it can be made");
+    fs::write(data.path().join("data/thesis.txt"), "text").expect("it can be written");
+    let (code, said) = data.setup().refused();
+    assert!(code == 1 && said.contains("thesis.txt"), "{code}: {said}");
+    let names = fs::read_dir(data.path().join("data")).expect("it is there");
+    assert!(names.count() <= 2, "nothing but a lock is made");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let data = Data::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    for flag in ["--http", "--https", "--oap", "--admin"] {
+        let (code, said) = data.setup().args(&[flag, &address]).refused();
+        assert!(code == 1 && said.contains(&address), "{flag}: {code} {said}");
+    }
+}
+
+#[test]
+fn two_nodes_share_no_port() {
+    let (first, second) = (Data::new(), Data::new());
+    let node = first.start(1);
+    let address = node.at("http").to_string();
+    let (code, said) = second.setup().args(&["--http", &address]).refused();
+    assert!(code == 1 && said.contains(&address), "{code}: {said}");
+    node.terminate();
+}
+
+#[test]
+fn all_cores_and_ipv6_by_default() {
+    let data = Data::new();
+    let cores = common::cores().len();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rond"));
+    clean_environment(&mut command);
+    command.arg("--data-dir").arg(data.path().join("data")).args(["--http", "[::1]:0"]);
+    command.args(["--oap", "off", "--admin", "127.0.0.1:0", "--cache", "256MiB"]);
+    let node = common::Node::start(command);
+    assert_eq!(node.ready()["shards"], cores);
+    let object = object(1, 1000);
+    let url = format!("{}/o/{}", node.http(), object.addr);
+    let file = common::curl::file(&object.bytes);
+    let put = curl(&["-g", "-T", file.path().to_str().expect("UTF-8"), &url]);
+    assert_eq!(put.status, 201, "the IPv6 loopback may write");
+    assert_eq!(curl(&["-g", &url]).body, object.bytes);
+    node.terminate();
+}
