@@ -1,24 +1,23 @@
-//! The memory that objects are served from: one `memfd`, mapped once, cut into blocks.
+//! The memory that objects are served from: one anonymous mapping, cut into blocks.
 //!
 //! A [`Block`] holds verified (or about to be verified) bytes. It is filled once, as a
 //! [`BlockMut`], and never changes again while anyone holds it. Handles are counted, and may cross
 //! threads; whoever drops the last one posts the memory back to its owner, who alone hands it out.
 //!
 //! There are two ways out of the arena. *By copy*: the kernel reads the mapping. *By reference*:
-//! `sendfile(2)` from the memfd queues the very pages on a socket, and a reader on the same host
+//! `vmsplice(2)` and `splice(2)` queue the very pages on a socket, and a reader on the same host
 //! may still have them queued long after the block was let go. Such a page must never be written
-//! again, so a block that was ever sent by reference is punched out of the memfd before its memory
-//! is handed out once more: queued packets keep the old page, the block gets a fresh one.
+//! again, so memory that was ever lent to a socket is given up (`MADV_DONTNEED`) before it is
+//! handed out once more: queued packets keep the old page, the block gets a fresh one.
 //!
 //! ```text
-//!   memfd  │ block 0, 64 KiB                │ block 1 │ …
-//!          │ p0 p1 p2 p3 │ p4 … p7 │ …  p15 │
-//!          a block goes out whole, as quarters of 16 KiB, or as pages of 4 KiB
+//!   mapping │ block 0, 64 KiB                │ block 1 │ …
+//!           │ p0 p1 p2 p3 │ p4 … p7 │ …  p15 │
+//!           a block goes out whole, as quarters of 16 KiB, or as pages of 4 KiB
 //! ```
 
 use std::{
     fmt, io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr::NonNull,
     sync::{
         Arc,
@@ -26,7 +25,7 @@ use std::{
     },
 };
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::limits::{ARENA_BLOCKS_MAX, BLOCK_LEN, BLOCK_PAGES, PAGE_LEN};
 
@@ -70,13 +69,17 @@ impl Class {
     }
 }
 
+/// Huge pages are this long, and begin at its multiples.
+const HUGE_LEN: usize = 2 * 1024 * 1024;
+
 /// "No page", at the end of the list of returned ones.
 const NONE: u32 = u32::MAX;
 
 /// What all holders of an arena's memory share.
 struct Shared {
     map: MmapRaw,
-    file: OwnedFd,
+    /// Bytes of the mapping before the first block, which begins on a huge page.
+    lead: usize,
     pages: Box<[Page]>,
     /// Head of the list of pieces whose last handle was dropped, linked through `Page::next`.
     /// Anyone pushes; the owner takes the whole list at once, so no ABA can arise.
@@ -111,25 +114,19 @@ impl Arena {
     /// Reserves an arena of `blocks` blocks of 64 KiB. Memory is taken when it is first written.
     ///
     /// # Errors
-    /// What `memfd_create`, `ftruncate` or `mmap` answered.
+    /// What `mmap` answered.
     ///
     /// # Panics
     /// If `blocks` is 0 or over [`ARENA_BLOCKS_MAX`].
     pub fn new(blocks: usize) -> io::Result<Arena> {
         assert!((1..=ARENA_BLOCKS_MAX).contains(&blocks), "an arena of {blocks} blocks");
         let len = blocks * BLOCK_LEN;
-        // SAFETY: the name is a constant C string and the flags are valid for memfd_create.
-        let fd = unsafe { libc::memfd_create(c"ron-arena".as_ptr(), libc::MFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the call above returned a new descriptor that nobody else owns.
-        let file = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: ftruncate on a descriptor we own.
-        if unsafe { libc::ftruncate(fd, len as libc::off_t) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let map = MmapOptions::new().len(len).map_raw(&file)?;
+        let map = MmapOptions::new().len(len + HUGE_LEN).map_anon()?;
+        // Hints: without huge pages, or where fork is forbidden to matter, all works the same.
+        let _ = map.advise(Advice::HugePage);
+        let _ = map.advise(Advice::DontFork);
+        let lead = map.as_ptr().align_offset(HUGE_LEN);
+        let map = MmapRaw::from(map);
         let page = || Page {
             handles: AtomicU32::new(0),
             next: AtomicU32::new(NONE),
@@ -138,7 +135,7 @@ impl Arena {
         };
         let shared = Shared {
             map,
-            file,
+            lead,
             pages: (0..blocks * BLOCK_PAGES).map(|_| page()).collect(),
             returned: AtomicU32::new(NONE),
         };
@@ -157,8 +154,8 @@ impl Arena {
         self.alloc_after(len, None)
     }
 
-    /// As `alloc`; a whole block is taken right behind `neighbour` where possible, because
-    /// neighbours leave in one `sendfile`.
+    /// As `alloc`; a whole block is taken right behind `neighbour` where possible, so that an
+    /// object read in order lies in order.
     pub fn alloc_after(&mut self, len: usize, neighbour: Option<&Block>) -> Option<BlockMut> {
         let class = Class::holding(len);
         let page = self.take(class, neighbour).or_else(|| {
@@ -264,7 +261,7 @@ impl Arena {
 
 impl Shared {
     fn bytes(&self, page: u32) -> NonNull<u8> {
-        let at = page as usize * PAGE_LEN;
+        let at = self.lead + page as usize * PAGE_LEN;
         assert!(at < self.map.len());
         // SAFETY: `at` is within the mapping, which lives as long as `self`.
         unsafe { NonNull::new_unchecked(self.map.as_mut_ptr().add(at)) }
@@ -272,20 +269,17 @@ impl Shared {
 
     /// Gives a piece fresh pages: whoever still has the old ones queued keeps them unchanged.
     fn renew(&self, page: u32, class: Class) {
-        let (at, len) = (page as usize * PAGE_LEN, class.bytes());
-        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        // SAFETY: the descriptor is ours and the range lies within the file. No one reads or
-        // writes the range: the piece is free, so it has no handle.
-        let punched = unsafe {
-            libc::fallocate(self.file.as_raw_fd(), mode, at as libc::off_t, len as libc::off_t)
-        };
+        let (start, len) = (self.bytes(page).as_ptr(), class.bytes());
+        // SAFETY: the range lies within our private anonymous mapping. No one reads or writes
+        // it: the piece is free, so it has no handle. It reads as zeros from now on.
+        let given_up = unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTNEED) };
         // Going on would let bytes that were verified change under a reader: better to stop.
-        assert_eq!(punched, 0, "cannot punch the arena: {}", io::Error::last_os_error());
+        assert_eq!(given_up, 0, "cannot renew memory: {}", io::Error::last_os_error());
         // One call in place of a fault for each page. It is only a hint: a failure costs the
         // faults and nothing else.
         // SAFETY: the range is mapped, and free.
         unsafe {
-            libc::madvise(self.bytes(page).as_ptr().cast(), len, libc::MADV_POPULATE_WRITE);
+            libc::madvise(start.cast(), len, libc::MADV_POPULATE_WRITE);
         }
     }
 
@@ -385,18 +379,11 @@ impl Block {
         self.shared.pages[self.page as usize].span.load(Ordering::Relaxed) as usize * PAGE_LEN
     }
 
-    /// Where the bytes lie in the arena's memfd, for `sendfile`. From now on the memory is renewed
-    /// before it is used again.
-    pub fn lend(&self) -> (RawFd, u64) {
-        let entry = &self.shared.pages[self.page as usize];
-        entry.lent.store(true, Ordering::Relaxed);
-        (self.shared.file.as_raw_fd(), u64::from(self.page) * PAGE_LEN as u64)
-    }
-
-    /// Whether `next` begins where this block ends, so that one `sendfile` takes both.
-    pub fn adjoins(&self, next: &Block) -> bool {
-        Arc::ptr_eq(&self.shared, &next.shared)
-            && self.page as usize * PAGE_LEN + self.len() == next.page as usize * PAGE_LEN
+    /// The bytes, to be queued on a socket by reference. From now on the memory is renewed before
+    /// it is used again.
+    pub fn lend(&self) -> &[u8] {
+        self.shared.pages[self.page as usize].lent.store(true, Ordering::Relaxed);
+        self.bytes()
     }
 
     /// Whether there are other handles to the block. "No" stays true while the asker makes none.

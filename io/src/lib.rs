@@ -11,6 +11,7 @@
 pub mod arena;
 pub mod lane;
 pub mod limits;
+pub mod pipe;
 pub mod ports;
 #[cfg(feature = "ring")]
 pub mod ring;

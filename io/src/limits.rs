@@ -32,6 +32,9 @@ pub const RECV_BUFFER_LEN: usize = 16 * 1024;
 /// Slices of one vectored send.
 pub const SEND_SLICES_MAX: usize = 32;
 
+/// Bytes of the pipe that bodies go through by reference: what the system allows everyone.
+pub const PIPE_LEN: usize = 1024 * 1024;
+
 /// Bytes one connection may hand to the kernel by reference before the others get their turn.
 pub const SEND_TURN_LEN_MAX: usize = 1024 * 1024;
 

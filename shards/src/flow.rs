@@ -134,10 +134,19 @@ impl Verified {
 /// What lies in a shard's mailboxes.
 #[derive(Debug)]
 pub enum Mail {
-    Ask { from: Asker, ask: Ask },
-    Reply { from: ShardId, to: StreamId, reply: Reply },
+    Ask {
+        from: Asker,
+        ask: Ask,
+    },
+    Reply {
+        from: ShardId,
+        to: StreamId,
+        reply: Reply,
+    },
     /// Shard `from` has no connections left and will ask nothing more.
-    Drained { from: ShardId },
+    Drained {
+        from: ShardId,
+    },
     Order(Order),
 }
 

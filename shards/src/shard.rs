@@ -16,9 +16,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc};
 
 use ron_io::{
-    ports::{
-        Act, Acts, ConnId, DiskDone, Event, ListenerId, Machine, Now, Order, Report, Ticket,
-    },
+    ports::{Act, Acts, ConnId, DiskDone, Event, ListenerId, Machine, Now, Order, Report, Ticket},
     stats::{Phase, Proto, Rejected, Stats},
     wheel::Wheel,
 };
@@ -64,7 +62,9 @@ enum Life {
     Booting,
     Serving,
     /// No new connections; those there are finish, or are dropped at this time.
-    Draining { until_ns: u64 },
+    Draining {
+        until_ns: u64,
+    },
     /// All connections are gone; other shards may still ask for objects.
     Drained,
     /// No shard asks any more; the store makes everything durable.

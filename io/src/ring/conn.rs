@@ -150,12 +150,8 @@ pub(super) enum Next {
         start: *const u8,
         len: usize,
     },
-    /// One or more adjoining slices, sent by reference: from this offset of the memfd.
-    Lend {
-        memfd: i32,
-        offset: u64,
-        len: usize,
-    },
+    /// Hot slices at the front, to be sent by reference: see `lent`.
+    Lend,
     /// One piece of memory.
     One {
         start: *const u8,
@@ -226,7 +222,7 @@ impl Out {
         let lends = |item: &Item| matches!(item, Item::Slice(slice) if by_reference && slice.hot);
         match (self.items.front(), self.items.get(1)) {
             (None, _) => Next::Nothing,
-            (Some(front), _) if lends(front) => self.lend(),
+            (Some(front), _) if lends(front) => Next::Lend,
             (Some(Item::Bytes(bytes)), Some(body)) if lends(body) => {
                 let rest = &bytes[self.front_sent..];
                 Next::Head { start: rest.as_ptr(), len: rest.len() }
@@ -259,29 +255,21 @@ impl Out {
         Next::Many(&raw const message.header)
     }
 
-    /// The front slice and those that lie behind it in the arena.
-    fn lend(&self) -> Next {
-        let mut run = self.items.iter().map_while(|item| match item {
+    /// The hot slices at the front, what is left of them, marked as lent. Returns how many there
+    /// are, at most as many as there are places.
+    pub(super) fn lent<'a>(&'a self, pieces: &mut [&'a [u8]]) -> usize {
+        let slices = self.items.iter().map_while(|item| match item {
             Item::Slice(slice) if slice.hot => Some(slice),
             _ => None,
         });
-        let first = run.next().expect("the front is a hot slice");
-        let (memfd, base) = first.block.lend();
-        let offset = base + u64::from(first.start) + self.front_sent as u64;
-        let mut len = first.len() - self.front_sent;
-        let mut last = first;
-        for slice in run {
-            let joined = last.end as usize == last.block.len()
-                && slice.start == 0
-                && last.block.adjoins(&slice.block);
-            if !joined {
-                break;
-            }
-            slice.block.lend();
-            len += slice.len();
-            last = slice;
+        let mut skip = self.front_sent;
+        let mut count = 0;
+        for (slice, piece) in slices.zip(pieces) {
+            *piece = &slice.block.lend()[slice.start as usize + skip..slice.end as usize];
+            skip = 0;
+            count += 1;
         }
-        Next::Lend { memfd, offset, len }
+        count
     }
 }
 
@@ -315,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn adjoining_hot_slices_go_out_as_one() {
+    fn hot_slices_go_out_together() {
         let (mut out, mut spares) = (Out::default(), Spares::default());
         let mut arena = Arena::new(4).unwrap();
         let slices: Vec<_> = (0..3).map(|_| hot(&mut arena, 65536, true)).collect();
@@ -323,10 +311,16 @@ mod tests {
         slices.into_iter().for_each(|slice| out.push_slice(slice, &mut spares));
         assert!(matches!(out.next(true), Next::Head { len: 4, .. }));
         out.advance(4, &mut spares);
-        assert!(matches!(out.next(true), Next::Lend { len: 196_608, offset: 0, .. }));
+        let lens = |out: &Out| {
+            let mut pieces = [&[][..]; 8];
+            let count = out.lent(&mut pieces);
+            pieces[..count].iter().map(|piece| piece.len()).collect::<Vec<_>>()
+        };
+        assert!(matches!(out.next(true), Next::Lend));
+        assert_eq!(lens(&out), [65536; 3]);
         out.advance(70_000, &mut spares);
-        let next = out.next(true);
-        assert!(matches!(next, Next::Lend { len: 126_608, offset: 70_000, .. }));
+        assert!(matches!(out.next(true), Next::Lend));
+        assert_eq!(lens(&out), [61_072, 65536]);
         match out.next(false) {
             Next::Many(message) => {
                 // SAFETY: the message lives in `out`.
@@ -353,6 +347,6 @@ mod tests {
         }
         out.landed();
         out.advance(4 + 2 * 65536, &mut spares);
-        assert!(matches!(out.next(true), Next::Lend { len: 65536, .. }));
+        assert!(matches!(out.next(true), Next::Lend));
     }
 }

@@ -12,6 +12,13 @@ use crate::limits::LISTEN_BACKLOG;
 /// # Errors
 /// What the socket calls answered; the address is in the caller's hands.
 pub fn bind(address: SocketAddr, shards: usize) -> io::Result<(SocketAddr, Vec<Socket>)> {
+    if address.port() != 0 {
+        // Sharing a port is for shards of one node. Another node, or anyone, that listens there
+        // is in the way of a socket that does not share.
+        let probe = new_socket(address)?;
+        probe.set_reuse_address(true)?;
+        probe.bind(&address.into())?;
+    }
     let first = bind_one(address)?;
     let bound = first
         .local_addr()?
@@ -24,8 +31,12 @@ pub fn bind(address: SocketAddr, shards: usize) -> io::Result<(SocketAddr, Vec<S
     Ok((bound, sockets))
 }
 
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+}
+
 fn bind_one(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = new_socket(address)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     // Accepted sockets inherit this: answers are never held back for more.
@@ -35,8 +46,8 @@ fn bind_one(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Whether the kernel paces what this socket's connections send. `sendfile` in paced pieces costs
-/// far more than copying, so bodies are copied there.
+/// Whether the kernel paces what this socket's connections send. Sending by reference in paced
+/// pieces costs far more than copying, so bodies are copied there.
 pub(super) fn paces(socket: &Socket) -> bool {
     socket.tcp_congestion().is_ok_and(|name| name.starts_with(b"bbr"))
 }
@@ -44,6 +55,15 @@ pub(super) fn paces(socket: &Socket) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_not_shared_with_strangers() {
+        let (address, _sockets) = bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        assert_eq!(
+            bind(address, 1).err().map(|error| error.kind()),
+            Some(io::ErrorKind::AddrInUse)
+        );
+    }
 
     #[test]
     fn all_shards_share_the_port_that_was_given() {

@@ -24,7 +24,8 @@ use super::{
     tls::{self, Flushed, Tls, TlsConfig},
 };
 use crate::{
-    limits::{RING_COMPLETIONS, SEND_TURN_LEN_MAX},
+    limits::{RING_COMPLETIONS, SEND_SLICES_MAX, SEND_TURN_LEN_MAX},
+    pipe::Pipe,
     ports::{ConnId, ListenerId, Slice},
 };
 
@@ -96,6 +97,8 @@ pub(super) struct Net {
     completed: Vec<cqueue::Entry>,
     heard: VecDeque<Heard>,
     spares: Spares,
+    /// Bodies sent by reference go through it.
+    pipe: Pipe,
     accepting: bool,
 }
 
@@ -133,6 +136,7 @@ impl Net {
             completed: Vec::with_capacity(RING_COMPLETIONS as usize),
             heard: VecDeque::with_capacity(1024),
             spares: Spares::default(),
+            pipe: Pipe::new().map_err(|source| probe::refused("a pipe", source))?,
             accepting: true,
         };
         net.ring.completion().disable_eventfd();
@@ -328,7 +332,7 @@ impl Net {
             if self.accepting && !self.listeners[at].armed {
                 self.listeners[at].armed = true;
                 let fd = Fd(self.listeners[at].socket.as_raw_fd());
-                // Sockets do not block, for the sake of `sendfile`; the ring waits all the same.
+                // Sockets do not block, for the sake of `splice`; the ring waits all the same.
                 let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
                 let accept = opcode::AcceptMulti::new(fd).flags(flags).build();
                 self.submit(accept.user_data(tag(Kind::Accept, listener_id(at))));
@@ -545,7 +549,11 @@ impl Net {
                     return Ok(());
                 }
                 Next::Head { start, len } => send_head(fd, start, len)?,
-                Next::Lend { memfd, offset, len } => send_file(fd, memfd, offset, len.min(budget))?,
+                Next::Lend => {
+                    let mut pieces = [&[][..]; SEND_SLICES_MAX];
+                    let count = conn.out.lent(&mut pieces);
+                    self.pipe.send(fd, &pieces[..count])?
+                }
             };
             let Some(len) = sent else {
                 self.poll(id);
@@ -598,17 +606,6 @@ fn send_head(fd: RawFd, start: *const u8, len: usize) -> io::Result<Option<usize
     // SAFETY: `start` and `len` describe bytes at the front of the connection's queue, which is
     // not touched before this returns.
     sent(unsafe { libc::send(fd, start.cast(), len, flags) })
-}
-
-/// Queues pages of the arena on the socket. `None` when it is full.
-fn send_file(fd: RawFd, memfd: RawFd, offset: u64, len: usize) -> io::Result<Option<usize>> {
-    let mut offset = offset as libc::off_t;
-    // SAFETY: two descriptors and an offset of our own; the memfd always has the bytes asked for.
-    let sent = sent(unsafe { libc::sendfile(fd, memfd, &mut offset, len) })?;
-    if sent == Some(0) && len > 0 {
-        return Err(io::Error::other("the arena ended"));
-    }
-    Ok(sent)
 }
 
 fn sent(result: isize) -> io::Result<Option<usize>> {

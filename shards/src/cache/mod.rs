@@ -106,8 +106,8 @@ impl Memory {
         self.alloc_after(len, None)
     }
 
-    /// As `alloc`; a whole block is taken right behind `neighbour` where possible, because
-    /// neighbours leave in one `sendfile`.
+    /// As `alloc`; a whole block is taken right behind `neighbour` where possible, so that
+    /// an object read in order lies in order.
     pub fn alloc_after(&mut self, len: usize, neighbour: Option<&Block>) -> Option<BlockMut> {
         if let Some(block) = self.arena.alloc_after(len, neighbour) {
             return Some(block);
