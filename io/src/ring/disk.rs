@@ -69,6 +69,11 @@ impl Disk {
         outcome
     }
 
+    /// Whether nothing is under way, waiting or to be told.
+    pub(super) fn is_idle(&self) -> bool {
+        self.shared.under_way.get() == 0 && self.waiting.is_empty() && !self.has_outcome()
+    }
+
     pub(super) fn has_outcome(&self) -> bool {
         !self.shared.outcomes.borrow().is_empty()
     }

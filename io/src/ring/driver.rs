@@ -16,7 +16,7 @@ use glommio::{
 
 use super::{
     disk::Disk,
-    net::{Heard, Listener, Net},
+    net::{Heard, Listener, Net, Wait},
     probe::Refused,
 };
 use crate::{
@@ -89,8 +89,9 @@ impl<M: Send + 'static> Driver<M> {
         executor.run(async move {
             let latency = Latency::Matters(Duration::from_millis(10));
             let queue = glommio::executor().create_task_queue(Shares::default(), latency, "disk");
-            let bell = BellRead::new(&self.mailboxes.bell);
-            let net = Net::new(self.mailboxes.bell.eventfd(), self.listeners)?;
+            let completions = Bell::new().map_err(DriverError::Ring)?;
+            let bell = self.mailboxes.bell.eventfd();
+            let net = Net::new(bell, completions.eventfd(), self.listeners)?;
             let driving = Driving {
                 shard: make().map_err(DriverError::Shard)?,
                 net,
@@ -100,7 +101,8 @@ impl<M: Send + 'static> Driver<M> {
                 start: Instant::now(),
                 plaintext: vec![0; RECV_BUFFER_LEN].into_boxed_slice(),
                 stopped: false,
-                bell,
+                completions: Completions::new(&completions),
+                sampled_at: 0,
             };
             driving.run().await
         })
@@ -118,7 +120,9 @@ struct Driving<S: Machine> {
     /// Decrypted bytes on their way to the shard.
     plaintext: Box<[u8]>,
     stopped: bool,
-    bell: BellRead,
+    completions: Completions,
+    /// When the thread's CPU time was looked at last.
+    sampled_at: u64,
 }
 
 impl<S: Machine> Driving<S> {
@@ -126,29 +130,27 @@ impl<S: Machine> Driving<S> {
         // The shard's first event: it starts its partitions.
         let now = self.now();
         self.apply(Event::Tick, now);
-        let mut awake_since = now.mono_ns;
         while !self.stopped {
-            let worked = self.turn()?;
-            if worked {
-                // Disk, timers and background work get their turn.
+            if self.disk.is_idle() {
+                // Nothing but sockets and mailboxes can happen: wait in the ring itself.
+                self.turn(true)?;
+            } else if self.turn(false)? {
+                // Disk and background work get their turn.
                 glommio::executor().yield_task_queue_now().await;
-                continue;
+            } else {
+                self.sleep().await?;
             }
-            let slept_at = self.now().mono_ns;
-            self.sleep().await?;
-            let woke_at = self.now().mono_ns;
-            self.stats.busy_ns.add(slept_at - awake_since);
-            self.stats.idle_ns.add(woke_at - slept_at);
-            awake_since = woke_at;
         }
         // Answers that are queued get a last chance to go.
-        self.net.turn().map_err(DriverError::Ring)?;
+        self.net.turn(Wait::Not).map_err(DriverError::Ring)?;
         Ok(())
     }
 
     /// One turn of the loop. Returns whether there was anything to do.
-    fn turn(&mut self) -> Result<bool, DriverError> {
-        let heard = self.net.turn().map_err(DriverError::Ring)?;
+    fn turn(&mut self, may_wait: bool) -> Result<bool, DriverError> {
+        let wait = if may_wait { self.wait() } else { Wait::Not };
+        let heard = self.net.turn(wait).map_err(DriverError::Ring)?;
+        self.mailboxes.bell.awake();
         let now = self.now();
         let mut worked = heard;
         while let Some(heard) = self.net.hear() {
@@ -169,13 +171,35 @@ impl<S: Machine> Driving<S> {
             worked = true;
             self.apply(Event::Tick, now);
         }
-        if worked {
-            let took = self.now().mono_ns - now.mono_ns;
-            if took > self.stats.stall_max_ns.get() {
-                self.stats.stall_max_ns.set(took);
-            }
-        }
+        self.account(now);
         Ok(worked)
+    }
+
+    /// How long the ring may wait: until the shard's time, unless there is mail.
+    fn wait(&self) -> Wait {
+        self.mailboxes.bell.sleepy();
+        if self.mailboxes.from.iter().any(|lane| !lane.is_empty()) {
+            return Wait::Not;
+        }
+        match self.shard.wake_at() {
+            Some(at) => Wait::For(Duration::from_nanos(at.saturating_sub(self.now().mono_ns))),
+            None => Wait::Forever,
+        }
+    }
+
+    /// Notes how long the turn that began at `began` took, and now and then the CPU time.
+    fn account(&mut self, began: Now) {
+        let now = self.now().mono_ns;
+        let took = now - began.mono_ns;
+        if took > self.stats.stall_max_ns.get() {
+            self.stats.stall_max_ns.set(took);
+        }
+        if now - self.sampled_at >= SAMPLE_NS {
+            self.sampled_at = now;
+            let busy = cpu_time_ns();
+            self.stats.busy_ns.set(busy);
+            self.stats.idle_ns.set(now.saturating_sub(busy));
+        }
     }
 
     fn tell(&mut self, heard: Heard, now: Now) {
@@ -284,17 +308,20 @@ impl<S: Machine> Driving<S> {
         }
     }
 
-    /// Sleeps until a completion, a message, an outcome or the shard's time.
+    /// Sleeps in the executor, while the disk works, until a completion of the ring, an outcome of
+    /// the disk or the shard's time. A message rings the bell, which the ring hears.
     async fn sleep(&mut self) -> Result<(), DriverError> {
-        self.mailboxes.bell.sleepy();
         self.net.sleepy();
-        // Whatever came before the two lines above rang no bell: look once more.
-        let heard = self.net.turn().map_err(DriverError::Ring)?;
-        let mail = self.mailboxes.from.iter().any(|lane| !lane.is_empty());
-        if !heard && !mail && !self.disk.has_outcome() {
-            let until = self.shard.wake_at().map(|at| at.saturating_sub(self.now().mono_ns));
-            let timer = until.map(|ns| Timer::new(Duration::from_nanos(ns)));
-            Asleep { bell: &mut self.bell, disk: &self.disk, timer }.await?;
+        let wait = self.wait();
+        // Whatever came before the two lines above was not told: look once more.
+        let heard = self.net.turn(Wait::Not).map_err(DriverError::Ring)?;
+        if !heard && !self.disk.has_outcome() {
+            let timer = match wait {
+                Wait::Not => Some(Timer::new(Duration::ZERO)),
+                Wait::For(duration) => Some(Timer::new(duration)),
+                Wait::Forever => None,
+            };
+            Asleep { completions: &mut self.completions, disk: &self.disk, timer }.await?;
         }
         self.net.awake();
         self.mailboxes.bell.awake();
@@ -307,19 +334,29 @@ impl<S: Machine> Driving<S> {
     }
 }
 
-/// A read of the bell's eventfd, under way across sleeps: it is started anew only when it ended.
-struct BellRead {
-    file: std::rc::Rc<BufferedFile>,
-    read: Option<Rung>,
+/// How often the CPU time of the thread is looked at.
+const SAMPLE_NS: u64 = 100_000_000;
+
+fn cpu_time_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills one timespec. It cannot fail for the thread's own clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-type Rung = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+/// A read of the ring's eventfd, under way across sleeps: it is started anew only when it ended.
+struct Completions {
+    file: std::rc::Rc<BufferedFile>,
+    read: Option<Told>,
+}
 
-impl BellRead {
-    fn new(bell: &Bell) -> BellRead {
+type Told = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+impl Completions {
+    fn new(eventfd: &Bell) -> Completions {
         // SAFETY: dup makes a descriptor of our own, which the file may close.
-        let file = unsafe { BufferedFile::from_raw_fd(libc::dup(bell.eventfd())) };
-        BellRead { file: std::rc::Rc::new(file), read: None }
+        let file = unsafe { BufferedFile::from_raw_fd(libc::dup(eventfd.eventfd())) };
+        Completions { file: std::rc::Rc::new(file), read: None }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DriverError>> {
@@ -335,9 +372,9 @@ impl BellRead {
     }
 }
 
-/// The sleep itself: ends with the first of bell, disk and timer.
+/// The sleep itself: ends with the first of ring, disk and timer.
 struct Asleep<'a> {
-    bell: &'a mut BellRead,
+    completions: &'a mut Completions,
     disk: &'a Disk,
     timer: Option<Timer>,
 }
@@ -348,7 +385,7 @@ impl Future for Asleep<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         this.disk.wake(cx.waker());
-        if let Poll::Ready(rung) = this.bell.poll(cx) {
+        if let Poll::Ready(rung) = this.completions.poll(cx) {
             return Poll::Ready(rung);
         }
         if this.disk.has_outcome() {

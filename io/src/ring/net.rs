@@ -10,9 +10,13 @@ use std::{
     net::SocketAddr,
     ops::Range,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    time::Duration,
 };
 
-use io_uring::{IoUring, cqueue, opcode, squeue, types::Fd};
+use io_uring::{
+    IoUring, cqueue, opcode, squeue,
+    types::{Fd, SubmitArgs, Timespec},
+};
 use slab::Slab;
 use socket2::{SockRef, Socket};
 
@@ -64,6 +68,14 @@ pub(super) enum Heard {
     },
 }
 
+/// How long a turn may wait when it has nothing at hand.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wait {
+    Not,
+    For(Duration),
+    Forever,
+}
+
 /// What a completion belongs to, carried in its `user_data`: kind, generation, slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -72,9 +84,11 @@ enum Kind {
     Send = 2,
     Poll = 3,
     Cancel = 4,
+    Bell = 5,
 }
 
-const KINDS: [Kind; 5] = [Kind::Accept, Kind::Receive, Kind::Send, Kind::Poll, Kind::Cancel];
+const KINDS: [Kind; 6] =
+    [Kind::Accept, Kind::Receive, Kind::Send, Kind::Poll, Kind::Cancel, Kind::Bell];
 const GENERATION_BITS: u32 = 28;
 const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 
@@ -100,6 +114,7 @@ pub(super) struct Net {
     /// Bodies sent by reference go through it.
     pipe: Pipe,
     accepting: bool,
+    bell: RawFd,
 }
 
 struct ListenerState {
@@ -111,12 +126,17 @@ struct ListenerState {
 }
 
 impl Net {
-    /// Sets up the ring. `bell` is the eventfd that completions ring while the ring sleeps.
-    pub(super) fn new(bell: RawFd, listeners: Vec<Listener>) -> Result<Net, probe::Refused> {
+    /// Sets up the ring. The ring hears `bell`; its own completions write `completions` while it
+    /// is told that the loop sleeps elsewhere.
+    pub(super) fn new(
+        bell: RawFd,
+        completions: RawFd,
+        listeners: Vec<Listener>,
+    ) -> Result<Net, probe::Refused> {
         let ring = probe::ring()?;
         let pool = RecvPool::new(&ring).map_err(|source| probe::refused("buffers", source))?;
         ring.submitter()
-            .register_eventfd(bell)
+            .register_eventfd(completions)
             .map_err(|source| probe::refused("the eventfd", source))?;
         let listeners = listeners.into_iter().map(|listener| ListenerState {
             // TLS is encrypted from the mapping and never sent by reference.
@@ -138,18 +158,21 @@ impl Net {
             spares: Spares::default(),
             pipe: Pipe::new().map_err(|source| probe::refused("a pipe", source))?,
             accepting: true,
+            bell,
         };
         net.ring.completion().disable_eventfd();
+        net.arm_bell();
         net.arm_listeners();
         Ok(net)
     }
 
-    /// Submits what was asked for and collects what completed, without waiting. Returns whether
-    /// anything is to be heard.
-    pub(super) fn turn(&mut self) -> io::Result<bool> {
+    /// Submits what was asked for and collects what completed. With nothing at hand it waits, for
+    /// as long as it may. Returns whether anything is to be heard or done.
+    pub(super) fn turn(&mut self, wait: Wait) -> io::Result<bool> {
         self.flush_ready();
         self.pool.publish();
-        self.enter()?;
+        let at_hand = !self.heard.is_empty() || !self.ready.is_empty() || !self.waiting.is_empty();
+        self.enter(if at_hand { Wait::Not } else { wait })?;
         self.completed.extend(self.ring.completion());
         let mut completed = std::mem::take(&mut self.completed);
         for entry in completed.drain(..) {
@@ -164,12 +187,12 @@ impl Net {
         self.heard.pop_front()
     }
 
-    /// From now on completions ring the bell. The caller takes one more turn, then sleeps.
+    /// From now on completions write the eventfd. The caller takes one more turn, then sleeps.
     pub(super) fn sleepy(&mut self) {
         self.ring.completion().enable_eventfd();
     }
 
-    /// Completions need not ring.
+    /// Completions need not be told elsewhere.
     pub(super) fn awake(&mut self) {
         self.ring.completion().disable_eventfd();
     }
@@ -285,7 +308,7 @@ impl Net {
         }
     }
 
-    fn enter(&mut self) -> io::Result<()> {
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
         {
             let mut queue = self.ring.submission();
             while let Some(entry) = self.waiting.front() {
@@ -296,23 +319,25 @@ impl Net {
                 self.waiting.pop_front();
             }
         }
-        let submit = self.ring.submission().len() as u32;
-        const GET_EVENTS: u32 = 1;
-        // SAFETY: no argument is passed, and nothing is waited for.
-        let entered =
-            unsafe { self.ring.submitter().enter::<libc::sigset_t>(submit, 0, GET_EVENTS, None) };
-        match entered {
-            Ok(_) => Ok(()),
-            // Interrupted, or completions must be collected first: the next turn goes on.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                ) =>
-            {
-                Ok(())
+        let entered = match wait {
+            Wait::Not => {
+                const GET_EVENTS: u32 = 1;
+                let submit = self.ring.submission().len() as u32;
+                let submitter = self.ring.submitter();
+                // SAFETY: no argument is passed, and nothing is waited for.
+                unsafe { submitter.enter::<libc::sigset_t>(submit, 0, GET_EVENTS, None) }
             }
-            Err(error) => Err(error),
+            Wait::For(duration) => {
+                let timeout = Timespec::from(duration);
+                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
+            }
+            Wait::Forever => self.ring.submit_and_wait(1),
+        };
+        match entered.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(_) => Ok(()),
+            // Interrupted, out of time, or completions must be collected first.
+            Err((Some(libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ETIME), _)) => Ok(()),
+            Err((_, error)) => Err(error),
         }
     }
 
@@ -325,6 +350,11 @@ impl Net {
         if full {
             self.waiting.push_back(entry);
         }
+    }
+
+    fn arm_bell(&mut self) {
+        let poll = opcode::PollAdd::new(Fd(self.bell), libc::POLLIN as u32).multi(true).build();
+        self.submit(poll.user_data(tag(Kind::Bell, listener_id(0))));
     }
 
     fn arm_listeners(&mut self) {
@@ -359,6 +389,9 @@ impl Net {
             Kind::Send => self.sent_some(conn, entry.result()),
             Kind::Poll => self.polled(conn),
             Kind::Cancel => {}
+            // The loop looks into its mailboxes in every turn.
+            Kind::Bell if cqueue::more(entry.flags()) => {}
+            Kind::Bell => self.arm_bell(),
         }
     }
 
