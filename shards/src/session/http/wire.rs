@@ -14,7 +14,10 @@ use ron_io::{
 };
 
 use super::{refusal::Refusal, request::Request};
-use crate::{flow::Cx, limits::UNSENT_LEN_MAX};
+use crate::{
+    flow::Cx,
+    limits::{UNSENT_HOT_LEN_MAX, UNSENT_LEN_MAX},
+};
 
 /// What every answer with content says: it never changes, and its name is all that is known of it.
 const CONTENT_LINES: &str = "Content-Type: application/octet-stream\r\n\
@@ -41,6 +44,8 @@ pub(super) struct Wire {
     /// When the kernel last took some, or was first given some to take, in `Now::mono_ns`.
     progress_ns: u64,
     /// Whether answers end the connection because the node is going.
+    /// Whether the last piece of a body was hot.
+    hot: bool,
     draining: bool,
     date: DateCache,
 }
@@ -52,6 +57,7 @@ impl Wire {
             proto,
             unsent: 0,
             progress_ns: cx.now.mono_ns,
+            hot: false,
             draining: false,
             date: DateCache::new(cx.now.unix_ms / 1000),
         }
@@ -83,7 +89,8 @@ impl Wire {
 
     /// Bytes of bodies that may be queued now.
     pub(super) fn room(&self) -> usize {
-        UNSENT_LEN_MAX.saturating_sub(self.unsent)
+        let limit = if self.hot { UNSENT_HOT_LEN_MAX } else { UNSENT_LEN_MAX };
+        limit.saturating_sub(self.unsent)
     }
 
     /// The kernel took `len` bytes.
@@ -204,6 +211,8 @@ impl Wire {
             self.progress_ns = cx.now.mono_ns;
         }
         self.unsent += head_len + body.as_ref().map_or(0, Slice::len);
+        // Under TLS bodies are encrypted into memory of their own, so none leaves by reference.
+        self.hot = self.proto == Proto::Http && body.as_ref().is_some_and(|slice| slice.hot);
         cx.acts.send(self.conn, start, body);
     }
 }
