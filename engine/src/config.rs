@@ -187,7 +187,9 @@ struct Settings {
 impl Settings {
     fn resolve(&self, machine: &Machine) -> Result<Config, ConfigError> {
         let (cores, cache_len) = self.cores_and_cache(machine)?;
-        let shards = u32::try_from(cores.len()).unwrap_or(limits::PARTITIONS_MAX);
+        // A directory made by few shards can then be served by all cores later.
+        let most = cores.len().max(machine.cores.len());
+        let shards = u32::try_from(most).unwrap_or(limits::PARTITIONS_MAX);
         let partitions_max = u64::from(limits::PARTITIONS_MAX);
         let partitions = self.whole("partitions", 1, partitions_max)?.unwrap_or(shards.into());
         let connections = self.whole("connections_max", 1, limits::CONNECTIONS_MAX as u64)?;

@@ -65,11 +65,20 @@ struct Addresses {
 pub fn run(config: &Config, machine: &Machine) -> Result<(), Failure> {
     ring::check()?;
     let data = DataDir::open(&config.data_dir, config.partitions)?;
+    let (shards, partitions) = (config.shards(), data.partitions());
+    if shards > partitions as usize {
+        return Err(format!(
+            "{} was made with {partitions} partitions, which is the most shards that can serve it: \
+             name at most {partitions} of the {shards} cores with --cores",
+            config.data_dir.display()
+        )
+        .into());
+    }
     let bill = bill(config, machine)?;
     tracing::info!("{bill}");
     let identity = identity(config)?;
     let not_after = identity.as_ref().map(|identity| identity.not_after);
-    let (addresses, sockets) = listen(config, identity)?;
+    let (addresses, sockets) = listen(config, identity.as_ref())?;
     let admin = TcpListener::bind(config.admin)
         .map_err(|error| format!("cannot listen on {} (admin): {error}", config.admin))?;
     let addresses = Addresses { admin: admin.local_addr()?, ..addresses };
@@ -196,7 +205,7 @@ fn identity(config: &Config) -> Result<Option<Identity>, Failure> {
 /// Binds every listener once for each shard, in the order of `spoken`.
 fn listen(
     config: &Config,
-    identity: Option<Identity>,
+    identity: Option<&Identity>,
 ) -> Result<(Addresses, Vec<Vec<Listener>>), Failure> {
     let mut sockets: Vec<Vec<Listener>> = config.cores.iter().map(|_| Vec::new()).collect();
     let mut bind = |name: &str, address: Option<SocketAddr>, tls: Option<TlsConfig>| {
@@ -208,7 +217,7 @@ fn listen(
         }
         Ok::<_, Failure>(Some(bound))
     };
-    let tls = |alpn: &[u8]| match &identity {
+    let tls = |alpn: &[u8]| match identity {
         Some(Identity { chain, key, .. }) => {
             ring::server_config(chain.clone(), key.clone_key(), &[alpn]).map(Some)
         }
@@ -220,7 +229,7 @@ fn listen(
         oap: bind("oap", config.oap, tls(b"ron/1")?)?,
         oap_plain: bind("oap_plain", config.oap_plain, None)?,
         admin: config.admin,
-        ca: identity.as_ref().and_then(|identity| identity.ca.clone()),
+        ca: identity.and_then(|identity| identity.ca.clone()),
     };
     Ok((addresses, sockets))
 }

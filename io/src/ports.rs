@@ -192,8 +192,8 @@ pub struct Slice {
     pub block: Block,
     pub start: u32,
     pub end: u32,
-    /// Whether the block is worth sending without a copy: a block that was ever sent so costs a
-    /// hole punch when it is evicted, so only hot ones are.
+    /// Whether the block is worth sending without a copy: memory that was ever sent so
+    /// must be renewed before it is used again, so only hot blocks are.
     pub hot: bool,
 }
 

@@ -197,17 +197,12 @@ impl Net {
         self.ring.completion().disable_eventfd();
     }
 
-    /// Takes no more connections; those in the backlog are reset when the node ends.
+    /// Takes no more connections: from now on they are refused, and so are those that wait.
     pub(super) fn stop_accepting(&mut self) {
-        if !std::mem::replace(&mut self.accepting, false) {
-            return;
-        }
-        for at in 0..self.listeners.len() {
-            if self.listeners[at].armed {
-                let target = tag(Kind::Accept, listener_id(at));
-                let cancel = opcode::AsyncCancel::new(target).build();
-                self.submit(cancel.user_data(tag(Kind::Cancel, listener_id(at))));
-            }
+        self.accepting = false;
+        for listener in &self.listeners {
+            // Ends the accept that is under way as well. It fails only if nothing listens any more.
+            let _ = listener.socket.shutdown(std::net::Shutdown::Both);
         }
     }
 
