@@ -1,7 +1,8 @@
-//! The numbers every format of this crate is bounded by, each with its name and its reason.
+//! The numbers every format of this crate is bounded by, each with its name and its reason. Those
+//! of the OAP/1 protocol itself are in `oap/limits.rs`.
 
 /// Bytes of an object that are read, verified, cached and streamed as one: 64 BLAKE3 chunks, which
-/// is one whole subtree. A storage matter; never derived from `FRAME_LEN_MAX`.
+/// is one whole subtree. A storage matter; never derived from the longest OAP frame.
 pub const GROUP_LEN: usize = 64 * 1024;
 
 /// Longest HTTP request head, request line and blank line included (431 beyond it).
@@ -29,31 +30,9 @@ pub const TRAILER_LEN_MAX: usize = 4 * 1024;
 /// Longest correlation id, ours or a client's.
 pub const CORR_ID_LEN_MAX: usize = 64;
 
-/// Largest value of the `len` field of an OAP/1 frame: a limit of the protocol.
-pub const FRAME_LEN_MAX: usize = 1024 * 1024;
-
-/// Bytes of an OAP/1 frame that `len` counts before capability and payload.
-pub const FRAME_FIXED_LEN: usize = 33;
-
-/// Longest JSON payload of an OAP/1 request: addresses and paths are short (413 beyond it).
-pub const REQUEST_LEN_MAX: usize = 4 * 1024;
-
-/// Most streams open at once on one OAP/1 connection (429 beyond it).
-pub const OAP_INFLIGHT_MAX: u32 = 64;
-
 /// Most raw bytes of an object in one OAP/1 data frame. A storage matter; never derived from
-/// `FRAME_LEN_MAX`.
+/// the longest frame.
 pub const OAP_CHUNK_LEN_MAX: usize = 64 * 1024;
-
-/// Bytes a node sends unasked on an OAP/1 stream under credit, when nothing else is configured.
-pub const OAP_WINDOW_LEN_DEFAULT: u64 = 256 * 1024;
-
-/// Most bytes of an unknown OAP/1 `op` that an error repeats.
-pub const OP_ECHO_LEN_MAX: usize = 32;
-
-const _: () = assert!(FRAME_FIXED_LEN + OAP_CHUNK_LEN_MAX <= FRAME_LEN_MAX);
-const _: () = assert!(FRAME_FIXED_LEN + REQUEST_LEN_MAX <= FRAME_LEN_MAX);
-const _: () = assert!(OP_ECHO_LEN_MAX < REQUEST_LEN_MAX);
 
 const _: () = assert!(TARGET_LEN_MAX < HEAD_LEN_MAX);
 const _: () = assert!(GROUP_LEN.is_power_of_two() && GROUP_LEN.is_multiple_of(1024));

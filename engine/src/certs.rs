@@ -152,7 +152,8 @@ fn read(path: &Path) -> Result<Vec<u8>, CertError> {
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertError> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(mode);
-    let written = options.open(path).and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()));
+    let written =
+        options.open(path).and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()));
     written.map_err(|source| CertError::Write { path: path.to_path_buf(), source })
 }
 

@@ -1,7 +1,7 @@
 //! Sending memory by reference: through a pipe, the kernel's bag for pages.
 //!
-//! `vmsplice(2)` puts pages of our memory into the pipe without a copy, `splice(2)` moves them on to
-//! a socket. What the socket does not take is thrown away, so the pipe is empty between calls.
+//! `vmsplice(2)` puts pages of our memory into the pipe without a copy, `splice(2)` moves them on
+//! to a socket. What the socket does not take is thrown away, so the pipe is empty between calls.
 //!
 //! Measured against `sendfile(2)` from a memfd, this costs a third less CPU for large bodies: the
 //! arena may be ordinary memory in huge pages, where a memfd is looked up page by page.
@@ -131,7 +131,6 @@ mod tests {
         let memory: Vec<u8> = (0..3_000_000).map(|n: u32| (n % 251) as u8).collect();
         let mut pipe = Pipe::new().unwrap();
         let mut sent = 0;
-        let mut full = false;
         let mut received = Vec::new();
         while sent < memory.len() {
             let rest = &memory[sent..];
@@ -139,7 +138,6 @@ mod tests {
             match pipe.send(sender.as_raw_fd(), &[one, two]).unwrap() {
                 Some(len) => sent += len,
                 None => {
-                    full = true;
                     let mut some = vec![0; 500_000];
                     let len = reader.read(&mut some).unwrap();
                     received.extend_from_slice(&some[..len]);
@@ -149,8 +147,6 @@ mod tests {
         drop(sender);
         reader.read_to_end(&mut received).unwrap();
         assert!(received == memory);
-        // Whether the socket filled depends on its buffers; all must arrive either way.
-        let _ = full;
     }
 
     #[test]

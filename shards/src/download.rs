@@ -232,7 +232,9 @@ mod tests {
             window in 0u64..40,
             with_first: bool,
             steps in prop::collection::vec(
-                (any::<prop::sample::Index>(), 0usize..3 * GROUP_LEN, 1usize..2 * GROUP_LEN), 1..40),
+                (any::<prop::sample::Index>(), 0usize..3 * GROUP_LEN, 1usize..2 * GROUP_LEN),
+                1..40,
+            ),
         ) {
             let (a, b) = (ends.0.index(size as usize + 1), ends.1.index(size as usize + 1));
             let (start, end) = (a.min(b), a.max(b));

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::frame::VERSION;
+use super::limits::{FRAME_LEN_MAX, OAP_INFLIGHT_MAX};
 use crate::address::Address;
-use crate::limits::{FRAME_LEN_MAX, OAP_INFLIGHT_MAX};
 
 /// The flags that this version serves and a peer may rely on. EVENT needs the mailbox, and COMP
 /// frames are refused: OAP/1 §5.3.

@@ -9,8 +9,8 @@ use std::ops::BitOr;
 
 use thiserror::Error;
 
+use super::limits::{FRAME_FIXED_LEN, FRAME_LEN_MAX};
 use crate::error::ErrorCode;
-use crate::limits::{FRAME_FIXED_LEN, FRAME_LEN_MAX};
 
 /// Bytes of the `len` field.
 const LEN_LEN: usize = 4;

@@ -9,6 +9,7 @@
 mod answer;
 mod deframe;
 mod frame;
+pub mod limits;
 mod request;
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ use thiserror::Error;
 
 use super::answer::append_json;
 use super::frame::{APP_HELLO, APP_MAILBOX, APP_STORAGE, Flags, FrameHeader};
+use super::limits::{OP_ECHO_LEN_MAX, REQUEST_LEN_MAX};
 use crate::address::Address;
 use crate::error::ErrorCode;
-use crate::limits::{OP_ECHO_LEN_MAX, REQUEST_LEN_MAX};
 
 /// A storage request.
 #[derive(Debug, Clone, PartialEq, Eq)]

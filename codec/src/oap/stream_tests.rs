@@ -5,8 +5,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::Deserialize;
 
+use super::limits::{FRAME_FIXED_LEN, FRAME_LEN_MAX};
 use super::*;
-use crate::limits::{FRAME_FIXED_LEN, FRAME_LEN_MAX};
 
 /// A whole frame.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -114,7 +114,10 @@ proptest! {
     /// Whatever is handed out and dropped, pieces never overlap and all memory comes back.
     #[test]
     fn pieces_never_overlap(
-        steps in prop::collection::vec((any::<bool>(), 0usize..=BLOCK_LEN, any::<prop::sample::Index>()), 1..200),
+        steps in prop::collection::vec(
+            (any::<bool>(), 0usize..=BLOCK_LEN, any::<prop::sample::Index>()),
+            1..200,
+        ),
     ) {
         let mut arena = Arena::new(3).unwrap();
         let mut held: Vec<(BlockMut, u8)> = Vec::new();

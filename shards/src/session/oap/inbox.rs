@@ -10,10 +10,10 @@ use std::mem;
 use ron_codec::{
     address::Address,
     error::ErrorCode,
-    limits::REQUEST_LEN_MAX,
     oap::{
         APP_HELLO, APP_STORAGE, Flags, FrameError, FrameHeader, GetRequest, GetWhat, Piece,
-        RequestError, StorageRequest, check_client_frame, parse_credit, write_hello,
+        RequestError, StorageRequest, check_client_frame, limits::REQUEST_LEN_MAX, parse_credit,
+        write_hello,
     },
 };
 use ron_io::stats::{Op, Rejected};

@@ -5,8 +5,10 @@
 
 use ron_codec::{
     address::Address,
-    limits::{OAP_INFLIGHT_MAX, OAP_WINDOW_LEN_DEFAULT},
-    oap::{Flags, FrameHeader, GetRequest},
+    oap::{
+        Flags, FrameHeader, GetRequest,
+        limits::{OAP_INFLIGHT_MAX, OAP_WINDOW_LEN_DEFAULT},
+    },
 };
 use ron_io::stats::Op;
 

@@ -1,7 +1,7 @@
 //! Frames in and out of order, cut anywhere, and what is no frame at all.
 
 use proptest::prelude::*;
-use ron_codec::limits::{FRAME_LEN_MAX, OAP_INFLIGHT_MAX, REQUEST_LEN_MAX};
+use ron_codec::oap::limits::{FRAME_LEN_MAX, OAP_INFLIGHT_MAX, REQUEST_LEN_MAX};
 use ron_codec::oap::{APP_HELLO, APP_MAILBOX, Hello, parse_answer};
 use ron_io::stats::Rejected;
 

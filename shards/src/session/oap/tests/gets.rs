@@ -1,6 +1,7 @@
 //! Gets and has: bytes, ranges, turns and credit.
 
-use ron_codec::limits::{OAP_CHUNK_LEN_MAX, OAP_WINDOW_LEN_DEFAULT};
+use ron_codec::limits::OAP_CHUNK_LEN_MAX;
+use ron_codec::oap::limits::OAP_WINDOW_LEN_DEFAULT;
 use ron_codec::oap::{HEADER_LEN, HasAnswer, Meta, parse_answer};
 
 use super::*;
