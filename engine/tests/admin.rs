@@ -91,7 +91,7 @@ fn counters_count() {
     let object = object(1, 3 * 65_536);
     curl.store(&object);
     let before = node.metrics();
-    NAMES.map(|name| assert!(before.has(name), "{name} is missing"));
+    NAMES.iter().for_each(|name| assert!(before.has(name), "{name} is missing"));
     assert_eq!(before.sum("ron_requests_total{proto=\"http\",op=\"put\",code=\"201\"}"), 1);
     assert_eq!((before.sum("ron_objects"), before.sum("ron_inflight")), (1, 0));
     assert!(before.sum("ron_bytes_in_total{proto=\"http\"}") > 3 * 65_536);

@@ -186,6 +186,7 @@ impl Damaged {
             let refused = peer.get(&format!("/o/{}", common::addr_of(b"none")));
             assert_eq!(refused.status, 404);
         }
+        drop(peer);
         self.node.terminate();
     }
 }

@@ -170,3 +170,37 @@ fn one_shard_has_no_mesh() {
     assert_eq!(node.ready()["shards"], 1);
     node.terminate();
 }
+
+#[test]
+fn many_readers_share_a_cache_that_is_far_too_small() {
+    for shards in one_and_two_cores() {
+        let data = Data::new();
+        let cache = format!("{}MiB", 8 * shards);
+        let node = data.setup().shards(shards).args(&["--cache", &cache]).start();
+        let objects: Vec<Object> = (0..8).map(|seed| object(seed, 12 * MIB + 5)).collect();
+        objects.iter().for_each(|object| Curl::http(&node).store(object));
+        // Each reads all of them, beginning with another one.
+        std::thread::scope(|scope| {
+            for reader in 0..8 {
+                let (node, objects) = (&node, &objects);
+                scope.spawn(move || {
+                    let mut oap = Oap::plain(node);
+                    let mut peer = common::http::Peer::new(node.connect());
+                    for at in 0..8 {
+                        let object = &objects[(reader + at) % 8];
+                        if (reader + at) % 4 == 0 {
+                            oap.check(object);
+                            continue;
+                        }
+                        let answer = peer.get(&format!("/o/{}", object.addr));
+                        assert_eq!(answer.status, 200);
+                        assert_same(&answer.body, &object.bytes, "one of many readers");
+                    }
+                });
+            }
+        });
+        assert!(node.metrics().sum("ron_cache_bytes") <= 8 * MIB as u64 * shards as u64);
+        assert_eq!(node.metrics().sum("ron_integrity_fail_total"), 0);
+        node.terminate();
+    }
+}

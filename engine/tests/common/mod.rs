@@ -13,7 +13,11 @@ use std::{
     net::{IpAddr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex, mpsc},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -182,6 +186,8 @@ impl Setup {
             ("--admin", "127.0.0.1:0"),
             ("--cores", &cores.join(",")),
             ("--cache", "64MiB"),
+            // Tests that end a node often hold their connections open.
+            ("--deadline-linger", "1"),
         ];
         for (flag, value) in defaults {
             let given = self.args.iter().any(|arg| arg == flag);
@@ -201,9 +207,10 @@ impl Setup {
 
     /// Runs a node that is expected to give up at once: its exit code and what it said.
     pub fn refused(&self) -> (i32, String) {
-        let out = run(&mut self.command(), b"");
-        assert!(out.stdout.is_empty(), "a node that does not start says nothing on stdout");
-        (out.code, String::from_utf8_lossy(&out.stderr).into_owned())
+        let (mut node, first) = Node::spawn(self.command());
+        assert_eq!(first, None, "the node starts");
+        let status = node.wait();
+        (status.code().unwrap_or(-1), node.said.end())
     }
 }
 
@@ -221,7 +228,8 @@ pub fn clean_environment(command: &mut Command) {
 pub struct Node {
     child: Child,
     ready: Value,
-    stdout: mpsc::Receiver<String>,
+    /// Behind a lock only so that threads can share a node.
+    stdout: Mutex<mpsc::Receiver<String>>,
     said: Arc<Said>,
     ended: bool,
 }
@@ -231,17 +239,45 @@ pub struct Node {
 struct Said {
     text: Mutex<String>,
     more: Condvar,
+    /// Nothing more will come.
+    ended: AtomicBool,
 }
 
 impl Said {
     fn text(&self) -> String {
         self.text.lock().expect("the reader does not panic").clone()
     }
+
+    /// Waits until this is true of the text, or nothing more comes.
+    fn wait(&self, is_enough: impl Fn(&str) -> bool) -> String {
+        let until = Instant::now() + DEADLINE;
+        let mut text = self.text.lock().expect("the reader does not panic");
+        while !is_enough(&text) && !self.ended.load(Ordering::Acquire) {
+            // The end is told without the lock, so it might be missed once.
+            let step = Duration::from_millis(100);
+            text = self.more.wait_timeout(text, step).expect("the reader does not panic").0;
+            assert!(Instant::now() < until, "this is all that was said: {text}");
+        }
+        text.clone()
+    }
+
+    /// All of it, once the process has ended.
+    fn end(&self) -> String {
+        self.wait(|_| false)
+    }
 }
 
 impl Node {
     /// Starts a command that is a node, and waits until it is ready.
-    pub fn start(mut command: Command) -> Node {
+    pub fn start(command: Command) -> Node {
+        let (mut node, first) = Node::spawn(command);
+        let line = first.expect("the node says that it is ready");
+        node.ready = serde_json::from_str(&line).expect("the ready line is JSON");
+        node
+    }
+
+    /// Starts a command and waits for its first line on standard output, or for its end.
+    fn spawn(mut command: Command) -> (Node, Option<String>) {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the node can be started");
         let (lines, stdout) = mpsc::channel();
@@ -259,13 +295,17 @@ impl Node {
                 text.push('\n');
                 note.more.notify_all();
             }
+            note.ended.store(true, Ordering::Release);
+            note.more.notify_all();
         });
-        let mut node = Node { child, ready: Value::Null, stdout, said, ended: false };
-        match node.stdout.recv_timeout(DEADLINE) {
-            Ok(line) => node.ready = serde_json::from_str(&line).expect("the ready line is JSON"),
-            Err(error) => panic!("the node did not become ready: {error}"),
+        let first = stdout.recv_timeout(DEADLINE);
+        let stdout = Mutex::new(stdout);
+        let node = Node { child, ready: Value::Null, stdout, said, ended: false };
+        match first {
+            Ok(line) => (node, Some(line)),
+            Err(mpsc::RecvTimeoutError::Disconnected) => (node, None),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("the node is neither ready nor ends"),
         }
-        node
     }
 
     /// The line on standard output.
@@ -307,12 +347,9 @@ impl Node {
 
     /// Waits until standard error has this.
     pub fn wait_stderr(&self, wanted: &str) -> String {
-        let text = self.said.text.lock().expect("the reader does not panic");
-        let waited =
-            self.said.more.wait_timeout_while(text, DEADLINE, |text| !text.contains(wanted));
-        let (text, timeout) = waited.expect("the reader does not panic");
-        assert!(!timeout.timed_out(), "{wanted:?} was not said");
-        text.clone()
+        let text = self.said.wait(|text| text.contains(wanted));
+        assert!(text.contains(wanted), "{wanted:?} was not said: {text}");
+        text
     }
 
     /// An answer of the admin listener.
@@ -354,7 +391,8 @@ impl Node {
     /// Waits until standard output is closed, which happens when the process ends, and then for
     /// the process. Nothing may have been written after the ready line.
     fn wait(&mut self) -> ExitStatus {
-        match self.stdout.recv_timeout(DEADLINE) {
+        let stdout = self.stdout.get_mut().expect("nobody panicked with it");
+        match stdout.recv_timeout(DEADLINE) {
             Err(mpsc::RecvTimeoutError::Disconnected) => {}
             Ok(line) => panic!("a second line on stdout: {line}"),
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("the node does not end"),

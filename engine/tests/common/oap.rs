@@ -272,7 +272,7 @@ impl Oap {
         loop {
             let frame = self.recv();
             assert_eq!(frame.corr, corr, "{frame:?}");
-            if gathering.take(frame) {
+            if gathering.take(&frame) {
                 return gathering.got;
             }
         }
@@ -316,7 +316,7 @@ impl Gathering {
     }
 
     /// Takes the next frame; true when it was the last.
-    pub fn take(&mut self, frame: Frame) -> bool {
+    pub fn take(&mut self, frame: &Frame) -> bool {
         let got = &mut self.got;
         if frame.code >= 400 {
             got.error = Some(frame.error());
