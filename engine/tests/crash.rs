@@ -55,7 +55,8 @@ fn write(at: SocketAddr, first_seed: u64, notes: &Sender<Note>) {
     }
 }
 
-/// Lets writers at the node and kills it after so many acknowledgements. Returns all that was begun.
+/// Lets writers at the node and kills it after so many acknowledgements. Returns all that was
+/// begun.
 fn write_and_kill(node: Node, round: u64, acknowledged_max: usize) -> Vec<Note> {
     let (sender, receiver) = channel();
     let at = node.at("http");
