@@ -174,7 +174,10 @@ fn every_edge_over_oap() {
     for shards in one_and_two_cores() {
         with_objects(shards, |node, object| {
             let size = object.bytes.len();
-            let ask = |offset: usize, len: Value| json!({"op": "get", "addr": object.addr, "offset": offset, "len": len});
+            let ask = |offset: usize, len: Value| {
+                let addr = &object.addr;
+                json!({"op": "get", "addr": addr, "offset": offset, "len": len})
+            };
             for mut oap in Oap::both(node) {
                 for (first, last) in edges(size) {
                     let got = oap.get(&ask(first, json!(last + 1 - first)));
