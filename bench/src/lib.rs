@@ -1,1 +1,2 @@
-
+//! Micro-benchmarks, a file per subject in `benches/`. Each stands beside its physical limit,
+//! measured in the same run: `cargo bench -p ron-bench`.

@@ -7,19 +7,6 @@ use std::path::PathBuf;
 
 use ron_codec::address::Address;
 use ron_io::ports::ShardId;
-use serde::{Deserialize, Serialize};
-
-/// The layout of the data directory that this program writes, and the only one it reads.
-pub const FORMAT: u32 = 1;
-
-/// The content of `format.json`: written once, when the directory is created.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Format {
-    /// `FORMAT`, or the directory is refused.
-    pub format: u32,
-    /// Number of partitions; it decides where every object lies and never changes.
-    pub partitions: u16,
-}
 
 /// A data directory and who owns what of it.
 ///
@@ -51,10 +38,6 @@ impl Layout {
     #[inline]
     pub fn place(&self, partition: u16) -> u16 {
         partition / self.shards
-    }
-
-    pub fn format_path(&self) -> PathBuf {
-        self.data_dir.join("format.json")
     }
 
     pub fn partition_dir(&self, partition: u16) -> PathBuf {
