@@ -24,7 +24,7 @@ fn heads(c: &mut Criterion) {
     });
     let path = format!("/o/{address}");
     bench.bench_function("route", |b| {
-        b.iter(|| matches!(target::route(black_box(&path)), target::Route::Object { .. }))
+        b.iter(|| matches!(target::route(black_box(&path)), target::Route::Object { .. }));
     });
     bench.bench_function("answer", |b| {
         b.iter(|| {
