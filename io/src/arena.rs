@@ -122,7 +122,8 @@ impl Arena {
         assert!((1..=ARENA_BLOCKS_MAX).contains(&blocks), "an arena of {blocks} blocks");
         let len = blocks * BLOCK_LEN;
         let map = MmapOptions::new().len(len + HUGE_LEN).map_anon()?;
-        // Hints: without huge pages, or where fork is forbidden to matter, all works the same.
+        // Hints: huge pages cost less to send, and a forked child has no use for the memory. Where
+        // the kernel declines, all works the same.
         let _ = map.advise(Advice::HugePage);
         let _ = map.advise(Advice::DontFork);
         let lead = map.as_ptr().align_offset(HUGE_LEN);
