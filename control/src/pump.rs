@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use ron_codec::address::Address;
 use ron_io::{
     lane::{Bell, Receiver},
     ports::{Report, Severity, ShardId},
@@ -88,6 +89,10 @@ fn take(report: Report, kernel: &Kernel) {
             Severity::Warn => tracing::warn!(shard, "{message}"),
             Severity::Error => tracing::error!(shard, "{message}"),
         },
+        Report::Damaged { shard: ShardId(shard), digest, what } => {
+            tracing::error!(shard, object = %Address::from_bytes(digest), "damaged: {what}");
+        }
+        Report::Partition { .. } | Report::Verified { .. } => {}
         Report::Stopped { shard, reason: None } if kernel.health.leaving() => {
             kernel.announce(KernelEvent::Health { service: name(shard), ok: false });
         }

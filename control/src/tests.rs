@@ -36,7 +36,7 @@ fn node(shards: usize) -> Node {
             if refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refuse).is_ok() {
                 return false;
             }
-            let Order::Drain { within_ms } = order;
+            let Order::Drain { within_ms } = order else { panic!("{order:?}") };
             taken.send((shard, within_ms)).is_ok()
         };
         Box::new(port) as OrderPort

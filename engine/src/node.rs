@@ -97,11 +97,8 @@ pub fn run(config: &Config, machine: &Machine) -> Result<(), Failure> {
         tls_not_after: not_after,
         signals: true,
     })?;
-    let layout = Layout {
-        data_dir: data.path().to_path_buf(),
-        partitions: data.partitions() as u16,
-        shards: config.shards() as u16,
-    };
+    let (partitions, shards) = (data.partitions() as u16, config.shards() as u16);
+    let layout = Layout::single(data.path().to_path_buf(), partitions, shards);
     let (ended_in, ended) = mpsc::channel();
     for ((shard, mailboxes), sockets) in (0..).map(ShardId).zip(mailboxes).zip(sockets) {
         let stats = Arc::clone(&stats[usize::from(shard.0)]);

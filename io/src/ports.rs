@@ -87,6 +87,8 @@ pub enum DiskDone {
     Listed(Vec<(String, u64)>),
     /// `Run`: what the job returned.
     Ran(JobOutcome),
+    /// `Space`: bytes that may still be written to the file system, and bytes of all of it.
+    Space { free: u64, total: u64 },
     /// Every other act.
     Done,
 }
@@ -125,8 +127,8 @@ pub enum DiskOp {
     Close { file: FileId },
     /// Read `len` bytes at `at`, any alignment, into a block; fewer is an error.
     Read { file: FileId, at: u64, len: u32, into: BlockMut },
-    /// Read up to `len` bytes at `at`, any alignment.
-    Scan { file: FileId, at: u64, len: u32 },
+    /// Read up to `len` bytes at `at`, any alignment. One that is not urgent yields to all else.
+    Scan { file: FileId, at: u64, len: u32, urgency: Urgency },
     /// Write the parts one after another at `at`. Offset and total length are multiples of
     /// 4096; the file grows as needed.
     Write { file: FileId, at: u64, parts: Vec<Part> },
@@ -136,14 +138,24 @@ pub enum DiskOp {
     Truncate { file: FileId, len: u64 },
     /// Rename a file, then make both folders durable.
     Rename { from: PathBuf, to: PathBuf },
-    /// Remove a file; it is no error if there is none.
-    Remove { path: PathBuf },
+    /// Remove a file; it is no error if there is none. With `durable`, so that it stays removed.
+    Remove { path: PathBuf, durable: bool },
     /// Create a folder and those above it, then make them durable; it is no error if it exists.
     MakeDir { path: PathBuf },
     /// List the regular files of a folder.
     List { path: PathBuf },
     /// Run a job on a thread that may block.
     Run(Job),
+    /// Ask how much room the file system of a folder has.
+    Space { path: PathBuf },
+}
+
+/// Whether somebody waits for a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    Foreground,
+    /// Nobody does: it is performed beside all else, as far as there is room.
+    Background,
 }
 
 /// A job for a thread that may block.
@@ -314,8 +326,42 @@ pub enum Report {
     Ready { shard: ShardId },
     /// Something an operator should know, with the facts as text.
     Note { shard: ShardId, severity: Severity, message: String },
+    /// A stored object is not what it should be: the digest, and what is wrong with it. It is said
+    /// again whenever it is found again.
+    Damaged { shard: ShardId, digest: [u8; 32], what: String },
+    /// What a partition can do from now on, and why it cannot do more.
+    Partition { shard: ShardId, partition: u16, state: PartitionState, reason: String },
+    /// The answer to `Order::Verify` of the same `id`, by the shard that owns the object.
+    Verified { shard: ShardId, id: u64, outcome: VerifyOutcome },
     /// The shard has ended, in good order or with the reason.
     Stopped { shard: ShardId, reason: Option<String> },
+}
+
+/// What a partition can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionState {
+    Serving,
+    /// Objects are read, and none is taken.
+    ReadOnly,
+    /// Nothing of it can be read or written.
+    Absent,
+}
+
+/// What reading an object again from the disk, and hashing all of it, came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VerifyOutcome {
+    Missing,
+    /// Every byte is right; there are `size`.
+    Whole {
+        size: u64,
+    },
+    Damaged {
+        what: String,
+    },
+    /// It could not be found out: the disk failed, or the shard has too much to do.
+    Failed {
+        what: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -331,7 +377,7 @@ impl fmt::Debug for DiskOp {
             DiskOp::Open { file, path, how } => write!(f, "Open({file:?}, {path:?}, {how:?})"),
             DiskOp::Close { file } => write!(f, "Close({file:?})"),
             DiskOp::Read { file, at, len, .. } => write!(f, "Read({file:?}, {at}, {len})"),
-            DiskOp::Scan { file, at, len } => write!(f, "Scan({file:?}, {at}, {len})"),
+            DiskOp::Scan { file, at, len, .. } => write!(f, "Scan({file:?}, {at}, {len})"),
             DiskOp::Write { file, at, parts } => {
                 let len: usize = parts.iter().map(Part::len).sum();
                 write!(f, "Write({file:?}, {at}, {len})")
@@ -339,10 +385,11 @@ impl fmt::Debug for DiskOp {
             DiskOp::Sync { file } => write!(f, "Sync({file:?})"),
             DiskOp::Truncate { file, len } => write!(f, "Truncate({file:?}, {len})"),
             DiskOp::Rename { from, to } => write!(f, "Rename({from:?}, {to:?})"),
-            DiskOp::Remove { path } => write!(f, "Remove({path:?})"),
+            DiskOp::Remove { path, .. } => write!(f, "Remove({path:?})"),
             DiskOp::MakeDir { path } => write!(f, "MakeDir({path:?})"),
             DiskOp::List { path } => write!(f, "List({path:?})"),
             DiskOp::Run(_) => write!(f, "Run"),
+            DiskOp::Space { path } => write!(f, "Space({path:?})"),
         }
     }
 }
@@ -353,4 +400,9 @@ pub enum Order {
     /// Take no more connections, finish what is under way, sync, and stop; drop what is not
     /// finished `within_ms` milliseconds from now.
     Drain { within_ms: u64 },
+    /// Begin to verify all that is stored now, without regard to the schedule.
+    Scrub,
+    /// Read an object again from the disk and hash all of it. Shards that do not own the object
+    /// take no notice; the one that does answers with `Report::Verified`.
+    Verify { id: u64, digest: [u8; 32] },
 }

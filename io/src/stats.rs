@@ -60,19 +60,22 @@ pub enum Op {
     Get,
     Head,
     Put,
+    Delete,
     Has,
     Hello,
     Other,
 }
 
 impl Op {
-    pub const ALL: [Op; 6] = [Op::Get, Op::Head, Op::Put, Op::Has, Op::Hello, Op::Other];
+    pub const ALL: [Op; 7] =
+        [Op::Get, Op::Head, Op::Put, Op::Delete, Op::Has, Op::Hello, Op::Other];
 
     pub fn name(self) -> &'static str {
         match self {
             Op::Get => "get",
             Op::Head => "head",
             Op::Put => "put",
+            Op::Delete => "delete",
             Op::Has => "has",
             Op::Hello => "hello",
             Op::Other => "other",
@@ -173,7 +176,36 @@ pub struct Stats {
     pub mesh_hops: Counter,
     pub objects: Counter,
     pub object_bytes: Counter,
+    /// Bytes of all segments, and of the records in them that count.
     pub segment_bytes: Counter,
+    pub segment_live_bytes: Counter,
+    pub segments: Counter,
+    /// Bytes of the files of objects that have one of their own.
+    pub file_bytes: Counter,
+    pub deletes: Counter,
+    /// Segments given back by compaction, and bytes moved and given back by it.
+    pub compactions: Counter,
+    pub compact_moved_bytes: Counter,
+    pub compact_freed_bytes: Counter,
+    /// What the scrub has read and looked at since the start.
+    pub scrub_bytes: Counter,
+    pub scrub_objects: Counter,
+    /// Objects found damaged by any reader, and those the scrub could mend.
+    pub damaged_objects: Counter,
+    pub scrub_repaired: Counter,
+    /// Rounds over everything that came to their end, and when the last did, in Unix seconds
+    /// (0: never).
+    pub scrub_rounds: Counter,
+    pub scrub_finished_unix_s: Counter,
+    /// 1 while a round is under way.
+    pub scrub_running: Counter,
+    /// Bytes that the shard's volumes have free, the least of them, as last asked.
+    pub disk_free_bytes: Counter,
+    /// Partitions that take no writes for want of room; that take none since a failure; and that
+    /// are absent.
+    pub partitions_full: Counter,
+    pub partitions_read_only: Counter,
+    pub partitions_absent: Counter,
     pub syncs: Counter,
     pub sync_writes: Counter,
     /// Nanoseconds the loop was awake, and asleep.

@@ -25,10 +25,14 @@ pub struct Config {
     /// Tokens that allow writes from anywhere; without one, writes come from loopback only.
     pub write_tokens: Vec<String>,
     pub deadlines: Deadlines,
+    pub storage: Storage,
     /// What this node calls itself in `Server` and HELLO.
     pub server: String,
     /// Seed of ids and of the cache's hash.
     pub seed: u64,
+    /// The same for all shards of a process and different for each process: uploads under way are
+    /// named by it, and those of another one are swept.
+    pub boot_id: u64,
 }
 
 impl Config {
@@ -43,6 +47,36 @@ pub struct Listener {
     pub proto: Proto,
     /// Whether a TLS handshake comes first.
     pub tls: bool,
+}
+
+/// How much is kept, and how it is looked after.
+#[derive(Clone, Copy, Debug)]
+pub struct Storage {
+    /// Most bytes of segments and object files of the whole node; each partition has an equal
+    /// share (507 beyond it).
+    pub max_bytes: Option<u64>,
+    /// Bytes of a volume that are left free: with less, objects are refused (507). What is above
+    /// it is for objects; compaction may use what is below.
+    pub reserve_bytes: u64,
+    /// A full segment is compacted when less than so many percent of it count.
+    pub compact_below_percent: u8,
+    /// Bytes a second that one shard's scrub reads at most; 0 for no scrub at all.
+    pub scrub_bytes_per_s: u64,
+    /// Milliseconds from the end of one round of the scrub to the start of the next; 0: only when
+    /// ordered.
+    pub scrub_every_ms: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage {
+            max_bytes: None,
+            reserve_bytes: limits::RESERVE_BYTES,
+            compact_below_percent: limits::COMPACT_BELOW_PERCENT,
+            scrub_bytes_per_s: limits::SCRUB_BYTES_PER_S,
+            scrub_every_ms: limits::SCRUB_EVERY_MS,
+        }
+    }
 }
 
 /// How long a peer may take in each phase of a connection, in nanoseconds.
@@ -93,8 +127,10 @@ impl Config {
             window_groups: limits::WINDOW_GROUPS,
             write_tokens: Vec::new(),
             deadlines: Deadlines::default(),
+            storage: Storage::default(),
             server: concat!("ron/", env!("CARGO_PKG_VERSION")).to_string(),
             seed: 0,
+            boot_id: 0,
         }
     }
 }

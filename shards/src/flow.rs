@@ -52,6 +52,8 @@ pub enum Ask {
     /// Keep this file: a complete, durable record of the object. It is renamed or removed.
     /// Answered by `Stored` once durable.
     Adopt { address: Address, size: u64, path: PathBuf },
+    /// Forget an object. Answered by `Deleted` once that is durable, or `Missing`.
+    Delete { address: Address },
 }
 
 impl Ask {
@@ -61,7 +63,8 @@ impl Ask {
             Ask::Open { address, .. }
             | Ask::Group { address, .. }
             | Ask::Put { address, .. }
-            | Ask::Adopt { address, .. } => address,
+            | Ask::Adopt { address, .. }
+            | Ask::Delete { address } => address,
         }
     }
 }
@@ -78,6 +81,8 @@ pub enum Reply {
     Group(Verified),
     /// The object is durable; `new` unless it was there before.
     Stored { new: bool },
+    /// The object was there, and durably is no more.
+    Deleted,
     /// It could not be done.
     Failed(Fault),
 }

@@ -242,7 +242,7 @@ impl Ingest {
             (State::Putting, _, Reply::Failed(fault)) => Outcome::Failed(fault),
             (State::Adopting(path), _, Reply::Failed(fault)) => {
                 // An owner that was asked has removed it already, but perhaps none was.
-                cx.disk(Waiter::Nobody, DiskOp::Remove { path });
+                cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
                 Outcome::Failed(fault)
             }
             (State::Ended(fault), _, Reply::Stored { .. } | Reply::Failed(_)) => {

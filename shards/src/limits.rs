@@ -113,3 +113,16 @@ const _: () = assert!(BATCH_RECORDS_MAX <= APPENDS_MAX);
 
 /// Orders of the control plane that may lie in a shard's mailbox.
 pub const ORDER_LANE_LEN: usize = 64;
+
+/// Bytes of a volume that are left free unless configured otherwise: compaction of one segment
+/// always finds room.
+pub const RESERVE_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Share of a segment that must count, in percent, for it not to be compacted.
+pub const COMPACT_BELOW_PERCENT: u8 = 50;
+
+/// Bytes a second of one shard's scrub unless configured otherwise.
+pub const SCRUB_BYTES_PER_S: u64 = 32 * 1024 * 1024;
+
+/// Milliseconds between two rounds of the scrub unless configured otherwise: a week.
+pub const SCRUB_EVERY_MS: u64 = 7 * 24 * 3600 * 1000;

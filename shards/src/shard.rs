@@ -15,6 +15,7 @@
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc};
 
+use ron_codec::address::Address;
 use ron_io::{
     ports::{Act, Acts, ConnId, DiskDone, Event, ListenerId, Machine, Now, Order, Report, Ticket},
     stats::{Phase, Proto, Rejected, Stats},
@@ -235,7 +236,18 @@ impl Shard {
                 self.replies.push_back((self.own(to), reply));
             }
             Mail::Drained { from } => self.mesh.drained(from),
-            Mail::Order(Order::Drain { within_ms }) => self.drain(within_ms, now),
+            Mail::Order(order) => self.order(order, now),
+        }
+    }
+
+    fn order(&mut self, order: Order, now: Now) {
+        match order {
+            Order::Drain { within_ms } => self.drain(within_ms, now),
+            Order::Scrub => self.store.scrub_now(&mut cx!(self, now)),
+            Order::Verify { id, digest } => {
+                let address = Address::from_bytes(digest);
+                self.store.verify(id, address, &mut cx!(self, now));
+            }
         }
     }
 

@@ -35,7 +35,7 @@ impl Bench {
 
     /// A bench with an arena of that many blocks.
     pub(crate) fn new(blocks: usize) -> Bench {
-        let layout = Layout { data_dir: "/data".into(), partitions: 4, shards: 2 };
+        let layout = Layout::single("/data".into(), 4, 2);
         Bench {
             config: Config::new(ShardId(1), layout),
             stats: Stats::default(),

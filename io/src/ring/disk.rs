@@ -7,9 +7,11 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet, VecDeque},
+    ffi::CString,
     fs, io,
+    mem::MaybeUninit,
     ops::Range,
-    os::unix::fs::MetadataExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::Path,
     rc::Rc,
     task::Waker,
@@ -244,16 +246,32 @@ fn blocking(op: DiskOp) -> io::Result<DiskDone> {
                 sync_folder(path.parent().unwrap_or(Path::new(".")))?;
             }
         }
-        DiskOp::Remove { path } => match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        DiskOp::Remove { path, durable } => match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(()) if durable => sync_folder(path.parent().unwrap_or(Path::new(".")))?,
+            Ok(()) => {}
         },
         DiskOp::MakeDir { path } => make_dir(&path)?,
         DiskOp::List { path } => return list(&path).map(DiskDone::Listed),
         DiskOp::Run(job) => return Ok(DiskDone::Ran(job())),
+        DiskOp::Space { path } => return space(&path),
         op => unreachable!("{op:?} needs an open file"),
     }
     Ok(DiskDone::Done)
+}
+
+fn space(path: &Path) -> io::Result<DiskDone> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut facts = MaybeUninit::<libc::statvfs64>::uninit();
+    // SAFETY: the path ends with a zero, and the call fills `facts` when it returns 0.
+    let facts = match unsafe { libc::statvfs64(path.as_ptr(), facts.as_mut_ptr()) } {
+        // SAFETY: see above.
+        0 => unsafe { facts.assume_init() },
+        _ => return Err(io::Error::last_os_error()),
+    };
+    let (free, total) = (facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize);
+    Ok(DiskDone::Space { free, total })
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

@@ -87,7 +87,7 @@ pub(crate) fn discard(file: FileId, upload: u64, done: io::Result<DiskDone>, cx:
 pub(super) fn remove_opened(file: FileId, upload: u64, cx: &mut Cx<'_>) {
     cx.close_file(file);
     let path = tmp_path(upload, cx);
-    cx.disk(Waiter::Nobody, DiskOp::Remove { path });
+    cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
 }
 
 pub(super) fn not_opened(file: FileId, upload: u64, error: &io::Error, cx: &mut Cx<'_>) {
@@ -95,7 +95,7 @@ pub(super) fn not_opened(file: FileId, upload: u64, error: &io::Error, cx: &mut 
     // It may have been created before the error, unless the error is that another one was.
     if error.kind() != io::ErrorKind::AlreadyExists {
         let path = tmp_path(upload, cx);
-        cx.disk(Waiter::Nobody, DiskOp::Remove { path });
+        cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
     }
 }
 
@@ -104,7 +104,7 @@ pub(super) fn not_opened(file: FileId, upload: u64, error: &io::Error, cx: &mut 
 pub(super) fn tmp_path(upload: u64, cx: &Cx<'_>) -> PathBuf {
     let (layout, shard) = (&cx.config.layout, cx.config.shard);
     let partition = layout.partitions_of(shard).next().unwrap_or(0);
-    layout.tmp_path(partition, shard, upload)
+    layout.tmp_path(partition, cx.config.boot_id, shard, upload)
 }
 
 pub(super) fn fault_of(error: &io::Error) -> Fault {

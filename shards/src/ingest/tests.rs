@@ -116,7 +116,7 @@ impl Disk {
             DiskOp::Close { file } => {
                 self.open.remove(&file.0).expect("only open files are closed");
             }
-            DiskOp::Remove { path } => {
+            DiskOp::Remove { path, .. } => {
                 self.files.remove(&path);
             }
             other => panic!("{other:?}"),

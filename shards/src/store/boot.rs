@@ -28,16 +28,20 @@ use ron_codec::{
 };
 use ron_io::{
     limits::DISK_OP_LEN_MAX,
-    ports::{DiskDone, DiskOp, FileId, OpenHow, Severity},
+    ports::{DiskDone, DiskOp, FileId, OpenHow, Severity, Urgency},
 };
 
 use super::{
     index::{Entry, Index, Location, Position, Slot, open_job},
-    layout::{object_address, segment_number},
+    layout::{object_address, segment_number, upload_prefix},
     partition::{Recovered, Site, Tag},
     scan::{Found, Next, Walk},
 };
 use crate::{flow::Cx, flow::Waiter, limits};
+
+fn scan(file: FileId, at: u64, len: u32) -> DiskOp {
+    DiskOp::Scan { file, at, len, urgency: Urgency::Foreground }
+}
 
 /// What the boot waits for.
 #[derive(Debug)]
@@ -163,7 +167,7 @@ impl Boot {
                 return self.next_candidate(cx);
             }
             (Step::OpenObject(file, candidate), _) => {
-                let op = DiskOp::Scan { file, at: 0, len: DISK_BLOCK_LEN as u32 };
+                let op = scan(file, 0, DISK_BLOCK_LEN as u32);
                 self.act(Step::ReadObject(file, candidate), op, cx);
             }
             (Step::ReadObject(file, candidate), DiskDone::Scanned(bytes)) => {
@@ -217,11 +221,13 @@ impl Boot {
         }
     }
 
-    /// Removes uploads that nobody finished: those who brought them were never told anything.
+    /// Removes uploads that an earlier process did not finish: who brought them was never told
+    /// anything. Another shard of this process may have one under way already.
     fn sweep_tmp(&mut self, names: &[(String, u64)], cx: &mut Cx<'_>) {
         let dir = cx.config.layout.tmp_dir(self.site.number);
-        for (name, _) in names {
-            cx.disk(Waiter::Nobody, DiskOp::Remove { path: dir.join(name) });
+        let ours = upload_prefix(cx.config.boot_id);
+        for (name, _) in names.iter().filter(|(name, _)| !name.starts_with(&ours)) {
+            cx.disk(Waiter::Nobody, DiskOp::Remove { path: dir.join(name), durable: false });
         }
         let path = cx.config.layout.segments_dir(self.site.number);
         self.act(Step::ListSegments, DiskOp::List { path }, cx);
@@ -331,7 +337,7 @@ impl Boot {
                 self.act(Step::Carry(file, walk, at, len), DiskOp::Run(job), cx);
             }
             Next::Read { at, len } => {
-                self.act(Step::Scan(file, walk), DiskOp::Scan { file, at, len }, cx);
+                self.act(Step::Scan(file, walk), scan(file, at, len), cx);
             }
             Next::End { end, torn } => {
                 self.position = Position { segment, offset: end };

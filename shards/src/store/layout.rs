@@ -3,18 +3,21 @@
 //! This room only spells paths; it never looks whether they exist. The tree is chapter "The data
 //! directory" of `docs/STORAGE.md`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ron_codec::address::Address;
 use ron_io::ports::ShardId;
 
 /// A data directory and who owns what of it.
 ///
-/// Partition `p` belongs to shard `p % shards`, so a directory may be served by any number of
-/// shards up to the number of its partitions.
+/// Partition `p` lies on volume `p % volumes` and belongs to shard `p % shards`, so a directory may
+/// be served by any number of shards up to the number of its partitions.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    pub data_dir: PathBuf,
+    /// At least one. Their number and order never change once partitions are made.
+    pub volumes: Vec<PathBuf>,
+    /// Volumes that cannot be used, by position: their partitions are absent.
+    pub absent: Vec<u16>,
     /// 1 to 65 535.
     pub partitions: u16,
     /// 1 to `partitions`.
@@ -22,6 +25,11 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Everything in one folder.
+    pub fn single(data_dir: PathBuf, partitions: u16, shards: u16) -> Layout {
+        Layout { volumes: vec![data_dir], absent: Vec::new(), partitions, shards }
+    }
+
     /// The partition an object lies in, and the shard that owns it.
     #[inline]
     pub fn owner(&self, address: &Address) -> (u16, ShardId) {
@@ -40,8 +48,22 @@ impl Layout {
         partition / self.shards
     }
 
+    /// The volume a partition lies on.
+    pub fn volume(&self, partition: u16) -> &Path {
+        &self.volumes[self.volume_number(partition)]
+    }
+
+    /// Whether a partition's volume cannot be used.
+    pub fn is_absent(&self, partition: u16) -> bool {
+        self.absent.iter().any(|volume| usize::from(*volume) == self.volume_number(partition))
+    }
+
+    fn volume_number(&self, partition: u16) -> usize {
+        usize::from(partition) % self.volumes.len()
+    }
+
     pub fn partition_dir(&self, partition: u16) -> PathBuf {
-        self.data_dir.join(format!("p{partition:03}"))
+        self.volume(partition).join(format!("p{partition:03}"))
     }
 
     pub fn segments_dir(&self, partition: u16) -> PathBuf {
@@ -68,15 +90,20 @@ impl Layout {
         self.partition_dir(partition).join("tmp")
     }
 
-    /// The `n`th upload of a shard. A shard uses only partitions of its own for this: their
-    /// owner sweeps the folder while it boots.
-    pub fn tmp_path(&self, partition: u16, shard: ShardId, n: u64) -> PathBuf {
-        self.tmp_dir(partition).join(format!("{}-{n}.tmp", shard.0))
+    /// The `n`th upload of a shard in the process `boot_id`. Any partition will do: its owner
+    /// sweeps those of other processes while it boots.
+    pub fn tmp_path(&self, partition: u16, boot_id: u64, shard: ShardId, n: u64) -> PathBuf {
+        self.tmp_dir(partition).join(format!("{}{}-{n}.tmp", upload_prefix(boot_id), shard.0))
     }
 
     pub fn index_dir(&self, partition: u16) -> PathBuf {
         self.partition_dir(partition).join("index")
     }
+}
+
+/// How the names of uploads begin in the process `boot_id`.
+pub(super) fn upload_prefix(boot_id: u64) -> String {
+    format!("{boot_id:016x}-")
 }
 
 /// The number of a segment file, or `None` for a name that no segment has.
@@ -97,7 +124,7 @@ mod tests {
     use super::*;
 
     fn layout() -> Layout {
-        Layout { data_dir: PathBuf::from("/data"), partitions: 7, shards: 3 }
+        Layout::single("/data".into(), 7, 3)
     }
 
     #[test]
@@ -123,7 +150,8 @@ mod tests {
         let empty = Address::of(b"");
         let text = |path: PathBuf| path.to_str().unwrap().to_string();
         assert_eq!(text(layout.segment_path(3, 1)), "/data/p003/segments/00000001.seg");
-        assert_eq!(text(layout.tmp_path(3, ShardId(2), 9)), "/data/p003/tmp/2-9.tmp");
+        let upload = text(layout.tmp_path(3, 0xab, ShardId(2), 9));
+        assert_eq!(upload, "/data/p003/tmp/00000000000000ab-2-9.tmp");
         let object = text(layout.object_path(0, &empty));
         assert!(object.starts_with("/data/p000/objects/af/af1349b9f5"), "{object}");
         let name = object.rsplit('/').next().unwrap();

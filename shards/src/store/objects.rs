@@ -70,7 +70,7 @@ impl Objects {
         let adopting = &mut self.adopting[slot];
         if let Err(error) = done {
             let Adopting { append, from, .. } = self.adopting.remove(slot);
-            cx.disk(Waiter::Nobody, DiskOp::Remove { path: from });
+            cx.disk(Waiter::Nobody, DiskOp::Remove { path: from, durable: false });
             return Some((append, Err(error)));
         }
         if adopting.has_dir {

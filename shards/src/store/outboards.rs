@@ -13,7 +13,7 @@ use ron_codec::{
 };
 use ron_io::{
     limits::DISK_OP_LEN_MAX,
-    ports::{DiskDone, DiskOp},
+    ports::{DiskDone, DiskOp, Urgency},
 };
 use slab::Slab;
 
@@ -116,7 +116,7 @@ impl Outboards {
         for (piece, (at, len)) in spans.into_iter().enumerate() {
             let file = files.hold(file_slot);
             let tag = Tag::Outboard { slot, piece: piece as u8 };
-            site.disk(cx, tag, DiskOp::Scan { file, at, len });
+            site.disk(cx, tag, DiskOp::Scan { file, at, len, urgency: Urgency::Foreground });
         }
         Got::Loading
     }

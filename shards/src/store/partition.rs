@@ -173,6 +173,7 @@ impl Partition {
                 assert!(size <= SEGMENT_OBJECT_LEN_MAX, "{size} bytes do not go into a segment");
                 self.put(asker, address, size, What::Object { outboard, blocks }, None, cx)
             }
+            Ask::Delete { .. } => Some(Reply::Failed(Fault::Busy)),
             Ask::Adopt { address, size, path } => {
                 assert!(size <= OBJECT_LEN_MAX, "{size} bytes are no object");
                 self.put(asker, address, size, What::File, Some(path), cx)
@@ -328,7 +329,7 @@ impl Partition {
             }
         };
         if let Some(path) = upload {
-            cx.disk(Waiter::Nobody, DiskOp::Remove { path });
+            cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
         }
         reply
     }
@@ -469,6 +470,9 @@ pub(super) fn cached_answer(ask: &Ask, cx: &mut Cx<'_>) -> Option<Reply> {
             let cached = cx.memory.get(address, *index)?;
             Some(Reply::Group(Verified::vouch(*index, cached.block, cached.hot)))
         }
-        Ask::Open { first: None, .. } | Ask::Put { .. } | Ask::Adopt { .. } => None,
+        Ask::Open { first: None, .. }
+        | Ask::Put { .. }
+        | Ask::Adopt { .. }
+        | Ask::Delete { .. } => None,
     }
 }

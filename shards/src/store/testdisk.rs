@@ -108,7 +108,7 @@ impl TestDisk {
                 into.bytes_mut()[..len as usize].copy_from_slice(found);
                 Ok(DiskDone::Read(into.freeze(len as usize)))
             }
-            DiskOp::Scan { file, at, len } => {
+            DiskOp::Scan { file, at, len, .. } => {
                 let bytes = &self.inode(file).seen;
                 let start = (at as usize).min(bytes.len());
                 let end = (start + len as usize).min(bytes.len());
@@ -138,7 +138,7 @@ impl TestDisk {
                 self.synced_names.insert(to, inode);
                 Ok(DiskDone::Done)
             }
-            DiskOp::Remove { path } => {
+            DiskOp::Remove { path, .. } => {
                 self.names.remove(&path);
                 Ok(DiskDone::Done)
             }
@@ -148,6 +148,7 @@ impl TestDisk {
             }
             DiskOp::List { path } => self.list(&path),
             DiskOp::Run(job) => Ok(DiskDone::Ran(job())),
+            DiskOp::Space { .. } => Ok(DiskDone::Space { free: u64::MAX, total: u64::MAX }),
         }
     }
 

@@ -192,7 +192,7 @@ fn damage_of_an_object_file_is_found_wherever_it_is() {
             "data" => world.disk.damage(&path, |bytes| bytes[4096] ^= 1),
             "outboard" => world.disk.damage(&path, |bytes| bytes[outboard + 5] ^= 1),
             "short" => world.disk.damage(&path, |bytes| bytes.truncate(outboard)),
-            _ => drop(world.disk.perform(DiskOp::Remove { path })),
+            _ => drop(world.disk.perform(DiskOp::Remove { path, durable: false })),
         }
         assert_eq!(world.get(&address), Err(Some(Fault::Integrity)), "{damage}");
         assert_eq!(world.stats.integrity_fail.get(), 1);
@@ -234,7 +234,7 @@ fn a_lost_index_is_made_again() {
             _ => {
                 // The log record of the large object is lost, its file is not.
                 for path in world.segments() {
-                    world.disk.perform(DiskOp::Remove { path }).unwrap();
+                    world.disk.perform(DiskOp::Remove { path, durable: false }).unwrap();
                 }
             }
         }

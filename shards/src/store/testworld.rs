@@ -72,7 +72,7 @@ impl World {
         // The index is real, and its syncs are free in memory.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let data_dir = dir.path().to_path_buf();
-        let layout = Layout { data_dir, partitions: 1, shards: 1 };
+        let layout = Layout::single(data_dir, 1, 1);
         let mut config = Config::new(ShardId(0), layout);
         config.arena_len = 4 * 1024 * 1024;
         let mut world = World {
@@ -231,7 +231,7 @@ impl World {
         file.resize(header.outboard_offset() as usize, 0);
         file.extend(outboard.as_bytes());
         file.resize(header.record_len() as usize, 0);
-        let path = self.config.layout.tmp_path(0, ShardId(0), u64::from(self.asked));
+        let path = self.config.layout.tmp_path(0, 0, ShardId(0), u64::from(self.asked));
         self.disk.place(path.clone(), file);
         Ask::Adopt { address, size, path }
     }

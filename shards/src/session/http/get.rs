@@ -93,7 +93,9 @@ impl Get {
             // Between two of its groups an object can only have been removed.
             (Reply::Missing, Stage::Sending { .. }) => Turn::Cut(Fault::Disk),
             (Reply::Missing, _) => Turn::Refuse(Refusal::NoObject),
-            (Reply::Stored { .. } | Reply::Opened { .. } | Reply::Group(_), _) => Turn::Wait,
+            (Reply::Stored { .. } | Reply::Deleted | Reply::Opened { .. } | Reply::Group(_), _) => {
+                Turn::Wait
+            }
         }
     }
 

@@ -39,7 +39,8 @@ impl Request {
             Method::Get => Op::Get,
             Method::Head => Op::Head,
             Method::Put => Op::Put,
-            Method::Delete | Method::Known(_) | Method::Unknown => Op::Other,
+            Method::Delete => Op::Delete,
+            Method::Known(_) | Method::Unknown => Op::Other,
         };
         let random = cx.entropy.next_u128();
         Request {

@@ -40,7 +40,7 @@ const ARENA_BLOCKS: usize = 192;
 const UNIX_MS: u64 = 1_000_000_000_000;
 
 pub(super) fn config() -> Config {
-    let layout = Layout { data_dir: "/nowhere".into(), partitions: 1, shards: 1 };
+    let layout = Layout::single("/nowhere".into(), 1, 1);
     let mut config = Config::new(ShardId(0), layout);
     config.object_len_max = 6 * 1024 * 1024;
     config.server = "ron/test".into();
@@ -203,7 +203,7 @@ impl Bench {
                         assert!(self.files.insert(path));
                         DiskDone::Opened { len: 0 }
                     }
-                    DiskOp::Remove { path } => {
+                    DiskOp::Remove { path, .. } => {
                         self.files.remove(&path);
                         DiskDone::Done
                     }
@@ -256,6 +256,7 @@ impl Bench {
             Ask::Group { index, .. } => format!("group {index}"),
             Ask::Put { size, .. } => format!("put {size}"),
             Ask::Adopt { size, .. } => format!("adopt {size}"),
+            Ask::Delete { .. } => "delete".to_owned(),
         };
         self.asked.push(text);
         match self.fault {
@@ -283,6 +284,10 @@ impl Bench {
                 assert!(self.files.remove(&path));
                 Reply::Stored { new: true }
             }
+            Ask::Delete { address } => match self.objects.remove(&address) {
+                Some(_) => Reply::Deleted,
+                None => Reply::Missing,
+            },
         }
     }
 

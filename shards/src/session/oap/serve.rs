@@ -43,7 +43,9 @@ impl OapSession {
             (Job::Has, Reply::Opened { size, .. }) => self.has_done(place, Some(size), cx),
             (Job::Has, Reply::Missing) => self.has_done(place, None, cx),
             (_, Reply::Failed(fault)) => self.fail(place, &fault.into(), cx),
-            (_, Reply::Group(_) | Reply::Stored { .. }) => self.fail(place, &CONFUSED, cx),
+            (_, Reply::Group(_) | Reply::Stored { .. } | Reply::Deleted) => {
+                self.fail(place, &CONFUSED, cx)
+            }
         }
     }
 

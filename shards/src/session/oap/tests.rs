@@ -156,7 +156,7 @@ impl Rig {
     }
 
     fn with(peer: &str, tls: bool, change: impl FnOnce(&mut Config)) -> Rig {
-        let layout = Layout { data_dir: PathBuf::from("/data"), partitions: 1, shards: 1 };
+        let layout = Layout::single(PathBuf::from("/data"), 1, 1);
         let mut config = Config::new(ShardId(0), layout);
         change(&mut config);
         let mut rig = Rig {
@@ -267,6 +267,7 @@ impl Rig {
                 let data = &record[RecordPlace::File.unit() as usize..][..size as usize];
                 self.keep(address, data.to_vec())
             }
+            Ask::Delete { .. } => panic!("no operation of OAP/1 deletes objects"),
         };
         self.reply(id, reply);
         true
@@ -308,7 +309,7 @@ impl Rig {
                 self.contents.insert(to, content);
                 DiskDone::Done
             }
-            DiskOp::Remove { path } => {
+            DiskOp::Remove { path, .. } => {
                 self.contents.remove(&path);
                 DiskDone::Done
             }
