@@ -1,6 +1,8 @@
-//! The admin listener's routes: is the node alive, is it ready, how is it doing, what is it.
+//! The admin listener's routes: is the node alive, is it ready, how is it doing, what is it; and
+//! orders to look after what it stores.
 //!
-//! It serves operators and their machines, not content, and changes nothing.
+//! It serves operators and their machines, not content, and changes none. Orders are taken from
+//! whoever may write to the node, and from nobody once the node is going.
 
 use std::{
     collections::hash_map::RandomState,
@@ -12,20 +14,26 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{ConnectInfo, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::Response,
-    routing::get,
+    routing::{get, post},
 };
 use ron_codec::{
+    address::Address,
     corr::CorrId,
     error::{ErrorCode, ErrorEnvelope},
 };
-use serde::Serialize;
+use ron_io::ports::{Order, VerifyOutcome};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use crate::{
     BuildInfo, Kernel,
+    conn::Client,
+    limits::{RETRY_GONE_S, RETRY_ORDER_S, VERIFY_MAX},
     metrics::{Form, Metrics},
+    writers::{Denied, Writers},
 };
 
 const JSON: &str = "application/json";
@@ -36,6 +44,7 @@ pub(crate) struct Admin {
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) metrics: Metrics,
     pub(crate) build: BuildInfo,
+    pub(crate) writers: Writers,
 }
 
 pub(crate) fn routes(admin: Arc<Admin>) -> Router {
@@ -44,6 +53,9 @@ pub(crate) fn routes(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
+        .route("/storage", get(storage))
+        .route("/scrub", post(scrub))
+        .route("/verify/{address}", post(verify))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(admin)
@@ -76,12 +88,163 @@ async fn version(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Respons
     json(&headers, StatusCode::OK, &admin.build)
 }
 
+async fn storage(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    json(&headers, StatusCode::OK, &admin.kernel.storage.report())
+}
+
+/// What `POST /scrub` answers: how many shards were told to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    pub ordered: usize,
+}
+
+async fn scrub(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(client): ConnectInfo<Client>,
+    headers: HeaderMap,
+) -> Response {
+    let given = admin.may_order(&client, &headers).and_then(|()| admin.give(&Order::Scrub));
+    match given {
+        Ok(ordered) => json(&headers, StatusCode::ACCEPTED, &Ordered { ordered }),
+        Err(refused) => refusal(&headers, refused),
+    }
+}
+
+/// What `POST /verify/<addr>` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub addr: Address,
+    pub outcome: VerdictKind,
+    /// Bytes of an object that is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// What is wrong with it, or why that could not be found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
+}
+
+/// What an object was found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictKind {
+    Whole,
+    Missing,
+    Damaged,
+    Failed,
+}
+
+impl Verdict {
+    fn new(addr: Address, outcome: VerifyOutcome) -> Verdict {
+        let (outcome, size, what) = match outcome {
+            VerifyOutcome::Whole { size } => (VerdictKind::Whole, Some(size), None),
+            VerifyOutcome::Missing => (VerdictKind::Missing, None, None),
+            VerifyOutcome::Damaged { what } => (VerdictKind::Damaged, None, Some(what)),
+            VerifyOutcome::Failed { what } => (VerdictKind::Failed, None, Some(what)),
+        };
+        Verdict { addr, outcome, size, what }
+    }
+}
+
+async fn verify(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(client): ConnectInfo<Client>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = admin.may_order(&client, &headers) {
+        return refusal(&headers, refused);
+    }
+    let text = uri.path().strip_prefix("/verify/").unwrap_or_default();
+    let verified = match text.parse() {
+        Ok(addr) => admin.verify(addr, &client).await,
+        Err(_) => Err(Refused::Address),
+    };
+    match verified {
+        Ok(verdict) => json(&headers, StatusCode::OK, &verdict),
+        Err(refused) => refusal(&headers, refused),
+    }
+}
+
+/// Why an order is not given, or has no outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    Denied(Denied),
+    Address,
+    /// [`VERIFIES_MAX`](crate::limits::VERIFIES_MAX) are under way.
+    TooMany,
+    /// A shard has no room for the order.
+    Mailbox,
+    /// The node is going.
+    Draining,
+    /// No shard answered within [`VERIFY_MAX`].
+    Late,
+}
+
+impl Admin {
+    /// Whether this client may give orders now.
+    fn may_order(&self, client: &Client, headers: &HeaderMap) -> Result<(), Refused> {
+        self.writers.check(client.is_local(), headers).map_err(Refused::Denied)?;
+        if self.kernel.health.leaving() { Err(Refused::Draining) } else { Ok(()) }
+    }
+
+    /// Gives an order to all shards and returns how many they are. When it is refused some may
+    /// have taken it all the same: giving one of these orders again does no harm.
+    fn give(&self, order: &Order) -> Result<usize, Refused> {
+        let orders = &self.kernel.orders;
+        if orders.offer(order).is_empty() { Ok(orders.len()) } else { Err(Refused::Mailbox) }
+    }
+
+    /// Has the owner of an object read it again, and waits for what comes of it.
+    async fn verify(&self, addr: Address, client: &Client) -> Result<Verdict, Refused> {
+        let mut verification = self.kernel.verifies.begin(addr).ok_or(Refused::TooMany)?;
+        self.give(&Order::Verify { id: verification.id(), digest: *addr.as_bytes() })?;
+        let _waiting = client.wait();
+        match timeout(VERIFY_MAX, verification.outcome()).await {
+            Ok(Some(outcome)) => Ok(Verdict::new(addr, outcome)),
+            Ok(None) => Err(Refused::Draining),
+            Err(_) => Err(Refused::Late),
+        }
+    }
+}
+
+fn refusal(headers: &HeaderMap, refused: Refused) -> Response {
+    let (code, message, retry_after) = match refused {
+        Refused::Denied(Denied::Unauthorized) => {
+            (ErrorCode::Unauthorized, "orders need a token", None)
+        }
+        Refused::Denied(Denied::Forbidden) => {
+            (ErrorCode::Forbidden, "token does not allow orders", None)
+        }
+        Refused::Address => {
+            (ErrorCode::BadRequest, "no address, which is b3: and 64 lowercase hex digits", None)
+        }
+        Refused::TooMany => {
+            let message = "as many objects are being verified as can be at once";
+            (ErrorCode::Overload, message, Some(RETRY_ORDER_S))
+        }
+        Refused::Mailbox => {
+            (ErrorCode::Overload, "the mailbox of a shard is full", Some(RETRY_ORDER_S))
+        }
+        Refused::Draining => (ErrorCode::Draining, "the node is going", Some(RETRY_GONE_S)),
+        Refused::Late => (ErrorCode::UpstreamTimeout, "the outcome took too long", None),
+    };
+    let mut response = error(headers, code, message);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if code == ErrorCode::Unauthorized {
+        let challenge = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
 async fn not_found(headers: HeaderMap) -> Response {
     error(&headers, ErrorCode::NotFound, "there is no such route on the admin listener")
 }
 
 async fn method_not_allowed(headers: HeaderMap) -> Response {
-    error(&headers, ErrorCode::MethodNotAllowed, "this route only takes GET and HEAD")
+    error(&headers, ErrorCode::MethodNotAllowed, "this route does not take this method")
 }
 
 fn json(headers: &HeaderMap, status: StatusCode, value: &impl Serialize) -> Response {

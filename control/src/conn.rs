@@ -1,15 +1,22 @@
-//! The admin listener's connections: so many at once, and none that does nothing for long.
+//! The admin listener's connections: so many at once, and none that does nothing for long unless
+//! its answer takes long.
 
 use std::{
     future::{Future, pending},
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
-use axum::serve::Listener;
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -41,7 +48,8 @@ impl Listener for Limited {
         };
         let (stream, peer) = Listener::accept(&mut self.listener).await;
         let idle = Box::pin(sleep(self.idle_max));
-        (Watched { stream, idle, idle_max: self.idle_max, _place: place }, peer)
+        let idle_max = self.idle_max;
+        (Watched { stream, idle, idle_max, waits: Arc::default(), _place: place }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -54,6 +62,8 @@ pub(crate) struct Watched {
     stream: TcpStream,
     idle: Pin<Box<Sleep>>,
     idle_max: Duration,
+    /// Answers of the connection that are being waited for.
+    waits: Arc<AtomicUsize>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -67,10 +77,48 @@ impl Watched {
             self.idle.as_mut().reset(Instant::now() + self.idle_max);
             return polled;
         }
-        match self.idle.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+        while self.idle.as_mut().poll(cx).is_ready() {
+            if self.waits.load(Ordering::Relaxed) == 0 {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.idle.as_mut().reset(Instant::now() + self.idle_max);
         }
+        Poll::Pending
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    peer: SocketAddr,
+    waits: Arc<AtomicUsize>,
+}
+
+impl Connected<IncomingStream<'_, Limited>> for Client {
+    fn connect_info(stream: IncomingStream<'_, Limited>) -> Client {
+        Client { peer: *stream.remote_addr(), waits: Arc::clone(&stream.io().waits) }
+    }
+}
+
+impl Client {
+    /// Whether it is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.peer.ip().to_canonical().is_loopback()
+    }
+
+    /// Its connection may be idle as long as the result lives, because an answer takes long.
+    pub(crate) fn wait(&self) -> Waiting {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        Waiting(Arc::clone(&self.waits))
+    }
+}
+
+/// Keeps a connection that waits.
+pub(crate) struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -131,6 +179,28 @@ mod tests {
             assert_eq!(first.read(&mut [0; 1]).unwrap(), 0, "the idler was closed");
             let next = tokio::time::timeout(Duration::from_secs(5), limited.accept()).await;
             assert!(next.is_ok(), "a place that is free again is used");
+        });
+    }
+
+    #[test]
+    fn who_waits_for_an_answer_is_no_idler() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let idle_max = Duration::from_millis(20);
+            let mut limited = Limited::new(listener, 1, idle_max);
+            let _client = Client::connect(addr).unwrap();
+            let (mut watched, peer) = limited.accept().await;
+            let waiting = super::Client { peer, waits: Arc::clone(&watched.waits) }.wait();
+            let mut space = [0; 8];
+            let mut into = ReadBuf::new(&mut space);
+            let mut read =
+                std::future::poll_fn(|cx| Pin::new(&mut watched).poll_read(cx, &mut into));
+            let early = tokio::time::timeout(idle_max * 4, &mut read).await;
+            assert!(early.is_err(), "it may wait");
+            drop(waiting);
+            assert_eq!(read.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         });
     }
 }

@@ -1,7 +1,8 @@
 //! Whether the node is ready for traffic, and if not, why and for how long.
 //!
 //! What the shards say of themselves is read from their counters when somebody asks; events add
-//! what counters cannot say, such as a thread that is gone. Nothing here runs on a timer, so an
+//! what counters cannot say, such as a thread that is gone. Partitions that cannot do all they
+//! should are named, and the node stays ready as long as one is left that can: the rest go on. Nothing here runs on a timer, so an
 //! idle node stays asleep.
 
 use std::{
@@ -19,12 +20,14 @@ use serde::Serialize;
 use crate::{
     bus::KernelEvent,
     limits::{OVERLOAD_HOLD, RETRY_BOOT_S, RETRY_GONE_S},
+    storage::{PartitionFault, StorageState},
 };
 
 /// The health of a node.
 #[derive(Debug)]
 pub struct HealthState {
     stats: Vec<Arc<Stats>>,
+    storage: Arc<StorageState>,
     /// Version of the configuration in force; 0 before the first.
     config: AtomicU64,
     leaving: AtomicBool,
@@ -41,18 +44,21 @@ struct Overload {
 }
 
 /// The answer to "is the node ready".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Readiness {
     pub ready: bool,
     /// A configuration is in force.
     pub config: bool,
-    /// Every partition is open.
+    /// Every shard has opened its partitions, and one partition at least serves.
     pub storage: bool,
+    /// Partitions that do not serve, or not fully; absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<PartitionFault>,
     /// Every shard takes connections.
     pub listeners: bool,
     /// The node was not asked to end.
     pub control: bool,
-    /// Work was turned away a moment ago; the only key that is false in a ready node.
+    /// Work was turned away a moment ago; the only of these that is false in a ready node.
     pub overload: bool,
     /// Seconds after which to ask again; absent in a ready node.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,11 +66,12 @@ pub struct Readiness {
 }
 
 impl HealthState {
-    pub fn new(stats: Vec<Arc<Stats>>) -> HealthState {
+    pub(crate) fn new(stats: Vec<Arc<Stats>>, storage: Arc<StorageState>) -> HealthState {
         // What was turned away before this began is no overload of now.
         let overload = Overload { turned_away: turned_away(&stats), until: None };
         HealthState {
             stats,
+            storage,
             config: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             down: Mutex::default(),
@@ -111,7 +118,8 @@ impl HealthState {
         let mut readiness = Readiness {
             ready: false,
             config: self.config.load(Ordering::Relaxed) > 0,
-            storage: all_up && phases().all(open),
+            storage: all_up && phases().all(open) && self.storage.serves(),
+            partitions: self.storage.faults(),
             listeners: all_up && phases().all(|phase| phase == Phase::Serving),
             control: !self.leaving(),
             overload: overload_s > 0,
@@ -124,7 +132,8 @@ impl HealthState {
             && !readiness.overload;
         if !readiness.ready {
             let booting = |phase| matches!(phase, Phase::Booting | Phase::Serving);
-            let gone = !readiness.control || !all_up || !phases().all(booting);
+            let gone =
+                !readiness.control || !all_up || !phases().all(booting) || !self.storage.serves();
             let starting = !(readiness.config && readiness.listeners);
             readiness.retry_after = Some(match (gone, starting) {
                 (true, _) => RETRY_GONE_S,
@@ -159,11 +168,18 @@ fn turned_away(stats: &[Arc<Stats>]) -> u64 {
 mod tests {
     use std::time::Duration;
 
+    use ron_io::ports::PartitionState;
+
     use super::*;
+
+    fn over(stats: &[Arc<Stats>]) -> HealthState {
+        let storage = StorageState::new(stats.to_vec(), 2);
+        HealthState::new(stats.to_vec(), Arc::new(storage))
+    }
 
     fn node(shards: usize) -> (Vec<Arc<Stats>>, HealthState) {
         let stats: Vec<Arc<Stats>> = (0..shards).map(|_| Arc::default()).collect();
-        let health = HealthState::new(stats.clone());
+        let health = over(&stats);
         health.apply(&KernelEvent::ConfigUpdated { version: 1 });
         (stats, health)
     }
@@ -205,7 +221,7 @@ mod tests {
     fn a_node_without_configuration_or_on_its_way_out_is_not_ready() {
         let stats = vec![Arc::new(Stats::default())];
         stats[0].set_phase(Phase::Serving);
-        let health = HealthState::new(stats);
+        let health = over(&stats);
         let look = health.look(Instant::now());
         assert!(!look.ready && !look.config);
         health.apply(&KernelEvent::ConfigUpdated { version: 7 });
@@ -213,6 +229,22 @@ mod tests {
         health.apply(&KernelEvent::Shutdown);
         let look = health.look(Instant::now());
         assert!(!look.ready && !look.control && look.storage && look.listeners);
+    }
+
+    #[test]
+    fn a_node_is_ready_as_long_as_one_partition_serves() {
+        let (stats, health) = node(1);
+        stats[0].set_phase(Phase::Serving);
+        health.storage.partition(1, PartitionState::Absent, "the volume is gone");
+        let look = health.look(Instant::now());
+        assert!(look.ready && look.storage && look.retry_after.is_none());
+        assert_eq!((look.partitions.len(), look.partitions[0].partition), (1, 1));
+        health.storage.partition(0, PartitionState::ReadOnly, "a sync failed");
+        let look = health.look(Instant::now());
+        assert!(!look.ready && !look.storage && look.listeners);
+        assert_eq!(look.retry_after, Some(RETRY_GONE_S));
+        health.storage.partition(1, PartitionState::Serving, "");
+        assert!(health.look(Instant::now()).ready);
     }
 
     #[test]

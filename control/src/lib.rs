@@ -1,14 +1,14 @@
 //! The control plane of a node: one ordinary thread beside the pinned shards.
 //!
-//! It answers the admin listener (health, readiness, metrics, version), listens to what the shards
-//! report, catches the signals that end the node, and passes orders on. Shards never wait for it,
-//! and no content passes through it.
+//! It answers the admin listener (health, readiness, metrics, storage, version), listens to what the
+//! shards report, catches the signals that end the node, and passes orders on. Shards never wait for
+//! it, and no content passes through it.
 //!
 //! ```text
 //!   shards ── reports ──► lane ──► control thread ──► health, log, bus
 //!   shards ── counters ───────────────── read at each scrape
 //!   main thread: wait() ◄── a signal, or a shard that crashed
-//!                drain() ── orders ──► shards
+//!                drain() ── orders ──► shards ◄── orders ── POST on the admin listener
 //! ```
 
 use std::{
@@ -37,19 +37,34 @@ use tokio::{
 mod admin;
 pub mod bus;
 mod conn;
+mod damage;
 pub mod health;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
+mod orders;
 mod pump;
 pub mod signals;
+pub mod storage;
+mod verifies;
+mod writers;
 
+pub use admin::{Ordered, Verdict, VerdictKind};
 pub use bus::{Bus, KernelEvent};
 pub use health::HealthState;
 pub use metrics::Metrics;
 pub use signals::wait_for_ctrl_c;
 
-use crate::{admin::Admin, conn::Limited, pump::BellFd, signals::Signals};
+use crate::{
+    admin::Admin,
+    conn::{Client, Limited},
+    orders::Orders,
+    pump::BellFd,
+    signals::Signals,
+    storage::StorageState,
+    verifies::Verifies,
+    writers::Writers,
+};
 
 /// Leaves an order in a shard's mailbox; `false` when the mailbox is full.
 pub type OrderPort = Box<dyn Fn(Order) -> bool + Send>;
@@ -70,6 +85,11 @@ pub struct ControlConfig {
     pub reports: Receiver<Report>,
     pub bell: Arc<Bell>,
     pub orders: Vec<OrderPort>,
+    /// Partitions of all shards together.
+    pub partitions: u16,
+    /// Tokens that allow orders over the admin listener from anywhere; without one, they come from
+    /// loopback only.
+    pub write_tokens: Vec<String>,
     pub build: BuildInfo,
     /// When the serving certificate ends, in seconds since 1970.
     pub tls_not_after: Option<u64>,
@@ -120,6 +140,9 @@ enum Milestone {
 /// What the parts of the control plane share.
 pub(crate) struct Kernel {
     pub(crate) health: HealthState,
+    pub(crate) storage: Arc<StorageState>,
+    pub(crate) verifies: Verifies,
+    pub(crate) orders: Orders,
     bus: Bus,
     milestones: mpsc::Sender<Milestone>,
 }
@@ -150,7 +173,6 @@ impl Kernel {
 pub struct Control {
     addr: SocketAddr,
     kernel: Arc<Kernel>,
-    orders: Vec<OrderPort>,
     milestones: mpsc::Receiver<Milestone>,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
@@ -176,10 +198,21 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
     drop(entered);
     let bus = Bus::default();
     let (milestones_in, milestones) = mpsc::channel();
-    let health = HealthState::new(config.stats.clone());
-    let kernel = Arc::new(Kernel { health, bus: bus.clone(), milestones: milestones_in });
-    let metrics = Metrics::new(config.stats, bus, config.build, config.tls_not_after);
-    let admin = Arc::new(Admin { kernel: Arc::clone(&kernel), metrics, build: config.build });
+    let storage = Arc::new(StorageState::new(config.stats.clone(), config.partitions));
+    let kernel = Arc::new(Kernel {
+        health: HealthState::new(config.stats.clone(), Arc::clone(&storage)),
+        storage,
+        verifies: Verifies::default(),
+        orders: Orders::new(config.orders),
+        bus: bus.clone(),
+        milestones: milestones_in,
+    });
+    let admin = Arc::new(Admin {
+        kernel: Arc::clone(&kernel),
+        metrics: Metrics::new(config.stats, bus, config.build, config.tls_not_after),
+        build: config.build,
+        writers: Writers::new(&config.write_tokens),
+    });
     let (stop, stopped) = oneshot::channel();
     let plane = Plane {
         listener: Limited::new(listener, limits::CONNECTIONS_MAX, limits::IDLE_MAX),
@@ -193,7 +226,7 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
         .name("ron-control".to_owned())
         .spawn(move || plane.run(&runtime))
         .map_err(ControlError::Thread)?;
-    Ok(Control { addr, kernel, orders: config.orders, milestones, stop, thread })
+    Ok(Control { addr, kernel, milestones, stop, thread })
 }
 
 impl Control {
@@ -262,9 +295,9 @@ impl Control {
         self.kernel.health.leave();
         let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         let deadline = Instant::now() + limits::ORDER_OFFER_MAX;
-        let mut waiting: Vec<usize> = (0..self.orders.len()).collect();
+        let mut waiting: Vec<usize> = (0..self.kernel.orders.len()).collect();
         loop {
-            waiting.retain(|shard| !self.orders[*shard](Order::Drain { within_ms }));
+            waiting = self.kernel.orders.offer_to(waiting, &Order::Drain { within_ms });
             if waiting.is_empty() {
                 return Ok(());
             }
@@ -312,7 +345,8 @@ impl Plane {
             tokio::spawn(announce_signals(signals, Arc::clone(&kernel)));
         }
         let (finish, finished) = oneshot::channel::<()>();
-        let server = axum::serve(self.listener, admin::routes(self.admin));
+        let routes = admin::routes(self.admin).into_make_service_with_connect_info::<Client>();
+        let server = axum::serve(self.listener, routes);
         let server = server.with_graceful_shutdown(async move {
             let _ = finished.await;
         });
@@ -320,6 +354,8 @@ impl Plane {
         // An error means that the handle was dropped: the same wish.
         let _ = self.stopped.await;
         drop(finish);
+        // The shards have ended: what was asked of them has no answer.
+        kernel.verifies.give_up();
         if tokio::time::timeout(limits::SHUTDOWN_MAX, server).await.is_err() {
             tracing::warn!("admin connections were cut");
         }

@@ -21,6 +21,21 @@ pub const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 pub const ORDER_OFFER_MAX: Duration = Duration::from_secs(1);
 pub const ORDER_OFFER_EVERY: Duration = Duration::from_millis(5);
 
+/// Damaged objects that are listed.
+pub const DAMAGED_MAX: usize = 1024;
+
+/// Characters of a reason that are kept.
+pub const REASON_LEN_MAX: usize = 256;
+
+/// Verifications under way at once; more are refused. Each shard may be asked for all of them.
+pub const VERIFIES_MAX: usize = 16;
+
+/// How long the outcome of a verification is waited for: the largest object from a slow disk.
+pub const VERIFY_MAX: Duration = Duration::from_secs(600);
+
+/// Seconds after which an order may be given again that a full mailbox did not take.
+pub const RETRY_ORDER_S: u64 = 1;
+
 /// How long a node counts as overloaded after it was last seen to turn work away.
 pub const OVERLOAD_HOLD: Duration = Duration::from_secs(5);
 
@@ -28,5 +43,6 @@ pub const OVERLOAD_HOLD: Duration = Duration::from_secs(5);
 pub const RETRY_BOOT_S: u64 = 1;
 pub const RETRY_GONE_S: u64 = 30;
 
+const _: () = assert!(VERIFIES_MAX < CONNECTIONS_MAX);
 const _: () = assert!(ORDER_OFFER_EVERY.as_millis() < ORDER_OFFER_MAX.as_millis());
 const _: () = assert!(RETRY_BOOT_S > 0 && OVERLOAD_HOLD.as_secs() > 0);

@@ -19,7 +19,7 @@ use prometheus_client::{
 };
 use ron_io::stats::{CODES, Counter, Op, Proto, Rejected, SECONDS_BUCKETS_US, Stats};
 
-use crate::{BuildInfo, bus::Bus};
+use crate::{BuildInfo, bus::Bus, storage::Figures};
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ impl Load {
 type Pick = fn(&Stats) -> &Counter;
 
 /// Counters that are one number a shard: name without `_total`, help, and where it is counted.
-const COUNTERS: [(&str, &str, Pick); 11] = [
+const COUNTERS: [(&str, &str, Pick); 20] = [
     ("ron_reject_oversize", "Uploads refused for their size.", |s| &s.oversize),
     ("ron_cache_hits", "Groups found verified in memory.", |s| &s.cache_hits),
     ("ron_cache_misses", "Groups that had to be read and verified.", |s| &s.cache_misses),
@@ -143,16 +143,31 @@ const COUNTERS: [(&str, &str, Pick); 11] = [
     ("ron_mesh_hops", "Requests handed to the shard that owns the object.", |s| &s.mesh_hops),
     ("ron_syncs", "Syncs of the disk.", |s| &s.syncs),
     ("ron_sync_writes", "Writes made durable by those syncs.", |s| &s.sync_writes),
+    ("ron_deletes", "Objects deleted.", |s| &s.deletes),
+    ("ron_compactions", "Segments given back by compaction.", |s| &s.compactions),
+    ("ron_compact_moved_bytes", "Bytes compaction moved.", |s| &s.compact_moved_bytes),
+    ("ron_compact_freed_bytes", "Bytes compaction gave back.", |s| &s.compact_freed_bytes),
+    ("ron_scrub_bytes", "Bytes the scrub read.", |s| &s.scrub_bytes),
+    ("ron_scrub_objects", "Objects the scrub looked at.", |s| &s.scrub_objects),
+    ("ron_scrub_rounds", "Rounds of shards' scrubs that came to their end.", |s| &s.scrub_rounds),
+    ("ron_scrub_repaired", "Damaged objects the scrub could mend.", |s| &s.scrub_repaired),
+    ("ron_damaged_objects", "Objects found damaged, by any reader.", |s| &s.damaged_objects),
 ];
 
 /// Gauges that are one number a shard.
-const GAUGES: [(&str, &str, Pick); 6] = [
+const GAUGES: [(&str, &str, Pick); 10] = [
     ("ron_inflight", "Requests under way.", |s| &s.inflight),
     ("ron_open_streams", "OAP streams under way.", |s| &s.open_streams),
     ("ron_cache_bytes", "Bytes of verified groups held in memory.", |s| &s.cache_bytes),
     ("ron_objects", "Objects stored.", |s| &s.objects),
     ("ron_object_bytes", "Bytes of the objects stored, without overhead.", |s| &s.object_bytes),
-    ("ron_segment_bytes", "Bytes of the segment files.", |s| &s.segment_bytes),
+    ("ron_storage_segment_bytes", "Bytes of the segment files.", |s| &s.segment_bytes),
+    ("ron_storage_segment_live_bytes", "Bytes of the records in them that count.", |s| {
+        &s.segment_live_bytes
+    }),
+    ("ron_storage_segments", "Segment files.", |s| &s.segments),
+    ("ron_storage_file_bytes", "Bytes of objects in files of their own.", |s| &s.file_bytes),
+    ("ron_scrub_running", "Shards whose scrub is under way.", |s| &s.scrub_running),
 ];
 
 type PickOf = fn(&Stats, usize) -> &Counter;
@@ -191,6 +206,7 @@ impl Source {
         for (name, help, pick) in GAUGES {
             page.gauges(name, help, [([], self.sum(|stats| pick(stats).get()))])?;
         }
+        self.write_storage(page)?;
         let reports = self.sum(|stats| stats.reports_dropped.get());
         let dropped = [([], reports.wrapping_add(self.bus.missed()))];
         page.counters(
@@ -209,6 +225,26 @@ impl Source {
             page.gauges("ron_tls_certificate_not_after_seconds", help, [([], not_after)])?;
         }
         Ok(())
+    }
+
+    /// What is no sum over the shards, or is one by state.
+    fn write_storage(&self, page: &mut Page<'_>) -> fmt::Result {
+        let total = Figures::total(&self.stats);
+        if let Some(free) = total.disk_free_bytes {
+            let help = "Bytes free on the fullest of the volumes.";
+            page.gauges("ron_storage_disk_free_bytes", help, [([], free)])?;
+        }
+        if let Some(finished) = total.scrub.finished_unix_s {
+            let help = "End of the last round of the scrub, in seconds since 1970.";
+            page.gauges("ron_scrub_finished_timestamp_seconds", help, [([], finished)])?;
+        }
+        let states = [
+            ("full", total.partitions_full),
+            ("read_only", total.partitions_read_only),
+            ("absent", total.partitions_absent),
+        ];
+        let states = states.map(|(state, count)| ([("state", state.to_owned())], count));
+        page.gauges("ron_partitions", "Partitions that cannot do all they should.", states)
     }
 
     fn by_proto(&self, pick: PickOf) -> [([(&'static str, String); 1], u64); 3] {

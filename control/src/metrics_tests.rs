@@ -4,6 +4,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use ron_io::stats::Phase;
+
 use super::*;
 
 fn node() -> (Vec<Arc<Stats>>, Metrics) {
@@ -23,6 +25,16 @@ fn busy_node() -> (Vec<Arc<Stats>>, Metrics) {
     stats[0].cache_hits.add(1);
     stats[0].bytes_out[Proto::Https as usize].add(70);
     stats[1].stall_max_ns.set(1_500_000);
+    stats.iter().for_each(|stats| stats.set_phase(Phase::Serving));
+    stats[1].segment_live_bytes.set(900);
+    stats[0].disk_free_bytes.set(5000);
+    stats[1].disk_free_bytes.set(4000);
+    stats[0].partitions_read_only.set(1);
+    stats[1].partitions_read_only.set(2);
+    stats[1].scrub_running.set(1);
+    stats[0].scrub_finished_unix_s.set(1_800_000_000);
+    stats[1].scrub_finished_unix_s.set(1_700_000_000);
+    stats[1].deletes.add(5);
     (stats, metrics)
 }
 
@@ -57,6 +69,13 @@ fn shards_are_added_up_under_the_documented_names() {
             (r#"ron_request_seconds_count{proto="http",op="get"}"#, 2.0),
             (r#"ron_request_seconds_sum{proto="http",op="get"}"#, 2.000009),
             ("ron_objects", 0.0),
+            ("ron_storage_segment_live_bytes", 900.0),
+            ("ron_storage_disk_free_bytes", 4000.0),
+            (r#"ron_partitions{state="read_only"}"#, 3.0),
+            (r#"ron_partitions{state="full"}"#, 0.0),
+            ("ron_scrub_running", 1.0),
+            ("ron_scrub_finished_timestamp_seconds", 1.7e9),
+            ("ron_deletes_total", 5.0),
         ];
         for (name, value) in expected {
             assert_eq!(samples.get(name), Some(&value), "{name} in\n{text}");
@@ -72,6 +91,22 @@ fn shards_are_added_up_under_the_documented_names() {
         );
         assert!(buckets.last().unwrap().ends_with(r#"} 2"#), "cumulative");
     }
+}
+
+#[test]
+fn what_is_not_known_is_absent() {
+    let (stats, metrics) = node();
+    stats[0].set_phase(Phase::Serving);
+    stats[0].scrub_finished_unix_s.set(1_800_000_000);
+    let text = metrics.render(Form::Classic).unwrap();
+    assert!(!text.contains("ron_storage_disk_free_bytes"), "a shard has not asked yet");
+    assert!(!text.contains("ron_scrub_finished"), "a shard has finished none");
+    assert!(text.contains("\nron_scrub_rounds_total 0\n"));
+    stats[1].set_phase(Phase::Serving);
+    stats[1].scrub_finished_unix_s.set(1);
+    let text = metrics.render(Form::Classic).unwrap();
+    assert_eq!(samples(&text)["ron_scrub_finished_timestamp_seconds"], 1.0);
+    assert_eq!(samples(&text)["ron_storage_disk_free_bytes"], 0.0);
 }
 
 #[test]

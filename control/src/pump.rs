@@ -7,16 +7,17 @@ use std::{
     io,
     os::fd::{AsRawFd, RawFd},
     sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use ron_codec::address::Address;
 use ron_io::{
     lane::{Bell, Receiver},
-    ports::{Report, Severity, ShardId},
+    ports::{PartitionState, Report, Severity, ShardId, VerifyOutcome},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::{Kernel, bus::KernelEvent, limits::REPORTS_TURN_MAX};
+use crate::{Kernel, bus::KernelEvent, limits::REPORTS_TURN_MAX, storage::state_name};
 
 /// A bell as something to be polled.
 pub(crate) struct BellFd(Arc<Bell>);
@@ -90,9 +91,24 @@ fn take(report: Report, kernel: &Kernel) {
             Severity::Error => tracing::error!(shard, "{message}"),
         },
         Report::Damaged { shard: ShardId(shard), digest, what } => {
-            tracing::error!(shard, object = %Address::from_bytes(digest), "damaged: {what}");
+            let object = Address::from_bytes(digest);
+            if kernel.storage.damaged(shard, object, &what, unix_s()) {
+                tracing::error!(shard, %object, "damaged: {what}");
+            }
         }
-        Report::Partition { .. } | Report::Verified { .. } => {}
+        Report::Partition { shard: ShardId(shard), partition, state, reason } => {
+            partition_report(shard, partition, state, &reason, kernel);
+        }
+        Report::Verified { id, outcome, .. } => {
+            let is_no_damage =
+                matches!(outcome, VerifyOutcome::Whole { .. } | VerifyOutcome::Missing);
+            let object = kernel.verifies.tell(id, outcome);
+            if let Some(object) = object.filter(|_| is_no_damage)
+                && kernel.storage.mended(&object)
+            {
+                tracing::info!(%object, "damaged no more");
+            }
+        }
         Report::Stopped { shard, reason: None } if kernel.health.leaving() => {
             kernel.announce(KernelEvent::Health { service: name(shard), ok: false });
         }
@@ -101,6 +117,25 @@ fn take(report: Report, kernel: &Kernel) {
             kernel.announce(KernelEvent::ServiceCrashed { service: name(shard), reason });
         }
     }
+}
+
+/// Every change is an error in the log, the good ones too: who follows one must see how it ends.
+fn partition_report(
+    shard: u16,
+    partition: u16,
+    state: PartitionState,
+    reason: &str,
+    kernel: &Kernel,
+) {
+    if kernel.storage.partition(partition, state, reason) {
+        let state = state_name(state).unwrap_or("serving");
+        tracing::error!(shard, partition, state, reason, "the state of a partition changed");
+    }
+}
+
+/// The time of day, in Unix seconds.
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// What a shard is called as a service.

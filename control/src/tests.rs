@@ -19,8 +19,11 @@ struct Node {
     stats: Vec<Arc<Stats>>,
     reports: Sender<Report>,
     refusals: Arc<AtomicUsize>,
-    drained: mpsc::Receiver<(usize, u64)>,
+    /// Orders that were taken, with the shard that did.
+    taken: mpsc::Receiver<(usize, Order)>,
 }
+
+const TOKEN: &str = "yes";
 
 /// A control plane over shards that do nothing but take orders, after so many refusals.
 fn node(shards: usize) -> Node {
@@ -28,16 +31,15 @@ fn node(shards: usize) -> Node {
     let bell = Arc::new(Bell::new().unwrap());
     let (reports, received) = lane(8, &bell);
     let refusals = Arc::new(AtomicUsize::new(0));
-    let (taken, drained) = mpsc::channel();
+    let (take, taken) = mpsc::channel();
     let port = |shard: usize| {
-        let (refusals, taken) = (Arc::clone(&refusals), taken.clone());
+        let (refusals, take) = (Arc::clone(&refusals), take.clone());
         let port = move |order: Order| {
             let refuse = |left: usize| left.checked_sub(1);
             if refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refuse).is_ok() {
                 return false;
             }
-            let Order::Drain { within_ms } = order else { panic!("{order:?}") };
-            taken.send((shard, within_ms)).is_ok()
+            take.send((shard, order)).is_ok()
         };
         Box::new(port) as OrderPort
     };
@@ -47,11 +49,13 @@ fn node(shards: usize) -> Node {
         reports: received,
         bell,
         orders: (0..shards).map(port).collect(),
+        partitions: 4,
+        write_tokens: vec![TOKEN.to_owned()],
         build: BuildInfo { version: "1.2.3", commit: "abc" },
         tls_not_after: None,
         signals: false,
     });
-    Node { control: control.unwrap(), stats, reports, refusals, drained }
+    Node { control: control.unwrap(), stats, reports, refusals, taken }
 }
 
 fn serving(shards: usize) -> Node {
@@ -66,6 +70,11 @@ fn ask(node: &Node, request_line: &str, fields: &str) -> (String, String) {
     stream.set_read_timeout(Some(SOON)).unwrap();
     let head = format!("{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n");
     stream.write_all(head.as_bytes()).unwrap();
+    answer(stream)
+}
+
+/// Reads the answer to the last request of a connection.
+fn answer(mut stream: TcpStream) -> (String, String) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -179,9 +188,15 @@ fn a_drain_reaches_every_shard_and_its_end_is_no_crash() {
     let node = serving(2);
     node.refusals.store(3, Ordering::Relaxed);
     node.control.drain(Duration::from_millis(1500)).unwrap();
-    let mut drained = [node.drained.recv().unwrap(), node.drained.recv().unwrap()];
-    drained.sort_unstable();
-    assert_eq!(drained, [(0, 1500), (1, 1500)]);
+    let mut drained = [node.taken.recv().unwrap(), node.taken.recv().unwrap()];
+    drained.sort_unstable_by_key(|(shard, _)| *shard);
+    assert!(
+        matches!(
+            drained,
+            [(0, Order::Drain { within_ms: 1500 }), (1, Order::Drain { within_ms: 1500 })]
+        ),
+        "{drained:?}"
+    );
     let (is_ready, keys) = ready(&node);
     assert!(!is_ready && keys["control"] == false, "{keys}");
     let mut events = node.control.bus().subscribe();
@@ -223,3 +238,5 @@ fn an_announced_shutdown_ends_the_wait() {
     node.control.announce(KernelEvent::Shutdown);
     assert_eq!(node.control.wait(), Ending::Asked);
 }
+
+mod storage;

@@ -23,14 +23,18 @@ use crate::machine::Machine;
 
 pub mod keys;
 pub mod limits;
+mod storage;
 pub mod values;
+
+pub use storage::Storage;
 
 use keys::{FILE_VARIABLE, Given, Layers, Source};
 
 /// The settings of a node, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    pub data_dir: PathBuf,
+    /// The folders that objects are kept in, at least one; a volume is known by its place here.
+    pub data_dirs: Vec<PathBuf>,
     /// Where each protocol is served; `None` is off.
     pub http: Option<SocketAddr>,
     pub https: Option<SocketAddr>,
@@ -51,6 +55,7 @@ pub struct Config {
     pub window_groups: u64,
     pub write_tokens: Tokens,
     pub deadlines: Deadlines,
+    pub storage: Storage,
     /// Partitions of a data directory that is created now.
     pub partitions: u32,
     /// What is allowed but worth a line in the log.
@@ -112,6 +117,11 @@ pub enum ConfigError {
     SameAddress { first: &'static str, second: &'static str, address: SocketAddr },
     #[error("http, https, oap and oap_plain are all off; at least one must be on")]
     NothingServed,
+    #[error(
+        "{first} ({first_origin}) and {second} ({second_origin}) are both set; name the \
+         directories in one of them"
+    )]
+    Both { first: &'static str, first_origin: Source, second: &'static str, second_origin: Source },
     #[error("{given} is set but {missing} is not; set both or neither")]
     Half { given: &'static str, missing: &'static str },
 }
@@ -189,20 +199,20 @@ impl Settings {
         let (cores, cache_len) = self.cores_and_cache(machine)?;
         // A directory made by few shards can then be served by all cores later.
         let most = cores.len().max(machine.cores.len());
-        let shards = u32::try_from(most).unwrap_or(limits::PARTITIONS_MAX);
-        let partitions_max = u64::from(limits::PARTITIONS_MAX);
-        let partitions = self.whole("partitions", 1, partitions_max)?.unwrap_or(shards.into());
+        let data_dirs = self.data_dirs()?;
+        let partitions = self.partitions(most, data_dirs.len())?;
         let connections = self.whole("connections_max", 1, limits::CONNECTIONS_MAX as u64)?;
         let window_groups = self.whole("window_groups", 1, limits::WINDOW_GROUPS_MAX)?;
         let object_len_max = ron_codec::limits::OBJECT_LEN_MAX;
         let admin = self.required_listener("admin", 9096)?;
         let mut config = Config {
-            data_dir: self.path("data_dir")?.unwrap_or_else(|| "./ron-data".into()),
+            data_dirs,
             http: self.listener("http", Some(9080))?,
             https: self.listener("https", None)?,
             oap: self.listener("oap", Some(1777))?,
             oap_plain: self.listener("oap_plain", None)?,
             admin,
+            storage: self.storage(cores.len())?,
             cores,
             cache_len,
             tls: self.tls()?,
@@ -214,7 +224,7 @@ impl Settings {
             window_groups: window_groups.unwrap_or(limits::WINDOW_GROUPS_DEFAULT),
             write_tokens: self.write_tokens()?,
             deadlines: self.deadlines()?,
-            partitions: u32::try_from(partitions).unwrap_or(limits::PARTITIONS_MAX),
+            partitions,
             warnings: Vec::new(),
         };
         self.check_listeners(&config)?;

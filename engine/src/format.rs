@@ -1,46 +1,66 @@
-//! The data directory: who uses it, and how it is laid out.
+//! The directories of a node, its volumes: who uses them, and how they are laid out.
 //!
-//! Opening it takes the lock that keeps a second process out, and reads or makes `format.json`,
-//! which never changes afterwards (docs/STORAGE.md, "The data directory"). What is in a partition
-//! is not looked at here.
+//! Opening them takes the lock of each, which keeps a second process out, and reads or makes each
+//! `format.json`, which never changes afterwards (docs/STORAGE.md, "The data directory"). What is
+//! in a partition is not looked at here.
 //!
-//! A crash while the directory is made leaves an empty directory, a lock nobody holds, or a
-//! temporary file beside them; each is taken for "nothing there" the next time.
+//! ```text
+//!   look at all ─► plan ─► make folders, lock ─► look again ─► plan ─► make what is new
+//!                   │ refused: nothing was touched
+//! ```
+//!
+//! A volume that cannot be used is absent while another can; one that is empty, foreign, or in the
+//! wrong place is refused, because to go on would be to forget what it should hold.
+//!
+//! A crash while directories are made leaves empty ones, locks nobody holds, temporary files, or
+//! some volumes made and none ever used: the next time they are made to the end.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+mod file;
+mod volume;
 
-use crate::config::limits::PARTITIONS_MAX;
+pub use file::{Format, NodeId, Place};
+
+use crate::random::NoRandom;
+use volume::{State, is_unusable, lock, lock_to_read, make_dir};
 
 /// The format of data directories that this version reads and writes.
 pub const FORMAT: u64 = 1;
 
-const LOCK_FILE: &str = "lock";
-const FORMAT_FILE: &str = "format.json";
-const TEMPORARY_FILE: &str = "format.json.tmp";
-
-/// What may lie in a directory that is still "nothing there"; the last is a file system's own.
-const NOTHING: [&str; 3] = [LOCK_FILE, TEMPORARY_FILE, "lost+found"];
-
-/// Longest `format.json` that is read, and longest note of a lock's holder.
-const FORMAT_LEN_MAX: u64 = 4096;
-const PID_LEN_MAX: u64 = 32;
-
-/// An open data directory. Nobody else can open it until this is dropped.
+/// The open volumes of a node. Nobody else can open them until this is dropped.
 #[derive(Debug)]
-pub struct DataDir {
-    path: PathBuf,
+pub struct DataDirs {
+    paths: Vec<PathBuf>,
     partitions: u32,
     created: bool,
-    _lock: File,
+    absent: Vec<Absent>,
+    _locks: Vec<File>,
 }
 
-/// Why a data directory cannot be used.
+/// A volume that cannot be used.
+#[derive(Debug)]
+pub struct Absent {
+    /// Its place among all, from 0.
+    pub volume: u16,
+    pub why: DataDirError,
+}
+
+/// Volumes of a node that is stopped, some or all of them, locked to be looked at.
+#[derive(Debug)]
+pub struct Stopped {
+    /// By place; `None` for those that were not named.
+    pub volumes: Vec<Option<PathBuf>>,
+    pub partitions: u32,
+    _locks: Vec<File>,
+}
+
+/// Why data directories cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     #[error("cannot {what} {path:?}: {source}")]
@@ -55,76 +75,291 @@ pub enum DataDirError {
     Partitions { path: PathBuf, found: u64, max: u32 },
     #[error("{path:?} has no format.json but holds {entry:?}: it is no data directory")]
     Foreign { path: PathBuf, entry: String },
+    #[error("{path:?} is not there")]
+    Missing { path: PathBuf },
+    #[error("{path:?} holds nothing: it is no data directory")]
+    Nothing { path: PathBuf },
+    #[error("{second:?} is the same volume as {first:?}")]
+    Twice { first: PathBuf, second: PathBuf },
+    #[error(
+        "{path:?} is {}, and {expected} belongs there; data directories keep the number and the \
+         order they were made with", said_to_be(*.found)
+    )]
+    Misplaced { path: PathBuf, found: Option<Place>, expected: String },
+    #[error(
+        "{path:?} is empty, and {expected} belongs there: if its disk is not mounted, mount it; to \
+         start without what it held, remove the empty directory"
+    )]
+    Emptied { path: PathBuf, expected: Place },
+    #[error(transparent)]
+    NoRandom(#[from] NoRandom),
 }
 
 fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }
 
-/// What is read first, whatever the format.
-#[derive(Deserialize)]
-struct AnyFormat {
-    format: u64,
-    partitions: Option<u64>,
+fn said_to_be(place: Option<Place>) -> String {
+    place.map_or_else(|| "the only directory of another node".to_owned(), |place| place.to_string())
 }
 
-#[derive(Serialize)]
-struct Format {
-    format: u64,
-    partitions: u32,
-}
-
-impl DataDir {
-    /// Opens the data directory at `path`. One that is not there, or is empty, is made with
-    /// `partitions` partitions; an existing one keeps the number it has.
+impl DataDirs {
+    /// Opens the volumes at `paths`, at least one, in their order. Where nothing is, they are made
+    /// with `partitions` partitions over all; existing ones keep the number they have.
     ///
     /// # Errors
-    /// It is in use, unknown, damaged, holds something else, or the system refused.
-    pub fn open(path: &Path, partitions: u32) -> Result<DataDir, DataDirError> {
-        make_dir(path)?;
-        let lock = lock(path)?;
-        let file = path.join(FORMAT_FILE);
-        let (partitions, created) = match File::open(&file) {
-            Ok(opened) => (read_format(&file, opened)?, false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create_format(path, partitions)?;
-                (partitions, true)
-            }
-            Err(source) => return Err(refused("open", &file)(source)),
-        };
-        Ok(DataDir { path: path.to_owned(), partitions, created, _lock: lock })
+    /// One is in use, unknown, damaged, empty where it should not be, in another's place, or holds
+    /// something else; or none can be used.
+    pub fn open(paths: &[PathBuf], partitions: u32) -> Result<DataDirs, DataDirError> {
+        let states = paths.iter().map(|path| State::of(path)).collect::<Result<_, _>>()?;
+        let lockings = Plan::of(paths, states)?.lock(paths)?;
+        // What was seen before the locks were held may have changed meanwhile.
+        let (mut locks, mut states) = (Vec::new(), Vec::new());
+        for (path, locking) in paths.iter().zip(lockings) {
+            states.push(match locking {
+                Locking::Held(file) => {
+                    locks.push(file);
+                    State::of(path)?
+                }
+                Locking::Gone(why) => State::Unusable(why),
+            });
+        }
+        let plan = Plan::of(paths, states)?;
+        let created = plan.partitions.is_none();
+        let partitions = plan.partitions.unwrap_or(partitions);
+        plan.make(paths, partitions)?;
+        let (paths, absent) = (paths.to_vec(), plan.absent);
+        Ok(DataDirs { paths, partitions, created, absent, _locks: locks })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// All volumes, the absent ones too.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
     }
 
-    /// Partitions of the directory: 1 to `PARTITIONS_MAX`.
+    /// The first volume that is not absent.
+    pub fn first_present(&self) -> &Path {
+        let absent = |at: &usize| self.absent.iter().any(|gone| usize::from(gone.volume) == *at);
+        let first = (0..self.paths.len()).find(|at| !absent(at)).unwrap_or(0);
+        &self.paths[first]
+    }
+
+    /// The volumes that cannot be used, rising; never all.
+    pub fn absent(&self) -> &[Absent] {
+        &self.absent
+    }
+
+    /// Partitions of the node: 1 to `PARTITIONS_MAX`.
     pub fn partitions(&self) -> u32 {
         self.partitions
     }
 
-    /// Whether this call of `open` made it.
+    /// Whether this call of `open` made them.
     pub fn created(&self) -> bool {
         self.created
     }
 }
 
-fn refused<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DataDirError + 'a {
-    move |source| DataDirError::Io { what, path: path.to_owned(), source }
+impl Stopped {
+    /// Takes the locks of some volumes of one node, in any order, and finds their places.
+    ///
+    /// # Errors
+    /// One is in use, cannot be read, is none of this version, is named twice, or belongs to
+    /// another node than the first.
+    pub fn open(paths: &[PathBuf]) -> Result<Stopped, DataDirError> {
+        let formats = paths.iter().map(|path| made(path)).collect::<Result<Vec<Format>, _>>()?;
+        let (partitions, node) = match formats.first() {
+            Some(first) => (first.partitions, first.place),
+            None => (0, None),
+        };
+        let count = node.map_or(1, |node| usize::from(node.volumes));
+        let mut stopped = Stopped { volumes: vec![None; count], partitions, _locks: Vec::new() };
+        for (path, format) in paths.iter().zip(formats) {
+            let at = match (format.place, node) {
+                (None, None) => Some(0),
+                (Some(place), Some(node)) => {
+                    let same = (place.id, place.volumes) == (node.id, node.volumes);
+                    same.then_some(usize::from(place.volume))
+                }
+                _ => None,
+            };
+            let before = at.and_then(|at| stopped.volumes[at].clone());
+            let Some(at) = at.filter(|_| {
+                // Nodes with one directory have no name to tell them apart by.
+                node.is_some() || before.as_ref().is_none_or(|before| is_same(before, path))
+            }) else {
+                return Err(of_another_node(path, format.place, node));
+            };
+            if let Some(first) = before {
+                return Err(DataDirError::Twice { first, second: path.clone() });
+            }
+            check_same_partitions(path, format.partitions, partitions)?;
+            stopped._locks.push(lock_to_read(path)?);
+            stopped.volumes[at] = Some(path.clone());
+        }
+        Ok(stopped)
+    }
 }
 
-/// Makes a directory and those above it, durably.
-fn make_dir(path: &Path) -> Result<(), DataDirError> {
-    let missing: Vec<&Path> = path
-        .ancestors()
-        .take_while(|above| !above.as_os_str().is_empty() && !above.exists())
-        .collect();
-    fs::create_dir_all(path).map_err(refused("create", path))?;
-    for made in missing.into_iter().rev() {
-        sync_dir(parent(made))?;
+/// What a volume says that must be there.
+fn made(path: &Path) -> Result<Format, DataDirError> {
+    match State::of(path)? {
+        State::Made { format, .. } => Ok(format),
+        State::Missing => Err(DataDirError::Missing { path: path.to_owned() }),
+        State::Empty => Err(DataDirError::Nothing { path: path.to_owned() }),
+        State::Unusable(why) => Err(why),
     }
-    Ok(())
+}
+
+fn of_another_node(path: &Path, found: Option<Place>, node: Option<Place>) -> DataDirError {
+    let expected = node.map_or_else(
+        || "nothing beside the only directory of a node".to_owned(),
+        |node| format!("a volume of {} of the node {}", node.volumes, node.id),
+    );
+    DataDirError::Misplaced { path: path.to_owned(), found, expected }
+}
+
+/// What came of taking a lock.
+#[derive(Debug)]
+enum Locking {
+    Held(File),
+    Gone(DataDirError),
+}
+
+/// What opening comes to, if nothing changes meanwhile.
+#[derive(Debug)]
+struct Plan {
+    /// What the volumes say; `None` if there are none yet.
+    partitions: Option<u32>,
+    id: Option<NodeId>,
+    /// Places of the volumes that are still to be made, rising.
+    make: Vec<usize>,
+    absent: Vec<Absent>,
+}
+
+impl Plan {
+    /// # Errors
+    /// Why these cannot be the volumes of one node.
+    fn of(paths: &[PathBuf], states: Vec<State>) -> Result<Plan, DataDirError> {
+        let made = states.iter().find_map(|state| match state {
+            State::Made { format, .. } => Some(format),
+            _ => None,
+        });
+        let used = states.iter().any(|state| matches!(state, State::Made { used: true, .. }));
+        let id = made.and_then(|format| format.place).map(|place| place.id);
+        let partitions = made.map(|format| format.partitions);
+        let mut plan = Plan { partitions, id, make: Vec::new(), absent: Vec::new() };
+        for (volume, (state, path)) in (0..).zip(states.iter().zip(paths)) {
+            if let State::Made { format, .. } = state {
+                check_place(path, format, id, volume, paths.len() as u16)?;
+                check_same_partitions(path, format.partitions, partitions.unwrap_or(0))?;
+            }
+        }
+        for (at, (state, path)) in states.into_iter().zip(paths).enumerate() {
+            let (volume, volumes) = (at as u16, paths.len() as u16);
+            let why = match (state, id) {
+                (State::Made { .. }, _) => continue,
+                (State::Empty, Some(id)) if used => {
+                    let expected = Place { id, volumes, volume };
+                    return Err(DataDirError::Emptied { path: path.clone(), expected });
+                }
+                (State::Missing, Some(_)) => DataDirError::Missing { path: path.clone() },
+                (State::Missing | State::Empty, _) => {
+                    plan.make.push(at);
+                    continue;
+                }
+                (State::Unusable(why), None) => return Err(why),
+                (State::Unusable(why), Some(_)) => why,
+            };
+            plan.absent.push(Absent { volume, why });
+        }
+        Ok(plan)
+    }
+
+    /// Takes the locks of all volumes that are not absent, and makes folders for those there are
+    /// to be. One that cannot be locked because of its disk is absent too.
+    fn lock(self, paths: &[PathBuf]) -> Result<Vec<Locking>, DataDirError> {
+        let Plan { partitions, make, absent, .. } = self;
+        let mut absent = absent.into_iter().peekable();
+        let mut lockings = Vec::with_capacity(paths.len());
+        for (at, path) in paths.iter().enumerate() {
+            if let Some(gone) = absent.next_if(|absent| usize::from(absent.volume) == at) {
+                lockings.push(Locking::Gone(gone.why));
+                continue;
+            }
+            if make.contains(&at) {
+                make_dir(path)?;
+            }
+            if let Some(first) = paths[..at].iter().find(|first| is_same(first, path)) {
+                let (first, second) = (first.clone(), path.clone());
+                return Err(DataDirError::Twice { first, second });
+            }
+            lockings.push(match lock(path) {
+                Ok(file) => Locking::Held(file),
+                Err(why) if partitions.is_some() && is_unusable(&why) => Locking::Gone(why),
+                Err(why) => return Err(why),
+            });
+        }
+        Ok(lockings)
+    }
+
+    /// Makes the volumes that are still to be made.
+    fn make(&self, paths: &[PathBuf], partitions: u32) -> Result<(), DataDirError> {
+        if self.make.is_empty() {
+            return Ok(());
+        }
+        let id = self.id.map_or_else(NodeId::random, Ok)?;
+        let volumes = paths.len() as u16;
+        for at in &self.make {
+            let place = Place { id, volumes, volume: *at as u16 };
+            let place = (volumes > 1).then_some(place);
+            Format { partitions, place }.create(&paths[*at])?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a volume is the one that belongs there; `id` is that of the first that was found.
+fn check_place(
+    path: &Path,
+    format: &Format,
+    id: Option<NodeId>,
+    volume: u16,
+    volumes: u16,
+) -> Result<(), DataDirError> {
+    let found = format.place;
+    let fits = match found {
+        None => volumes == 1,
+        Some(place) => id.is_some_and(|id| place == Place { id, volumes, volume }),
+    };
+    if fits {
+        return Ok(());
+    }
+    let expected = match id {
+        _ if volumes == 1 => "the only directory of a node".to_owned(),
+        None => format!("volume {volume} of {volumes} (counted from 0) of a node"),
+        Some(id) => Place { id, volumes, volume }.to_string(),
+    };
+    Err(DataDirError::Misplaced { path: path.to_owned(), found, expected })
+}
+
+fn check_same_partitions(path: &Path, found: u32, others: u32) -> Result<(), DataDirError> {
+    if found == others {
+        return Ok(());
+    }
+    let path = path.join(file::FORMAT_FILE);
+    let reason = format!("it says {found} partitions, and another volume of the node {others}");
+    Err(DataDirError::Damaged { path, reason })
+}
+
+/// Whether two paths lead to one directory. What cannot be looked at is not the same.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let number = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
+    number(one).is_some_and(|one| number(other) == Some(one))
+}
+
+fn refused<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DataDirError + 'a {
+    move |source| DataDirError::Io { what, path: path.to_owned(), source }
 }
 
 /// The directory that a path is in; that of a plain name is the current one.
@@ -136,169 +371,5 @@ fn sync_dir(path: &Path) -> Result<(), DataDirError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(refused("sync", path))
 }
 
-/// Takes the lock and notes who holds it.
-fn lock(dir: &Path) -> Result<File, DataDirError> {
-    let path = dir.join(LOCK_FILE);
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(&path).map_err(refused("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut note = String::new();
-            let read = (&file).take(PID_LEN_MAX).read_to_string(&mut note);
-            let pid = read.ok().and_then(|_| note.trim().parse().ok());
-            return Err(DataDirError::Locked { path: dir.to_owned(), pid });
-        }
-        Err(TryLockError::Error(source)) => return Err(refused("lock", &path)(source)),
-    }
-    let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    noted.map_err(refused("write", &path))?;
-    Ok(file)
-}
-
-fn read_format(path: &Path, file: File) -> Result<u32, DataDirError> {
-    let mut text = Vec::new();
-    file.take(FORMAT_LEN_MAX + 1).read_to_end(&mut text).map_err(refused("read", path))?;
-    let damaged = |reason: String| DataDirError::Damaged { path: path.to_owned(), reason };
-    if text.len() as u64 > FORMAT_LEN_MAX {
-        return Err(damaged(format!("it is longer than {FORMAT_LEN_MAX} bytes")));
-    }
-    let read: AnyFormat =
-        serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    if read.format != FORMAT {
-        let (path, found) = (parent(path).to_owned(), read.format);
-        return Err(DataDirError::UnknownFormat { path, found, known: FORMAT });
-    }
-    let found = read.partitions.ok_or_else(|| damaged("it names no partitions".to_owned()))?;
-    check_partitions(path, found)
-}
-
-fn check_partitions(path: &Path, found: u64) -> Result<u32, DataDirError> {
-    let allowed = u32::try_from(found).ok().filter(|n| (1..=PARTITIONS_MAX).contains(n));
-    let max = PARTITIONS_MAX;
-    allowed.ok_or_else(|| DataDirError::Partitions { path: path.to_owned(), found, max })
-}
-
-/// Writes `format.json` where there is nothing: all of it or none of it is there after a crash.
-fn create_format(dir: &Path, partitions: u32) -> Result<(), DataDirError> {
-    let path = dir.join(FORMAT_FILE);
-    check_partitions(&path, partitions.into())?;
-    for entry in fs::read_dir(dir).map_err(refused("list", dir))? {
-        let name = entry.map_err(refused("list", dir))?.file_name();
-        if !NOTHING.iter().any(|known| name == *known) {
-            let entry = name.to_string_lossy().into_owned();
-            return Err(DataDirError::Foreign { path: dir.to_owned(), entry });
-        }
-    }
-    let temporary = dir.join(TEMPORARY_FILE);
-    let write = || {
-        let mut text = serde_json::to_vec(&Format { format: FORMAT, partitions })?;
-        text.push(b'\n');
-        let mut file = File::create(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()
-    };
-    write().map_err(refused("write", &temporary))?;
-    fs::rename(&temporary, &path).map_err(refused("create", &path))?;
-    sync_dir(dir)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with_format(text: &str) -> (tempfile::TempDir, Result<DataDir, DataDirError>) {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FORMAT_FILE), text).unwrap();
-        let opened = DataDir::open(dir.path(), 3);
-        (dir, opened)
-    }
-
-    #[test]
-    fn a_directory_is_made_once_and_keeps_its_partitions() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a/b/data");
-        let made = DataDir::open(&path, 3).unwrap();
-        assert!(made.created() && made.partitions() == 3 && made.path() == path);
-        let text = fs::read_to_string(path.join(FORMAT_FILE)).unwrap();
-        assert_eq!(text, "{\"format\":1,\"partitions\":3}\n");
-        assert!(!path.join(TEMPORARY_FILE).exists());
-        drop(made);
-        let again = DataDir::open(&path, 7).unwrap();
-        assert!(!again.created() && again.partitions() == 3);
-    }
-
-    #[test]
-    fn only_one_may_have_it_open() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = DataDir::open(dir.path(), 1).unwrap();
-        let second = DataDir::open(dir.path(), 1).unwrap_err();
-        let own = std::process::id();
-        assert!(matches!(&second, DataDirError::Locked { pid: Some(pid), .. } if *pid == own));
-        let said = second.to_string();
-        assert!(said.contains(&format!("{:?}", dir.path())) && said.contains("pid"), "{said}");
-        fs::write(dir.path().join(LOCK_FILE), "no number").unwrap();
-        let third = DataDir::open(dir.path(), 1).unwrap_err();
-        assert!(matches!(third, DataDirError::Locked { pid: None, .. }));
-        drop(first);
-        assert!(DataDir::open(dir.path(), 1).is_ok());
-        let note = fs::read_to_string(dir.path().join(LOCK_FILE)).unwrap();
-        assert_eq!(note, format!("{own}\n"), "an old note is replaced whole");
-    }
-
-    #[test]
-    fn what_a_crash_left_is_taken_for_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(LOCK_FILE), "12345678\n").unwrap();
-        fs::write(dir.path().join(TEMPORARY_FILE), "{\"form").unwrap();
-        fs::create_dir(dir.path().join("lost+found")).unwrap();
-        let opened = DataDir::open(dir.path(), 2).unwrap();
-        assert!(opened.created() && opened.partitions() == 2);
-    }
-
-    #[test]
-    fn a_directory_of_something_else_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("p000")).unwrap();
-        let error = DataDir::open(dir.path(), 2).unwrap_err();
-        assert!(matches!(&error, DataDirError::Foreign { entry, .. } if entry == "p000"));
-        assert!(!dir.path().join(FORMAT_FILE).exists());
-    }
-
-    #[test]
-    fn other_formats_are_refused_with_both_numbers() {
-        let (_dir, opened) = with_format(r#"{"format":2,"shape":"other"}"#);
-        let said = opened.unwrap_err().to_string();
-        assert!(said.contains("format 2") && said.contains("format 1"), "{said}");
-    }
-
-    #[test]
-    fn damage_is_no_reason_to_start_afresh() {
-        for text in ["", "{", "[]", r#"{"format":"1"}"#, r#"{"format":1}"#, "{\"partitions\":1}"] {
-            let (dir, opened) = with_format(text);
-            assert!(matches!(opened, Err(DataDirError::Damaged { .. })), "{text}");
-            assert_eq!(fs::read_to_string(dir.path().join(FORMAT_FILE)).unwrap(), text);
-        }
-        let (_dir, opened) = with_format(&" ".repeat(FORMAT_LEN_MAX as usize + 1));
-        assert!(matches!(opened, Err(DataDirError::Damaged { .. })));
-    }
-
-    #[test]
-    fn partitions_have_bounds_and_unknown_fields_none() {
-        for (partitions, good) in [(0, false), (1, true), (1024, true), (1025, false)] {
-            let text = format!(r#"{{"format":1,"partitions":{partitions},"node":"x"}}"#);
-            assert_eq!(with_format(&text).1.is_ok(), good, "{partitions} read");
-            let dir = tempfile::tempdir().unwrap();
-            assert_eq!(DataDir::open(dir.path(), partitions).is_ok(), good, "{partitions} made");
-        }
-    }
-
-    #[test]
-    fn a_file_in_the_way_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("data");
-        fs::write(&path, "").unwrap();
-        assert!(matches!(DataDir::open(&path, 1), Err(DataDirError::Io { what: "create", .. })));
-    }
-}
+mod tests;

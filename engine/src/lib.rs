@@ -4,6 +4,8 @@ pub mod certs;
 pub mod client;
 pub mod config;
 pub mod format;
+pub mod fsck;
 pub mod machine;
 pub mod memory_bill;
 pub mod node;
+pub mod random;

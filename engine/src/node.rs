@@ -1,7 +1,7 @@
 //! The node: control plane and shards, started together and ended in order.
 //!
 //! ```text
-//!   settings ► ring? ► data directory ► memory bill ► certificates ► listeners
+//!   settings ► ring? ► data directories ► memory bill ► certificates ► listeners
 //!            ► control thread ► a thread for each shard ► ready line … ► drain ► sync ► end
 //! ```
 
@@ -24,7 +24,7 @@ use ron_io::{
 };
 use ron_shards::{
     cache,
-    config::{Config as ShardConfig, Deadlines, Listener as Spoken},
+    config::{Config as ShardConfig, Deadlines, Listener as Spoken, Storage},
     flow::Mail,
     limits::{MESH_LANE_LEN, ORDER_LANE_LEN},
     shard::Shard,
@@ -34,9 +34,10 @@ use ron_shards::{
 use crate::{
     certs::{self, Identity},
     config::Config,
-    format::DataDir,
+    format::DataDirs,
     machine::Machine,
     memory_bill::{MemoryBill, Plan},
+    random,
 };
 
 /// Reports that may lie in the lane to the control plane.
@@ -64,19 +65,16 @@ struct Addresses {
 /// What stood in the way, with the remedy where there is one.
 pub fn run(config: &Config, machine: &Machine) -> Result<(), Failure> {
     ring::check()?;
-    let data = DataDir::open(&config.data_dir, config.partitions)?;
-    let (shards, partitions) = (config.shards(), data.partitions());
-    if shards > partitions as usize {
-        return Err(format!(
-            "{} was made with {partitions} partitions, which is the most shards that can serve it: \
-             name at most {partitions} of the {shards} cores with --cores",
-            config.data_dir.display()
-        )
-        .into());
+    let data = DataDirs::open(&config.data_dirs, config.partitions)?;
+    for absent in data.absent() {
+        let (volume, why) = (absent.volume, &absent.why);
+        tracing::warn!("volume {volume} is absent, and so is what it holds: {why}");
     }
+    let layout = layout(config, &data)?;
+    let boot_id = u64::from_le_bytes(random::bytes()?);
     let bill = bill(config, machine)?;
     tracing::info!("{bill}");
-    let identity = identity(config)?;
+    let identity = identity(config, &data)?;
     let not_after = identity.as_ref().map(|identity| identity.not_after);
     let (addresses, sockets) = listen(config, identity.as_ref())?;
     let admin = TcpListener::bind(config.admin)
@@ -93,16 +91,17 @@ pub fn run(config: &Config, machine: &Machine) -> Result<(), Failure> {
         reports,
         bell,
         orders,
+        partitions: data.partitions() as u16,
+        write_tokens: config.write_tokens.0.clone(),
         build: build(),
         tls_not_after: not_after,
         signals: true,
     })?;
-    let (partitions, shards) = (data.partitions() as u16, config.shards() as u16);
-    let layout = Layout::single(data.path().to_path_buf(), partitions, shards);
     let (ended_in, ended) = mpsc::channel();
     for ((shard, mailboxes), sockets) in (0..).map(ShardId).zip(mailboxes).zip(sockets) {
         let stats = Arc::clone(&stats[usize::from(shard.0)]);
-        let settings = shard_config(config, shard, layout.clone(), &addresses);
+        let settings =
+            ShardConfig { boot_id, ..shard_config(config, shard, layout.clone(), &addresses) };
         start_shard(config, settings, sockets, mailboxes, stats, ended_in.clone())?;
     }
     drop(ended_in);
@@ -111,10 +110,29 @@ pub fn run(config: &Config, machine: &Machine) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What the shards share out among each other.
+fn layout(config: &Config, data: &DataDirs) -> Result<Layout, Failure> {
+    let (shards, partitions) = (config.shards(), data.partitions());
+    if shards > partitions as usize {
+        return Err(format!(
+            "{} was made with {partitions} partitions, which is the most shards that can serve it: \
+             name at most {partitions} of the {shards} cores with --cores",
+            data.paths()[0].display()
+        )
+        .into());
+    }
+    Ok(Layout {
+        volumes: data.paths().to_vec(),
+        absent: data.absent().iter().map(|absent| absent.volume).collect(),
+        partitions: partitions as u16,
+        shards: shards as u16,
+    })
+}
+
 /// Waits for the shards, says that the node is ready, and ends it when it is time.
 fn serve(
     config: &Config,
-    data: &DataDir,
+    data: &DataDirs,
     addresses: &Addresses,
     control: &Control,
     ended: &mpsc::Receiver<ShardId>,
@@ -143,7 +161,7 @@ fn serve(
 }
 
 /// The ready line on standard output, and on standard error what to try first.
-fn announce(config: &Config, data: &DataDir, addresses: &Addresses) -> Result<(), Failure> {
+fn announce(config: &Config, data: &DataDirs, addresses: &Addresses) -> Result<(), Failure> {
     let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
     let mut line = serde_json::json!({
         "event": "ready",
@@ -152,9 +170,12 @@ fn announce(config: &Config, data: &DataDir, addresses: &Addresses) -> Result<()
         "oap": text(addresses.oap),
         "admin": addresses.admin.to_string(),
         "ca": addresses.ca,
-        "data_dir": data.path(),
+        "data_dir": data.paths()[0],
         "shards": config.shards(),
     });
+    if data.paths().len() > 1 {
+        line["data_dirs"] = serde_json::json!(data.paths());
+    }
     if let Some(address) = text(addresses.oap_plain) {
         line["oap_plain"] = address.into();
     }
@@ -189,13 +210,20 @@ fn bill(config: &Config, machine: &Machine) -> Result<MemoryBill, Failure> {
 }
 
 /// The certificates, when a listener needs some.
-fn identity(config: &Config) -> Result<Option<Identity>, Failure> {
+fn identity(config: &Config, data: &DataDirs) -> Result<Option<Identity>, Failure> {
     if config.https.is_none() && config.oap.is_none() {
         return Ok(None);
     }
     Ok(Some(match &config.tls {
         Some(files) => certs::from_files(&files.cert, &files.key)?,
-        None => certs::development(&config.data_dir.join("tls"))?,
+        None => {
+            let dir = data.first_present();
+            if dir != data.paths()[0] {
+                let dir = dir.display();
+                tracing::warn!("the development CA is that of {dir}: clients may know another");
+            }
+            certs::development(&dir.join("tls"))?
+        }
     }))
 }
 
@@ -285,7 +313,7 @@ fn shard_config(
 ) -> ShardConfig {
     let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let deadlines = &config.deadlines;
+    let (deadlines, storage) = (&config.deadlines, &config.storage);
     ShardConfig {
         listeners: spoken(addresses),
         arena_len: config.arena_len() as usize,
@@ -301,6 +329,13 @@ fn shard_config(
             send_ns: ns(deadlines.send),
             stream_ns: ns(deadlines.stream),
             linger_ns: ns(deadlines.linger),
+        },
+        storage: Storage {
+            max_bytes: storage.max_bytes,
+            reserve_bytes: storage.reserve_bytes,
+            compact_below_percent: storage.compact_below_percent,
+            scrub_bytes_per_s: storage.scrub_bytes_per_s_of(config.shards()),
+            scrub_every_ms: u64::try_from(storage.scrub_every.as_millis()).unwrap_or(u64::MAX),
         },
         // Different for each start and shard, which is all that ids and hashes need of it.
         seed: ns(now) ^ u64::from(std::process::id()).rotate_left(40) ^ u64::from(shard.0) << 56,

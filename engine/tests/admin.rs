@@ -58,7 +58,7 @@ fn a_node_that_ends_is_not_ready() {
 }
 
 /// What must be there, whether or not anything happened yet.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 39] = [
     "ron_bytes_in_total",
     "ron_bytes_out_total",
     "ron_inflight",
@@ -81,6 +81,23 @@ const NAMES: [&str; 22] = [
     "ron_tls_certificate_not_after_seconds",
     "ron_requests_total",
     "ron_request_seconds_bucket",
+    "ron_storage_segment_bytes",
+    "ron_storage_segment_live_bytes",
+    "ron_storage_segments",
+    "ron_storage_file_bytes",
+    "ron_storage_disk_free_bytes",
+    "ron_deletes_total",
+    "ron_compactions_total",
+    "ron_compact_moved_bytes_total",
+    "ron_compact_freed_bytes_total",
+    "ron_scrub_bytes_total",
+    "ron_scrub_objects_total",
+    "ron_scrub_rounds_total",
+    "ron_scrub_repaired_total",
+    "ron_scrub_running",
+    "ron_damaged_objects_total",
+    "ron_partitions",
+    "ron_objects",
 ];
 
 #[test]

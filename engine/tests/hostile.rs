@@ -165,7 +165,7 @@ fn heads_and_targets_have_a_length() {
 fn bodies_that_nobody_wants_are_passed_over() {
     let target = target(&[]);
     let mut peer = Peer::new(target.node.connect());
-    for method in ["GET", "DELETE", "BREW"] {
+    for method in ["GET", "POST", "BREW"] {
         let path = format!("/o/{}", target.object.addr);
         // It looks like a request and is none.
         let body = "GET /o/ HTTP/1.1\r\nHost: t\r\n\r\n";

@@ -223,9 +223,9 @@ fn methods() {
     Curl::http(&node).store(&object);
     let mut peer = Peer::new(node.connect());
     for (method, path, status, allow) in [
-        ("DELETE", &*path(&object), 405, Some("GET, HEAD, PUT")),
-        ("POST", &path(&object), 405, Some("GET, HEAD, PUT")),
-        ("OPTIONS", &path(&object), 405, Some("GET, HEAD, PUT")),
+        ("POST", &*path(&object), 405, Some("GET, HEAD, PUT, DELETE")),
+        ("OPTIONS", &path(&object), 405, Some("GET, HEAD, PUT, DELETE")),
+        ("DELETE", "/o/", 405, Some("PUT")),
         ("GET", "/o/", 405, Some("PUT")),
         ("POST", "/o/", 405, Some("PUT")),
         ("BREW", &path(&object), 501, None),

@@ -102,6 +102,12 @@ fn settings_that_are_wrong_are_named() {
         (&["--config", "/nonexistent.toml"], "/nonexistent.toml"),
         (&["--frobnicate"], "--frobnicate"),
         (&["--write-token", "a b"], "write_tokens"),
+        (&["--data-dirs", "/nowhere/a", "--data-dirs", "/nowhere/a"], "data_dirs"),
+        (&["--storage-max-bytes", "1KiB"], "storage.max_bytes"),
+        (&["--storage-reserve", "some"], "storage.reserve"),
+        (&["--storage-compact-below", "91"], "storage.compact_below"),
+        (&["--storage-scrub-rate", "fast"], "storage.scrub_rate"),
+        (&["--storage-scrub-every", "daily"], "storage.scrub_every"),
     ] {
         let (code, stderr) = data.setup().args(args).refused();
         assert!(code == 2 && stderr.contains(said), "{args:?}: {code} {stderr}");
@@ -110,6 +116,9 @@ fn settings_that_are_wrong_are_named() {
     let (code, stderr) = data.setup().env("RON_DEADLINE_HEAD", "soon").refused();
     assert!(code == 2 && stderr.contains("deadlines.head"), "{code} {stderr}");
     assert!(stderr.contains("environment"), "it says where it came from: {stderr}");
+    let (code, stderr) = data.setup().env("RON_DATA_DIRS", "/nowhere/a,/nowhere/b").refused();
+    assert!(code == 2, "{code} {stderr}");
+    assert!(stderr.contains("data_dir (flag) and data_dirs (environment)"), "{stderr}");
     assert!(!data.path().join("data").exists(), "nothing was made");
     for flag in ["--help", "--version"] {
         let out = run(Command::new(env!("CARGO_BIN_EXE_rond")).arg(flag), b"");
@@ -143,6 +152,24 @@ fn a_directory_of_something_else_is_left_alone() {
     assert!(code == 1 && said.contains("thesis.txt"), "{code}: {said}");
     let names = fs::read_dir(data.path().join("data")).expect("it is there");
     assert!(names.count() <= 2, "nothing but a lock is made");
+}
+
+#[test]
+fn a_directory_of_another_format_is_refused() {
+    let data = Data::new();
+    let dir = data.path().join("data");
+    fs::create_dir(&dir).expect("it can be made");
+    for (text, said) in [
+        ("{\"format\":2,\"partitions\":1}\n", "format 2"),
+        ("{\"format\":1}\n", "damaged"),
+        ("", "damaged"),
+    ] {
+        fs::write(dir.join("format.json"), text).expect("it can be written");
+        let (code, stderr) = data.setup().refused();
+        assert!(code == 1 && stderr.contains(said), "{text}: {code} {stderr}");
+        let kept = fs::read_to_string(dir.join("format.json")).expect("it is there");
+        assert_eq!(kept, text, "nothing is changed");
+    }
 }
 
 #[test]

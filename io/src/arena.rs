@@ -321,6 +321,22 @@ impl BlockMut {
         unsafe { std::slice::from_raw_parts_mut(start, self.len as usize) }
     }
 
+    /// The whole pages that the first `len` bytes lie in; the piece has no less.
+    ///
+    /// # Panics
+    /// If `len` is more than was asked for.
+    #[cfg(feature = "ring")]
+    pub(crate) fn pages_mut(&mut self, len: usize) -> &mut [u8] {
+        assert!(len <= self.len as usize, "{len} bytes of {}", self.len);
+        let shared = self.shared.as_ref().expect("a frozen block is consumed");
+        let pages = len.next_multiple_of(PAGE_LEN);
+        let span = shared.pages[self.page as usize].span.load(Ordering::Relaxed) as usize;
+        assert!(pages <= span * PAGE_LEN);
+        let start = shared.bytes(self.page).as_ptr();
+        // SAFETY: as in `bytes_mut`; the piece is `span` pages long, all of them its own.
+        unsafe { std::slice::from_raw_parts_mut(start, pages) }
+    }
+
     pub fn len(&self) -> usize {
         self.len as usize
     }

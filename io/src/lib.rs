@@ -4,7 +4,7 @@
 //! it answers with, the blocks bytes live in, the mailboxes between threads and the counters the
 //! control plane reads. They know no protocol and no disk format. The feature `ring` adds the
 //! driver that performs acts: sockets on an io_uring of our own inside a glommio executor, disk,
-//! TLS.
+//! TLS. The feature `sim` adds one made of dice, for tests.
 //!
 //! All the unsafe code of the node is here, each block with its argument.
 
@@ -15,5 +15,7 @@ pub mod pipe;
 pub mod ports;
 #[cfg(feature = "ring")]
 pub mod ring;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod stats;
 pub mod wheel;

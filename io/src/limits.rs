@@ -44,6 +44,18 @@ pub const MAIL_TURN_MAX: usize = 256;
 /// Disk operations one shard has under way at once; more wait their turn in the shard.
 pub const DISK_OPS_MAX: usize = 256;
 
+/// Reads that nobody waits for which one shard has under way at once.
+pub const BACKGROUND_SCANS_MAX: usize = 2;
+
+/// Bytes that such a read takes from the disk in one go.
+pub const BACKGROUND_READ_LEN: usize = 256 * 1024;
+
+/// Bytes of buffers that are kept for the next transfers whose bytes do not lie on pages.
+pub const SPARE_BUFFERS_LEN_MAX: usize = 8 * 1024 * 1024;
+
+/// Threads of one shard for what blocks: opening, renaming, checkpoints.
+pub const BLOCKING_THREADS: usize = 4;
+
 /// Longest read or write of one disk operation, in bytes.
 pub const DISK_OP_LEN_MAX: usize = 4 * 1024 * 1024;
 
@@ -56,4 +68,7 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 const _: () = assert!(BLOCK_PAGES == 16, "one u16 holds a bit for each page of a block");
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(COPY_LEN_MAX < BLOCK_LEN && BLOCK_LEN <= DISK_OP_LEN_MAX);
+const _: () = assert!(BACKGROUND_READ_LEN.is_multiple_of(PAGE_LEN));
+const _: () = assert!(BACKGROUND_SCANS_MAX < BLOCKING_THREADS && BLOCKING_THREADS < DISK_OPS_MAX);
+const _: () = assert!(DISK_OP_LEN_MAX + PAGE_LEN <= SPARE_BUFFERS_LEN_MAX);
 const _: () = assert!(RING_ENTRIES < RING_COMPLETIONS);

@@ -136,7 +136,7 @@ pub enum DiskOp {
     Sync { file: FileId },
     /// Give the file this length.
     Truncate { file: FileId, len: u64 },
-    /// Rename a file, then make both folders durable.
+    /// Rename a file, then make both folders durable. Across file systems a durable copy is made.
     Rename { from: PathBuf, to: PathBuf },
     /// Remove a file; it is no error if there is none. With `durable`, so that it stays removed.
     Remove { path: PathBuf, durable: bool },

@@ -22,7 +22,7 @@ use ron_io::{
     stats::Stats,
 };
 
-use crate::{cache::Memory, config::Config, entropy::Entropy};
+use crate::{cache::Memory, config::Config, entropy::Entropy, store::Room};
 
 /// One request or transfer of one connection. The session chooses `stream` and never uses a
 /// number again while replies to it may be under way.
@@ -96,6 +96,8 @@ pub enum Fault {
     Disk,
     /// There is no room on the disk.
     Full,
+    /// The volume that the object lies on, or would, cannot be used.
+    Absent,
     /// A queue or the memory for blocks is full; it will pass.
     Busy,
 }
@@ -165,6 +167,8 @@ pub enum Waiter {
     /// Nobody any more: the `upload`th upload of this shard was given up while its file was being
     /// opened. What was opened goes to `ingest::discard`.
     Discard { file: FileId, upload: u64 },
+    /// The store, which asked for the room of a volume.
+    Room { volume: u16 },
     /// Nobody: the outcome does not matter.
     Nobody,
 }
@@ -226,6 +230,7 @@ pub struct Cx<'a> {
     pub memory: &'a mut Memory,
     pub tickets: &'a mut Tickets,
     pub entropy: &'a mut Entropy,
+    pub room: &'a mut Room,
 }
 
 impl Cx<'_> {

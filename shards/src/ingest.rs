@@ -1,18 +1,23 @@
 //! An upload: bytes come in, are hashed as they come, and end as an object the store can keep.
 //!
 //! Up to 1 MiB stays in blocks of the arena and is handed to the object's owner with its digest.
-//! What is, or grows, longer is written by this shard into a temporary record file, which the
-//! owner then gives its place. Nobody sees either before the owner has made it durable.
+//! What is, or grows, longer is written by this shard into a temporary record file, in the owner's
+//! partition where the address is known, and the owner then gives it its place. Nobody sees either
+//! before the owner has made it durable.
 //!
 //! ```text
-//!            over 1 MiB          opened           ended, all written         written
-//!  Keeping ─────────────► Opening ─────► Writing ────────────────────► Heading ─────► Syncing
-//!     │ ended                                                                            │ synced
-//!     ▼                                                                                  ▼
-//!  Putting ──── stored ───► Ended ◄──────────────────────────── stored ──────────── Adopting
+//!            over 1 MiB          opened           ended, all written       cut
+//!  Keeping ─────────────► Opening ─────► Writing ──────────────► Cutting ─────► Heading
+//!     │ ended                               └──────────── nothing to cut ──────────► │ written
+//!     ▼                                                                              ▼
+//!  Putting ── stored ──► Ended ◄── stored ── Adopting ◄─────────── synced ───────── Syncing
 //!
 //!  from any: failed or aborted ───► Ended, the file closed and removed
 //! ```
+//!
+//! The file is given its length ahead of what is written, in steps that grow with what came, so that
+//! writes find their place and several can be under way; what is too much is cut in the end. Where
+//! that cannot be had, writes make the file longer as they come.
 //!
 //! Writes may complete in any order: the header is written when no other write is under way, and
 //! the sync follows the header. So a file whose header decodes was not necessarily whole before
@@ -25,7 +30,7 @@
 use std::{io, path::PathBuf};
 
 use ron_codec::{
-    address::Address,
+    address::{ADDRESS_LEN, Address},
     limits::{DISK_BLOCK_LEN, GROUP_LEN, OBJECT_LEN_MAX, SEGMENT_OBJECT_LEN_MAX},
     outboard::{Hashed, Hashing, Outboard},
     record::{RecordHeader, RecordPlace},
@@ -45,7 +50,9 @@ use crate::{
 mod spill;
 
 pub(crate) use spill::discard;
-use spill::{Spill, Tag, fault_of, not_opened, remove_opened, tmp_path};
+use spill::{
+    Spill, Tag, fault_of, not_opened, partition_for, remove_opened, tmp_path, upload_number,
+};
 
 const _: () = assert!(GROUP_LEN == BLOCK_LEN, "a group fits a block exactly");
 // An upload that turns out too long to be kept is in memory as a whole when that is found out.
@@ -104,6 +111,7 @@ enum State {
     },
     /// Data are written while they come, and at their end the outboard.
     Writing(Spill),
+    Cutting(Spill),
     Heading(Spill),
     Syncing(Spill),
     Putting,
@@ -211,10 +219,14 @@ impl Ingest {
 
     /// A disk act of this upload is complete.
     pub fn on_disk(&mut self, tag: u32, done: io::Result<DiskDone>, cx: &mut Cx<'_>) -> Progress {
+        let succeeded = done.is_ok();
         if matches!(self.state, State::Ended(_)) {
             return Progress::Going;
         }
-        if let Err(error) = done {
+        let tag = Tag::of_number(tag);
+        if let Err(error) = done
+            && tag != Tag::Reserve
+        {
             let fault = fault_of(&error);
             if let State::Opening { spill: Spill { file, upload, .. }, .. } = self.state {
                 self.end(fault);
@@ -225,7 +237,7 @@ impl Ingest {
             return Progress::Failed(fault);
         }
         self.stalled = false;
-        self.step(Tag::of_number(tag), cx);
+        self.step(tag, succeeded, cx);
         self.advance(cx);
         Progress::Going
     }
@@ -287,7 +299,7 @@ impl Ingest {
             _ => {}
         }
         let mut rest = data;
-        while !rest.is_empty() && self.has_filling(cx) {
+        while !rest.is_empty() && self.has_filling(cx)? {
             rest = self.fill(rest)?;
         }
         self.write_groups(!rest.is_empty(), cx);
@@ -309,9 +321,9 @@ impl Ingest {
     }
 
     /// Whether there is memory for the next byte, which is known to come.
-    fn has_filling(&mut self, cx: &mut Cx<'_>) -> bool {
+    fn has_filling(&mut self, cx: &mut Cx<'_>) -> Result<bool, IngestError> {
         if self.filling.is_some() {
-            return true;
+            return Ok(true);
         }
         let size = self.hashing.size();
         let announced_long = self.announced.is_some_and(|len| len > SEGMENT_OBJECT_LEN_MAX);
@@ -319,16 +331,16 @@ impl Ingest {
         // costs nothing.
         let outgrown = size >= SEGMENT_OBJECT_LEN_MAX || (announced_long && size > 0);
         if outgrown && matches!(self.state, State::Keeping) {
-            self.open_file(cx);
+            self.open_file(cx)?;
         }
         if self.groups.len() + self.lent() >= INGEST_BLOCKS_MAX {
-            return false;
+            return Ok(false);
         }
         let rest = self.announced.map_or(u64::MAX, |announced| announced - size);
         let len = rest.min(GROUP_LEN as u64) as usize;
         let block = cx.memory.alloc_after(len, self.groups.last());
         self.filling = block.map(|block| Filling { block, filled: 0 });
-        self.filling.is_some()
+        Ok(self.filling.is_some())
     }
 
     /// Copies what fits into the group that is coming in, and returns the rest.
@@ -361,32 +373,49 @@ impl Ingest {
     fn awaits_disk(&self) -> bool {
         match &self.state {
             State::Opening { .. } => true,
-            State::Writing(spill) => spill.writes > 0,
+            State::Writing(spill) => spill.writes > 0 || spill.reserving.is_some(),
             _ => false,
         }
     }
 
-    fn open_file(&mut self, cx: &mut Cx<'_>) {
-        let (file, upload) = (cx.tickets.file(), cx.entropy.next_u64());
+    fn open_file(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
+        let partition = partition_for(self.expected.as_ref(), cx);
+        let partition = partition.ok_or(IngestError::Failed(Fault::Disk))?;
+        let (file, upload) = (cx.tickets.file(), upload_number(cx.entropy.next_u64(), partition));
         let ticket = cx.tickets.issue(Tag::Open.waiter(self.stream));
         let path = tmp_path(upload, cx);
         cx.acts
             .push(Act::Disk { ticket, op: DiskOp::Open { file, path, how: OpenHow::CreateNew } });
-        let spill = Spill { file, upload, started: 0, lent: 0, writes: 0 };
+        let spill = Spill::new(file, upload);
         self.state = State::Opening { spill, ticket };
+        Ok(())
     }
 
     /// Starts writes of the groups that wait, as many as make long ones, or all.
     fn write_groups(&mut self, all: bool, cx: &mut Cx<'_>) {
+        self.reserve(cx);
+        let sealed = self.sealed.is_some();
         let State::Writing(spill) = &mut self.state else { return };
         while self.groups.len() >= INGEST_WRITE_GROUPS || (all && !self.groups.is_empty()) {
             let count = self.groups.len().min(INGEST_WRITE_GROUPS);
             let at = u64::from(RecordPlace::File.unit()) + spill.started * GROUP_LEN as u64;
+            if at + (count * GROUP_LEN) as u64 > spill.write_end(sealed) {
+                break;
+            }
             let blocks = self.groups.drain(..count);
             let parts = blocks.map(|block| Part::Block(Slice::whole(block))).collect();
             spill.write(at, parts, Tag::Write { groups: count }, self.stream, cx);
             spill.started += count as u64;
             spill.lent += count;
+        }
+    }
+
+    /// Has the file made longer when what came nears its length.
+    fn reserve(&mut self, cx: &mut Cx<'_>) {
+        let State::Writing(spill) = &mut self.state else { return };
+        if self.sealed.is_none() {
+            let most = record_len(self.announced.unwrap_or(self.max));
+            spill.reserve(self.hashing.size(), most, self.stream, cx);
         }
     }
 
@@ -429,9 +458,14 @@ impl Ingest {
     }
 
     /// Does what a completed disk act leads to.
-    fn step(&mut self, tag: Tag, cx: &mut Cx<'_>) {
+    fn step(&mut self, tag: Tag, succeeded: bool, cx: &mut Cx<'_>) {
         self.state = match (self.end(Fault::Busy), tag) {
             (State::Opening { spill, .. }, Tag::Open) => State::Writing(spill),
+            (State::Writing(mut spill), Tag::Reserve) => {
+                spill.reserved(succeeded);
+                State::Writing(spill)
+            }
+            (State::Cutting(spill), Tag::Cut) => self.write_header(spill, cx),
             (State::Writing(mut spill), Tag::Write { groups }) => {
                 spill.writes -= 1;
                 spill.lent -= groups;
@@ -455,9 +489,11 @@ impl Ingest {
         else {
             return;
         };
-        // The file's own sequence means nothing: the owner's log says when the object came.
-        let header =
-            RecordHeader::for_file(address, size, 0).expect("no object is taken that long");
+        // What lies beyond the length that the file is being given would be cut.
+        if spill.reserving.is_some() {
+            return;
+        }
+        let header = header_of(address, size);
         if let Some(outboard) = self.outboard.take() {
             let mut at = header.outboard_offset();
             for bytes in outboard.as_bytes().chunks(DISK_OP_LEN_MAX) {
@@ -470,10 +506,22 @@ impl Ingest {
             return;
         }
         assert_eq!(spill.lent, 0, "groups are lent and no write is under way");
-        spill.write(0, vec![Part::Bytes(header.encode().to_vec())], Tag::Header, self.stream, cx);
-        if let State::Writing(spill) = self.end(Fault::Busy) {
-            self.state = State::Heading(spill);
-        }
+        let cut = (spill.len > header.record_len()).then_some(header.record_len());
+        let State::Writing(spill) = self.end(Fault::Busy) else { return };
+        self.state = match cut {
+            Some(len) => {
+                cx.disk(Tag::Cut.waiter(self.stream), DiskOp::Truncate { file: spill.file, len });
+                State::Cutting(spill)
+            }
+            None => self.write_header(spill, cx),
+        };
+    }
+
+    fn write_header(&self, mut spill: Spill, cx: &mut Cx<'_>) -> State {
+        let Sealed { address, size } = self.sealed.expect("only sealed records get a header");
+        let header = header_of(address, size).encode().to_vec();
+        spill.write(0, vec![Part::Bytes(header)], Tag::Header, self.stream, cx);
+        State::Heading(spill)
     }
 
     /// The record is complete and durable: closes it, and asks the owner to give it its place.
@@ -501,12 +549,25 @@ impl Ingest {
                 // There is no file to close or to remove before it was opened.
                 cx.tickets.readdress(ticket, Waiter::Discard { file, upload });
             }
-            State::Writing(spill) | State::Heading(spill) | State::Syncing(spill) => {
+            State::Writing(spill)
+            | State::Cutting(spill)
+            | State::Heading(spill)
+            | State::Syncing(spill) => {
                 remove_opened(spill.file, spill.upload, cx);
             }
             State::Ended(first) => self.state = State::Ended(first),
         }
     }
+}
+
+/// Bytes of the file of an object of `size` bytes, which its address has no part in.
+fn record_len(size: u64) -> u64 {
+    header_of(Address::from_bytes([0; ADDRESS_LEN]), size).record_len()
+}
+
+fn header_of(address: Address, size: u64) -> RecordHeader {
+    // The file's own sequence means nothing: the owner's log says when the object came.
+    RecordHeader::for_file(address, size, 0).expect("no object is taken that long")
 }
 
 #[cfg(test)]

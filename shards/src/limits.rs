@@ -24,6 +24,16 @@ pub const INGEST_BLOCKS_MAX: usize = 16;
 /// under way at once within `INGEST_BLOCKS_MAX`.
 pub const INGEST_WRITE_GROUPS: usize = 4;
 
+/// How many times as long as what came the file of an upload is made ahead of its writes: so an
+/// upload takes up disk in proportion to what its peer has sent, and is seldom held up.
+pub const INGEST_RESERVE_FACTOR: u64 = 8;
+
+/// Bytes by which such a file is made longer at least.
+pub const INGEST_RESERVE_LEN_MIN: u64 = 4 * 1024 * 1024;
+
+/// Bytes by which such a file is made longer at most.
+pub const INGEST_RESERVE_LEN_MAX: u64 = 256 * 1024 * 1024;
+
 /// Questions one shard may have open with one other. Each is answered by one reply, so a lane
 /// that holds this many questions, as many replies and the orders never overflows.
 pub const MESH_ASKS_MAX: usize = 1024;
@@ -53,9 +63,14 @@ pub const EVICT_STEPS_MAX: usize = 256;
 /// Looks for one allocation after which uses earn a block no more rounds in the main queue.
 pub const EVICT_PATIENCE: usize = 128;
 
+/// Disk acts of a shard under way with which its disk has enough to do: one download alone does not
+/// need more groups ahead.
+pub const READS_BUSY: usize = READS_UNDER_WAY_MAX / 2;
+
 /// Most groups one download keeps or has asked for, whatever is configured.
 pub const WINDOW_GROUPS_MAX: usize = 16;
 
+const _: () = assert!(0 < READS_BUSY && READS_BUSY < READS_UNDER_WAY_MAX);
 const _: () = assert!(EVICT_PATIENCE < EVICT_STEPS_MAX);
 const _: () = assert!(0 < WINDOW_GROUPS && WINDOW_GROUPS <= WINDOW_GROUPS_MAX as u64);
 
@@ -126,3 +141,63 @@ pub const SCRUB_BYTES_PER_S: u64 = 32 * 1024 * 1024;
 
 /// Milliseconds between two rounds of the scrub unless configured otherwise: a week.
 pub const SCRUB_EVERY_MS: u64 = 7 * 24 * 3600 * 1000;
+
+/// Bytes of records that wait to be moved in one partition.
+pub const RELOCATIONS_LEN_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of records that one commit moves, beside what it commits for others: they wait for it.
+pub const RELOCATE_BATCH_LEN: u64 = 1024 * 1024;
+
+/// Cached groups that a deletion looks for in one turn.
+pub const FORGET_TURN_MAX: u64 = 4096;
+
+/// Bytes of a segment that must count no more for it to be compacted, unless nothing counts.
+pub const COMPACT_DEAD_MIN: u64 = 1024 * 1024;
+
+/// Bytes that compaction hashes in one turn of the loop: about 100 µs.
+pub const COMPACT_TURN_LEN: usize = 256 * 1024;
+
+/// Segments shorter than this are small; more than so many of them in one partition, as many
+/// restarts leave, are joined.
+pub const SMALL_SEGMENT_LEN: u64 = 4 * 1024 * 1024;
+pub const SMALL_SEGMENTS_MAX: usize = 16;
+
+/// Bytes written to a volume after which its room is asked for again.
+pub const ROOM_WRITTEN_MAX: u64 = 64 * 1024 * 1024;
+
+/// Nanoseconds after which the room of a volume that is being written to, or is full, is asked
+/// for again.
+pub const ROOM_AFTER_NS: u64 = 1_000_000_000;
+
+/// Bytes of one read of the scrub: what one turn hashes.
+pub const SCRUB_READ_LEN: u32 = ron_codec::limits::GROUP_LEN as u32;
+
+/// Records that one turn of the scrub looks up in the index.
+pub const SCRUB_STEP_RECORDS: usize = 64;
+
+/// Entries of the index that one turn of the scrub looks at.
+pub const SCRUB_PAGE_ENTRIES: usize = 256;
+
+/// What a turn of the scrub that reads nothing is charged for, in bytes.
+pub const SCRUB_STEP_LEN: u64 = 16 * 1024;
+
+/// Bytes the scrub may read at once after a rest.
+pub const SCRUB_BURST_LEN: i64 = 4 * SCRUB_READ_LEN as i64;
+
+/// Disk acts of a shard under way beyond which its scrub starts no read.
+pub const SCRUB_UNDER_WAY_MAX: usize = 8;
+
+/// Bytes of a round after which its position is carried into the index.
+pub const SCRUB_MARK_LEN: u64 = 1024 * 1024 * 1024;
+
+/// Objects in a row that cannot be checked, after which the scrub leaves a partition.
+pub const SCRUB_FAILURES_MAX: u32 = 16;
+
+/// Objects of one shard that are verified at once because somebody asked.
+pub const VERIFIES_MAX: usize = 4;
+
+/// Times an object is read anew because it was moved meanwhile.
+pub const PROBE_TRIES_MAX: u32 = 4;
+
+const _: () = assert!(SCRUB_READ_LEN as usize >= ron_codec::limits::RECORD_HEADER_LEN);
+const _: () = assert!(SCRUB_STEP_LEN < SCRUB_BURST_LEN as u64);

@@ -23,14 +23,14 @@ use ron_io::{
 };
 
 use crate::{
-    cache::Memory,
+    cache::{Memory, Pages},
     config::Config,
     entropy::Entropy,
     flow::{Ask, Asker, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
     ingest,
     mesh::Mesh,
     session::{Session, http::HttpSession, oap::OapSession},
-    store::Store,
+    store::{Room, Store},
 };
 
 /// One pinned core's worth of node.
@@ -46,6 +46,7 @@ pub struct Shard {
     memory: Memory,
     tickets: Tickets,
     entropy: Entropy,
+    room: Room,
     asks: VecDeque<(StreamId, Ask)>,
     replies: VecDeque<(Asker, Reply)>,
     due: Vec<u32>,
@@ -120,6 +121,7 @@ macro_rules! cx {
             memory: &mut $shard.memory,
             tickets: &mut $shard.tickets,
             entropy: &mut $shard.entropy,
+            room: &mut $shard.room,
         }
     };
 }
@@ -142,12 +144,18 @@ impl Shard {
             memory,
             tickets: Tickets::default(),
             entropy,
+            room: Room::new(&config),
             asks: VecDeque::with_capacity(256),
             replies: VecDeque::with_capacity(256),
             due: Vec::new(),
             life: Life::New,
             config,
         })
+    }
+
+    /// Where the pages of its arena are. At rest, those that are not free are cached.
+    pub fn pages(&mut self) -> Pages {
+        self.memory.pages()
     }
 
     /// Takes one event into the part it concerns.
@@ -221,6 +229,7 @@ impl Shard {
             Waiter::Discard { file, upload } => {
                 ingest::discard(file, upload, done, &mut cx!(self, now));
             }
+            Waiter::Room { volume } => self.store.on_space(volume, done, &mut cx!(self, now)),
             Waiter::Nobody => {}
         }
     }
@@ -390,6 +399,6 @@ impl Machine for Shard {
             Life::Draining { until_ns } => Some(until_ns),
             _ => None,
         };
-        [self.wheel.wake_at(), self.store.wake_at(), drained].into_iter().flatten().min()
+        [self.wheel.wake_at(), self.store.wake_at(&self.room), drained].into_iter().flatten().min()
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     entropy::Entropy,
     flow::{Ask, Asker, Cx, Mail, Reply, StreamId, Tickets},
-    store::layout::Layout,
+    store::{Room, layout::Layout},
 };
 
 /// Everything that a context borrows.
@@ -27,6 +27,7 @@ pub(crate) struct Bench {
     pub(crate) memory: Memory,
     pub(crate) tickets: Tickets,
     pub(crate) entropy: Entropy,
+    pub(crate) room: Room,
 }
 
 impl Bench {
@@ -36,8 +37,10 @@ impl Bench {
     /// A bench with an arena of that many blocks.
     pub(crate) fn new(blocks: usize) -> Bench {
         let layout = Layout::single("/data".into(), 4, 2);
+        let config = Config::new(ShardId(1), layout);
         Bench {
-            config: Config::new(ShardId(1), layout),
+            room: Room::new(&config),
+            config,
             stats: Stats::default(),
             acts: Acts::default(),
             asks: VecDeque::new(),
@@ -59,6 +62,7 @@ impl Bench {
             memory: &mut self.memory,
             tickets: &mut self.tickets,
             entropy: &mut self.entropy,
+            room: &mut self.room,
         }
     }
 

@@ -20,7 +20,7 @@ const TIMEOUT_SECS_MAX: u64 = 24 * 3600;
 /// The port of OAP/1, when none is given.
 const OAP_PORT: u16 = 1777;
 
-/// Stores and fetches objects by their address.
+/// Stores and fetches objects by their address, and looks after a node's storage.
 #[derive(Debug, Parser)]
 #[command(name = "ronctl", version, about, after_help = EXIT_HELP, max_term_width = 100)]
 pub struct Args {
@@ -37,6 +37,10 @@ pub struct Shared {
     #[arg(long, global = true, value_name = "URL", env = "RON_NODE_URL")]
     #[arg(default_value = "http://127.0.0.1:9080")]
     pub node: NodeUrl,
+    /// The admin listener of the node, for scrub, verify and storage.
+    #[arg(long, global = true, value_name = "URL", env = "RON_ADMIN_URL")]
+    #[arg(default_value = "http://127.0.0.1:9096")]
+    pub admin: NodeUrl,
     /// The capability to show to the node.
     #[arg(long, global = true, value_name = "TOKEN", env = "RON_CAP", hide_env_values = true)]
     pub cap: Option<Cap>,
@@ -70,6 +74,35 @@ pub enum Command {
         #[arg(value_name = "ADDR")]
         address: Address,
         /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check all that a stopped node keeps: log, object files, index.
+    ///
+    /// Every byte is hashed and every record compared with the index. Nothing is changed, unless
+    /// --rebuild-index is given.
+    Fsck(crate::fsck::Options),
+    /// Delete objects, and print the address of each that is gone.
+    Rm {
+        /// The objects, b3:<64 hex digits> each.
+        #[arg(value_name = "ADDR", required = true)]
+        addresses: Vec<Address>,
+    },
+    /// Look for damage in all that a node stores.
+    Scrub {
+        /// Begin now, whatever the schedule says. What comes of it: ronctl storage.
+        #[arg(long, required = true)]
+        now: bool,
+    },
+    /// Have a node read objects again from its disk, and print what each is found to be.
+    Verify {
+        /// The objects, b3:<64 hex digits> each.
+        #[arg(value_name = "ADDR", required = true)]
+        addresses: Vec<Address>,
+    },
+    /// Print what a node stores and in what state it is.
+    Storage {
+        /// Print JSON, as the node gives it.
         #[arg(long)]
         json: bool,
     },
@@ -124,6 +157,12 @@ impl NodeUrl {
     pub fn object(&self, address: Option<&Address>) -> String {
         address
             .map_or_else(|| format!("{}/o/", self.0), |address| format!("{}/o/{address}", self.0))
+    }
+
+    /// The URL of a path, which begins with a slash.
+    #[must_use]
+    pub fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.0)
     }
 
     /// Whether TLS is spoken.
@@ -380,6 +419,12 @@ mod tests {
         assert_eq!(get.range, Some(Range { first: 1, last: Some(2) }));
         assert_eq!(get.output, Some("f".into()));
 
+        let rm = Args::try_parse_from(["ronctl", "rm", HEX, HEX]).unwrap();
+        assert!(matches!(rm.command, Command::Rm { addresses } if addresses.len() == 2));
+        let scrub = ["ronctl", "scrub", "--now", "--admin", "http://h:1/"];
+        let scrub = Args::try_parse_from(scrub).unwrap();
+        assert_eq!(scrub.shared.admin.path("/scrub"), "http://h:1/scrub");
+
         let put = Args::try_parse_from(["ronctl", "--node", "https://n", "put", "-"]).unwrap();
         assert!(matches!(put.command, Command::Put { file } if file.as_os_str() == "-"));
         for wrong in [
@@ -389,6 +434,11 @@ mod tests {
             &["ronctl", "get", HEX, "--range", "2-1"],
             &["ronctl", "get", HEX, "--name", "n"],
             &["ronctl", "stat", HEX, "--range", "1-2"],
+            &["ronctl", "rm"],
+            &["ronctl", "rm", HEX, "b3:00"],
+            &["ronctl", "verify"],
+            &["ronctl", "scrub"],
+            &["ronctl", "storage", HEX],
         ] {
             assert!(Args::try_parse_from(wrong).is_err(), "{wrong:?}");
         }

@@ -17,6 +17,8 @@ use ron_codec::{
 };
 use thiserror::Error;
 
+use crate::fsck::FsckError;
+
 /// Most characters of a node's message that are shown.
 const SHOWN_CHARS_MAX: usize = 200;
 
@@ -113,6 +115,18 @@ pub enum ClientError {
     #[error("integrity: {sent} was sent, and the node stored {stored}")]
     Stored { sent: Address, stored: Address },
 
+    /// Not all of several objects could be deleted; `exit` is that of the gravest reason, and each
+    /// was told already.
+    #[error("{failed} of {of} objects were not deleted")]
+    NotDeleted { failed: usize, of: usize, exit: Exit },
+    /// Not all objects are whole.
+    #[error("of {of} objects, {damaged} damaged, {missing} missing, {failed} not verified")]
+    NotWhole { damaged: usize, missing: usize, failed: usize, of: usize },
+
+    /// What a stopped node keeps is damaged, or cannot be checked.
+    #[error(transparent)]
+    Fsck(#[from] FsckError),
+
     /// An answer that breaks the rules.
     #[error("answer not understood: {0}")]
     Answer(#[from] AnswerFault),
@@ -148,6 +162,8 @@ pub enum AnswerFault {
     Unexpected { flags: u16, code: u16, corr_id: u64 },
     #[error("the description is of other bytes than were asked for")]
     Meta,
+    #[error("the outcome is of another object than was asked for")]
+    Verdict,
 }
 
 impl ClientError {
@@ -175,6 +191,14 @@ impl ClientError {
             }
             Self::Node { status, reply, .. } => node_exit(*status, reply.known_code()),
             Self::Digest { .. } | Self::Stored { .. } => Exit::Integrity,
+            Self::NotDeleted { exit, .. } => *exit,
+            // `fsck` asks no node, and has exit codes of its own: 1 for damage, 2 for unchecked.
+            Self::Fsck(FsckError::Damaged { .. }) => Exit::Local,
+            Self::Fsck(_) => Exit::Unreachable,
+            // What is damaged says most, and what is not known says more than what is gone.
+            Self::NotWhole { damaged: 1.., .. } => Exit::Integrity,
+            Self::NotWhole { failed: 1.., .. } => Exit::Node,
+            Self::NotWhole { .. } => Exit::NotFound,
             Self::Answer(_) => Exit::Node,
         }
     }
@@ -225,7 +249,7 @@ impl fmt::Display for NodeLine<'_> {
 }
 
 /// Text of a stranger, made harmless for a terminal and cut to `SHOWN_CHARS_MAX`.
-struct Shown<'a>(&'a str);
+pub(super) struct Shown<'a>(pub(super) &'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -256,6 +280,10 @@ mod tests {
             corr_id: "c1".to_owned(),
         };
         ClientError::Node { status, reply, retry_after: None, begun: false }
+    }
+
+    fn not_whole(damaged: usize, missing: usize, failed: usize) -> ClientError {
+        ClientError::NotWhole { damaged, missing, failed, of: 4 }
     }
 
     #[test]
@@ -295,6 +323,9 @@ mod tests {
             (ClientError::Digest { expected: a, found: b }, Exit::Integrity),
             (ClientError::Stored { sent: a, stored: b }, Exit::Integrity),
             (AnswerFault::RangeIgnored.into(), Exit::Node),
+            (not_whole(1, 1, 1), Exit::Integrity),
+            (not_whole(0, 1, 1), Exit::Node),
+            (not_whole(0, 1, 0), Exit::NotFound),
         ];
         for (error, want) in cases {
             assert_eq!(error.exit(), want, "{error}");

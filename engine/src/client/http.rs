@@ -1,4 +1,4 @@
-//! HTTP to a node: put, get and stat.
+//! HTTP to a node: put, get, stat and delete, and what its admin listener is asked.
 //!
 //! The client asks for bytes as they are stored, follows no redirect and uses no proxy: an object
 //! comes from the node that was named or not at all. Whatever a node answers is checked against the
@@ -32,6 +32,9 @@ const READ_LEN: usize = 256 * 1024;
 
 /// Longest JSON of an answer that is read.
 const JSON_LEN_MAX: u64 = 16 * 1024;
+
+/// Longest report of an admin listener that is read: its lists are cut long before.
+const REPORT_LEN_MAX: u64 = 4 * 1024 * 1024;
 
 /// Bodies of at least this length are announced, and sent when the node says that it wants them.
 const EXPECT_LEN_MIN: u64 = 1024 * 1024;
@@ -106,7 +109,7 @@ impl Http {
         if !matches!(response.status(), StatusCode::OK | StatusCode::CREATED) {
             return Err(refusal(&mut response));
         }
-        let json = read_json(&mut response)?;
+        let json = read_json(&mut response, JSON_LEN_MAX)?;
         serde_json::from_slice(&json).map_err(|_| AnswerFault::Json { len: json.len() }.into())
     }
 
@@ -155,6 +158,50 @@ impl Http {
         }
         check_identity(response.headers())?;
         content_length(response.headers()).ok_or_else(|| AnswerFault::NoLength.into())
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection and the node.
+    pub(super) fn delete(&self, address: &Address) -> Result<(), ClientError> {
+        let request = self.authorize(self.agent.delete(self.node.object(Some(address))));
+        let mut response = request.call().map_err(|error| self.failure(error))?;
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(()),
+            _ => Err(refusal(&mut response)),
+        }
+    }
+
+    /// Fetches a report of an admin listener.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection and the node.
+    pub(super) fn report(&self, path: &str) -> Result<Vec<u8>, ClientError> {
+        let request = self.authorize(self.agent.get(self.node.path(path)));
+        let mut response = request.call().map_err(|error| self.failure(error))?;
+        match response.status() {
+            StatusCode::OK => read_json(&mut response, REPORT_LEN_MAX),
+            _ => Err(refusal(&mut response)),
+        }
+    }
+
+    /// Gives an order to an admin listener, and waits for what comes of it: up to `patience` for
+    /// each sign of life.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection and the node.
+    pub(super) fn order(&self, path: &str, patience: Duration) -> Result<Vec<u8>, ClientError> {
+        let request = self.authorize(self.agent.post(self.node.path(path)));
+        let request = request.config().timeout_per_read(Some(patience)).build();
+        let mut response = request.send_empty().map_err(|error| self.failure(error))?;
+        match response.status() {
+            StatusCode::OK | StatusCode::ACCEPTED => read_json(&mut response, JSON_LEN_MAX),
+            _ => Err(refusal(&mut response)),
+        }
     }
 
     fn authorize<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
@@ -232,7 +279,7 @@ fn refusal(response: &mut Response<Body>) -> ClientError {
     let retry_after = text(response.headers(), "Retry-After").and_then(parse_retry_after);
     let corr_id = text(response.headers(), "X-Corr-Id").unwrap_or_default().to_owned();
     // The answer to HEAD has no body, and what is not a node has no envelope.
-    let json = read_json(response).unwrap_or_default();
+    let json = read_json(response, JSON_LEN_MAX).unwrap_or_default();
     let mut reply = ErrorReply::parse(&json).unwrap_or_default();
     if reply.corr_id.is_empty() {
         reply.corr_id = corr_id;
@@ -240,9 +287,9 @@ fn refusal(response: &mut Response<Body>) -> ClientError {
     ClientError::Node { status: status.as_u16(), reply, retry_after, begun: false }
 }
 
-fn read_json(response: &mut Response<Body>) -> Result<Vec<u8>, ClientError> {
+fn read_json(response: &mut Response<Body>, len_max: u64) -> Result<Vec<u8>, ClientError> {
     let mut json = Vec::new();
-    let mut reader = response.body_mut().as_reader().take(JSON_LEN_MAX);
+    let mut reader = response.body_mut().as_reader().take(len_max);
     reader.read_to_end(&mut json).map_err(|error| ClientError::Lost {
         got: 0,
         len: None,

@@ -4,6 +4,7 @@
 //! here too: the node need not be trusted for it. Requests that may be repeated are, a few times,
 //! when the node could not be reached or asked for patience.
 
+mod admin;
 mod args;
 mod download;
 mod error;
@@ -12,6 +13,7 @@ mod oap;
 mod progress;
 mod retry;
 mod source;
+mod table;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -32,6 +34,7 @@ use serde::Serialize;
 pub use args::{ArgError, Args, Cap, Command, Get, HostPort, NodeUrl, Range, Seconds, Shared};
 pub use error::{AnswerFault, ClientError, EXIT_HELP, Exit};
 
+use crate::fsck;
 use download::Download;
 use http::Http;
 use oap::Oap;
@@ -42,11 +45,15 @@ use source::{Input, Source, hash_file};
 /// go to stdout; a failure is one line on stderr.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // It has exit codes of its own: 1 would say that damage was found.
+    let is_fsck = arguments.get(1).is_some_and(|command| command == "fsck");
     let args = match Args::try_parse_from(arguments) {
         Ok(args) => args,
         Err(error) => {
+            let wrong = if is_fsck { Exit::Unreachable } else { Exit::Local };
             // Help and version come this way too, and are no failures.
-            let exit = if error.use_stderr() { Exit::Local } else { Exit::Ok };
+            let exit = if error.use_stderr() { wrong } else { Exit::Ok };
             return if error.print().is_ok() { exit } else { Exit::Local };
         }
     };
@@ -80,10 +87,16 @@ fn execute(
             Ok(())
         }
         Command::Stat { address, json } => {
-            let http = http(shared)?;
+            let http = http(shared, &shared.node)?;
             let size = with_retries(wait, || http.stat(address))?;
             print_stat(out, address, size, *json)
         }
+        Command::Fsck(options) => Ok(fsck::run(options, shared.quiet, out)?),
+        Command::Rm { addresses } => admin::rm(shared, addresses, out, wait),
+        // There is no other way to scrub than now.
+        Command::Scrub { now: _ } => admin::scrub(shared, out, wait),
+        Command::Verify { addresses } => admin::verify(shared, addresses, out, wait),
+        Command::Storage { json } => admin::storage(shared, *json, out, wait),
     }
 }
 
@@ -93,7 +106,7 @@ fn put(
     path: &Path,
     wait: &mut dyn FnMut(&ClientError, Duration),
 ) -> Result<Address, ClientError> {
-    let http = http(shared)?;
+    let http = http(shared, &shared.node)?;
     let quiet = shared.quiet;
     let (sent, stored) = match Input::open(path)? {
         Input::File { file, path, len } => {
@@ -126,7 +139,7 @@ fn fetch(
     let (address, range) = (&get.address, get.range.as_ref());
     let mut download = Download::new(*address, get.output.as_deref(), shared.quiet);
     let Some(at) = &get.oap else {
-        let http = http(shared)?;
+        let http = http(shared, &shared.node)?;
         return with_retries(wait, || http.get(address, range, &mut download));
     };
     let ca = tls::read_ca(shared.ca.as_deref())?;
@@ -140,9 +153,9 @@ fn fetch(
     with_retries(wait, || oap.get(address, range, &mut download))
 }
 
-fn http(shared: &Shared) -> Result<Http, ClientError> {
-    let ca = if shared.node.is_tls() { tls::read_ca(shared.ca.as_deref())? } else { Vec::new() };
-    Ok(Http::new(&shared.node, shared.cap.as_ref(), &ca, shared.timeout.0))
+fn http(shared: &Shared, at: &NodeUrl) -> Result<Http, ClientError> {
+    let ca = if at.is_tls() { tls::read_ca(shared.ca.as_deref())? } else { Vec::new() };
+    Ok(Http::new(at, shared.cap.as_ref(), &ca, shared.timeout.0))
 }
 
 fn print_stat(

@@ -19,6 +19,8 @@ use super::{
     *,
 };
 
+mod admin;
+
 const BYTES: &[u8] = b"the bytes of an object";
 
 /// What came of a command.

@@ -18,6 +18,9 @@ use super::ConfigError;
 pub(super) const FILE_VARIABLE: &str = "RON_CONFIG";
 const FILE_ID: &str = "config";
 
+/// The tables of the file, and how flags of what is in them begin.
+const TABLES: [(&str, &str); 2] = [("deadlines", "deadline"), ("storage", "storage")];
+
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -36,8 +39,17 @@ const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key
 }
 
 /// Every setting, in the order of the help.
-pub const KEYS: [Key; 24] = [
+pub const KEYS: [Key; 30] = [
     key("data_dir", "DIR", "Where objects are kept [default: ./ron-data]"),
+    Key {
+        many: true,
+        ..key(
+            "data_dirs",
+            "DIR",
+            "Directories to spread objects over, one a disk, in place of data_dir; repeatable, or \
+             a list with commas. Their order and number never change",
+        )
+    },
     key("http", "ADDR", "Where HTTP is spoken, or off [default: 127.0.0.1:9080]"),
     key("https", "ADDR", "Where HTTP over TLS is spoken, or off [default: off]"),
     key("oap", "ADDR", "Where OAP/1 over TLS is spoken, or off [default: 127.0.0.1:1777]"),
@@ -63,7 +75,28 @@ pub const KEYS: [Key; 24] = [
              this machine can read flags: prefer the file or the variable",
         )
     },
-    key("partitions", "N", "Partitions of a new data directory [default: one a shard]"),
+    key(
+        "partitions",
+        "N",
+        "Partitions of a new data directory [default: one a core, and as many on each volume]",
+    ),
+    key("storage.max_bytes", "SIZE", "Most bytes of objects on disk [default: no limit]"),
+    key("storage.reserve", "SIZE", "Room of each volume that is left free [default: 512MiB]"),
+    key(
+        "storage.compact_below",
+        "PERCENT",
+        "Segments of which less counts are compacted; 0 for never [default: 50]",
+    ),
+    key(
+        "storage.scrub_rate",
+        "SIZE",
+        "Bytes a second that are read to find damage; 0 for none [default: 32MiB a shard]",
+    ),
+    key(
+        "storage.scrub_every",
+        "SECONDS",
+        "Between two rounds of that; 0 for only when ordered [default: 604800]",
+    ),
     key("deadlines.handshake", "SECONDS", "For a TLS handshake [default: 10]"),
     key("deadlines.head", "SECONDS", "For the head of a request [default: 15]"),
     key("deadlines.idle", "SECONDS", "Between requests of a connection [default: 75]"),
@@ -75,20 +108,28 @@ pub const KEYS: [Key; 24] = [
 ];
 
 impl Key {
-    /// The flag, without its dashes: `data-dir`, `write-token`, `deadline-head`.
+    /// The flag, without its dashes: `data-dir`, `write-token`, `deadline-head`,
+    /// `storage-max-bytes`.
     pub fn flag(&self) -> String {
-        let name = match self.name.strip_prefix("deadlines.") {
-            Some(phase) => format!("deadline-{phase}"),
-            None => self.name.replace('_', "-"),
-        };
         // A flag that is repeated names one thing at a time.
-        if self.name == "write_tokens" { "write-token".to_owned() } else { name }
+        if self.name == "write_tokens" {
+            return "write-token".to_owned();
+        }
+        self.words().replace('_', "-")
     }
 
     /// The environment variable: `RON_DATA_DIR`, `RON_WRITE_TOKENS`, `RON_DEADLINE_HEAD`.
     pub fn variable(&self) -> String {
-        let name = self.name.replace("deadlines.", "deadline_");
-        format!("RON_{}", name.to_ascii_uppercase())
+        format!("RON_{}", self.words().to_ascii_uppercase())
+    }
+
+    /// The name in words between underscores.
+    fn words(&self) -> String {
+        let table = |(table, start): &(&str, &str)| {
+            let rest = self.name.strip_prefix(table)?.strip_prefix('.')?;
+            Some(format!("{start}_{rest}"))
+        };
+        TABLES.iter().find_map(table).unwrap_or_else(|| self.name.to_owned())
     }
 }
 
@@ -129,8 +170,8 @@ pub fn command() -> Command {
         .about("A content server that verifies every byte before it sends it.")
         .after_help(
             "Flags beat the environment, which beats the file, which beats the defaults. In the \
-             file, a key is its flag with underscores; deadlines are in the table [deadlines]. \
-             A variable that is empty counts as not set. Port 0 takes any free port.",
+             file, a key is its flag with underscores; deadlines are in the table [deadlines], \
+             and what begins with storage in [storage]. A variable that is empty counts as not set. Port 0 takes any free port.",
         )
         .max_term_width(100)
         .arg(file);
@@ -190,9 +231,9 @@ pub(super) fn add_file(layers: &mut Layers, file: &str, text: &str) -> Result<()
     })?;
     for (name, value) in table {
         match value {
-            Value::Table(inner) if name == "deadlines" => {
-                for (phase, value) in inner {
-                    add_value(layers, file, &format!("deadlines.{phase}"), &value)?;
+            Value::Table(inner) if TABLES.iter().any(|(table, _)| name == *table) => {
+                for (rest, value) in inner {
+                    add_value(layers, file, &format!("{name}.{rest}"), &value)?;
                 }
             }
             value => add_value(layers, file, &name, &value)?,

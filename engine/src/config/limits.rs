@@ -11,6 +11,24 @@ pub const SHARDS_MAX: usize = 256;
 /// Most partitions of a data directory.
 pub const PARTITIONS_MAX: u32 = 1024;
 
+/// Most directories that objects are spread over.
+pub const VOLUMES_MAX: usize = 64;
+
+/// Least room for objects that a node may be limited to: the longest that a segment takes.
+pub const MAX_BYTES_MIN: u64 = 1024 * 1024;
+
+/// Most percent of a segment that may be asked to count. Filling counts for nothing, so a segment
+/// of small objects that all count may still be below a higher share, and would be written anew
+/// for ever.
+pub const COMPACT_BELOW_MAX: u8 = 90;
+
+/// Most bytes a second of the scrub of a node: no limit, in effect.
+pub const SCRUB_RATE_MAX: u64 = 1 << 40;
+
+/// Least and most between two rounds of the scrub: what a shard can tell, and ten years.
+pub const SCRUB_EVERY_MIN: Duration = Duration::from_millis(1);
+pub const SCRUB_EVERY_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Least memory for blocks, of each shard: some uploads and downloads at once.
 pub const CACHE_PER_SHARD_MIN: u64 = 8 * 1024 * 1024;
 
@@ -43,5 +61,7 @@ pub const DEADLINE_MIN: Duration = Duration::from_millis(1);
 pub const DEADLINE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 const _: () = assert!(SHARDS_MAX <= PARTITIONS_MAX as usize && SHARDS_MAX <= u16::MAX as usize);
+// The number of partitions by default is that of shards, rounded up to a multiple of the volumes.
+const _: () = assert!(SHARDS_MAX + VOLUMES_MAX <= PARTITIONS_MAX as usize);
 const _: () = assert!(CACHE_PER_SHARD_MIN.is_multiple_of(CACHE_UNIT));
 const _: () = assert!(CACHE_PER_SHARD_MIN < CACHE_PER_SHARD_MAX);

@@ -9,7 +9,7 @@ fn machine() -> Machine {
 }
 
 /// Loads settings from flags, variables and the text of a file.
-fn load(args: &[&str], env: &[(&str, &str)], file: &str) -> Result<Config, ConfigError> {
+pub(super) fn load(args: &[&str], env: &[(&str, &str)], file: &str) -> Result<Config, ConfigError> {
     let mut named = tempfile::NamedTempFile::new().unwrap();
     named.write_all(file.as_bytes()).unwrap();
     let path = named.path().to_str().unwrap();
@@ -32,7 +32,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 #[test]
 fn nothing_given_is_the_documented_defaults() {
     let config = load(&[], &[], "").unwrap();
-    assert_eq!(config.data_dir, PathBuf::from("./ron-data"));
+    assert_eq!(config.data_dirs, [PathBuf::from("./ron-data")]);
     assert_eq!(config.http, address("127.0.0.1:9080"));
     assert_eq!(config.oap, address("127.0.0.1:1777"));
     assert_eq!(Some(config.admin), address("127.0.0.1:9096"));
@@ -78,8 +78,9 @@ fn the_file_is_named_by_flag_or_variable() {
 }
 
 /// A value for each key that no default has, to be seen in the settings.
-const SAMPLES: [(&str, &str); 24] = [
+const SAMPLES: [(&str, &str); 30] = [
     ("data_dir", "/x"),
+    ("data_dirs", "/x,/y"),
     ("http", "127.0.0.1:11"),
     ("https", "127.0.0.1:12"),
     ("oap", "127.0.0.1:13"),
@@ -95,6 +96,11 @@ const SAMPLES: [(&str, &str); 24] = [
     ("window_groups", "18"),
     ("write_tokens", "a,b"),
     ("partitions", "19"),
+    ("storage.max_bytes", "30GiB"),
+    ("storage.reserve", "31MiB"),
+    ("storage.compact_below", "32"),
+    ("storage.scrub_rate", "33MiB"),
+    ("storage.scrub_every", "34.5"),
     ("deadlines.handshake", "20.5"),
     ("deadlines.head", "21"),
     ("deadlines.idle", "22"),
@@ -130,8 +136,8 @@ fn every_key_is_a_flag_a_variable_and_a_line_of_the_file() {
         let by_file = load(
             &[],
             &[],
-            &both(&|name| match name.strip_prefix("deadlines.") {
-                Some(phase) => format!("[deadlines]\n{phase} = '{value}'\n"),
+            &both(&|name| match name.split_once('.') {
+                Some((table, rest)) => format!("[{table}]\n{rest} = '{value}'\n"),
                 None => format!("{name} = '{value}'\n"),
             }),
         )

@@ -26,6 +26,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub mod curl;
+pub mod disk;
 pub mod http;
 pub mod oap;
 
@@ -177,7 +178,9 @@ impl Setup {
         let cores: Vec<String> =
             cores().into_iter().take(self.cores).map(|core| core.to_string()).collect();
         assert_eq!(cores.len(), self.cores, "there is a core for each shard");
-        command.arg("--data-dir").arg(&self.data);
+        if !self.args.iter().any(|arg| arg == "--data-dirs") {
+            command.arg("--data-dir").arg(&self.data);
+        }
         let defaults = [
             ("--http", "127.0.0.1:0"),
             ("--https", "127.0.0.1:0"),

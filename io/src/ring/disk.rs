@@ -1,65 +1,143 @@
-//! Disk operations, each a small task on the executor's own rings.
+//! Disk operations.
 //!
-//! Data goes through `DmaFile` (O_DIRECT). What only the file system's tables know (renames,
-//! folders) runs on a thread that may block. Outcomes are collected in one place and told to the
+//! The bytes of open files move on the ring that the sockets use: past the page cache (O_DIRECT),
+//! to and from blocks without a copy where they lie on pages. What only the file system's tables
+//! know (names, folders, lengths) is a task that has it done by a thread that may block. So is a
+//! read that nobody waits for: its tasks have a queue of their own with few shares, few are under
+//! way at once, and the disk serves them last. Outcomes are collected in one place and told to the
 //! shard a turn at a time.
+//!
+//! ```text
+//!   perform ──► waiting ──► ring: Read, Scan, Write, Sync ───────────────► outcomes
+//!      │           └──────► tasks: Open, Close, Truncate, names ─────────►    ▲
+//!      └──► idling ───────► background tasks: Scan that is not urgent ────────┘
+//! ```
+//!
+//! On a file system without direct I/O the same operations go through the page cache, and the
+//! control plane is told so, once for each device. This room refuses operations on files that are
+//! not open.
 
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet, VecDeque},
-    ffi::CString,
     fs, io,
-    mem::MaybeUninit,
-    ops::Range,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
     task::Waker,
 };
 
-use glommio::{
-    TaskQueueHandle,
-    io::{DmaFile, OpenOptions, ReadResult},
-};
+use glommio::TaskQueueHandle;
+use io_uring::squeue;
+use slab::Slab;
 
 use crate::{
-    limits::{DISK_OP_LEN_MAX, DISK_OPS_MAX, PAGE_LEN},
-    ports::{DiskDone, DiskOp, FileId, OpenHow, Part, Ticket},
+    limits::{BACKGROUND_SCANS_MAX, DISK_OP_LEN_MAX, DISK_OPS_MAX, PAGE_LEN},
+    ports::{DiskDone, DiskOp, FileId, OpenHow, Ticket, Urgency},
 };
+
+mod buffer;
+mod names;
+mod transfer;
+
+use buffer::{Buffer, Spares};
+use transfer::Transfer;
 
 /// The outcome of one operation.
 pub(super) type Outcome = (Ticket, io::Result<DiskDone>);
 
+/// Whether files are opened for direct I/O where that can be had, or never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Direct,
+    #[cfg_attr(not(test), expect(dead_code, reason = "what happens without is tested anywhere"))]
+    Buffered,
+}
+
+/// The task queues of a disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queues {
+    pub(super) foreground: TaskQueueHandle,
+    /// Has few shares.
+    pub(super) background: TaskQueueHandle,
+}
+
 /// The disk side of a driver.
 pub(super) struct Disk {
-    queue: TaskQueueHandle,
+    queues: Queues,
+    access: Access,
     shared: Rc<Shared>,
     /// Operations that wait because `DISK_OPS_MAX` are under way.
     waiting: VecDeque<(Ticket, DiskOp)>,
+    /// Reads that nobody waits for, until there is room for them.
+    idling: VecDeque<Idling>,
+    /// What the ring works on, by the number it is submitted with.
+    transfers: Slab<Transfer>,
+    /// What is to be submitted: numbers of transfers.
+    submit: VecDeque<u32>,
+    /// Closed files on which something is still under way.
+    closing: Vec<(Ticket, Arc<fs::File>)>,
+    spares: Spares,
 }
 
 /// What the tasks of a disk share with it.
 #[derive(Default)]
 struct Shared {
-    files: RefCell<HashMap<FileId, Rc<DmaFile>>>,
+    files: RefCell<HashMap<FileId, Arc<fs::File>>>,
     outcomes: RefCell<VecDeque<Outcome>>,
-    under_way: Cell<usize>,
-    /// Devices whose way of completing reads the executor knows.
-    primed: RefCell<HashSet<u64>>,
+    /// Tasks that have not ended.
+    tasks: Cell<usize>,
+    /// Those of them that read what nobody waits for.
+    idling: Cell<usize>,
+    /// Devices whose files turned out to have no direct I/O.
+    buffered: RefCell<HashSet<u64>>,
+    /// What the operator should know.
+    notes: RefCell<VecDeque<String>>,
     /// Whoever sleeps until there is an outcome.
     sleeper: RefCell<Option<Waker>>,
 }
 
+/// A read that nobody waits for.
+struct Idling {
+    ticket: Ticket,
+    file: Arc<fs::File>,
+    at: u64,
+    len: usize,
+}
+
 impl Disk {
-    /// `queue` is where the tasks run.
-    pub(super) fn new(queue: TaskQueueHandle) -> Disk {
-        Disk { queue, shared: Rc::default(), waiting: VecDeque::new() }
+    pub(super) fn new(queues: Queues, access: Access) -> Disk {
+        Disk {
+            queues,
+            access,
+            shared: Rc::default(),
+            waiting: VecDeque::new(),
+            idling: VecDeque::new(),
+            transfers: Slab::new(),
+            submit: VecDeque::new(),
+            closing: Vec::new(),
+            spares: Spares::default(),
+        }
     }
 
-    /// Starts an operation, now or when there is room.
+    /// Takes an operation, to be started now or when there is room.
     pub(super) fn perform(&mut self, ticket: Ticket, op: DiskOp) {
         self.waiting.push_back((ticket, op));
         self.start();
+    }
+
+    /// The next transfer for the ring, and the number to be told when it has completed.
+    pub(super) fn submission(&mut self) -> Option<(u32, squeue::Entry)> {
+        let number = self.submit.pop_front()?;
+        Some((number, self.transfers[number as usize].entry()))
+    }
+
+    /// A transfer has completed with this result of the kernel.
+    pub(super) fn landed(&mut self, number: u32, result: i32) {
+        let transfer = self.transfers.remove(number as usize);
+        let ticket = transfer.ticket;
+        let done = transfer.finish(result, &mut self.spares);
+        self.shared.outcomes.borrow_mut().push_back((ticket, done));
     }
 
     /// The next outcome, if there is one.
@@ -71,9 +149,14 @@ impl Disk {
         outcome
     }
 
-    /// Whether nothing is under way, waiting or to be told.
+    /// The next thing the operator should know.
+    pub(super) fn note(&self) -> Option<String> {
+        self.shared.notes.borrow_mut().pop_front()
+    }
+
+    /// Whether no task has to run and nothing is to be told: all that is under way is on the ring.
     pub(super) fn is_idle(&self) -> bool {
-        self.shared.under_way.get() == 0 && self.waiting.is_empty() && !self.has_outcome()
+        self.shared.tasks.get() == 0 && !self.has_outcome()
     }
 
     pub(super) fn has_outcome(&self) -> bool {
@@ -86,43 +169,159 @@ impl Disk {
     }
 
     fn start(&mut self) {
-        while self.shared.under_way.get() < DISK_OPS_MAX {
-            let Some((ticket, op)) = self.waiting.pop_front() else { return };
-            let shared = Rc::clone(&self.shared);
-            shared.under_way.set(shared.under_way.get() + 1);
-            // The file is looked up now, so that an operation and a later `Close` keep their order.
-            let file = match &op {
-                DiskOp::Close { file } => {
-                    shared.files.borrow_mut().remove(file).ok_or_else(not_open).map(Some)
-                }
-                _ => match file_of(&op) {
-                    Some(id) => {
-                        shared.files.borrow().get(&id).cloned().ok_or_else(not_open).map(Some)
-                    }
-                    None => Ok(None),
-                },
-            };
-            let task = async move {
-                let done = match file {
-                    Ok(file) => run(&shared, op, file).await,
-                    Err(error) => Err(error),
-                };
-                shared.under_way.set(shared.under_way.get() - 1);
-                shared.outcomes.borrow_mut().push_back((ticket, done));
-                if let Some(sleeper) = shared.sleeper.take() {
-                    sleeper.wake();
-                }
-            };
-            match glommio::spawn_local_into(task, self.queue) {
-                Ok(task) => drop(task.detach()),
-                Err(error) => panic!("the disk's task queue is gone: {error}"),
+        self.close_unused();
+        while self.transfers.len() + self.shared.tasks.get() < DISK_OPS_MAX {
+            let Some((ticket, op)) = self.waiting.pop_front() else { break };
+            self.start_one(ticket, op);
+        }
+        while self.shared.idling.get() < BACKGROUND_SCANS_MAX {
+            let Some(idling) = self.idling.pop_front() else { break };
+            self.scan_idly(idling);
+        }
+    }
+
+    /// Files are looked up now, so that an operation and a later `Close` keep their order.
+    fn start_one(&mut self, ticket: Ticket, op: DiskOp) {
+        let file = match file_of(&op).map(|id| self.file(id)) {
+            Some(Err(error)) => {
+                return self.shared.outcomes.borrow_mut().push_back((ticket, Err(error)));
             }
+            Some(Ok(file)) => Some(file),
+            None => None,
+        };
+        match (op, file) {
+            (DiskOp::Read { at, len, into, .. }, Some(file)) => {
+                self.transfer(|spares| Transfer::read(ticket, file, (at, len), into, spares));
+            }
+            (DiskOp::Scan { at, len, urgency: Urgency::Foreground, .. }, Some(file)) => {
+                self.transfer(|spares| Transfer::scan(ticket, file, (at, len), spares));
+            }
+            (DiskOp::Scan { at, len, urgency: Urgency::Background, .. }, Some(file)) => {
+                assert!(len as usize <= DISK_OP_LEN_MAX);
+                self.idling.push_back(Idling { ticket, file, at, len: len as usize });
+            }
+            (DiskOp::Write { at, parts, .. }, Some(file)) => {
+                self.transfer(|spares| Transfer::write(ticket, file, at, parts, spares));
+            }
+            (DiskOp::Sync { .. }, Some(file)) => self.transfer(|_| Transfer::sync(ticket, file)),
+            (DiskOp::Truncate { len, .. }, Some(file)) => {
+                self.block(ticket, move || names::set_len(&file, len));
+            }
+            (DiskOp::Close { file: id }, Some(file)) => {
+                self.shared.files.borrow_mut().remove(&id);
+                self.closing.push((ticket, file));
+                self.close_unused();
+            }
+            (DiskOp::Open { file, path, how }, _) => self.open(ticket, file, path, how),
+            (op, _) => self.block(ticket, move || names::perform(op)),
+        }
+    }
+
+    fn file(&self, id: FileId) -> io::Result<Arc<fs::File>> {
+        let not_open = || io::Error::new(io::ErrorKind::NotFound, "the file is not open");
+        self.shared.files.borrow().get(&id).cloned().ok_or_else(not_open)
+    }
+
+    fn transfer(&mut self, make: impl FnOnce(&mut Spares) -> Transfer) {
+        let transfer = make(&mut self.spares);
+        self.submit.push_back(self.transfers.insert(transfer) as u32);
+    }
+
+    /// Has a job done by a thread that may block, and its result told.
+    fn block(&self, ticket: Ticket, job: impl FnOnce() -> io::Result<DiskDone> + Send + 'static) {
+        let task = async move { glommio::executor().spawn_blocking(job).await };
+        self.spawn(ticket, self.queues.foreground, task);
+    }
+
+    fn spawn(
+        &self,
+        ticket: Ticket,
+        queue: TaskQueueHandle,
+        task: impl Future<Output = io::Result<DiskDone>> + 'static,
+    ) {
+        let shared = Rc::clone(&self.shared);
+        shared.tasks.set(shared.tasks.get() + 1);
+        let task = async move {
+            let done = task.await;
+            shared.tasks.set(shared.tasks.get() - 1);
+            shared.outcomes.borrow_mut().push_back((ticket, done));
+            if let Some(sleeper) = shared.sleeper.take() {
+                sleeper.wake();
+            }
+        };
+        match glommio::spawn_local_into(task, queue) {
+            Ok(task) => drop(task.detach()),
+            Err(error) => panic!("a task queue of the disk is gone: {error}"),
+        }
+    }
+
+    fn open(&self, ticket: Ticket, id: FileId, path: PathBuf, how: OpenHow) {
+        let (shared, access) = (Rc::clone(&self.shared), self.access);
+        let task = async move {
+            let place = path.clone();
+            let open = move || names::open(&place, how, access);
+            let opened = glommio::executor().spawn_blocking(open).await?;
+            if !opened.direct && shared.buffered.borrow_mut().insert(opened.device) {
+                shared.notes.borrow_mut().push_back(no_direct_io(&path));
+            }
+            let before = shared.files.borrow_mut().insert(id, Arc::new(opened.file));
+            assert!(before.is_none(), "{id:?} names two open files");
+            Ok(DiskDone::Opened { len: opened.len })
+        };
+        self.spawn(ticket, self.queues.foreground, task);
+    }
+
+    fn scan_idly(&self, Idling { ticket, file, at, len }: Idling) {
+        let shared = Rc::clone(&self.shared);
+        shared.idling.set(shared.idling.get() + 1);
+        let read = move || {
+            let skip = (at % PAGE_LEN as u64) as usize;
+            let mut buffer = Buffer::new((skip + len).next_multiple_of(PAGE_LEN));
+            let read = names::read_idly(&file, at - skip as u64, buffer.bytes_mut())?;
+            let end = read.min(skip + len);
+            Ok(DiskDone::Scanned(buffer.bytes()[skip.min(end)..end].to_vec()))
+        };
+        let task = async move {
+            let done = glommio::executor().spawn_blocking(read).await;
+            shared.idling.set(shared.idling.get() - 1);
+            done
+        };
+        self.spawn(ticket, self.queues.background, task);
+    }
+
+    /// Closes the closed files on which nothing is under way any more. That may take long, when a
+    /// name is gone and this is the end of the file.
+    fn close_unused(&mut self) {
+        let mut at = 0;
+        while at < self.closing.len() {
+            if Arc::strong_count(&self.closing[at].1) > 1 {
+                at += 1;
+                continue;
+            }
+            let (ticket, file) = self.closing.swap_remove(at);
+            self.block(ticket, move || {
+                drop(file);
+                Ok(DiskDone::Done)
+            });
         }
     }
 }
 
-fn not_open() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "the file is not open")
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The kernel may still write to the memory of what is under way: it is given up.
+        std::mem::take(&mut self.transfers).into_iter().for_each(|(_, transfer)| {
+            std::mem::forget(transfer);
+        });
+    }
+}
+
+fn no_direct_io(path: &Path) -> String {
+    let folder = path.parent().unwrap_or(path).display();
+    format!(
+        "the file system of {folder} has no direct I/O: its files are read and written through the \
+         page cache"
+    )
 }
 
 /// The open file an operation is on.
@@ -132,175 +331,8 @@ fn file_of(op: &DiskOp) -> Option<FileId> {
         | DiskOp::Scan { file, .. }
         | DiskOp::Write { file, .. }
         | DiskOp::Sync { file }
+        | DiskOp::Close { file }
         | DiskOp::Truncate { file, .. } => Some(*file),
         _ => None,
     }
-}
-
-async fn run(shared: &Shared, op: DiskOp, file: Option<Rc<DmaFile>>) -> io::Result<DiskDone> {
-    match (op, file) {
-        (DiskOp::Open { file, path, how }, _) => open(shared, file, &path, how).await,
-        (DiskOp::Close { .. }, Some(file)) => {
-            // Closes when the last operation on it lets go.
-            file.close_rc().await?;
-            Ok(DiskDone::Done)
-        }
-        (DiskOp::Read { at, len, mut into, .. }, Some(file)) => {
-            let (read, range) = read(&file, at, len as usize).await?;
-            if range.len() != len as usize {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            into.bytes_mut()[..len as usize].copy_from_slice(&read[range]);
-            Ok(DiskDone::Read(into.freeze(len as usize)))
-        }
-        (DiskOp::Scan { at, len, .. }, Some(file)) => {
-            assert!(len as usize <= DISK_OP_LEN_MAX);
-            let (read, range) = read(&file, at, len as usize).await?;
-            Ok(DiskDone::Scanned(read[range].to_vec()))
-        }
-        (DiskOp::Write { at, parts, .. }, Some(file)) => write(&file, at, &parts).await,
-        (DiskOp::Sync { .. }, Some(file)) => {
-            file.fdatasync().await?;
-            Ok(DiskDone::Done)
-        }
-        (DiskOp::Truncate { len, .. }, Some(file)) => {
-            file.truncate(len).await?;
-            Ok(DiskDone::Done)
-        }
-        (op, _) => glommio::executor().spawn_blocking(move || blocking(op)).await,
-    }
-}
-
-/// Reads whole disk blocks around the bytes asked for. Returns what was read and where in it the
-/// bytes lie; fewer than `len` at the end of the file.
-async fn read(file: &DmaFile, at: u64, len: usize) -> io::Result<(ReadResult, Range<usize>)> {
-    let skip = (at % PAGE_LEN as u64) as usize;
-    let aligned = (skip + len).next_multiple_of(PAGE_LEN);
-    let read = file.read_at_aligned(at - skip as u64, aligned).await?;
-    let end = read.len().min(skip + len);
-    Ok((read, skip.min(end)..end))
-}
-
-async fn open(shared: &Shared, id: FileId, path: &Path, how: OpenHow) -> io::Result<DiskDone> {
-    prime(shared, path.parent().unwrap_or(Path::new("."))).await?;
-    let mut options = OpenOptions::new();
-    options.read(true).write(how != OpenHow::Read).create_new(how == OpenHow::CreateNew);
-    let file = options.dma_open(path).await?;
-    if how == OpenHow::CreateNew {
-        let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();
-        glommio::executor().spawn_blocking(move || sync_folder(&folder)).await?;
-    }
-    let len = file.file_size().await?;
-    let before = shared.files.borrow_mut().insert(id, Rc::new(file));
-    assert!(before.is_none(), "{id:?} names two open files");
-    Ok(DiskDone::Opened { len })
-}
-
-/// Lets the executor find out, once for each device, whether reads can be polled for. It tries on
-/// the first file it opens there, and on an empty one it would find out wrongly.
-async fn prime(shared: &Shared, folder: &Path) -> io::Result<()> {
-    let device = fs::metadata(folder)?.dev();
-    if !shared.primed.borrow_mut().insert(device) {
-        return Ok(());
-    }
-    let thread = glommio::executor().id();
-    let path = folder.join(format!("probe-{}-{thread}", std::process::id()));
-    let made = path.clone();
-    let make = move || {
-        fs::write(&made, [0; PAGE_LEN])?;
-        fs::File::open(&made)?.sync_all()
-    };
-    glommio::executor().spawn_blocking(make).await?;
-    let opened = DmaFile::open(&path).await;
-    fs::remove_file(&path)?;
-    opened?.close().await?;
-    Ok(())
-}
-
-async fn write(file: &DmaFile, at: u64, parts: &[Part]) -> io::Result<DiskDone> {
-    let len: usize = parts.iter().map(Part::len).sum();
-    assert!(len <= DISK_OP_LEN_MAX && len.is_multiple_of(PAGE_LEN), "a write of {len} bytes");
-    let mut buffer = file.alloc_dma_buffer(len);
-    let mut rest = buffer.as_bytes_mut();
-    for part in parts {
-        let (place, behind) = rest.split_at_mut(part.len());
-        match part {
-            Part::Bytes(bytes) => place.copy_from_slice(bytes),
-            Part::Block(slice) => place.copy_from_slice(slice.bytes()),
-            Part::Zeros(_) => place.fill(0),
-        }
-        rest = behind;
-    }
-    match file.write_at(buffer, at).await? {
-        written if written == len => Ok(DiskDone::Done),
-        // A short write is how a file system says that it just became full.
-        _ => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
-    }
-}
-
-fn blocking(op: DiskOp) -> io::Result<DiskDone> {
-    match op {
-        DiskOp::Rename { from, to } => {
-            fs::rename(&from, &to)?;
-            for path in [&to, &from] {
-                sync_folder(path.parent().unwrap_or(Path::new(".")))?;
-            }
-        }
-        DiskOp::Remove { path, durable } => match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(()) if durable => sync_folder(path.parent().unwrap_or(Path::new(".")))?,
-            Ok(()) => {}
-        },
-        DiskOp::MakeDir { path } => make_dir(&path)?,
-        DiskOp::List { path } => return list(&path).map(DiskDone::Listed),
-        DiskOp::Run(job) => return Ok(DiskDone::Ran(job())),
-        DiskOp::Space { path } => return space(&path),
-        op => unreachable!("{op:?} needs an open file"),
-    }
-    Ok(DiskDone::Done)
-}
-
-fn space(path: &Path) -> io::Result<DiskDone> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut facts = MaybeUninit::<libc::statvfs64>::uninit();
-    // SAFETY: the path ends with a zero, and the call fills `facts` when it returns 0.
-    let facts = match unsafe { libc::statvfs64(path.as_ptr(), facts.as_mut_ptr()) } {
-        // SAFETY: see above.
-        0 => unsafe { facts.assume_init() },
-        _ => return Err(io::Error::last_os_error()),
-    };
-    let (free, total) = (facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize);
-    Ok(DiskDone::Space { free, total })
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
-}
-
-fn make_dir(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
-        make_dir(above)?;
-        match fs::create_dir(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => sync_folder(above)?,
-        }
-    }
-    Ok(())
-}
-
-fn list(path: &Path) -> io::Result<Vec<(String, u64)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let facts = entry.metadata()?;
-        // A name that is not text is none of ours.
-        if let (true, Ok(name)) = (facts.is_file(), entry.file_name().into_string()) {
-            found.push((name, facts.len()));
-        }
-    }
-    Ok(found)
 }

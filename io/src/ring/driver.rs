@@ -15,16 +15,19 @@ use glommio::{
 };
 
 use super::{
-    disk::Disk,
+    disk::{Access, Disk, Queues},
     net::{Heard, Listener, Net, Wait},
     probe::Refused,
 };
 use crate::{
     lane::{Bell, Receiver, Sender},
-    limits::{LISTENERS_MAX, MAIL_TURN_MAX, RECV_BUFFER_LEN},
-    ports::{Act, ConnId, Event, Machine, Now, Report},
+    limits::{BLOCKING_THREADS, LISTENERS_MAX, MAIL_TURN_MAX, RECV_BUFFER_LEN},
+    ports::{Act, ConnId, Event, Machine, Now, Report, Severity, ShardId},
     stats::Stats,
 };
+
+/// Shares of the executor for what nobody waits for, against 1000 of all else.
+const BACKGROUND_SHARES: usize = 10;
 
 /// Bytes of buffers that glommio registers with its rings, and so counts as locked memory.
 const EXECUTOR_MEMORY: usize = 1024 * 1024;
@@ -78,24 +81,40 @@ impl<M: Send + 'static> Driver<M> {
     where
         S: Machine<Mail = M>,
     {
+        self.run_with(Access::Direct, make)
+    }
+
+    pub(super) fn run_with<S>(
+        self,
+        access: Access,
+        make: impl FnOnce() -> io::Result<S>,
+    ) -> Result<(), DriverError>
+    where
+        S: Machine<Mail = M>,
+    {
         assert!(self.listeners.len() <= LISTENERS_MAX, "{} listeners", self.listeners.len());
         let placement = self.core.map_or(Placement::Unbound, Placement::Fixed);
         let executor = LocalExecutorBuilder::new(placement)
             .name(&self.name)
             .io_memory(EXECUTOR_MEMORY)
-            .blocking_thread_pool_placement(PoolPlacement::Unbound(2))
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
             .make()
             .map_err(|error| DriverError::Executor(error.to_string()))?;
         executor.run(async move {
+            let executor = glommio::executor();
             let latency = Latency::Matters(Duration::from_millis(10));
-            let queue = glommio::executor().create_task_queue(Shares::default(), latency, "disk");
+            let background = Shares::Static(BACKGROUND_SHARES);
+            let queues = Queues {
+                foreground: executor.create_task_queue(Shares::default(), latency, "disk"),
+                background: executor.create_task_queue(background, Latency::NotImportant, "idle"),
+            };
             let completions = Bell::new().map_err(DriverError::Ring)?;
             let bell = self.mailboxes.bell.eventfd();
             let net = Net::new(bell, completions.eventfd(), self.listeners)?;
             let driving = Driving {
                 shard: make().map_err(DriverError::Shard)?,
                 net,
-                disk: Disk::new(queue),
+                disk: Disk::new(queues, access),
                 mailboxes: self.mailboxes,
                 stats: self.stats,
                 start: Instant::now(),
@@ -132,7 +151,7 @@ impl<S: Machine> Driving<S> {
         self.apply(Event::Tick, now);
         while !self.stopped {
             if self.disk.is_idle() {
-                // Nothing but sockets and mailboxes can happen: wait in the ring itself.
+                // Nothing but the ring and the mailboxes can bring news: wait in the ring itself.
                 self.turn(true)?;
             } else if self.turn(false)? {
                 // Disk and background work get their turn.
@@ -149,10 +168,9 @@ impl<S: Machine> Driving<S> {
     /// One turn of the loop. Returns whether there was anything to do.
     fn turn(&mut self, may_wait: bool) -> Result<bool, DriverError> {
         let wait = if may_wait { self.wait() } else { Wait::Not };
-        let heard = self.net.turn(wait).map_err(DriverError::Ring)?;
+        let mut worked = self.enter(wait)?;
         self.mailboxes.bell.awake();
         let now = self.now();
-        let mut worked = heard;
         while let Some(heard) = self.net.hear() {
             self.tell(heard, now);
         }
@@ -171,8 +189,34 @@ impl<S: Machine> Driving<S> {
             worked = true;
             self.apply(Event::Tick, now);
         }
+        self.pass_notes_on();
         self.account(now);
         Ok(worked)
+    }
+
+    /// Lets the ring have what the disk wants of it, and the disk what the ring has done. Returns
+    /// whether there is anything to tell.
+    fn enter(&mut self, wait: Wait) -> Result<bool, DriverError> {
+        while let Some((number, entry)) = self.disk.submission() {
+            self.net.transfer(number, entry);
+        }
+        let heard = self.net.turn(wait).map_err(DriverError::Ring)?;
+        while let Some((number, result)) = self.net.landed() {
+            self.disk.landed(number, result);
+        }
+        Ok(heard || self.disk.has_outcome())
+    }
+
+    fn pass_notes_on(&mut self) {
+        while let Some(message) = self.disk.note() {
+            // A shard has a lane to every other one and none to itself.
+            let own = self.mailboxes.to.iter().position(Option::is_none).unwrap_or_default();
+            let shard = ShardId(own as u16);
+            let note = Report::Note { shard, severity: Severity::Warn, message };
+            if self.mailboxes.reports.send(note).is_err() {
+                self.stats.reports_dropped.add(1);
+            }
+        }
     }
 
     /// How long the ring may wait: until the shard's time, unless there is mail.
@@ -314,8 +358,7 @@ impl<S: Machine> Driving<S> {
         self.net.sleepy();
         let wait = self.wait();
         // Whatever came before the two lines above was not told: look once more.
-        let heard = self.net.turn(Wait::Not).map_err(DriverError::Ring)?;
-        if !heard && !self.disk.has_outcome() {
+        if !self.enter(Wait::Not)? {
             let timer = match wait {
                 Wait::Not => Some(Timer::new(Duration::ZERO)),
                 Wait::For(duration) => Some(Timer::new(duration)),

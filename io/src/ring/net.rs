@@ -1,4 +1,5 @@
-//! The socket ring: accepts, receives and sends for all connections of a shard.
+//! The ring: accepts, receives and sends for all connections of a shard, and carries the transfers
+//! of its disk.
 //!
 //! One io_uring with deferred task work, driven by one thread. Accepts and receives are multishot
 //! and draw buffers from a pool the kernel knows. What a turn of the loop asks for is submitted,
@@ -28,7 +29,7 @@ use super::{
     tls::{self, Flushed, Tls, TlsConfig},
 };
 use crate::{
-    limits::{RING_COMPLETIONS, SEND_SLICES_MAX, SEND_TURN_LEN_MAX},
+    limits::{DISK_OPS_MAX, RING_COMPLETIONS, SEND_SLICES_MAX, SEND_TURN_LEN_MAX},
     pipe::Pipe,
     ports::{ConnId, ListenerId, Slice},
 };
@@ -85,10 +86,18 @@ enum Kind {
     Poll = 3,
     Cancel = 4,
     Bell = 5,
+    Transfer = 6,
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::Accept, Kind::Receive, Kind::Send, Kind::Poll, Kind::Cancel, Kind::Bell];
+const KINDS: [Kind; 7] = [
+    Kind::Accept,
+    Kind::Receive,
+    Kind::Send,
+    Kind::Poll,
+    Kind::Cancel,
+    Kind::Bell,
+    Kind::Transfer,
+];
 const GENERATION_BITS: u32 = 28;
 const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 
@@ -110,6 +119,8 @@ pub(super) struct Net {
     ready: Vec<ConnId>,
     completed: Vec<cqueue::Entry>,
     heard: VecDeque<Heard>,
+    /// Transfers of the disk that completed: their numbers and results.
+    landed: VecDeque<(u32, i32)>,
     spares: Spares,
     /// Bodies sent by reference go through it.
     pipe: Pipe,
@@ -155,6 +166,7 @@ impl Net {
             ready: Vec::with_capacity(1024),
             completed: Vec::with_capacity(RING_COMPLETIONS as usize),
             heard: VecDeque::with_capacity(1024),
+            landed: VecDeque::with_capacity(DISK_OPS_MAX),
             spares: Spares::default(),
             pipe: Pipe::new().map_err(|source| probe::refused("a pipe", source))?,
             accepting: true,
@@ -179,7 +191,18 @@ impl Net {
             self.complete(&entry);
         }
         self.completed = completed;
-        Ok(!self.heard.is_empty() || !self.ready.is_empty())
+        Ok(!self.heard.is_empty() || !self.ready.is_empty() || !self.landed.is_empty())
+    }
+
+    /// Submits a transfer of the disk in the next turn; `number` is told when it has completed.
+    pub(super) fn transfer(&mut self, number: u32, entry: squeue::Entry) {
+        let number = ConnId { slot: number, generation: 0 };
+        self.submit(entry.user_data(tag(Kind::Transfer, number)));
+    }
+
+    /// The next transfer that completed, and its result.
+    pub(super) fn landed(&mut self) -> Option<(u32, i32)> {
+        self.landed.pop_front()
     }
 
     /// The next thing that happened.
@@ -339,7 +362,8 @@ impl Net {
     fn submit(&mut self, entry: squeue::Entry) {
         // SAFETY: what an entry points at (blocks, head buffers, message headers) belongs to its
         // connection, which is kept, with these unchanged, until the entry has completed. When the
-        // ring is dropped the kernel cancels what is left before it lets the memory go.
+        // ring is dropped the kernel cancels what is left before it lets the memory go. What a
+        // transfer points at is kept by the disk, for ever if it does not complete.
         let full =
             !self.waiting.is_empty() || unsafe { self.ring.submission().push(&entry) }.is_err();
         if full {
@@ -387,6 +411,7 @@ impl Net {
             // The loop looks into its mailboxes in every turn.
             Kind::Bell if cqueue::more(entry.flags()) => {}
             Kind::Bell => self.arm_bell(),
+            Kind::Transfer => self.landed.push_back((conn.slot, entry.result())),
         }
     }
 

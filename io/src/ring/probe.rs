@@ -88,6 +88,10 @@ pub(super) fn ring() -> Result<IoUring, Refused> {
         opcode::SendMsg::CODE,
         opcode::PollAdd::CODE,
         opcode::AsyncCancel::CODE,
+        opcode::Read::CODE,
+        opcode::Write::CODE,
+        opcode::Writev::CODE,
+        opcode::Fsync::CODE,
     ];
     if !needed.iter().all(|code| probe.is_supported(*code)) {
         return Err(refused("an operation", io::Error::from_raw_os_error(libc::EINVAL)));

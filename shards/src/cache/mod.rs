@@ -72,6 +72,15 @@ pub struct Cached {
     pub size: u64,
 }
 
+/// Pages of an arena, of 4 KiB each. Those that are neither free nor cached are held by somebody
+/// else: they are being filled, sent, written or waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages {
+    pub free: usize,
+    pub cached: usize,
+    pub total: usize,
+}
+
 impl Memory {
     /// An arena of `arena_len` bytes, rounded down to whole blocks of 64 KiB, with an empty cache.
     /// `seed` is the secret of the cache's hash: an adversary may choose what is stored, but must
@@ -162,6 +171,16 @@ impl Memory {
     /// Cached blocks.
     pub fn entries(&self) -> usize {
         self.lists.len(Home::Small) + self.lists.len(Home::Main)
+    }
+
+    /// Where the pages of the arena are now.
+    pub fn pages(&mut self) -> Pages {
+        self.arena.collect();
+        Pages {
+            free: self.arena.free_pages(),
+            cached: self.bytes() / PAGE_LEN,
+            total: self.arena.total_pages(),
+        }
     }
 
     /// Bytes of the arena.

@@ -2,15 +2,20 @@
 
 use std::{io, path::PathBuf};
 
-use ron_codec::limits::DISK_BLOCK_LEN;
+use ron_codec::{address::Address, limits::DISK_BLOCK_LEN, record::RecordPlace};
 use ron_io::ports::{DiskDone, DiskOp, FileId, Part};
 
-use crate::flow::{Cx, Fault, StreamId, Waiter};
+use crate::{
+    config::Config,
+    flow::{Cx, Fault, StreamId, Waiter},
+    limits::{INGEST_RESERVE_FACTOR, INGEST_RESERVE_LEN_MAX, INGEST_RESERVE_LEN_MIN},
+};
 
 /// The temporary file of an upload.
 #[derive(Debug)]
 pub(super) struct Spill {
     pub(super) file: FileId,
+    /// Names the file; see [`upload_number`].
     pub(super) upload: u64,
     /// Groups whose write was started, over all.
     pub(super) started: u64,
@@ -18,9 +23,52 @@ pub(super) struct Spill {
     pub(super) lent: usize,
     /// Writes under way.
     pub(super) writes: usize,
+    /// Bytes the file was given ahead of its writes; as many as there can be, where it could not
+    /// be given what was asked for.
+    pub(super) len: u64,
+    /// What it is being given.
+    pub(super) reserving: Option<u64>,
 }
 
 impl Spill {
+    pub(super) fn new(file: FileId, upload: u64) -> Spill {
+        Spill { file, upload, started: 0, lent: 0, writes: 0, len: 0, reserving: None }
+    }
+
+    /// Has the file made longer, up to `most` bytes, when `taken` bytes of data are near its end.
+    pub(super) fn reserve(&mut self, taken: u64, most: u64, stream: StreamId, cx: &mut Cx<'_>) {
+        let taken = taken + u64::from(RecordPlace::File.unit());
+        if self.reserving.is_some() || self.len >= most || self.len / 2 > taken {
+            return;
+        }
+        let ahead = (taken * (INGEST_RESERVE_FACTOR - 1))
+            .clamp(INGEST_RESERVE_LEN_MIN, INGEST_RESERVE_LEN_MAX);
+        // What would be left for the next time is not worth it.
+        let len = if most <= taken + ahead + ahead / 4 { most } else { taken + ahead };
+        let len = len.next_multiple_of(DISK_BLOCK_LEN as u64);
+        if len > self.len {
+            let op = DiskOp::Truncate { file: self.file, len };
+            cx.disk(Tag::Reserve.waiter(stream), op);
+            self.reserving = Some(len);
+        }
+    }
+
+    /// What was asked for was done, or not.
+    pub(super) fn reserved(&mut self, succeeded: bool) {
+        let len = self.reserving.take().expect("it was asked for");
+        self.len = if succeeded { len } else { u64::MAX };
+    }
+
+    /// Where writes must end for now. While the file is being given a length, none may go beyond:
+    /// it would be cut.
+    pub(super) fn write_end(&self, sealed: bool) -> u64 {
+        match self.reserving {
+            Some(len) => len,
+            None if sealed => u64::MAX,
+            None => self.len,
+        }
+    }
+
     /// Starts a write, filled up with zeros to a whole number of disk blocks.
     pub(super) fn write(
         &mut self,
@@ -46,6 +94,10 @@ pub(super) enum Tag {
     Open,
     Header,
     Sync,
+    /// The file is made longer ahead of its writes.
+    Reserve,
+    /// It is cut to what was written.
+    Cut,
     /// A write of that many groups, or of outboard and none.
     Write {
         groups: usize,
@@ -58,7 +110,9 @@ impl Tag {
             Tag::Open => 0,
             Tag::Header => 1,
             Tag::Sync => 2,
-            Tag::Write { groups } => 3 + groups as u32,
+            Tag::Reserve => 3,
+            Tag::Cut => 4,
+            Tag::Write { groups } => 5 + groups as u32,
         }
     }
 
@@ -67,7 +121,9 @@ impl Tag {
             0 => Tag::Open,
             1 => Tag::Header,
             2 => Tag::Sync,
-            more => Tag::Write { groups: (more - 3) as usize },
+            3 => Tag::Reserve,
+            4 => Tag::Cut,
+            more => Tag::Write { groups: (more - 5) as usize },
         }
     }
 
@@ -99,17 +155,39 @@ pub(super) fn not_opened(file: FileId, upload: u64, error: &io::Error, cx: &mut 
     }
 }
 
-/// Where an upload of this shard is written: in its first partition, whoever will own the object,
-/// because other shards may be sweeping theirs while they boot.
+/// The partition an upload is written in: its owner's, so that it gets its place by a rename.
+/// Where the owner is not known it is the first of this shard that is not absent, or of all.
+/// `None` if the owner's is absent, or all are.
+pub(super) fn partition_for(expected: Option<&Address>, cx: &Cx<'_>) -> Option<u16> {
+    let layout = &cx.config.layout;
+    let present = |partition: &u16| !layout.is_absent(*partition);
+    match expected {
+        Some(address) => Some(layout.owner(address).0).filter(present),
+        None => {
+            let mut all = layout.partitions_of(cx.config.shard).chain(0..layout.partitions);
+            all.find(present)
+        }
+    }
+}
+
+/// A number for an upload in `partition`, from a random one. The partition is in its low bits, so
+/// that whoever knows the number finds the file.
+pub(super) fn upload_number(random: u64, partition: u16) -> u64 {
+    random & !u64::from(u16::MAX) | u64::from(partition)
+}
+
+/// Where an upload of this shard is written.
 pub(super) fn tmp_path(upload: u64, cx: &Cx<'_>) -> PathBuf {
-    let (layout, shard) = (&cx.config.layout, cx.config.shard);
-    let partition = layout.partitions_of(shard).next().unwrap_or(0);
-    layout.tmp_path(partition, cx.config.boot_id, shard, upload)
+    let Config { layout, shard, boot_id, .. } = cx.config;
+    let partition = (upload & u64::from(u16::MAX)) as u16;
+    layout.tmp_path(partition, *boot_id, *shard, upload)
 }
 
 pub(super) fn fault_of(error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full,
+        // The owner is another shard, which has yet to make its folders.
+        io::ErrorKind::NotFound => Fault::Busy,
         _ => Fault::Disk,
     }
 }

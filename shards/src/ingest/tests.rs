@@ -54,7 +54,10 @@ impl Disk {
             match act {
                 Act::<Mail>::Disk { ticket, op } => {
                     // The driver looks files up when an act starts, and this one may start now.
-                    if let DiskOp::Close { file } | DiskOp::Write { file, .. } = &op {
+                    if let DiskOp::Close { file }
+                    | DiskOp::Truncate { file, .. }
+                    | DiskOp::Write { file, .. } = &op
+                    {
                         assert!(self.open.contains_key(&file.0), "{op:?} of no open file");
                     }
                     self.under_way.push((ticket, op));
@@ -108,6 +111,10 @@ impl Disk {
                     }
                     at += part.len();
                 }
+            }
+            DiskOp::Truncate { file, len } => {
+                let bytes = &mut self.files.get_mut(&self.open[&file.0]).unwrap().bytes;
+                bytes.resize(len as usize, 0xDD);
             }
             DiskOp::Sync { file } => {
                 let file = self.files.get_mut(&self.open[&file.0]).unwrap();
@@ -173,7 +180,7 @@ impl Case {
                     discard(file, upload, done, &mut self.bench.cx());
                 }
                 Waiter::Nobody => {}
-                Waiter::Partition { .. } => panic!("an upload has no partition"),
+                Waiter::Partition { .. } | Waiter::Room { .. } => panic!("no act of an upload"),
             }
         } else {
             return None;
@@ -364,7 +371,7 @@ proptest! {
 fn each_state_is_aborted_with_a_removal() {
     let mut seen = Vec::new();
     for steps in 0..80 {
-        let mut case = Case::new(MIB + 70_000, true, false);
+        let mut case = Case::new(MIB + 70_000, steps % 2 == 0, false);
         let mut order = choices(9);
         for _ in 0..steps {
             case.step(order.next().unwrap(), 100_000);
@@ -389,7 +396,7 @@ fn each_state_is_aborted_with_a_removal() {
         case.check_clean(None);
         seen.push(name);
     }
-    for state in ["Opening", "Writing", "Heading", "Syncing"] {
+    for state in ["Opening", "Writing", "Cutting", "Heading", "Syncing"] {
         assert!(seen.iter().any(|name| name == state), "{state} was not reached: {seen:?}");
     }
 }
@@ -482,17 +489,51 @@ fn a_refused_adoption_removes_the_file() {
     case.check_clean(None);
 }
 
-#[test]
-fn uploads_are_written_in_a_partition_of_this_shard() {
-    let mut case = Case::new(2 * MIB, true, true);
+/// Where an upload of 2 MiB is written.
+fn folder_of(case: &mut Case) -> PathBuf {
     while case.disk.files.is_empty() {
         case.step(0, 100_000);
         case.step(1, 100_000);
     }
-    let path = case.disk.files.keys().next().unwrap();
+    case.disk.files.keys().next().unwrap().parent().unwrap().to_path_buf()
+}
+
+#[test]
+fn uploads_are_written_where_they_will_be_kept_or_in_a_partition_of_this_shard() {
+    let mut case = Case::new(2 * MIB, true, true);
+    let folder = folder_of(&mut case);
     let layout = &case.bench.config.layout;
+    let (owner, _) = layout.owner(&Address::of(&case.data));
+    assert_eq!(folder, layout.tmp_dir(owner));
+
+    let mut case = Case::new(2 * MIB, true, false);
     assert_eq!(case.bench.config.shard, ShardId(1));
-    assert_eq!(path.parent().unwrap(), layout.tmp_dir(1));
+    assert_eq!(folder_of(&mut case), case.bench.config.layout.tmp_dir(1));
+}
+
+#[test]
+fn nothing_is_written_on_an_absent_volume() {
+    // Partitions 0 to 3, one a volume; this shard has 1 and 3.
+    let over = |absent: &[u16], expect| {
+        let mut case = Case::new(2 * MIB, true, expect);
+        let layout = &mut case.bench.config.layout;
+        layout.volumes = (0..4).map(|volume| format!("/volume{volume}").into()).collect();
+        layout.absent = absent.to_vec();
+        case
+    };
+    assert_eq!(folder_of(&mut over(&[1], false)), PathBuf::from("/volume3/p003/tmp"));
+    assert_eq!(folder_of(&mut over(&[0, 1, 3], false)), PathBuf::from("/volume2/p002/tmp"));
+    let owner = over(&[], true).bench.config.layout.owner(&Address::of(&source(2 * MIB))).0;
+    for (absent, expect) in [(&[0, 1, 2, 3][..], false), (&[owner], true)] {
+        let mut case = over(absent, expect);
+        let error = case.ingest.push(&case.data, &mut case.bench.cx());
+        assert_eq!(error, Err(IngestError::Failed(Fault::Disk)));
+        case.disk.collect(&mut case.bench);
+        case.check_clean(None);
+    }
+    let others: Vec<u16> = (0..4).filter(|volume| *volume != owner).collect();
+    let mut case = over(&others, true);
+    assert_eq!(folder_of(&mut case), case.bench.config.layout.tmp_dir(owner));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! HTTP/1.1 on one connection: objects out with GET and HEAD, objects in with PUT.
+//! HTTP/1.1 on one connection: objects out with GET and HEAD, in with PUT, away with DELETE.
 //!
 //! One request is served at a time; what a client sends ahead waits in the session, and beyond a
 //! limit in the kernel. An answer that is a cache hit costs one pass over the head where it was
@@ -7,14 +7,16 @@
 //!
 //! ```text
 //!  Handshake ──► Head ──► Get ──┬─ kept ──► Head
-//!    (TLS)        │  └──► Put ──┘
+//!    (TLS)        │  ├──► Put ──┤
+//!                 │  └► Delete ─┘
 //!                 │              └─ not kept ─┐
 //!                 └─ malformed, idle, late ───┴─► Linger ──► Gone
 //! ```
 //!
-//! Refused: paths outside of `/o/`, methods other than GET, HEAD and PUT, writes from elsewhere
-//! without a token, and whatever two readers of a request could understand differently. Several
-//! ranges at once, other encodings than identity and parts of bundles do not exist here.
+//! Refused: paths outside of `/o/`, methods other than GET, HEAD, PUT and DELETE, writes and deletes
+//! from elsewhere without a token, and whatever two readers of a request could understand
+//! differently. Several ranges at once, other encodings than identity and parts of bundles do not
+//! exist here.
 
 use std::{io, mem, net::SocketAddr};
 
@@ -34,6 +36,7 @@ use crate::{
 };
 
 mod accept;
+mod delete;
 mod framing;
 mod get;
 mod inbox;
@@ -46,6 +49,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use delete::Delete;
 use framing::Leftover;
 use get::{Get, Turn};
 use inbox::Inbox;
@@ -93,6 +97,7 @@ enum State {
     Head,
     Get(Get),
     Put(Box<Put>),
+    Delete(Delete),
     /// The last answer is queued. What still comes is discarded, `taken` bytes so far, because a
     /// connection that is closed over unread bytes takes its last answer with it.
     Linger {
@@ -188,6 +193,10 @@ impl HttpSession {
                 let turn = put.on_reply(reply, cx);
                 self.put_turn(turn, cx);
             }
+            State::Delete(delete) if stream == self.stream => {
+                let turn = delete.on_reply(&reply);
+                self.delete_turn(turn, cx);
+            }
             _ => {}
         }
         self.settle(cx);
@@ -258,7 +267,7 @@ impl HttpSession {
             State::Head => self.is_ready() && (self.skip > 0 || self.inbox.len() > self.scanned),
             State::Put(put) => put.wants_more(),
             State::Linger { .. } | State::Gone => true,
-            State::Handshake | State::Get(_) => false,
+            State::Handshake | State::Get(_) | State::Delete(_) => false,
         }
     }
 
@@ -272,7 +281,9 @@ impl HttpSession {
         match &self.state {
             State::Handshake | State::Linger { .. } | State::Gone => false,
             State::Put(put) if put.is_receiving() => !self.inbox.is_empty() && !put.wants_more(),
-            State::Head | State::Get(_) | State::Put(_) => self.inbox.len() >= PIPELINE_LEN_MAX,
+            State::Head | State::Get(_) | State::Put(_) | State::Delete(_) => {
+                self.inbox.len() >= PIPELINE_LEN_MAX
+            }
         }
     }
 
@@ -352,6 +363,15 @@ impl HttpSession {
                 let wanted = Wanted::new(head, &address);
                 self.state = State::Get(Get::begin(request, stream, address, wanted, cx));
             }
+            Ok(Plan::Delete { address }) => {
+                match request::check_delete(head, &address, self.loopback, cx.config) {
+                    Ok(()) => {
+                        let request = self.pass_over(request, leftover);
+                        self.state = State::Delete(Delete::begin(request, stream, address, cx));
+                    }
+                    Err(refusal) => self.refuse(request, leftover, refusal, cx),
+                }
+            }
             Ok(Plan::Put { expected }) => {
                 let put = request::check_writer(head, self.loopback, cx.config)
                     .and_then(|()| Put::begin(request, stream, expected, head.body, cx));
@@ -396,6 +416,22 @@ impl HttpSession {
                 request.keep_alive &= !self.wire.is_draining();
                 self.wire.send_stored(&request, &stored, named, cx);
                 self.answered(&request, if stored.new { 201 } else { 200 }, cx);
+            }
+        }
+    }
+
+    /// Goes on as the answer to a DELETE says.
+    fn delete_turn(&mut self, turn: delete::Turn, cx: &mut Cx<'_>) {
+        let State::Delete(delete) = &self.state else { return };
+        let mut request = delete.request;
+        match turn {
+            delete::Turn::Deleted => {
+                request.keep_alive &= !self.wire.is_draining();
+                self.wire.send_deleted(&request, cx);
+                self.answered(&request, 204, cx);
+            }
+            delete::Turn::Refuse(refusal) => {
+                self.refuse(request, Leftover::Skip(self.skip), refusal, cx);
             }
         }
     }
@@ -467,6 +503,7 @@ impl HttpSession {
     fn drop_request(&mut self, status: u16, cx: &mut Cx<'_>) {
         match mem::replace(&mut self.state, State::Gone) {
             State::Get(get) => self.count(&get.request, status, cx),
+            State::Delete(delete) => self.count(&delete.request, status, cx),
             State::Put(mut put) => {
                 put.abort(cx);
                 self.count(&put.request, status, cx);

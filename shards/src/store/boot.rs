@@ -16,7 +16,7 @@
 //! that was killed before its sync, and from now on it is answered for.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, HashMap, VecDeque},
     io,
     sync::{Arc, PoisonError},
 };
@@ -35,6 +35,7 @@ use super::{
     index::{Entry, Index, Location, Position, Slot, open_job},
     layout::{object_address, segment_number, upload_prefix},
     partition::{Recovered, Site, Tag},
+    reads::report_damage,
     scan::{Found, Next, Walk},
 };
 use crate::{flow::Cx, flow::Waiter, limits};
@@ -60,6 +61,8 @@ enum Step {
     ListObjects,
     OpenObject(FileId, Candidate),
     ReadObject(FileId, Candidate),
+    /// Files of deleted objects are removed one by one.
+    Unlink,
     Over,
 }
 
@@ -92,6 +95,14 @@ pub(super) struct Boot {
     /// From where the log is walked, and in the end where it ends.
     position: Position,
     sequence: u64,
+    /// The highest tombstone of each object that the walk met.
+    tombstones: HashMap<Address, u64>,
+    /// Files of objects that are deleted.
+    unlinks: BTreeSet<Address>,
+    /// Whether the log has records of a newer program.
+    newer: bool,
+    /// Whether part of the log is hidden by damage.
+    has_holes: bool,
     found: u64,
     /// Which folder of object files is listed next.
     next_dir: u16,
@@ -111,6 +122,10 @@ impl Boot {
             rebuild: false,
             position: Position::default(),
             sequence: 0,
+            tombstones: HashMap::new(),
+            unlinks: BTreeSet::new(),
+            newer: false,
+            has_holes: false,
             found: 0,
             next_dir: 0,
             candidates: VecDeque::new(),
@@ -162,6 +177,7 @@ impl Boot {
                 cx.close_file(file);
                 return self.walk_next_segment(cx);
             }
+            (Step::Unlink, _) => return Ok(self.unlink_next(cx)),
             (Step::ListObjects, DiskDone::Listed(names)) => {
                 self.take_candidates(&names, cx)?;
                 return self.next_candidate(cx);
@@ -180,6 +196,12 @@ impl Boot {
         Ok(Progress::Going)
     }
 
+    /// After a failure: whether the node can go on without the partition. It cannot when all lies
+    /// on one volume, and must not when a newer program wrote the log.
+    pub(super) fn may_be_absent(&self, cx: &Cx<'_>) -> bool {
+        cx.config.layout.volumes.len() > 1 && !self.newer
+    }
+
     fn act(&mut self, step: Step, op: DiskOp, cx: &mut Cx<'_>) {
         self.step = step;
         self.site.disk(cx, Tag::Boot, op);
@@ -194,12 +216,14 @@ impl Boot {
             Step::Cut(_) | Step::Sync(_) => "syncing its log",
             Step::Carry(..) => "rebuilding its index",
             Step::OpenObject(..) | Step::ReadObject(..) => "reading its object files",
+            Step::Unlink => "removing deleted files",
             Step::Over => "booting",
         };
         format!("partition {}: {doing}: {error}", self.site.number)
     }
 
-    fn too_new(&self, version: u16) -> String {
+    fn too_new(&mut self, version: u16) -> String {
+        self.newer = true;
         let number = self.site.number;
         format!("partition {number}: its log has records of version {version}, from a newer ron")
     }
@@ -268,7 +292,6 @@ impl Boot {
             self.site.note(cx, Severity::Warn, &text);
         }
         self.index = Some(Index::new(opened));
-        cx.stats.segment_bytes.add(self.log_len());
         self.walk_next_segment(cx)
     }
 
@@ -296,7 +319,7 @@ impl Boot {
             self.act(Step::OpenSegment(file), op, cx);
             return Ok(Progress::Going);
         }
-        if self.rebuild { self.next_objects_dir(cx) } else { Ok(self.ready(cx)) }
+        if self.rebuild { self.next_objects_dir(cx) } else { Ok(self.unlink_next(cx)) }
     }
 
     /// The segment being walked: its number, and whether it is the last.
@@ -341,6 +364,7 @@ impl Boot {
             }
             Next::End { end, torn } => {
                 self.position = Position { segment, offset: end };
+                self.has_holes |= torn.is_some() && !last;
                 if let Some(why) = torn {
                     let text = format!("segment {segment} ends at {end}: {why}");
                     self.site.note(cx, Severity::Warn, &text);
@@ -348,6 +372,7 @@ impl Boot {
                 // Only the last segment is cut: what follows in another was not torn by a crash,
                 // and may be worth a look by who finds out what happened to it.
                 if torn.is_some() && last {
+                    self.segments[self.next_segment - 1].1 = end;
                     self.act(Step::Cut(file), DiskOp::Truncate { file, len: end }, cx);
                 } else {
                     self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
@@ -358,28 +383,59 @@ impl Boot {
     }
 
     fn take_record(&mut self, segment: u32, found: &Found, cx: &mut Cx<'_>) {
-        let Found { kind, digest, size, sequence, offset, damaged } = *found;
+        let Found { kind, digest, size, sequence, offset, damaged, .. } = *found;
         self.sequence = self.sequence.max(sequence);
         let location = match kind {
             RecordKind::Pad => return,
-            RecordKind::Tombstone => return self.index().remove(digest),
-            RecordKind::File => Location::File,
+            RecordKind::Tombstone => return self.take_tombstone(segment, digest, sequence),
+            RecordKind::File => Location::File { segment },
             RecordKind::Object => {
                 let offset = u32::try_from(offset).expect("a segment's offsets fit 32 bits");
                 Location::Segment { segment, offset }
             }
         };
+        // A record that was moved lies behind what came after it.
+        let buried = self.tombstones.get(&digest).is_some_and(|tombstone| *tombstone > sequence);
+        let known = self.index().get(&digest).ok().flatten();
+        if buried || known.is_some_and(|known| known.sequence > sequence) {
+            return;
+        }
         if damaged {
             cx.stats.integrity_fail.add(1);
+            report_damage(&digest, "its record in the log", cx);
             let text = format!("{digest} is damaged in segment {segment} at {offset}");
             self.site.note(cx, Severity::Error, &text);
             // An older copy is better than none that is whole.
-            if matches!(self.index().get(&digest), Ok(Some(_))) {
+            if known.is_some() {
                 return;
             }
         }
         self.found += 1;
+        self.unlinks.remove(&digest);
         self.index().insert(digest, Entry { location, size, sequence });
+    }
+
+    fn take_tombstone(&mut self, segment: u32, digest: Address, sequence: u64) {
+        self.index().bury(segment);
+        let before = self.tombstones.entry(digest).or_default();
+        *before = sequence.max(*before);
+        match self.index().get(&digest) {
+            Ok(Some(known)) if known.sequence < sequence => {
+                if matches!(known.location, Location::File { .. }) {
+                    self.unlinks.insert(digest);
+                }
+                self.index().remove(digest);
+            }
+            _ => {}
+        }
+    }
+
+    /// Removes the file of an object that was deleted before the last end, or ends the boot.
+    fn unlink_next(&mut self, cx: &mut Cx<'_>) -> Progress {
+        let Some(address) = self.unlinks.pop_first() else { return self.ready(cx) };
+        let path = cx.config.layout.object_path(self.site.number, &address);
+        self.act(Step::Unlink, DiskOp::Remove { path, durable: true }, cx);
+        Progress::Going
     }
 
     fn report_progress(&self, cx: &mut Cx<'_>) {
@@ -393,7 +449,7 @@ impl Boot {
 
     /// Object files whose record in the log is lost are found by their names.
     fn next_objects_dir(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
-        let Ok(first) = u8::try_from(self.next_dir) else { return Ok(self.ready(cx)) };
+        let Ok(first) = u8::try_from(self.next_dir) else { return Ok(self.unlink_next(cx)) };
         self.next_dir += 1;
         let path = cx.config.layout.objects_dir(self.site.number, first);
         self.act(Step::ListObjects, DiskOp::List { path }, cx);
@@ -406,7 +462,13 @@ impl Boot {
             let Some(address) = object_address(name) else { continue };
             let known = self.index().get(&address);
             let known = known.map_err(|error| format!("partition {number}: {error}"))?;
-            if known.is_none() && cx.config.layout.owner(&address).0 == number {
+            if known.is_some() || cx.config.layout.owner(&address).0 != number {
+                continue;
+            }
+            // Where part of the log cannot be read, a file may have come after its tombstone.
+            if self.tombstones.contains_key(&address) && !self.has_holes {
+                self.unlinks.insert(address);
+            } else {
                 self.candidates.push_back(Candidate { address, len: *len });
             }
         }
@@ -435,7 +497,7 @@ impl Boot {
             {
                 self.found += 1;
                 let size = header.size();
-                let entry = Entry { location: Location::File, size, sequence: 0 };
+                let entry = Entry { location: Location::File { segment: 0 }, size, sequence: 0 };
                 self.index().insert(address, entry);
             }
             _ => {
@@ -451,9 +513,9 @@ impl Boot {
             self.site.note(cx, Severity::Info, &text);
         }
         let index = self.index.take().expect("a boot ends once, with an index");
-        let segment_max = self.segments.last().map_or(0, |(number, _)| *number);
         let dirty = self.rebuild || index.changes() > 0;
         let (position, sequence) = (self.position, self.sequence);
-        Progress::Ready(Box::new(Recovered { index, position, sequence, segment_max, dirty }))
+        let segments = self.segments.iter().copied().collect();
+        Progress::Ready(Box::new(Recovered { index, position, sequence, segments, dirty }))
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Files {
     by_key: HashMap<FileKey, usize>,
     askings: u64,
     idle_max: usize,
+    /// Files that are removed, and still in use.
+    gone: Vec<FileKey>,
 }
 
 /// What became of an opening.
@@ -50,7 +52,8 @@ pub(super) struct Arrival {
 
 impl Files {
     pub(super) fn new(idle_max: usize) -> Files {
-        Files { open: Slab::new(), by_key: HashMap::new(), askings: 0, idle_max }
+        let (open, by_key) = (Slab::new(), HashMap::new());
+        Files { open, by_key, askings: 0, idle_max, gone: Vec::new() }
     }
 
     /// The slot of a file if it is open; otherwise it is being opened now, and the waiter will be
@@ -137,6 +140,26 @@ impl Files {
             cx.close_file(open.file);
         }
         self.by_key.clear();
+    }
+
+    /// The file of this name is gone: it is closed as soon as nobody uses it.
+    pub(super) fn forget(&mut self, key: FileKey, cx: &mut Cx<'_>) {
+        let Some(slot) = self.by_key.get(&key).copied() else { return };
+        let open = &self.open[slot];
+        if open.users == 0 && open.waiting.is_none() {
+            let open = self.open.remove(slot);
+            self.by_key.remove(&key);
+            cx.close_file(open.file);
+        } else {
+            self.gone.push(key);
+        }
+    }
+
+    /// Closes files that are gone and were in use when that was found out.
+    pub(super) fn close_gone(&mut self, cx: &mut Cx<'_>) {
+        for key in std::mem::take(&mut self.gone) {
+            self.forget(key, cx);
+        }
     }
 
     fn close_idle(&mut self, cx: &mut Cx<'_>) {

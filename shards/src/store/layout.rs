@@ -58,7 +58,8 @@ impl Layout {
         self.absent.iter().any(|volume| usize::from(*volume) == self.volume_number(partition))
     }
 
-    fn volume_number(&self, partition: u16) -> usize {
+    /// The position of that volume.
+    pub fn volume_number(&self, partition: u16) -> usize {
         usize::from(partition) % self.volumes.len()
     }
 
@@ -107,14 +108,14 @@ pub(super) fn upload_prefix(boot_id: u64) -> String {
 }
 
 /// The number of a segment file, or `None` for a name that no segment has.
-pub(super) fn segment_number(name: &str) -> Option<u32> {
+pub fn segment_number(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".seg")?;
     let number = digits.parse().ok()?;
     (number > 0 && format!("{number:08}") == digits).then_some(number)
 }
 
 /// The object in a file, or `None` for a name that no object file has.
-pub(super) fn object_address(name: &str) -> Option<Address> {
+pub fn object_address(name: &str) -> Option<Address> {
     let hex = name.strip_suffix(".obj")?;
     if hex.contains(':') { None } else { hex.parse().ok() }
 }

@@ -17,17 +17,20 @@
 use std::{collections::VecDeque, io};
 
 use ron_codec::address::Address;
-use ron_io::ports::DiskDone;
+use ron_io::ports::{Act, DiskDone, DiskOp, PartitionState, Report, Severity};
 
 use crate::{
     config::Config,
-    flow::{Ask, Asker, Cx, Fault, Reply},
+    flow::{Ask, Asker, Cx, Fault, Reply, Waiter},
     limits,
 };
 
+pub mod audit;
 mod boot;
+mod compact;
 #[cfg(test)]
 mod crash_tests;
+mod deletes;
 mod files;
 mod index;
 pub mod layout;
@@ -35,8 +38,12 @@ mod objects;
 mod outboards;
 mod partition;
 mod reads;
+mod room;
 mod scan;
+mod scrub;
 mod segments;
+#[cfg(test)]
+mod space_tests;
 #[cfg(test)]
 mod testdisk;
 #[cfg(test)]
@@ -44,8 +51,12 @@ mod tests;
 #[cfg(test)]
 mod testworld;
 
+pub use room::Room;
+
 use boot::{Boot, Progress};
 use partition::{Partition, Site, Tag, cached_answer};
+use room::Told;
+use scrub::Scrub;
 
 /// A partition, by how far it is.
 #[derive(Debug)]
@@ -53,6 +64,8 @@ enum Place {
     Cold,
     Booting(Box<Boot>),
     Serving(Box<Partition>),
+    /// Its volume cannot be used.
+    Absent,
     Failed,
 }
 
@@ -70,8 +83,11 @@ pub struct Store {
     stopping: bool,
     /// Places whose `settle` may have something to do.
     restless: VecDeque<u16>,
+    /// Whether one of them waits for nothing but its next turn.
+    eager: bool,
     /// When the next checkpoint is due; `None` while nothing changed since the last.
     checkpoint_at: Option<u64>,
+    scrub: Scrub,
 }
 
 impl Store {
@@ -89,15 +105,23 @@ impl Store {
             failure: None,
             stopping: false,
             restless: VecDeque::new(),
+            eager: false,
             checkpoint_at: None,
+            scrub: Scrub::new(config),
         }
     }
 
     /// Starts to open all partitions. `is_ready` or `failed` says how it went.
     pub fn boot(&mut self, cx: &mut Cx<'_>) {
-        for (place, site) in self.places.iter_mut().zip(&self.sites) {
-            assert!(matches!(place, Place::Cold), "a store boots once");
-            *place = Place::Booting(Box::new(Boot::start(*site, cx)));
+        self.ask_room(cx);
+        for place in 0..self.places.len() {
+            assert!(matches!(self.places[place], Place::Cold), "a store boots once");
+            let site = self.sites[place];
+            if cx.config.layout.is_absent(site.number) {
+                self.absent(place, "it could not be used at the start", cx);
+            } else {
+                self.places[place] = Place::Booting(Box::new(Boot::start(site, cx)));
+            }
         }
     }
 
@@ -128,6 +152,7 @@ impl Store {
             Place::Cold | Place::Booting(_) | Place::Failed => {
                 cx.replies.push_back((asker, Reply::Failed(Fault::Busy)));
             }
+            Place::Absent => cx.replies.push_back((asker, Reply::Failed(Fault::Absent))),
         }
     }
 
@@ -135,7 +160,10 @@ impl Store {
     pub fn on_disk(&mut self, place: u16, tag: u64, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
         match &mut self.places[usize::from(place)] {
             Place::Serving(partition) => {
-                partition.on_disk(Tag::unpack(tag), done, cx);
+                match Tag::unpack(tag) {
+                    Tag::Scrub { slot } => self.scrub.on_disk(slot, done, partition, cx),
+                    tag => partition.on_disk(tag, done, cx),
+                }
                 self.look_after(place);
             }
             Place::Booting(boot) => match boot.on_disk(done, cx) {
@@ -151,29 +179,53 @@ impl Store {
                     self.booting -= 1;
                     self.look_after(place);
                 }
+                Err(failure) if boot.may_be_absent(cx) => {
+                    self.absent(usize::from(place), &failure, cx);
+                }
                 Err(failure) => {
                     self.places[usize::from(place)] = Place::Failed;
                     self.failure.get_or_insert(failure);
                 }
             },
-            Place::Cold | Place::Failed => unreachable!("no act of this partition is under way"),
+            Place::Cold | Place::Absent | Place::Failed => unreachable!("no act of this partition is under way"),
         }
     }
 
     /// Begins a round of the scrub now.
-    pub fn scrub_now(&mut self, _cx: &mut Cx<'_>) {}
+    pub fn scrub_now(&mut self, cx: &mut Cx<'_>) {
+        self.scrub.order(cx);
+    }
 
-    /// Reads an object again and hashes all of it, if it is one of this shard's.
-    pub fn verify(&mut self, _id: u64, _address: Address, _cx: &mut Cx<'_>) {}
+    /// Reads an object again and hashes all of it, if it is one of this shard's. The answer is a
+    /// report, at once or later.
+    pub fn verify(&mut self, id: u64, address: Address, cx: &mut Cx<'_>) {
+        if cx.config.layout.owner(&address).1 != cx.config.shard {
+            return;
+        }
+        let place = self.place_of(&address);
+        match &mut self.places[usize::from(place)] {
+            Place::Serving(partition) => self.scrub.verify(id, address, partition, cx),
+            Place::Cold | Place::Booting(_) | Place::Failed => scrub::refuse(id, "busy", cx),
+            Place::Absent => scrub::refuse(id, "its volume cannot be used", cx),
+        }
+    }
 
     /// Starts what can be started: commits, reads that waited for memory, checkpoints. To be
     /// called after every event, whatever it was about.
     pub fn settle(&mut self, cx: &mut Cx<'_>) {
+        self.ask_room(cx);
         if self.checkpoint_at.is_some_and(|at| at <= cx.now.mono_ns) {
             self.checkpoint_at = None;
             for place in 0..self.places.len() {
                 self.settle_one(place as u16, true, cx);
             }
+        }
+        self.eager = false;
+        // Before commits are begun again: it may have to end a segment between two of them.
+        if self.is_ready()
+            && let Some(place) = self.scrub.settle(&mut self.places, cx)
+        {
+            self.look_after(place);
         }
         for _ in 0..self.restless.len() {
             if let Some(place) = self.restless.pop_front() {
@@ -183,14 +235,55 @@ impl Store {
     }
 
     /// When `settle` is to be called although nothing happened, in `Now::mono_ns`.
-    pub fn wake_at(&self) -> Option<u64> {
-        self.checkpoint_at
+    pub fn wake_at(&self, room: &Room) -> Option<u64> {
+        let times = [
+            self.checkpoint_at,
+            room.wake_at(),
+            self.eager.then_some(0),
+            self.scrub.wake_at(),
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    /// The room of a volume is known, or cannot be asked for.
+    pub fn on_space(&mut self, volume: u16, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
+        let (severity, message) = match cx.room.told(volume, done) {
+            Told::AsBefore => return cx.stats.disk_free_bytes.set(cx.room.least_free()),
+            Told::Full(message) => (Severity::Error, message),
+            Told::RoomAgain(message) => (Severity::Info, message),
+        };
+        cx.stats.disk_free_bytes.set(cx.room.least_free());
+        let shard = cx.config.shard;
+        cx.acts.push(Act::Report(Report::Note { shard, severity, message }));
+        for place in 0..self.places.len() {
+            if let Place::Serving(partition) = &mut self.places[place] {
+                partition.on_room(cx);
+                self.look_after(place as u16);
+            }
+        }
+    }
+
+    fn ask_room(&mut self, cx: &mut Cx<'_>) {
+        while let Some((volume, path)) = cx.room.ask(cx.now.mono_ns) {
+            cx.disk(Waiter::Room { volume }, DiskOp::Space { path });
+        }
+    }
+
+    fn absent(&mut self, place: usize, why: &str, cx: &mut Cx<'_>) {
+        self.places[place] = Place::Absent;
+        self.booting -= 1;
+        cx.stats.partitions_absent.add(1);
+        let (shard, partition) = (cx.config.shard, self.sites[place].number);
+        let reason = format!("{}: {why}", cx.config.layout.volume(partition).display());
+        let report = Report::Partition { shard, partition, state: PartitionState::Absent, reason };
+        cx.acts.push(Act::Report(report));
     }
 
     /// Finishes what is under way, makes a last checkpoint and closes all files. Whoever asks from
     /// now on is told to come again.
     pub fn stop(&mut self, cx: &mut Cx<'_>) {
         self.stopping = true;
+        self.scrub.stop(&mut self.places, cx);
         for place in 0..self.places.len() {
             if let Place::Serving(partition) = &mut self.places[place] {
                 partition.stop();
@@ -202,11 +295,11 @@ impl Store {
     /// Whether nothing is open or under way any more, after `stop`.
     pub fn is_stopped(&self) -> bool {
         let over = |place: &Place| match place {
-            Place::Cold | Place::Failed => true,
+            Place::Cold | Place::Absent | Place::Failed => true,
             Place::Booting(_) => false,
             Place::Serving(partition) => partition.is_closed(),
         };
-        self.stopping && self.places.iter().all(over)
+        self.stopping && self.scrub.is_quiet() && self.places.iter().all(over)
     }
 
     #[inline]
@@ -226,6 +319,7 @@ impl Store {
         if partition.is_dirty() && self.checkpoint_at.is_none() {
             self.checkpoint_at = Some(cx.now.mono_ns + limits::CHECKPOINT_AFTER_NS);
         }
+        self.eager |= partition.wants_turn();
         if partition.is_restless() {
             self.look_after(place);
         }

@@ -178,7 +178,7 @@ impl Load {
         let found = RecordHeader::decode(header).map_err(|_| Fault::Integrity)?;
         // The sequence of an object file is nobody's: who wrote it did not know the log's.
         let same_sequence =
-            self.place == Location::File || found.sequence() == self.expected.sequence();
+            matches!(self.place, Location::File { .. }) || found.sequence() == self.expected.sequence();
         let matches = found.kind() == RecordKind::Object
             && found.digest() == self.address
             && found.size() == self.expected.size()

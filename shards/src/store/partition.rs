@@ -8,7 +8,7 @@
 //!
 //! Nothing is visible before its commit is durable: the index is told only then.
 
-use std::{io, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use ron_codec::{
     address::Address,
@@ -17,15 +17,18 @@ use ron_codec::{
 };
 use ron_io::{
     arena::{Block, Class},
-    ports::{Act, DiskDone, DiskOp, Report, Severity, ShardId},
+    ports::{Act, DiskDone, DiskOp, PartitionState, Report, Severity, ShardId},
 };
 
 use super::{
     files::Files,
-    index::{Entry, Index, IndexError, Position},
+    compact::Compaction,
+    deletes::Deletes,
+    index::{Entry, Index, IndexError, Location, Position},
     objects::Objects,
     reads::{Reads, Wanting},
-    segments::{Append, Log, Outcome, What},
+    scrub::Parts,
+    segments::{Append, Log, Moving, Outcome, What},
 };
 use crate::{
     flow::{Ask, Asker, Cx, Fault, Reply, Verified, Waiter},
@@ -51,6 +54,9 @@ pub(super) enum Tag {
     Outboard { slot: usize, piece: u8 },
     Read { slot: usize },
     Adopt { slot: usize },
+    Delete { slot: usize },
+    Compact,
+    Scrub { slot: usize },
 }
 
 impl Tag {
@@ -63,6 +69,9 @@ impl Tag {
             Tag::Outboard { slot, piece } => (4, piece, slot),
             Tag::Read { slot } => (5, 0, slot),
             Tag::Adopt { slot } => (6, 0, slot),
+            Tag::Delete { slot } => (7, 0, slot),
+            Tag::Compact => (8, 0, 0),
+            Tag::Scrub { slot } => (9, 0, slot),
         };
         let slot = u32::try_from(slot).expect("tables of a partition are far smaller");
         kind << 40 | u64::from(piece) << 32 | u64::from(slot)
@@ -78,6 +87,9 @@ impl Tag {
             4 => Tag::Outboard { slot, piece: (tag >> 32) as u8 },
             5 => Tag::Read { slot },
             6 => Tag::Adopt { slot },
+            7 => Tag::Delete { slot },
+            8 => Tag::Compact,
+            9 => Tag::Scrub { slot },
             other => unreachable!("tag of kind {other}"),
         }
     }
@@ -110,8 +122,8 @@ pub(super) struct Recovered {
     pub(super) position: Position,
     /// Highest sequence of any record.
     pub(super) sequence: u64,
-    /// Highest number of any segment.
-    pub(super) segment_max: u32,
+    /// Numbers and lengths of all segments.
+    pub(super) segments: BTreeMap<u32, u64>,
     /// Whether the last checkpoint is older than what was found.
     pub(super) dirty: bool,
 }
@@ -125,13 +137,23 @@ pub(super) struct Partition {
     files: Files,
     reads: Reads,
     objects: Objects,
+    deletes: Deletes,
+    compaction: Compaction,
+    /// The volume it lies on, and the most bytes it may take there.
+    volume: usize,
+    bytes_max: u64,
+    /// Whether objects were refused for want of room when that was last looked at.
+    full: bool,
+    read_only: bool,
+    /// A checkpoint is wanted, and waits until nothing stands in its way.
+    checkpoint_due: bool,
     /// Whether the log goes on behind the last checkpoint, and how far about.
     dirty: bool,
     tail_len: u64,
     /// Whether the last checkpoint failed; then the next waits for its time.
     checkpoint_failed: bool,
-    /// What of the shard's counters is this partition's: objects and their bytes.
-    counted: (u64, u64),
+    /// What of the shard's counters is this partition's.
+    counted: Counted,
     stopping: bool,
     closed: bool,
 }
@@ -143,18 +165,27 @@ impl Partition {
         idle_files_max: usize,
         cx: &mut Cx<'_>,
     ) -> Self {
-        let Recovered { index, position, sequence, segment_max, dirty } = recovered;
+        let Recovered { index, position, sequence, segments, dirty } = recovered;
+        let layout = &cx.config.layout;
+        let share = |all: u64| all / u64::from(layout.partitions);
         let mut partition = Partition {
             site,
             index,
-            log: Log::new(position, segment_max, sequence),
+            log: Log::new(position, segments, sequence),
             files: Files::new(idle_files_max),
             reads: Reads::new(),
             objects: Objects::new(),
+            deletes: Deletes::default(),
+            compaction: Compaction::new(),
+            volume: layout.volume_number(site.number),
+            bytes_max: cx.config.storage.max_bytes.map_or(u64::MAX, share),
+            full: false,
+            read_only: false,
+            checkpoint_due: false,
             dirty,
             tail_len: 0,
             checkpoint_failed: false,
-            counted: (0, 0),
+            counted: Counted::default(),
             stopping: false,
             closed: false,
         };
@@ -173,7 +204,7 @@ impl Partition {
                 assert!(size <= SEGMENT_OBJECT_LEN_MAX, "{size} bytes do not go into a segment");
                 self.put(asker, address, size, What::Object { outboard, blocks }, None, cx)
             }
-            Ask::Delete { .. } => Some(Reply::Failed(Fault::Busy)),
+            Ask::Delete { address } => self.delete(asker, address, cx),
             Ask::Adopt { address, size, path } => {
                 assert!(size <= OBJECT_LEN_MAX, "{size} bytes are no object");
                 self.put(asker, address, size, What::File, Some(path), cx)
@@ -188,26 +219,53 @@ impl Partition {
         let (site, files) = (self.site, &mut self.files);
         match tag {
             Tag::Boot => unreachable!("the boot is over"),
+            Tag::Scrub { .. } => unreachable!("the shard's scrub takes its own"),
             Tag::Log => {
                 if let Some(outcome) = self.log.on_disk(done, site, files, cx) {
                     self.on_commit(outcome, cx);
                 }
+                self.look_at_log(cx);
             }
             Tag::Checkpoint => self.on_checkpoint(done, cx),
             Tag::File { slot } => {
                 let arrival = files.on_opened(slot, done, cx);
-                self.reads.on_opened(arrival, files, site, cx);
+                self.reads.on_opened(arrival, (&self.index, files), site, cx);
             }
             Tag::Outboard { slot, piece } => {
                 self.reads.on_scanned((slot, piece), done, files, site, cx);
             }
-            Tag::Read { slot } => self.reads.on_read(slot, done, files, site, cx),
+            Tag::Read { slot } => self.reads.on_read(slot, done, (&self.index, files), site, cx),
             Tag::Adopt { slot } => {
                 if let Some((append, outcome)) = self.objects.on_disk(slot, done, site, cx) {
                     self.on_adopted(append, outcome, cx);
                 }
             }
+            Tag::Delete { slot } => {
+                let (address, adoptions) = self.deletes.on_removed(slot, done, site, cx);
+                for (append, path) in adoptions {
+                    self.begin(append, address, Some(path), cx);
+                }
+            }
+            Tag::Compact => {
+                let books = (&mut self.log, &mut self.index);
+                self.compaction.on_disk(done, books, files, site, cx);
+                self.dirty |= self.compaction.is_quiet();
+                self.count(cx);
+            }
         }
+    }
+
+    /// What the scrub works with.
+    pub(super) fn parts(&mut self) -> Parts<'_> {
+        let (index, log, files) = (&self.index, &mut self.log, &mut self.files);
+        Parts { site: self.site, index, log, files }
+    }
+
+    /// Leaves something of the scrub's in the index: with the next checkpoint, and with `soon`
+    /// that is one of the next seconds.
+    pub(super) fn set_mark(&mut self, mark: Vec<u8>, soon: bool) {
+        self.index.set_mark(mark);
+        self.dirty |= soon;
     }
 
     /// Finishes what is under way, makes a last checkpoint and closes all files.
@@ -223,8 +281,21 @@ impl Partition {
     pub(super) fn is_restless(&self) -> bool {
         self.log.wants_commit()
             || self.reads.is_waiting()
+            || self.deletes.is_forgetting()
             || self.is_checkpoint_urgent()
+            || self.wants_turn()
             || (self.stopping && !self.closed)
+    }
+
+    /// Whether `settle` has work to do that waits for nothing but its next turn.
+    pub(super) fn wants_turn(&self) -> bool {
+        let compacting = !self.stopping && self.compaction.is_restless(&self.log);
+        self.deletes.is_forgetting() || compacting
+    }
+
+    /// The room of the partition's volume was told.
+    pub(super) fn on_room(&mut self, cx: &mut Cx<'_>) {
+        self.refuses(true, 0, cx);
     }
 
     /// Whether there is something for a checkpoint to take up.
@@ -234,18 +305,27 @@ impl Partition {
 
     /// Starts what can be started. With `checkpoint`, it is time for one.
     pub(super) fn settle(&mut self, checkpoint: bool, cx: &mut Cx<'_>) {
+        let site = self.site;
         for append in self.log.refused() {
             answer(append, Fault::Disk, cx);
         }
-        if self.log.wants_commit() && self.index.changes() < limits::MEMTABLE_MAX {
-            self.log.commit(self.site, &mut self.files, cx);
+        self.deletes.step(site, cx);
+        if self.stopping {
+            self.compaction.stop(cx);
+        } else {
+            let books = (&mut self.log, &self.index);
+            self.compaction.settle(books, &mut self.files, site, cx);
         }
-        self.reads.retry(&mut self.files, self.site, cx);
-        let quiet = self.log.is_quiet() && self.reads.is_quiet() && self.objects.is_quiet();
-        let last = self.stopping && quiet;
-        if self.dirty
+        let urgent = self.is_checkpoint_urgent() || self.compaction.wants_checkpoint(&self.log);
+        self.checkpoint_due |= checkpoint || urgent;
+        self.commit(cx);
+        self.reads.retry(&mut self.files, site, cx);
+        self.files.close_gone(cx);
+        let last = self.stopping && self.is_quiet();
+        if (self.dirty || self.compaction.wants_checkpoint(&self.log))
             && !self.index.is_frozen()
-            && (checkpoint || last || self.is_checkpoint_urgent())
+            && !self.deletes.owes_removal()
+            && (self.checkpoint_due || last)
         {
             self.checkpoint(cx);
         }
@@ -253,6 +333,45 @@ impl Partition {
             self.log.end(&mut self.files);
             self.files.close_all(cx);
             self.closed = true;
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.log.is_quiet()
+            && self.reads.is_quiet()
+            && self.objects.is_quiet()
+            && self.deletes.is_quiet()
+            && self.compaction.is_quiet()
+    }
+
+    fn commit(&mut self, cx: &mut Cx<'_>) {
+        let turn = self.compaction.wants_turn(&self.log) && self.log.is_idle();
+        // A checkpoint must not come between a tombstone and the removal of its file: commits
+        // wait until those are over.
+        let held = self.checkpoint_due && self.deletes.owes_removal();
+        if (self.log.wants_commit() || turn)
+            && !held
+            && self.index.changes() < limits::MEMTABLE_MAX
+        {
+            self.log.commit((&self.index, turn), self.site, &mut self.files, cx);
+        }
+    }
+
+    /// Whether the partition has no room for `len` more bytes, by its share or on its volume.
+    fn is_full_for(&self, len: u64, cx: &Cx<'_>) -> bool {
+        let taken = self.log.extent().1 + self.index.totals().file_bytes + self.log.waiting_len();
+        taken.saturating_add(len) > self.bytes_max || !cx.room.takes(self.volume, len)
+    }
+
+    fn look_at_log(&mut self, cx: &mut Cx<'_>) {
+        if self.log.is_broken() && !self.read_only {
+            self.read_only = true;
+            cx.stats.partitions_read_only.add(1);
+            let reason = format!("{} failed", cx.config.layout.volume(self.site.number).display());
+            let (shard, partition) = (cx.config.shard, self.site.number);
+            let state = PartitionState::ReadOnly;
+            let report = Report::Partition { shard, partition, state, reason };
+            cx.acts.push(Act::Report(report));
         }
     }
 
@@ -316,6 +435,9 @@ impl Partition {
             match self.index.get(&address) {
                 Ok(Some(_)) => Some(Reply::Stored { new: false }),
                 Err(error) => Some(self.index_failed(&error, cx)),
+                Ok(None) if self.refuses(upload.is_none(), size, cx) => {
+                    Some(Reply::Failed(Fault::Full))
+                }
                 Ok(None) => {
                     let append = Append { address, size, what, askers: vec![asker] };
                     match self.log.take_up(append) {
@@ -334,10 +456,46 @@ impl Partition {
         reply
     }
 
+    /// Whether an object cannot be taken for want of room. The bytes of an upload are on the disk
+    /// already.
+    fn refuses(&mut self, to_be_written: bool, size: u64, cx: &mut Cx<'_>) -> bool {
+        let len = if to_be_written { size } else { 0 };
+        let full = self.is_full_for(len, cx) || (!to_be_written && self.is_over(size));
+        if full != std::mem::replace(&mut self.full, full) {
+            let count = &cx.stats.partitions_full;
+            if full { count.add(1) } else { count.sub(1) }
+        }
+        full
+    }
+
+    fn is_over(&self, more: u64) -> bool {
+        let (_, segments_len) = self.log.extent();
+        let taken = segments_len + self.index.totals().file_bytes;
+        taken.saturating_add(more) > self.bytes_max
+    }
+
+    fn delete(&mut self, asker: Asker, address: Address, cx: &mut Cx<'_>) -> Option<Reply> {
+        if self.log.join_burial(&address, asker) {
+            return None;
+        }
+        match self.index.get(&address) {
+            Ok(None) => Some(Reply::Missing),
+            Err(error) => Some(self.index_failed(&error, cx)),
+            Ok(Some(_)) => {
+                let what = What::Tombstone;
+                match self.log.take_up(Append { address, size: 0, what, askers: vec![asker] }) {
+                    Some(append) => self.log.enqueue(append),
+                    None => return Some(Reply::Failed(Fault::Busy)),
+                }
+                None
+            }
+        }
+    }
+
     fn begin(&mut self, append: usize, address: Address, upload: Option<PathBuf>, cx: &mut Cx<'_>) {
-        match upload {
-            Some(path) => self.objects.adopt(append, address, path, self.site, cx),
-            None => self.log.enqueue(append),
+        let Some(path) = upload else { return self.log.enqueue(append) };
+        if let Some((append, path)) = self.deletes.defer(&address, (append, path)) {
+            self.objects.adopt(append, address, path, self.site, cx);
         }
     }
 
@@ -355,16 +513,22 @@ impl Partition {
 
     fn on_commit(&mut self, outcome: Outcome, cx: &mut Cx<'_>) {
         match outcome {
-            Outcome::Failed(appends, fault) => {
+            Outcome::Failed { appends, fault } => {
                 for append in appends {
                     answer(append, fault, cx);
                 }
             }
-            Outcome::Committed(committed) => {
+            Outcome::Committed { appended, moved } => {
                 self.dirty = true;
-                for (append, entry) in committed {
+                let mut written = 0;
+                for (append, entry) in appended {
+                    written += append.size;
                     self.committed(append, entry, cx);
                 }
+                for (address, what, entry) in moved {
+                    self.moved(address, what, entry);
+                }
+                cx.room.wrote(self.volume, written);
                 self.count(cx);
             }
         }
@@ -372,15 +536,46 @@ impl Partition {
 
     fn committed(&mut self, append: Append, entry: Entry, cx: &mut Cx<'_>) {
         let Append { address, size, what, askers } = append;
-        if let What::Object { blocks, .. } = &what {
-            self.tail_len += size;
-            if let [block] = blocks.as_slice() {
-                keep(&address, block, askers[0].shard, cx);
+        match &what {
+            What::Object { blocks, .. } => {
+                self.tail_len += size;
+                if let [block] = blocks.as_slice() {
+                    keep(&address, block, askers[0].shard, cx);
+                }
+            }
+            What::File => {}
+            What::Tombstone => {
+                if let Location::Segment { segment, .. } = entry.location {
+                    self.index.bury(segment);
+                }
+                let before = self.index.get(&address).ok().flatten();
+                self.index.remove(address);
+                self.compaction.look_again();
+                // What cannot be read now may have had a file and any number of groups.
+                let before = before.unwrap_or(Entry {
+                    location: Location::File { segment: 0 },
+                    size: OBJECT_LEN_MAX,
+                    sequence: 0,
+                });
+                return self.deletes.begin(address, &before, askers);
             }
         }
         self.index.insert(address, entry);
         for (nth, asker) in askers.into_iter().enumerate() {
             cx.replies.push_back((asker, Reply::Stored { new: nth == 0 }));
+        }
+    }
+
+    /// A record has another place, unless it stopped counting in the same commit.
+    fn moved(&mut self, address: Address, what: Moving, now: Entry) {
+        match (what, now.location) {
+            (Moving::Tombstone { .. }, Location::Segment { segment, .. }) => {
+                self.index.bury(segment);
+            }
+            (Moving::Entry(before), _) if self.index.get(&address).ok().flatten() == Some(before) => {
+                self.index.insert(address, now);
+            }
+            _ => {}
         }
     }
 
@@ -394,7 +589,9 @@ impl Partition {
 
     fn checkpoint(&mut self, cx: &mut Cx<'_>) {
         self.dirty = false;
+        self.checkpoint_due = false;
         self.tail_len = 0;
+        self.compaction.on_checkpoint_begun(&self.log);
         let job = self.index.checkpoint(Some(self.log.reached()));
         self.site.disk(cx, Tag::Checkpoint, DiskOp::Run(job));
     }
@@ -407,6 +604,7 @@ impl Partition {
         };
         self.index.checkpointed(outcome.is_ok());
         self.checkpoint_failed = outcome.is_err();
+        self.compaction.on_checkpointed(outcome.is_ok(), &self.index, self.site, cx);
         if let Err(error) = outcome {
             self.site.note(cx, Severity::Error, &format!("checkpoint: {error}"));
             // While stopping it is not tried again: the next boot reads the log instead.
@@ -420,13 +618,36 @@ impl Partition {
     }
 
     fn count(&mut self, cx: &mut Cx<'_>) {
-        let (objects, bytes) = self.index.objects();
-        // Counters wrap, so a difference may be negative.
-        cx.stats.objects.add(objects.wrapping_sub(self.counted.0));
-        cx.stats.object_bytes.add(bytes.wrapping_sub(self.counted.1));
-        self.counted = (objects, bytes);
+        let totals = self.index.totals();
+        let (segments, segment_bytes) = self.log.extent();
+        let counted = Counted([
+            totals.objects,
+            totals.object_bytes,
+            totals.file_bytes,
+            segments as u64,
+            segment_bytes,
+            self.index.live_bytes(),
+        ]);
+        let stats = cx.stats;
+        let counters = [
+            &stats.objects,
+            &stats.object_bytes,
+            &stats.file_bytes,
+            &stats.segments,
+            &stats.segment_bytes,
+            &stats.segment_live_bytes,
+        ];
+        for (counter, (now, before)) in counters.iter().zip(counted.0.iter().zip(self.counted.0)) {
+            // Counters wrap, so a difference may be negative.
+            counter.add(now.wrapping_sub(before));
+        }
+        self.counted = counted;
     }
 }
+
+/// What one partition has added to the counters of its shard, in the order of `count`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted([u64; 6]);
 
 fn answer(append: Append, fault: Fault, cx: &mut Cx<'_>) {
     for asker in append.askers {

@@ -20,13 +20,13 @@ use ron_codec::{
 };
 use ron_io::{
     arena::Block,
-    ports::{DiskDone, DiskOp, Severity},
+    ports::{Act, DiskDone, DiskOp, Report, Severity},
 };
 use slab::Slab;
 
 use super::{
     files::{Arrival, FileKey, Files},
-    index::{Entry, Location},
+    index::{Entry, Index, Location},
     outboards::{Got, Outboards},
     partition::{Site, Tag},
 };
@@ -34,6 +34,13 @@ use crate::{
     flow::{Asker, Cx, Fault, Reply, Verified},
     limits,
 };
+
+/// Counts a damaged object and lets the control plane know of it.
+pub(super) fn report_damage(address: &Address, what: &str, cx: &mut Cx<'_>) {
+    cx.stats.damaged_objects.add(1);
+    let (shard, digest, what) = (cx.config.shard, *address.as_bytes(), what.to_owned());
+    cx.acts.push(Act::Report(Report::Damaged { shard, digest, what }));
+}
 
 /// Who waits for a group.
 #[derive(Clone, Copy, Debug)]
@@ -111,24 +118,47 @@ impl Reads {
     pub(super) fn on_opened(
         &mut self,
         arrival: Arrival,
-        files: &mut Files,
+        (index, files): (&Index, &mut Files),
         site: Site,
         cx: &mut Cx<'_>,
     ) {
         let Arrival { key: file, waiting, outcome } = arrival;
-        let fault = outcome.err().map(|error| match error.kind() {
-            // The index names a file that is gone: its objects are damaged.
-            io::ErrorKind::NotFound => Fault::Integrity,
-            _ => {
-                site.note(cx, Severity::Error, &format!("cannot open {file:?}: {error}"));
-                Fault::Disk
-            }
-        });
+        let Err(error) = outcome else {
+            waiting.into_iter().for_each(|key| self.advance(key, files, site, cx));
+            return;
+        };
+        if error.kind() != io::ErrorKind::NotFound {
+            site.note(cx, Severity::Error, &format!("cannot open {file:?}: {error}"));
+        }
         for key in waiting {
-            match fault {
-                Some(fault) => self.fail(key, fault, "its file is missing", site, cx),
-                None => self.advance(key, files, site, cx),
+            match error.kind() {
+                io::ErrorKind::NotFound => self.look_again(key, (index, files), site, cx),
+                _ => self.fail(key, Fault::Disk, "its file cannot be opened", site, cx),
             }
+        }
+    }
+
+    /// The file of a group is gone. The object may have been moved or deleted since it was asked
+    /// for; otherwise it is damaged.
+    fn look_again(
+        &mut self,
+        key: usize,
+        (index, files): (&Index, &mut Files),
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) {
+        let Fetch { address, entry, .. } = &mut self.fetches[key];
+        match index.get(address) {
+            Ok(Some(now)) if now != *entry => {
+                *entry = now;
+                self.advance(key, files, site, cx);
+            }
+            Ok(None) => {
+                for Wanting { asker, .. } in self.remove(key).wanting {
+                    cx.replies.push_back((asker, Reply::Missing));
+                }
+            }
+            _ => self.fail(key, Fault::Integrity, "its file is missing", site, cx),
         }
     }
 
@@ -156,7 +186,7 @@ impl Reads {
         &mut self,
         key: usize,
         done: io::Result<DiskDone>,
-        files: &mut Files,
+        (index, files): (&Index, &mut Files),
         site: Site,
         cx: &mut Cx<'_>,
     ) {
@@ -178,7 +208,7 @@ impl Reads {
         cx.stats.verify_groups.add(1);
         cx.stats.verify_bytes.add(block.len() as u64);
         match verify_group(&fetch.address, size, values, fetch.index, block.bytes()) {
-            Ok(()) => self.succeed(key, &block, cx),
+            Ok(()) => self.succeed(key, &block, index, cx),
             Err(mismatch) => self.fail(key, Fault::Integrity, &mismatch.to_string(), site, cx),
         }
     }
@@ -205,7 +235,7 @@ impl Reads {
         };
         let file_key = match entry.location {
             Location::Segment { segment, .. } => FileKey::Segment(segment),
-            Location::File => FileKey::Object(address),
+            Location::File { .. } => FileKey::Object(address),
         };
         let Some(file_slot) = files.ask(file_key, key, site, cx) else { return };
         let mut outboard = None;
@@ -230,9 +260,12 @@ impl Reads {
         site.disk(cx, Tag::Read { slot: key }, op);
     }
 
-    fn succeed(&mut self, key: usize, block: &Block, cx: &mut Cx<'_>) {
+    fn succeed(&mut self, key: usize, block: &Block, known: &Index, cx: &mut Cx<'_>) {
         let Fetch { address, index, entry, wanting, .. } = self.remove(key);
-        cx.memory.insert(&address, index, entry.size, block.clone());
+        // What was deleted while it was read must not be found in the cache.
+        if matches!(known.get(&address), Ok(Some(_))) {
+            cx.memory.insert(&address, index, entry.size, block.clone());
+        }
         for Wanting { asker, open } in wanting {
             let verified = Verified::vouch(index, block.clone(), false);
             let reply = if open {
@@ -249,6 +282,7 @@ impl Reads {
         match fault {
             Fault::Integrity => {
                 cx.stats.integrity_fail.add(1);
+                report_damage(&address, why, cx);
                 let text = format!("{address} group {index} is damaged: {why}");
                 site.note(cx, Severity::Error, &text);
             }

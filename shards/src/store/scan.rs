@@ -8,7 +8,8 @@
 //! batch was ever acknowledged, or it was damaged later. A pad ends a batch and the next batch is
 //! written only after the one before was synced, so the walk goes on in doubt: if a pad and then
 //! another header follow, it was damage, and what was found counts; if the walk ends before, the
-//! segment is torn at the first doubtful record, and nothing from there on counts.
+//! segment is torn at the first doubtful record, and nothing from there on counts. Where it is
+//! known what was synced, there is no doubt up to there.
 
 use ron_codec::{
     address::Address,
@@ -21,20 +22,22 @@ use crate::limits::{SCAN_LEN, SKIM_LEN};
 
 /// A record that a walk passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) kind: RecordKind,
-    pub(super) digest: Address,
-    pub(super) size: u64,
-    pub(super) sequence: u64,
-    /// Where it starts in its segment.
-    pub(super) offset: u64,
+pub struct Found {
+    pub kind: RecordKind,
+    pub digest: Address,
+    /// Bytes of the object.
+    pub size: u64,
+    pub sequence: u64,
+    /// Where it starts in its segment, and how long it is.
+    pub offset: u64,
+    pub record_len: u64,
     /// Its data are not what was stored, though they were synced.
-    pub(super) damaged: bool,
+    pub damaged: bool,
 }
 
 /// What a walk does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     /// It wants the bytes from `at` on, up to `len`.
     Read { at: u64, len: u32 },
     /// All records up to `end` count. Less than the whole segment is `torn` or damaged.
@@ -42,11 +45,16 @@ pub(super) enum Next {
 }
 
 /// The walk through one segment.
+///
+/// `start` says what to read first; then `feed` takes what was read and says what to read next,
+/// until one of them says `End`. `take` may be called after each, and must be after the last.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub struct Walk {
     at: u64,
     len: u64,
     verify_from: u64,
+    /// Everything before was synced.
+    synced_to: u64,
     /// What was found, ready to be taken.
     found: Vec<Found>,
     /// From the first doubtful record on: what counts only if a later batch is met.
@@ -56,18 +64,27 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// A walk from `at`, where a batch starts, through a segment of `len` bytes.
-    pub(super) fn new(at: u64, len: u64, verify_from: u64) -> Walk {
-        Walk { at, len, verify_from, found: Vec::new(), doubt: None, after_pad: true }
+    /// A walk from `at`, where a batch starts, through a segment of `len` bytes. Data of records
+    /// from `verify_from` on are hashed.
+    pub fn new(at: u64, len: u64, verify_from: u64) -> Walk {
+        let (found, doubt) = (Vec::new(), None);
+        Walk { at, len, verify_from, synced_to: 0, found, doubt, after_pad: true }
+    }
+
+    /// The same walk where it is known that everything before `offset` was synced: data there that
+    /// do not match are damaged, and never torn.
+    #[must_use]
+    pub fn synced_to(self, offset: u64) -> Walk {
+        Walk { synced_to: offset, ..self }
     }
 
     /// What to read first, or that there is nothing.
-    pub(super) fn start(&self) -> Next {
+    pub fn start(&self) -> Next {
         self.next(None)
     }
 
     /// What was found since the last time.
-    pub(super) fn take(&mut self) -> Vec<Found> {
+    pub fn take(&mut self) -> Vec<Found> {
         std::mem::take(&mut self.found)
     }
 
@@ -75,7 +92,7 @@ impl Walk {
     ///
     /// # Errors
     /// The version of a record that a newer program wrote.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Next, u16> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Next, u16> {
         let start = self.at;
         // A file shorter than it was said to be ends there.
         if (bytes.len() as u64) < self.want(start).min(self.len.saturating_sub(start)) {
@@ -113,7 +130,7 @@ impl Walk {
             self.found.extend(doubtful);
         }
         self.after_pad = header.kind() == RecordKind::Pad;
-        if damaged && self.doubt.is_none() {
+        if damaged && self.doubt.is_none() && self.at >= self.synced_to {
             self.doubt = Some(Vec::new());
         }
         let found = Found {
@@ -122,6 +139,7 @@ impl Walk {
             size: header.size(),
             sequence: header.sequence(),
             offset: self.at,
+            record_len: header.record_len(),
             damaged,
         };
         self.doubt.as_mut().unwrap_or(&mut self.found).push(found);
@@ -147,8 +165,15 @@ impl Walk {
     }
 }
 
-/// Whether data and outboard of a record, which `bytes` starts with, are those of its digest.
-fn is_whole(header: &RecordHeader, bytes: &[u8]) -> bool {
+/// Whether data and outboard of a record, which `bytes` starts with, are those of its digest. One
+/// of a header only is whole by its checksum.
+///
+/// # Panics
+/// If there are fewer bytes than the record has.
+pub fn is_whole(header: &RecordHeader, bytes: &[u8]) -> bool {
+    if header.kind() != RecordKind::Object {
+        return true;
+    }
     let data_start = header.data_offset() as usize;
     let data = &bytes[data_start..data_start + header.size() as usize];
     let outboard_start = header.outboard_offset() as usize;
@@ -244,6 +269,22 @@ mod tests {
         assert_eq!(next, Next::End { end: segment.len() as u64, torn: None });
         let (_, damaged, _) = walk(&segment, segment.len() as u64);
         assert!(damaged.is_empty(), "only headers are looked at before the tail");
+    }
+
+    #[test]
+    fn what_was_synced_is_damaged_and_not_torn() {
+        let (mut segment, start) = segment();
+        segment[start + 128] ^= 1;
+        let len = segment.len() as u64;
+        for (synced_to, whole) in [(0, false), (start as u64, false), (start as u64 + 1, true)] {
+            let mut walk = Walk::new(0, len, 0).synced_to(synced_to);
+            let Next::Read { at: 0, .. } = walk.start() else { panic!("it has a start") };
+            let next = walk.feed(&segment).unwrap();
+            let found = walk.take();
+            let damaged = found.iter().filter(|found| found.damaged).count();
+            assert_eq!(damaged, usize::from(whole), "{synced_to}");
+            assert_eq!(next == Next::End { end: len, torn: None }, whole, "{synced_to}: {next:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@
 //! written again.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     io,
 };
 
@@ -39,7 +39,7 @@ use slab::Slab;
 
 use super::{
     files::{FileKey, Files},
-    index::{Entry, Location, Position},
+    index::{Entry, Index, Location, Position},
     partition::{Site, Tag, fault_of},
 };
 use crate::{
@@ -64,13 +64,57 @@ pub(super) enum What {
     Object { outboard: Outboard, blocks: Vec<Block> },
     /// That the object lies in a file of its own.
     File,
+    /// That the object is no more.
+    Tombstone,
+}
+
+/// A whole, verified record that is written anew at the end of the log, byte for byte. It keeps its
+/// sequence, so it says no more than it said before, wherever it lies.
+#[derive(Debug)]
+pub(super) struct Relocation {
+    pub(super) address: Address,
+    pub(super) what: Moving,
+    pub(super) record: Vec<u8>,
+}
+
+/// What a record that is moved stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moving {
+    /// What the index knows about the object.
+    Entry(Entry),
+    Tombstone { sequence: u64 },
+}
+
+impl Relocation {
+    fn sequence(&self) -> u64 {
+        match self.what {
+            Moving::Entry(entry) => entry.sequence,
+            Moving::Tombstone { sequence } => sequence,
+        }
+    }
+
+    /// Whether the record still counts: nothing that came since says otherwise.
+    pub(super) fn counts(&self, index: &Index) -> bool {
+        let Ok(known) = index.get(&self.address) else { return false };
+        match self.what {
+            Moving::Entry(entry) => known == Some(entry),
+            Moving::Tombstone { sequence } => known.is_none_or(|known| known.sequence < sequence),
+        }
+    }
 }
 
 /// What became of a batch.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Committed(Vec<(Append, Entry)>),
-    Failed(Vec<Append>, Fault),
+    Committed {
+        appended: Vec<(Append, Entry)>,
+        /// Records that were moved, with what they stand for now.
+        moved: Vec<(Address, Moving, Entry)>,
+    },
+    Failed {
+        appends: Vec<Append>,
+        fault: Fault,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +140,16 @@ struct Current {
 
 #[derive(Debug)]
 struct Member {
-    append: usize,
+    what: Source,
     offset: u64,
     sequence: u64,
+}
+
+/// Where the record of a member comes from.
+#[derive(Debug)]
+enum Source {
+    Append(usize),
+    Relocation(Relocation),
 }
 
 /// The log of one partition.
@@ -109,39 +160,76 @@ pub(super) struct Log {
     next_segment: u32,
     /// Of the next record.
     sequence: u64,
+    /// The highest that is committed.
+    committed_sequence: u64,
     appends: Slab<Append>,
+    /// Objects on their way, and tombstones.
     by_address: HashMap<Address, usize>,
+    burials: HashMap<Address, usize>,
     pending: VecDeque<usize>,
     /// Bytes of all appends that are not committed, wherever they are.
     appends_len: u64,
+    relocations: VecDeque<Relocation>,
+    relocations_len: usize,
     batch: Vec<Member>,
     batch_len: u64,
     position: Position,
+    /// Length of every segment, as far as it is committed.
+    segments: BTreeMap<u32, u64>,
+    segments_len: u64,
 }
 
 impl Log {
-    /// A log whose segments end at `position`, where `segment_max` is the highest number that any
-    /// segment has and `sequence` the highest of any record. A new segment is begun.
-    pub(super) fn new(position: Position, segment_max: u32, sequence: u64) -> Log {
+    /// A log of these segments (number and length) that ends at `position`, where `sequence` is the
+    /// highest of any record. A new segment is begun.
+    pub(super) fn new(position: Position, segments: BTreeMap<u32, u64>, sequence: u64) -> Log {
         Log {
             phase: Phase::Idle,
             current: None,
-            next_segment: segment_max + 1,
+            next_segment: segments.last_key_value().map_or(0, |(number, _)| *number) + 1,
             sequence: sequence + 1,
+            committed_sequence: sequence,
             appends: Slab::new(),
             by_address: HashMap::new(),
+            burials: HashMap::new(),
             pending: VecDeque::new(),
             appends_len: 0,
+            relocations: VecDeque::new(),
+            relocations_len: 0,
             batch: Vec::new(),
             batch_len: 0,
             position,
+            segments_len: segments.values().sum(),
+            segments,
         }
     }
 
     /// The end of what is committed, and the highest sequence before it.
     pub(super) fn reached(&self) -> (Position, u64) {
-        let uncommitted = self.batch.len() as u64;
-        (self.position, self.sequence - 1 - uncommitted)
+        (self.position, self.committed_sequence)
+    }
+
+    /// Numbers and lengths of the segments, rising, as far as they are committed.
+    pub(super) fn segments(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.segments.iter().map(|(number, len)| (*number, *len))
+    }
+
+    /// How many segments there are, and their bytes.
+    pub(super) fn extent(&self) -> (usize, u64) {
+        (self.segments.len(), self.segments_len)
+    }
+
+    /// Whether nothing will be written into a segment any more, nor is the end of the log in it.
+    pub(super) fn is_sealed(&self, segment: u32) -> bool {
+        segment < self.position.segment
+            && self.current.as_ref().is_none_or(|current| current.segment != segment)
+    }
+
+    /// The segment was removed.
+    pub(super) fn forget_segment(&mut self, segment: u32) -> u64 {
+        let len = self.segments.remove(&segment).unwrap_or(0);
+        self.segments_len -= len;
+        len
     }
 
     /// Joins an object that is on its way already. `false` if it is not.
@@ -149,6 +237,55 @@ impl Log {
         let Some(append) = self.by_address.get(address) else { return false };
         self.appends[*append].askers.push(asker);
         true
+    }
+
+    /// Joins a deletion that is on its way already. `false` if there is none.
+    pub(super) fn join_burial(&mut self, address: &Address, asker: Asker) -> bool {
+        let Some(append) = self.burials.get(address) else { return false };
+        self.appends[*append].askers.push(asker);
+        true
+    }
+
+    /// Takes a record up to be moved. `false` if too many wait already.
+    pub(super) fn relocate(&mut self, relocation: Relocation) -> bool {
+        if !self.has_room_to_move() {
+            return false;
+        }
+        self.relocations_len += relocation.record.len();
+        self.relocations.push_back(relocation);
+        true
+    }
+
+    /// Whether `relocate` would take a record up.
+    pub(super) fn has_room_to_move(&self) -> bool {
+        self.relocations_len < limits::RELOCATIONS_LEN_MAX && self.phase != Phase::Broken
+    }
+
+    /// Whether records that are to be moved are not committed yet.
+    pub(super) fn is_moving(&self) -> bool {
+        let moving = |member: &Member| matches!(member.what, Source::Relocation(_));
+        !self.relocations.is_empty() || self.batch.iter().any(moving)
+    }
+
+    /// Whether the log goes on behind a segment.
+    pub(super) fn is_behind(&self, segment: u32) -> bool {
+        segment < self.position.segment
+    }
+
+    /// Ends a segment before it is full. `false` while a commit is under way.
+    pub(super) fn seal(&mut self, segment: u32, files: &mut Files) -> bool {
+        if self.phase != Phase::Idle {
+            return self.phase == Phase::Broken;
+        }
+        if self.current.as_ref().is_some_and(|current| current.segment == segment) {
+            self.end(files);
+        }
+        true
+    }
+
+    /// Whether the log takes nothing more until a restart.
+    pub(super) fn is_broken(&self) -> bool {
+        self.phase == Phase::Broken
     }
 
     /// Takes an object up, so that others can join it. `None` if there is no room.
@@ -159,9 +296,10 @@ impl Log {
             return None;
         }
         self.appends_len += append.memory_len();
-        let address = append.address;
+        let (address, burial) = (append.address, matches!(append.what, What::Tombstone));
         let key = self.appends.insert(append);
-        let before = self.by_address.insert(address, key);
+        let under_way = if burial { &mut self.burials } else { &mut self.by_address };
+        let before = under_way.insert(address, key);
         assert!(before.is_none(), "{address} is on its way twice");
         Some(key)
     }
@@ -174,19 +312,34 @@ impl Log {
     /// The object is not to be committed after all.
     pub(super) fn let_go(&mut self, key: usize) -> Append {
         let append = self.appends.remove(key);
-        self.by_address.remove(&append.address);
+        match append.what {
+            What::Tombstone => self.burials.remove(&append.address),
+            What::Object { .. } | What::File => self.by_address.remove(&append.address),
+        };
         self.appends_len -= append.memory_len();
         append
     }
 
+    /// Bytes of objects that are taken up and not committed.
+    pub(super) fn waiting_len(&self) -> u64 {
+        self.appends_len
+    }
+
+    /// Whether no commit is under way, and one could be.
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle
+    }
+
     /// Whether a commit could start.
     pub(super) fn wants_commit(&self) -> bool {
-        self.phase == Phase::Idle && !self.pending.is_empty()
+        self.phase == Phase::Idle && !(self.pending.is_empty() && self.relocations.is_empty())
     }
 
     /// Whether nothing is on its way or under way.
     pub(super) fn is_quiet(&self) -> bool {
-        self.appends.is_empty() && matches!(self.phase, Phase::Idle | Phase::Broken)
+        self.appends.is_empty()
+            && self.relocations.is_empty()
+            && matches!(self.phase, Phase::Idle | Phase::Broken)
     }
 
     /// If the log takes no more writes: the appends that wait.
@@ -194,6 +347,7 @@ impl Log {
         if self.phase != Phase::Broken {
             return Vec::new();
         }
+        (self.relocations, self.relocations_len) = (VecDeque::new(), 0);
         let keys = std::mem::take(&mut self.pending);
         keys.into_iter().map(|key| self.let_go(key)).collect()
     }
@@ -205,10 +359,20 @@ impl Log {
         }
     }
 
-    /// Starts a commit of what waits.
-    pub(super) fn commit(&mut self, site: Site, files: &mut Files, cx: &mut Cx<'_>) {
+    /// Starts a commit of what waits, and of records to be moved that count by the index.
+    /// With `turn`, a lone pad is committed if there is nothing else: it begins another segment.
+    pub(super) fn commit(
+        &mut self,
+        (index, turn): (&Index, bool),
+        site: Site,
+        files: &mut Files,
+        cx: &mut Cx<'_>,
+    ) {
         assert_eq!(self.phase, Phase::Idle, "one commit at a time");
-        self.fill_batch();
+        self.fill_batch(index);
+        if self.batch.is_empty() && !turn {
+            return;
+        }
         let full = |current: &Current| current.end + self.batch_len > SEGMENT_LEN_MAX;
         match &self.current {
             Some(current) if !full(current) => self.write(site, files, cx),
@@ -236,6 +400,7 @@ impl Log {
                 self.next_segment += 1;
                 let slot = files.insert(FileKey::Segment(segment), file);
                 self.current = Some(Current { segment, slot, end: 0 });
+                self.segments.insert(segment, 0);
                 self.write(site, files, cx);
                 None
             }
@@ -287,21 +452,41 @@ impl Log {
         self.current.as_ref().expect("a commit has a segment")
     }
 
-    /// Moves appends into the batch: at least one, and no more than one write takes.
-    fn fill_batch(&mut self) {
+    /// Moves appends into the batch, and behind them records that are to be moved, as far as one
+    /// write takes them.
+    fn fill_batch(&mut self, index: &Index) {
         const PAD_MAX: u64 = DISK_BLOCK_LEN as u64;
         const _: () = assert!(record_len_max() + PAD_MAX <= DISK_OP_LEN_MAX as u64);
         assert!(self.batch.is_empty());
         let mut len = 0;
+        let fits = |len: u64, more: u64| len + more + PAD_MAX <= DISK_OP_LEN_MAX as u64;
         while let Some(append) = self.pending.front().copied() {
             let record_len = self.appends[append].header(0).record_len();
-            let fits = len + record_len + PAD_MAX <= DISK_OP_LEN_MAX as u64;
-            if !fits || self.batch.len() == limits::BATCH_RECORDS_MAX {
+            if !fits(len, record_len) || self.batch.len() == limits::BATCH_RECORDS_MAX {
                 break;
             }
             self.pending.pop_front();
-            self.batch.push(Member { append, offset: len, sequence: self.sequence });
+            let what = Source::Append(append);
+            self.batch.push(Member { what, offset: len, sequence: self.sequence });
             self.sequence += 1;
+            len += record_len;
+        }
+        let start = len;
+        while let Some(first) = self.relocations.front() {
+            let record_len = first.record.len() as u64;
+            let full = len - start >= limits::RELOCATE_BATCH_LEN || !fits(len, record_len);
+            if full || self.batch.len() == limits::BATCH_RECORDS_MAX {
+                break;
+            }
+            let Some(relocation) = self.relocations.pop_front() else { break };
+            self.relocations_len -= relocation.record.len();
+            // What a tombstone of an earlier batch removed must not come behind that tombstone.
+            if !relocation.counts(index) {
+                continue;
+            }
+            let sequence = relocation.sequence();
+            let what = Source::Relocation(relocation);
+            self.batch.push(Member { what, offset: len, sequence });
             len += record_len;
         }
         // A pad always ends a batch: recovery tells by it what was synced before what.
@@ -313,8 +498,15 @@ impl Log {
         let mut len = 0;
         for member in &self.batch {
             assert_eq!(member.offset, len, "records lie back to back");
-            let append = &self.appends[member.append];
-            len += append.put_parts(member.sequence, &mut parts);
+            len += match &member.what {
+                Source::Append(append) => {
+                    self.appends[*append].put_parts(member.sequence, &mut parts)
+                }
+                Source::Relocation(relocation) => {
+                    parts.push(Part::Bytes(relocation.record.clone()));
+                    relocation.record.len() as u64
+                }
+            };
         }
         let pad = self.batch_len - len;
         parts.push(Part::Bytes(RecordHeader::pad(pad).encode().to_vec()));
@@ -334,25 +526,41 @@ impl Log {
         let (segment, start) = (current.segment, current.end);
         current.end += batch_len;
         self.position = Position { segment, offset: current.end };
+        self.segments.insert(segment, current.end);
+        self.segments_len += batch_len;
+        self.committed_sequence = self.sequence - 1;
         self.phase = Phase::Idle;
         cx.stats.syncs.add(1);
         cx.stats.sync_writes.add(self.batch.len() as u64);
-        cx.stats.segment_bytes.add(batch_len);
-        let members = std::mem::take(&mut self.batch);
-        let committed = members.into_iter().map(|member| {
-            let append = self.let_go(member.append);
-            let location = match append.what {
-                What::Object { .. } => {
-                    let offset = u32::try_from(start + member.offset);
-                    let offset = offset.expect("a segment's offsets fit 32 bits");
-                    Location::Segment { segment, offset }
+        let (mut appended, mut moved) = (Vec::new(), Vec::new());
+        for member in std::mem::take(&mut self.batch) {
+            let offset = u32::try_from(start + member.offset);
+            let offset = offset.expect("a segment's offsets fit 32 bits");
+            let sequence = member.sequence;
+            let in_segment = Location::Segment { segment, offset };
+            match member.what {
+                Source::Append(append) => {
+                    let append = self.let_go(append);
+                    let location = match append.what {
+                        What::Object { .. } | What::Tombstone => in_segment,
+                        What::File => Location::File { segment },
+                    };
+                    let size = append.size;
+                    appended.push((append, Entry { location, size, sequence }));
                 }
-                What::File => Location::File,
-            };
-            let entry = Entry { location, size: append.size, sequence: member.sequence };
-            (append, entry)
-        });
-        Outcome::Committed(committed.collect())
+                Source::Relocation(Relocation { address, what, .. }) => {
+                    let (location, size) = match what {
+                        Moving::Entry(Entry { location: Location::File { .. }, size, .. }) => {
+                            (Location::File { segment }, size)
+                        }
+                        Moving::Entry(Entry { size, .. }) => (in_segment, size),
+                        Moving::Tombstone { .. } => (in_segment, 0),
+                    };
+                    moved.push((address, what, Entry { location, size, sequence }));
+                }
+            }
+        }
+        Outcome::Committed { appended, moved }
     }
 
     fn batch_failed(
@@ -364,9 +572,13 @@ impl Log {
     ) -> Outcome {
         let fault = fault_of(error);
         site.note(cx, Severity::Error, &format!("{what}: {error}"));
-        let members = std::mem::take(&mut self.batch);
-        let failed = members.into_iter().map(|member| self.let_go(member.append)).collect();
-        Outcome::Failed(failed, fault)
+        let members = std::mem::take(&mut self.batch).into_iter();
+        // A record that was not moved is still where it was.
+        let appends = members.filter_map(|member| match member.what {
+            Source::Append(append) => Some(self.let_go(append)),
+            Source::Relocation(_) => None,
+        });
+        Outcome::Failed { appends: appends.collect(), fault }
     }
 
     /// Cuts the segment back to what is committed.
@@ -393,7 +605,7 @@ impl Append {
     fn memory_len(&self) -> u64 {
         match self.what {
             What::Object { .. } => self.size,
-            What::File => 0,
+            What::File | What::Tombstone => 0,
         }
     }
 
@@ -401,6 +613,7 @@ impl Append {
         let header = match self.what {
             What::Object { .. } => RecordHeader::for_segment(self.address, self.size, sequence),
             What::File => RecordHeader::file(self.address, self.size, sequence),
+            What::Tombstone => return RecordHeader::tombstone(self.address, sequence),
         };
         header.expect("sizes are checked before an object is taken up")
     }

@@ -31,6 +31,7 @@ pub(super) enum Kind {
     Sync,
     Truncate,
     Rename,
+    Remove,
     Run,
     Other,
 }
@@ -70,6 +71,8 @@ pub(super) struct TestDisk {
     /// Acts performed, by kind, and bytes written.
     pub performed: Vec<Kind>,
     pub written: u64,
+    /// Bytes that all files together may have.
+    pub capacity: u64,
 }
 
 impl TestDisk {
@@ -84,6 +87,7 @@ impl TestDisk {
             planted: Vec::new(),
             performed: Vec::new(),
             written: 0,
+            capacity: u64::MAX,
         }
     }
 
@@ -118,6 +122,11 @@ impl TestDisk {
                 let bytes = gather(&parts);
                 let aligned = at.is_multiple_of(4096) && bytes.len().is_multiple_of(4096);
                 assert!(aligned, "a write is aligned");
+                let inode = self.inode(file);
+                let more = (at as usize + bytes.len()).saturating_sub(inode.seen.len()) as u64;
+                if self.used() + more > self.capacity {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
                 self.written += bytes.len() as u64;
                 self.inode(file).write(at as usize, bytes);
                 Ok(DiskDone::Done)
@@ -138,8 +147,11 @@ impl TestDisk {
                 self.synced_names.insert(to, inode);
                 Ok(DiskDone::Done)
             }
-            DiskOp::Remove { path, .. } => {
+            DiskOp::Remove { path, durable } => {
                 self.names.remove(&path);
+                if durable {
+                    self.synced_names.remove(&path);
+                }
                 Ok(DiskDone::Done)
             }
             DiskOp::MakeDir { path } => {
@@ -148,7 +160,9 @@ impl TestDisk {
             }
             DiskOp::List { path } => self.list(&path),
             DiskOp::Run(job) => Ok(DiskDone::Ran(job())),
-            DiskOp::Space { .. } => Ok(DiskDone::Space { free: u64::MAX, total: u64::MAX }),
+            DiskOp::Space { .. } => {
+                Ok(DiskDone::Space { free: self.capacity - self.used(), total: self.capacity })
+            }
         }
     }
 
@@ -239,6 +253,10 @@ impl TestDisk {
         }
         planted.times = planted.times.checked_sub(1)?;
         Some(planted.error)
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|inode| self.inodes[*inode].seen.len() as u64).sum()
     }
 
     fn toss(&mut self) -> bool {
@@ -344,6 +362,7 @@ fn kind(op: &DiskOp) -> Kind {
         DiskOp::Sync { .. } => Kind::Sync,
         DiskOp::Truncate { .. } => Kind::Truncate,
         DiskOp::Rename { .. } => Kind::Rename,
+        DiskOp::Remove { .. } => Kind::Remove,
         DiskOp::Run(_) => Kind::Run,
         _ => Kind::Other,
     }

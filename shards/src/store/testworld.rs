@@ -16,16 +16,19 @@ use ron_codec::{
 };
 use ron_io::{
     arena::Block,
-    ports::{Act, Acts, ConnId, DiskOp, FileId, Now, Report, ShardId, Ticket},
+    ports::{
+        Act, Acts, ConnId, DiskOp, FileId, Now, Report, ShardId, Ticket, VerifyOutcome,
+    },
     stats::Stats,
 };
 
-use super::{Store, layout::Layout, testdisk::TestDisk};
+use super::{Room, Store, layout::Layout, testdisk::TestDisk};
 use crate::{
     cache::Memory,
     config::Config,
     entropy::Entropy,
     flow::{Ask, Asker, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
+    limits,
 };
 
 /// One shard's store, its disk, and what passes between them.
@@ -40,10 +43,15 @@ pub(super) struct World {
     pub(super) memory: Memory,
     tickets: Tickets,
     entropy: Entropy,
+    pub(super) room: Room,
     pub(super) now: Now,
     pub(super) pending: Vec<(Ticket, DiskOp)>,
     pub(super) answers: BTreeMap<u32, Reply>,
     pub(super) notes: Vec<String>,
+    /// Digests of objects that were reported as damaged.
+    pub(super) damaged: Vec<[u8; 32]>,
+    /// Answers to `verify`.
+    pub(super) verified: Vec<(u64, VerifyOutcome)>,
     asked: u32,
     _dir: tempfile::TempDir,
 }
@@ -61,6 +69,7 @@ macro_rules! with_cx {
             memory: &mut $world.memory,
             tickets: &mut $world.tickets,
             entropy: &mut $world.entropy,
+            room: &mut $world.room,
         };
         $call;
         $store.settle($cx);
@@ -75,21 +84,27 @@ impl World {
         let layout = Layout::single(data_dir, 1, 1);
         let mut config = Config::new(ShardId(0), layout);
         config.arena_len = 4 * 1024 * 1024;
+        // Only who tests the scrub wants one.
+        config.storage.scrub_bytes_per_s = 0;
+        config.storage.scrub_every_ms = 0;
         let mut world = World {
             store: Store::new(&config),
             disk: TestDisk::new(seed),
             memory: Memory::new(config.arena_len, seed).unwrap(),
-            config,
             stats: Stats::default(),
             acts: Acts::default(),
             asks: VecDeque::new(),
             replies: VecDeque::new(),
             tickets: Tickets::default(),
             entropy: Entropy::new(seed),
+            room: Room::new(&config),
+            config,
             now: Now::default(),
             pending: Vec::new(),
             answers: BTreeMap::new(),
             notes: Vec::new(),
+            damaged: Vec::new(),
+            verified: Vec::new(),
             asked: 0,
             _dir: dir,
         };
@@ -112,6 +127,7 @@ impl World {
 
     /// Another process takes over the disk and begins to boot.
     pub(super) fn begin_restart(&mut self) {
+        self.config.boot_id += 1;
         self.store = Store::new(&self.config);
         self.pending.clear();
         self.answers.clear();
@@ -121,6 +137,7 @@ impl World {
         self.tickets = Tickets::default();
         self.memory = Memory::new(self.config.arena_len, 1).unwrap();
         self.stats = Stats::default();
+        self.room = Room::new(&self.config);
         self.boot();
     }
 
@@ -146,6 +163,11 @@ impl World {
             match act {
                 Act::Disk { ticket, op } => self.pending.push((ticket, op)),
                 Act::Report(Report::Note { message, .. }) => self.notes.push(message),
+                Act::Report(Report::Partition { reason, .. }) => self.notes.push(reason),
+                Act::Report(Report::Damaged { digest, .. }) => self.damaged.push(digest),
+                Act::Report(Report::Verified { id, outcome, .. }) => {
+                    self.verified.push((id, outcome));
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -164,8 +186,14 @@ impl World {
         let nth = self.first_before(nth);
         let (ticket, op) = self.pending.remove(nth);
         let done = self.disk.perform(op);
-        if let Waiter::Partition { partition, tag } = self.tickets.redeem(ticket) {
-            with_cx!(self, store, cx => store.on_disk(partition, tag, done, cx));
+        match self.tickets.redeem(ticket) {
+            Waiter::Partition { partition, tag } => {
+                with_cx!(self, store, cx => store.on_disk(partition, tag, done, cx));
+            }
+            Waiter::Room { volume } => {
+                with_cx!(self, store, cx => store.on_space(volume, done, cx));
+            }
+            _ => {}
         }
         self.collect();
         true
@@ -231,7 +259,7 @@ impl World {
         file.resize(header.outboard_offset() as usize, 0);
         file.extend(outboard.as_bytes());
         file.resize(header.record_len() as usize, 0);
-        let path = self.config.layout.tmp_path(0, 0, ShardId(0), u64::from(self.asked));
+        let path = self.config.layout.tmp_path(0, self.config.boot_id, ShardId(0), u64::from(self.asked));
         self.disk.place(path.clone(), file);
         Ask::Adopt { address, size, path }
     }
@@ -278,13 +306,24 @@ impl World {
     }
 
     pub(super) fn checkpoint(&mut self) {
-        self.now.mono_ns = self.store.wake_at().expect("something to carry over");
+        assert!(self.store.wake_at(&self.room).is_some(), "something to carry over");
+        self.now.mono_ns += limits::CHECKPOINT_AFTER_NS;
         self.settle();
         self.run();
     }
 
     pub(super) fn settle(&mut self) {
         with_cx!(self, store, cx => store.settle(cx));
+        self.collect();
+    }
+
+    pub(super) fn scrub_now(&mut self) {
+        with_cx!(self, store, cx => store.scrub_now(cx));
+        self.collect();
+    }
+
+    pub(super) fn verify(&mut self, id: u64, address: Address) {
+        with_cx!(self, store, cx => store.verify(id, address, cx));
         self.collect();
     }
 

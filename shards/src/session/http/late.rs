@@ -3,7 +3,7 @@
 use ron_io::stats::Rejected;
 
 use super::{
-    HttpSession, STATUS_NONE, State,
+    HttpSession, STATUS_NONE, State, delete,
     refusal::{Refusal, Slow},
 };
 use crate::{config::Deadlines, flow::Cx};
@@ -16,6 +16,9 @@ impl HttpSession {
             State::Handshake => Some(self.phase_ns.saturating_add(allowed.handshake_ns)),
             State::Head => self.head_deadline(allowed),
             State::Get(get) => Some(get.request.began_ns.saturating_add(allowed.stream_ns)),
+            State::Delete(delete) => {
+                Some(delete.request.began_ns.saturating_add(allowed.stream_ns))
+            }
             State::Put(put) => {
                 let whole = put.request.began_ns.saturating_add(allowed.stream_ns);
                 // While the disk is behind, the peer is not the one who is late.
@@ -52,6 +55,9 @@ impl HttpSession {
                 self.abort(STATUS_NONE, cx);
             }
             State::Get(_) => self.turn(super::Turn::Refuse(Refusal::StoreSlow), cx),
+            State::Delete(_) => {
+                self.delete_turn(delete::Turn::Refuse(Refusal::StoreSlow), cx);
+            }
             State::Put(put) => {
                 let whole = put.request.began_ns.saturating_add(allowed.stream_ns) <= now;
                 let refusal = match (put.is_receiving(), whole) {

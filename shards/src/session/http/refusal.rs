@@ -39,6 +39,8 @@ pub(super) enum Refusal {
     /// The peer asks for what is not there.
     NoRoute,
     NoObject,
+    /// What stands where an address should is none.
+    BadAddress,
     NotAcceptable,
     Precondition,
     /// No byte of the range lies in the object's `size`.
@@ -82,7 +84,7 @@ impl Refusal {
     pub(super) fn code(&self) -> ErrorCode {
         match self {
             Refusal::Head(error) => error.code(),
-            Refusal::Chunk(_) | Refusal::BodyEnded => ErrorCode::BadRequest,
+            Refusal::Chunk(_) | Refusal::BodyEnded | Refusal::BadAddress => ErrorCode::BadRequest,
             Refusal::MethodUnknown => ErrorCode::NotImplemented,
             Refusal::Method { .. } => ErrorCode::MethodNotAllowed,
             Refusal::Unauthorized => ErrorCode::Unauthorized,
@@ -99,6 +101,7 @@ impl Refusal {
             Refusal::Store(Fault::Disk) => ErrorCode::Internal,
             Refusal::Store(Fault::Full) => ErrorCode::StorageFull,
             Refusal::Store(Fault::Busy) => ErrorCode::Overload,
+            Refusal::Store(Fault::Absent) => ErrorCode::NotReady,
         }
     }
 
@@ -124,6 +127,7 @@ impl Refusal {
             Refusal::Slow(Slow::Request) => "request took too long",
             Refusal::NoRoute => "nothing has this path",
             Refusal::NoObject => "no such object",
+            Refusal::BadAddress => "no address, which is b3: and 64 lowercase hex digits",
             Refusal::NotAcceptable => "only the identity encoding is stored",
             Refusal::Precondition => "precondition does not hold",
             Refusal::StoreSlow => "storage took too long",
@@ -131,6 +135,7 @@ impl Refusal {
             Refusal::Store(Fault::Disk) => "storage failed",
             Refusal::Store(Fault::Full) => "storage is full",
             Refusal::Store(Fault::Busy) => "node is at its limit",
+            Refusal::Store(Fault::Absent) => "the volume of this object cannot be used",
         })
     }
 

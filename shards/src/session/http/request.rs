@@ -74,6 +74,7 @@ impl Request {
 pub(super) enum Plan {
     Get { address: Address },
     Put { expected: Option<Address> },
+    Delete { address: Address },
 }
 
 /// The table of routes and methods.
@@ -85,15 +86,35 @@ pub(super) fn plan(head: &RequestHead<'_>) -> Result<Plan, Refusal> {
         (Route::Object { address, rel: Rel::Payload }, method) => match method {
             Method::Get | Method::Head => Ok(Plan::Get { address }),
             Method::Put => Ok(Plan::Put { expected: Some(address) }),
-            _ => Err(Refusal::Method { allow: "GET, HEAD, PUT" }),
+            Method::Delete => Ok(Plan::Delete { address }),
+            _ => Err(Refusal::Method { allow: "GET, HEAD, PUT, DELETE" }),
         },
         // No object has parts of its own yet.
         (Route::Object { .. }, Method::Get | Method::Head) => Err(Refusal::NoRoute),
         (Route::Object { .. }, _) => Err(Refusal::Method { allow: "GET, HEAD" }),
         (Route::Upload, Method::Put) => Ok(Plan::Put { expected: None }),
         (Route::Upload, _) => Err(Refusal::Method { allow: "PUT" }),
+        // Who deletes must not take a misspelt address for an object that is gone.
+        (Route::Unknown, Method::Delete) if head.target.starts_with("/o/") => {
+            Err(Refusal::BadAddress)
+        }
         (Route::Unknown, _) => Err(Refusal::NoRoute),
     }
+}
+
+/// Whether the sender of this head may delete the object: who may write may, unless a condition
+/// names another state of it (RFC 9110 §13.1.1). The tag of an object is its address.
+pub(super) fn check_delete(
+    head: &RequestHead<'_>,
+    address: &Address,
+    loopback: bool,
+    config: &Config,
+) -> Result<(), Refusal> {
+    check_writer(head, loopback, config)?;
+    if !head.if_match.is_empty() && !etag::if_match(head.if_match, address) {
+        return Err(Refusal::Precondition);
+    }
+    Ok(())
 }
 
 /// Whether the sender of this head may write: from this machine always, otherwise with a token.
@@ -244,15 +265,21 @@ mod tests {
         let object = format!("/o/b3:{HEX}");
         let manifest = format!("{object}/Manifest.toml");
         let [get, put] = [Plan::Get { address }, Plan::Put { expected: Some(address) }];
+        let all = "GET, HEAD, PUT, DELETE";
         for (method, path, expected) in [
             ("GET", object.as_str(), Ok(get)),
             ("HEAD", &object, Ok(get)),
             ("PUT", &object, Ok(put)),
-            ("DELETE", &object, Err(Refusal::Method { allow: "GET, HEAD, PUT" })),
-            ("OPTIONS", &object, Err(Refusal::Method { allow: "GET, HEAD, PUT" })),
+            ("DELETE", &object, Ok(Plan::Delete { address })),
+            ("OPTIONS", &object, Err(Refusal::Method { allow: all })),
             ("BREW", &object, Err(Refusal::MethodUnknown)),
             ("GET", &manifest, Err(Refusal::NoRoute)),
             ("PUT", &manifest, Err(Refusal::Method { allow: "GET, HEAD" })),
+            ("DELETE", &manifest, Err(Refusal::Method { allow: "GET, HEAD" })),
+            ("DELETE", "/o/", Err(Refusal::Method { allow: "PUT" })),
+            ("DELETE", "/o/b3:00", Err(Refusal::BadAddress)),
+            ("DELETE", "/x/b3:00", Err(Refusal::NoRoute)),
+            ("GET", "/o/b3:00", Err(Refusal::NoRoute)),
             ("PUT", "/o/", Ok(Plan::Put { expected: None })),
             ("GET", "/o/", Err(Refusal::Method { allow: "PUT" })),
             ("GET", "/", Err(Refusal::NoRoute)),

@@ -24,10 +24,11 @@ use crate::{
     config::Config,
     entropy::Entropy,
     flow::{Ask, Fault, Mail, Tickets, Verified, Waiter},
-    store::layout::Layout,
+    store::{Room, layout::Layout},
 };
 
 mod conn;
+mod delete;
 mod get;
 mod late;
 mod put;
@@ -65,6 +66,7 @@ struct Bench {
     memory: Memory,
     tickets: Tickets,
     entropy: Entropy,
+    room: Room,
     now: Now,
     session: Option<HttpSession>,
     objects: BTreeMap<Address, Vec<u8>>,
@@ -96,6 +98,7 @@ impl Bench {
 
     fn with(config: Config, peer: &str, tls: bool) -> Bench {
         let mut bench = Bench {
+            room: Room::new(&config),
             config,
             stats: Stats::default(),
             acts: Acts::default(),
@@ -136,6 +139,7 @@ impl Bench {
             memory: &mut self.memory,
             tickets: &mut self.tickets,
             entropy: &mut self.entropy,
+            room: &mut self.room,
         };
         act(self.session.as_mut(), &mut cx)
     }
@@ -307,7 +311,7 @@ impl Bench {
             rest = after;
             if answer.status != 100 {
                 let method = methods.next().unwrap_or(&"GET");
-                let bodiless = *method == "HEAD" || answer.status == 304;
+                let bodiless = *method == "HEAD" || matches!(answer.status, 204 | 304);
                 let len = if bodiless { 0 } else { answer.len() };
                 let (body, after) = rest.split_at(len.min(rest.len()));
                 (answer.body, rest) = (body.to_vec(), after);

@@ -178,6 +178,13 @@ impl Wire {
         self.send(start, None, cx);
     }
 
+    /// Queues the answer to a DELETE. RFC 9110 §8.6: a 204 has no length.
+    pub(super) fn send_deleted(&mut self, request: &Request, cx: &mut Cx<'_>) {
+        let start = cx.acts.scratch().len();
+        self.head(204, request, cx).end();
+        self.send(start, None, cx);
+    }
+
     /// Queues an error answer, without its envelope if the request was a HEAD.
     pub(super) fn send_refusal(&mut self, request: &Request, refusal: &Refusal, cx: &mut Cx<'_>) {
         let start = cx.acts.scratch().len();

@@ -22,7 +22,7 @@ use crate::{
     entropy::Entropy,
     flow::{Ask, Asker, Cx, Fault, Mail, Reply, StreamId, Tickets, Verified, Waiter},
     ingest,
-    store::layout::Layout,
+    store::{Room, layout::Layout},
 };
 
 mod frames;
@@ -136,6 +136,7 @@ struct Rig {
     memory: Memory,
     tickets: Tickets,
     entropy: Entropy,
+    room: Room,
     now: Now,
     session: Option<OapSession>,
     /// Bytes sent, and how many of them the session has not been told of.
@@ -160,6 +161,7 @@ impl Rig {
         let mut config = Config::new(ShardId(0), layout);
         change(&mut config);
         let mut rig = Rig {
+            room: Room::new(&config),
             config,
             stats: Stats::default(),
             acts: Acts::default(),
@@ -196,6 +198,7 @@ impl Rig {
             memory: &mut self.memory,
             tickets: &mut self.tickets,
             entropy: &mut self.entropy,
+            room: &mut self.room,
         };
         f(&mut self.session, &mut cx)
     }

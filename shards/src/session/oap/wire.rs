@@ -54,6 +54,9 @@ impl From<Fault> for Refusal {
             Fault::Disk => Refusal::new(ErrorCode::Internal, "the disk failed"),
             Fault::Full => Refusal::new(ErrorCode::StorageFull, "there is no room to store it"),
             Fault::Busy => Refusal::new(ErrorCode::Overload, "the node is busy"),
+            Fault::Absent => {
+                Refusal::new(ErrorCode::NotReady, "the volume of this object cannot be used")
+            }
         }
     }
 }

@@ -1,0 +1,32 @@
+//! The ports that orders leave through, one a shard, shared by all who give orders.
+
+use std::sync::{Mutex, PoisonError};
+
+use ron_io::ports::Order;
+
+use crate::OrderPort;
+
+/// Ports in the order of the shards' numbers.
+pub(crate) struct Orders(Mutex<Vec<OrderPort>>);
+
+impl Orders {
+    pub(crate) fn new(ports: Vec<OrderPort>) -> Orders {
+        Orders(Mutex::new(ports))
+    }
+
+    /// Offers the order to every shard. Returns those whose mailbox was full.
+    pub(crate) fn offer(&self, order: &Order) -> Vec<usize> {
+        self.offer_to((0..self.len()).collect(), order)
+    }
+
+    /// Offers the order to these shards. Returns those whose mailbox was full.
+    pub(crate) fn offer_to(&self, mut shards: Vec<usize>, order: &Order) -> Vec<usize> {
+        let ports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.retain(|shard| !ports[*shard](order.clone()));
+        shards
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}

@@ -1,0 +1,204 @@
+//! The storage report and the orders to look after what is stored.
+
+use ron_codec::address::Address;
+use ron_io::ports::{PartitionState, VerifyOutcome};
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Sends a POST without waiting for its answer.
+fn post(node: &Node, path: &str, fields: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(node.control.addr()).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+/// Sends a POST; yields the status, `Retry-After` and the body.
+fn posted(node: &Node, path: &str, fields: &str) -> (u16, Option<String>, Value) {
+    read(post(node, path, fields))
+}
+
+fn read(stream: TcpStream) -> (u16, Option<String>, Value) {
+    let (head, body) = answer(stream);
+    let patience = head.lines().find_map(|line| line.strip_prefix("retry-after: "));
+    let status = head["http/1.1 ".len()..][..3].parse().unwrap();
+    (status, patience.map(str::to_owned), serde_json::from_str(&body).unwrap())
+}
+
+/// What shards report is heard by another thread: asks until this is so.
+fn until(node: &Node, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let report = serde_json::from_str(&ask(node, "GET /storage", "").1).unwrap();
+        if is_so(&report) {
+            return report;
+        }
+        assert!(Instant::now() < deadline, "{what}: {report}");
+    }
+}
+
+fn partition(partition: u16, state: PartitionState) -> Report {
+    Report::Partition { shard: ShardId(1), partition, state, reason: "the disk".into() }
+}
+
+/// Answers the next verification that a shard was ordered; returns its number.
+fn verify_next(node: &Node, outcome: VerifyOutcome) -> u64 {
+    loop {
+        let (shard, order) = node.taken.recv_timeout(SOON).unwrap();
+        let Order::Verify { id, .. } = order else { panic!("{order:?}") };
+        // The first shard is not the owner and takes no notice.
+        if shard == 1 {
+            node.reports.send(Report::Verified { shard: ShardId(1), id, outcome }).unwrap();
+            return id;
+        }
+    }
+}
+
+#[test]
+fn damage_and_partitions_are_reported() {
+    let node = serving(2);
+    node.stats[0].objects.set(2);
+    node.stats[1].objects.set(5);
+    let digest = *Address::of(b"x").as_bytes();
+    for _ in 0..2 {
+        let what = "a group does not match".to_owned();
+        node.reports.send(Report::Damaged { shard: ShardId(1), digest, what }).unwrap();
+    }
+    node.reports.send(partition(3, PartitionState::ReadOnly)).unwrap();
+    let report = until(&node, "the partition", |report| report["partitions"][0].is_object());
+    assert_eq!(report["total"]["objects"], 7);
+    assert_eq!(report["shards"][1]["objects"], 5);
+    assert_eq!(report["shards"][1]["shard"], 1);
+    assert_eq!(report["total"]["scrub"]["running"], false);
+    let damaged = &report["damage"]["objects"][0];
+    assert_eq!(damaged["addr"], Address::of(b"x").to_string());
+    assert_eq!((&damaged["count"], &damaged["shard"]), (&json!(2), &json!(1)));
+    assert_eq!(damaged["what"], "a group does not match");
+    assert_eq!(report["damage"]["cut"], 0);
+    let fault = json!({"partition": 3, "state": "read_only", "reason": "the disk"});
+    let (is_ready, keys) = ready(&node);
+    assert!(is_ready, "the others go on: {keys}");
+    assert_eq!(keys["partitions"], json!([fault]));
+    for number in 0..3 {
+        node.reports.send(partition(number, PartitionState::Absent)).unwrap();
+    }
+    until(&node, "all of them", |report| report["partitions"].as_array().unwrap().len() == 4);
+    let (is_ready, keys) = ready(&node);
+    assert!(!is_ready && keys["storage"] == false && keys["retry_after"] == 30, "{keys}");
+    for number in 0..4 {
+        node.reports.send(partition(number, PartitionState::Serving)).unwrap();
+    }
+    until(&node, "none of them", |report| report["partitions"].as_array().unwrap().is_empty());
+    let (is_ready, keys) = ready(&node);
+    assert!(is_ready && keys.get("partitions").is_none(), "{keys}");
+}
+
+#[test]
+fn a_scrub_is_ordered_from_every_shard() {
+    let node = serving(2);
+    assert_eq!(posted(&node, "/scrub", ""), (202, None, json!({"ordered": 2})));
+    for shard in 0..2 {
+        let (taker, order) = node.taken.recv_timeout(SOON).unwrap();
+        assert!(taker == shard && matches!(order, Order::Scrub), "{order:?}");
+    }
+    node.refusals.store(1, Ordering::Relaxed);
+    let (status, patience, body) = posted(&node, "/scrub", "");
+    assert_eq!((status, patience.as_deref(), &body["code"]), (503, Some("1"), &json!("overload")));
+    let (head, _) = ask(&node, "GET /scrub", "");
+    assert!(head.starts_with("http/1.1 405") && head.contains("allow: post"), "{head}");
+}
+
+#[test]
+fn an_object_is_verified_and_the_outcome_heard() {
+    let node = serving(2);
+    let addr = Address::of(b"x");
+    let path = format!("/verify/{addr}");
+    let what = "a group does not match".to_owned();
+    let outcomes = [
+        (VerifyOutcome::Whole { size: 7 }, json!({"outcome": "whole", "size": 7})),
+        (VerifyOutcome::Missing, json!({"outcome": "missing"})),
+        (
+            VerifyOutcome::Damaged { what: what.clone() },
+            json!({"outcome": "damaged", "what": what}),
+        ),
+        (VerifyOutcome::Failed { what: what.clone() }, json!({"outcome": "failed", "what": what})),
+    ];
+    let mut last = 0;
+    for (outcome, mut expected) in outcomes {
+        let asked = post(&node, &path, "");
+        let id = verify_next(&node, outcome);
+        assert!(id > last, "every verification has its own number");
+        last = id;
+        expected["addr"] = json!(addr.to_string());
+        assert_eq!(read(asked), (200, None, expected));
+    }
+    for bad in ["/verify/", "/verify/b3:00", "/verify/%ff"] {
+        let (status, _, body) = posted(&node, bad, "");
+        let expected = if bad == "/verify/" { 404 } else { 400 };
+        assert_eq!(status, expected, "{bad}: {body}");
+    }
+    node.refusals.store(1, Ordering::Relaxed);
+    assert_eq!(posted(&node, &path, "").0, 503, "a shard was not asked");
+}
+
+#[test]
+fn what_is_found_whole_is_damaged_no_more() {
+    let node = serving(2);
+    let addr = Address::of(b"x");
+    let (digest, what) = (*addr.as_bytes(), String::new());
+    node.reports.send(Report::Damaged { shard: ShardId(0), digest, what }).unwrap();
+    until(&node, "the damage", |report| report["damage"]["objects"][0].is_object());
+    for (outcome, left) in [
+        (VerifyOutcome::Failed { what: String::new() }, 1),
+        (VerifyOutcome::Damaged { what: String::new() }, 1),
+        (VerifyOutcome::Whole { size: 1 }, 0),
+    ] {
+        let asked = post(&node, &format!("/verify/{addr}"), "");
+        verify_next(&node, outcome);
+        assert_eq!(read(asked).0, 200);
+        until(&node, "the list", |report| {
+            report["damage"]["objects"].as_array().unwrap().len() == left
+        });
+    }
+}
+
+#[test]
+fn only_so_many_verifications_at_once_and_none_when_the_node_goes() {
+    let node = serving(1);
+    let path = format!("/verify/{}", Address::of(b"x"));
+    let asked: Vec<TcpStream> = (0..limits::VERIFIES_MAX).map(|_| post(&node, &path, "")).collect();
+    for _ in &asked {
+        node.taken.recv_timeout(SOON).unwrap();
+    }
+    let (status, patience, _) = posted(&node, &path, "");
+    assert_eq!((status, patience.as_deref()), (503, Some("1")));
+    node.control.drain(SOON).unwrap();
+    let (status, patience, body) = posted(&node, "/scrub", "");
+    assert_eq!((status, patience.as_deref(), &body["code"]), (503, Some("30"), &json!("draining")));
+    let start = Instant::now();
+    node.control.shutdown().unwrap();
+    assert!(start.elapsed() < limits::SHUTDOWN_MAX, "nobody was waited for");
+    for stream in asked {
+        let (status, _, body) = read(stream);
+        assert_eq!((status, &body["code"]), (503, &json!("draining")));
+    }
+}
+
+#[test]
+fn a_web_page_gives_no_orders() {
+    let node = serving(1);
+    let page = "Origin: http://attacker.example\r\n";
+    for path in ["/scrub".to_owned(), format!("/verify/{}", Address::of(b"x"))] {
+        let (status, _, body) = posted(&node, &path, page);
+        assert_eq!((status, &body["code"]), (401, &json!("unauthorized")));
+        let wrong = format!("{page}Authorization: Bearer no\r\n");
+        assert_eq!(posted(&node, &path, &wrong).0, 403);
+    }
+    assert!(node.taken.try_recv().is_err(), "no shard was told");
+    let right = format!("{page}Authorization: Bearer {TOKEN}\r\n");
+    assert_eq!(posted(&node, "/scrub", &right).0, 202);
+    let (head, _) = answer(post(&node, "/scrub", page));
+    assert!(head.contains("www-authenticate: bearer"), "{head}");
+}

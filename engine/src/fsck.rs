@@ -1,0 +1,213 @@
+//! Looks at all that a stopped node keeps, and says what is not as it should be.
+//!
+//! ```text
+//!   lock ─► for each partition:  log, hashed ─► index against log ─► object files, hashed ─► tmp
+//! ```
+//!
+//! Nothing is changed, except that with `--rebuild-index` the folders of the index are removed, so
+//! that the next start makes them again. It refuses directories that a node has open. What is
+//! found is told as it is found, because a disk that fails may end the check early.
+//!
+//! A partition is checked at a time, and takes memory for each of its objects: about 100 bytes.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use ron_shards::store::{
+    audit::{Position, View},
+    layout::Layout,
+};
+
+use crate::format::{DataDirError, Stopped};
+
+mod files;
+mod index;
+mod log;
+mod report;
+
+use report::{Finding, Report, What};
+
+/// The exit codes as `--help` tells them.
+pub const EXIT_HELP: &str = "\
+Exit codes:
+  0  nothing is damaged; there may be notes
+  1  damage was found
+  2  it could not be checked: in use, no data directory, of another version, or wrong arguments";
+
+/// What to check, and how to tell.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+#[command(after_help = EXIT_HELP)]
+pub struct Options {
+    /// Data directories of one node, all of them or some.
+    #[arg(value_name = "DIR", required = true)]
+    pub dirs: Vec<PathBuf>,
+    /// Remove the index afterwards, so that the next start makes it again from the log.
+    #[arg(long)]
+    pub rebuild_index: bool,
+    /// Print findings and summary as lines of JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why not all is well.
+#[derive(Debug, thiserror::Error)]
+pub enum FsckError {
+    #[error("{damage} damaged")]
+    Damaged { damage: u64 },
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("{file:?} has records of version {version}, from a newer ron")]
+    TooNew { file: PathBuf, version: u16 },
+    #[error("cannot remove {path:?}: {source}")]
+    Remove { path: PathBuf, source: io::Error },
+    #[error("stdout: {0}")]
+    Stdout(#[from] io::Error),
+}
+
+/// Checks what `options` name. Findings go to `out`, the progress to stderr if it is a terminal.
+///
+/// # Errors
+/// `Damaged` when everything was checked and some of it is not as it was; anything else when it
+/// could not be checked to the end.
+pub fn run(options: &Options, quiet: bool, out: &mut dyn Write) -> Result<(), FsckError> {
+    let stopped = Stopped::open(&options.dirs)?;
+    let layout = layout(&stopped);
+    let mine: Vec<u16> =
+        (0..layout.partitions).filter(|number| !layout.is_absent(*number)).collect();
+    let dirs: Vec<PathBuf> = mine.iter().map(|number| layout.partition_dir(*number)).collect();
+    let total = dirs.iter().map(|dir| bytes_below(dir)).sum();
+    let mut report = Report::new(out, options.json, quiet, total);
+    // Without any, no node was ever started on it.
+    let served = dirs.iter().any(|dir| dir.exists());
+    let mut keep = Vec::new();
+    for (number, dir) in mine.iter().zip(&dirs) {
+        report.summary.partitions += 1;
+        if dir.exists() {
+            let leads = check_partition(&layout, *number, &mut report)?;
+            keep.extend(leads.then_some(*number));
+        } else if served {
+            report.found(&Finding::at(dir, What::NoPartition))?;
+        }
+    }
+    if options.rebuild_index {
+        for number in mine {
+            remove_index(&layout.index_dir(number), keep.contains(&number), &mut report)?;
+        }
+    }
+    match report.finish()?.damage {
+        0 => Ok(()),
+        damage => Err(FsckError::Damaged { damage }),
+    }
+}
+
+/// The layout of the node, with the volumes that were not named absent.
+fn layout(stopped: &Stopped) -> Layout {
+    let unnamed = |(volume, path): (u16, &Option<PathBuf>)| path.is_none().then_some(volume);
+    Layout {
+        absent: (0..).zip(&stopped.volumes).filter_map(unnamed).collect(),
+        volumes: stopped.volumes.iter().map(|path| path.clone().unwrap_or_default()).collect(),
+        partitions: stopped.partitions as u16,
+        shards: 1,
+    }
+}
+
+/// Returns whether the index alone leads to some of the log.
+fn check_partition(
+    layout: &Layout,
+    number: u16,
+    report: &mut Report<'_>,
+) -> Result<bool, FsckError> {
+    let (view, reached) = open_index(&layout.index_dir(number), report)?;
+    let mut log = log::walk(layout, number, reached, report)?;
+    let by_index = match (&view, reached) {
+        (Some(view), Some(reached)) => {
+            index::check(layout, number, view, reached, &mut log, report)?
+        }
+        _ => index::Files::new(),
+    };
+    drop(view);
+    files::check(layout, number, &mut log, &by_index, report)?;
+    let objects = log.objects().map(|latest| latest.size).chain(by_index.values().copied());
+    for size in objects {
+        report.summary.objects += 1;
+        report.summary.object_bytes += size;
+    }
+    Ok(log.is_cut)
+}
+
+/// The index of a partition, and up to where it knows the log.
+fn open_index(
+    dir: &Path,
+    report: &mut Report<'_>,
+) -> Result<(Option<View>, Option<Position>), FsckError> {
+    let opened = View::open(dir).and_then(|view| {
+        let position = view.as_ref().map(View::position).transpose()?;
+        Ok((view, position.flatten()))
+    });
+    let what = match opened {
+        Ok((Some(view), Some(position))) => return Ok((Some(view), Some(position))),
+        Ok((Some(_), None)) => What::IndexIncomplete,
+        Ok((None, _)) => What::NoIndex,
+        Err(error) => What::IndexDamaged { reason: error.to_string() },
+    };
+    report.found(&Finding::at(dir, what))?;
+    Ok((None, None))
+}
+
+fn remove_index(dir: &Path, keep: bool, report: &mut Report<'_>) -> Result<(), FsckError> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    if keep {
+        return Ok(report.found(&Finding::at(dir, What::IndexKept))?);
+    }
+    fs::remove_dir_all(dir).map_err(|source| FsckError::Remove { path: dir.to_owned(), source })?;
+    Ok(report.found(&Finding::at(dir, What::IndexRemoved))?)
+}
+
+/// Bytes of segments and object files, for the progress; what cannot be listed counts for nothing.
+fn bytes_below(partition: &Path) -> u64 {
+    let len = |path: &Path| fs::metadata(path).map_or(0, |data| data.len());
+    let mut total = 0;
+    for path in entries(&partition.join("segments")).unwrap_or_default() {
+        total += len(&path);
+    }
+    for folder in entries(&partition.join("objects")).unwrap_or_default() {
+        for path in entries(&folder).unwrap_or_default() {
+            total += len(&path);
+        }
+    }
+    total
+}
+
+/// What is in a folder, sorted; nothing if the folder is not there.
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let listed = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed?,
+    };
+    let mut paths =
+        listed.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// As `entries`; a folder that cannot be listed is a finding.
+fn list(folder: &Path, report: &mut Report<'_>) -> Result<Vec<PathBuf>, FsckError> {
+    match entries(folder) {
+        Ok(paths) => Ok(paths),
+        Err(error) => {
+            let what = What::Unreadable { reason: error.to_string() };
+            report.found(&Finding::at(folder, what))?;
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// The last part of a path, as text; what is no text is no name of ours.
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}

@@ -1,0 +1,240 @@
+//! What only the file system's tables know: names, folders, lengths and room. All of it may block,
+//! and runs on threads that may.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    mem::MaybeUninit,
+    os::{
+        fd::AsRawFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileExt, MetadataExt},
+        },
+    },
+    path::Path,
+};
+
+use super::Access;
+use crate::{
+    limits::BACKGROUND_READ_LEN,
+    ports::{DiskDone, DiskOp, OpenHow},
+};
+
+/// A file that was just opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) file: fs::File,
+    pub(super) len: u64,
+    pub(super) device: u64,
+    /// Whether what is read and written goes past the page cache.
+    pub(super) direct: bool,
+}
+
+/// Opens a file, for direct I/O where the file system has that.
+pub(super) fn open(path: &Path, how: OpenHow, access: Access) -> io::Result<Opened> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(how != OpenHow::Read).create_new(how == OpenHow::CreateNew);
+    let file = options.open(path)?;
+    if how == OpenHow::CreateNew {
+        sync_folder(parent(path))?;
+    }
+    let facts = file.metadata()?;
+    let direct = access == Access::Direct && make_direct(&file)?;
+    Ok(Opened { file, len: facts.len(), device: facts.dev(), direct })
+}
+
+/// Asks for direct I/O on an open file. It is not asked for while opening, because a file system
+/// that refuses it then has created the file already.
+fn make_direct(file: &fs::File) -> io::Result<bool> {
+    // Newer kernels take the flag on tmpfs and go through the page cache, which is all there is.
+    if is_tmpfs(file)? {
+        return Ok(false);
+    }
+    // SAFETY: the descriptor is open, and the call takes and changes flags only.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_DIRECT) } {
+        0 => Ok(true),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            error => Err(error),
+        },
+    }
+}
+
+fn is_tmpfs(file: &fs::File) -> io::Result<bool> {
+    let mut facts = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the descriptor is open, and the call fills `facts` when it returns 0.
+    match unsafe { libc::fstatfs(file.as_raw_fd(), facts.as_mut_ptr()) } {
+        // SAFETY: see above.
+        0 => Ok(unsafe { facts.assume_init() }.f_type == libc::TMPFS_MAGIC),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives a file a length. One that grows gets its room at once, so that what is written there
+/// changes nothing but the bytes, and a full disk is found out now.
+pub(super) fn set_len(file: &fs::File, len: u64) -> io::Result<DiskDone> {
+    let now = file.metadata()?.len();
+    if len <= now || !allocate(file, now, len - now)? {
+        file.set_len(len)?;
+    }
+    Ok(DiskDone::Done)
+}
+
+/// Returns false where the file system cannot.
+fn allocate(file: &fs::File, at: u64, len: u64) -> io::Result<bool> {
+    let too_long = |_| io::Error::from_raw_os_error(libc::EFBIG);
+    let at = i64::try_from(at).map_err(too_long)?;
+    let len = i64::try_from(len).map_err(too_long)?;
+    // SAFETY: the descriptor is open; no memory is passed.
+    match unsafe { libc::fallocate64(file.as_raw_fd(), 0, at, len) } {
+        0 => Ok(true),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+            error => Err(error),
+        },
+    }
+}
+
+/// Reads into `buffer` at `at`, both aligned, with the lowest priority there is. Returns how many
+/// bytes; fewer than asked for only at the end of the file.
+pub(super) fn read_idly(file: &fs::File, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let _idle = Idle::begin();
+    let mut done = 0;
+    // In short pieces: who comes meanwhile waits for one of them at most.
+    for piece in buffer.chunks_mut(BACKGROUND_READ_LEN) {
+        let read = file.read_at(piece, at + done as u64)?;
+        done += read;
+        if read < piece.len() {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// While it lives, disk accesses of this thread come after everybody else's, where the scheduler
+/// of the disk knows priorities. It is only a hint, so errors are of no interest.
+struct Idle;
+
+impl Idle {
+    fn begin() -> Idle {
+        const IDLE_CLASS: libc::c_int = 3 << 13;
+        Idle::set(IDLE_CLASS);
+        Idle
+    }
+
+    fn set(priority: libc::c_int) {
+        const THIS_THREAD: (libc::c_int, libc::c_int) = (1, 0);
+        // SAFETY: the call takes numbers only and changes nothing but the thread's priority.
+        unsafe { libc::syscall(libc::SYS_ioprio_set, THIS_THREAD.0, THIS_THREAD.1, priority) };
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        Idle::set(0);
+    }
+}
+
+/// Performs an operation that names files instead of using open ones.
+pub(super) fn perform(op: DiskOp) -> io::Result<DiskDone> {
+    match op {
+        DiskOp::Rename { from, to } => {
+            match fs::rename(&from, &to) {
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => carry(&from, &to)?,
+                renamed => renamed?,
+            }
+            sync_folder(parent(&to))?;
+            if parent(&from) != parent(&to) {
+                sync_folder(parent(&from))?;
+            }
+        }
+        DiskOp::Remove { path, durable } => match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(()) if durable => sync_folder(parent(&path))?,
+            Ok(()) => {}
+        },
+        DiskOp::MakeDir { path } => make_dir(&path)?,
+        DiskOp::List { path } => return list(&path).map(DiskDone::Listed),
+        DiskOp::Run(job) => return Ok(DiskDone::Ran(job())),
+        DiskOp::Space { path } => return space(&path),
+        op => unreachable!("{op:?} needs an open file"),
+    }
+    Ok(DiskDone::Done)
+}
+
+/// Moves a file to another file system: a durable copy takes its name there, then the file goes.
+fn carry(from: &Path, to: &Path) -> io::Result<()> {
+    let copy = to.with_extension("part");
+    let copied = fs::copy(from, &copy)
+        .and_then(|_| fs::File::open(&copy)?.sync_all())
+        .and_then(|()| fs::rename(&copy, to));
+    if let Err(error) = copied {
+        // What is left of a copy has no name that counts; that it cannot be removed changes that
+        // no more than the error that is told.
+        let _ = fs::remove_file(&copy);
+        return Err(error);
+    }
+    fs::remove_file(from)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    }
+}
+
+fn space(path: &Path) -> io::Result<DiskDone> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut facts = MaybeUninit::<libc::statvfs64>::uninit();
+    // SAFETY: the path ends with a zero, and the call fills `facts` when it returns 0.
+    let facts = match unsafe { libc::statvfs64(path.as_ptr(), facts.as_mut_ptr()) } {
+        // SAFETY: see above.
+        0 => unsafe { facts.assume_init() },
+        _ => return Err(io::Error::last_os_error()),
+    };
+    let (free, total) = (facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize);
+    Ok(DiskDone::Space { free, total })
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make_dir(above)?;
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => sync_folder(above)?,
+        }
+    }
+    Ok(())
+}
+
+fn list(path: &Path) -> io::Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let facts = match entry.metadata() {
+            // It was removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            facts => facts?,
+        };
+        // A name that is not text is none of ours.
+        if let (true, Ok(name)) = (facts.is_file(), entry.file_name().into_string()) {
+            found.push((name, facts.len()));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,147 @@
+//! What the disk of the simulation keeps, loses and refuses.
+
+use super::*;
+use crate::ports::FileId;
+
+const FILE: FileId = FileId(0);
+
+fn disk() -> Disk {
+    let mut disk = Disk::new(&[Path::new("/a"), Path::new("/b")], Chance::new(1));
+    for path in ["/a/x", "/a/y", "/b/x"] {
+        disk.perform(DiskOp::MakeDir { path: path.into() }, None).0.unwrap();
+    }
+    disk
+}
+
+fn open(disk: &mut Disk, path: &str, how: OpenHow) -> io::Result<InodeId> {
+    let (done, id) = disk.perform(DiskOp::Open { file: FILE, path: path.into(), how }, None);
+    done.map(|_| id.unwrap())
+}
+
+fn create(disk: &mut Disk, path: &str) -> InodeId {
+    open(disk, path, OpenHow::CreateNew).unwrap()
+}
+
+fn write(disk: &mut Disk, id: InodeId, at: u64, len: usize) -> io::Result<DiskDone> {
+    let parts = vec![Part::Zeros(4), Part::Bytes(vec![7; len - 4])];
+    disk.perform(DiskOp::Write { file: FILE, at, parts }, Some(id)).0
+}
+
+fn rename(disk: &mut Disk, from: &str, to: &str) -> io::Result<DiskDone> {
+    disk.perform(DiskOp::Rename { from: from.into(), to: to.into() }, None).0
+}
+
+fn names(disk: &Disk) -> Vec<String> {
+    disk.files().map(|(name, _, _)| name.to_string()).collect()
+}
+
+#[test]
+fn a_file_is_created_once_and_in_a_folder() {
+    let mut disk = disk();
+    create(&mut disk, "/a/x/1");
+    let kind = |disk: &mut Disk, path, how| open(disk, path, how).unwrap_err().kind();
+    assert_eq!(kind(&mut disk, "/a/x/1", OpenHow::CreateNew), io::ErrorKind::AlreadyExists);
+    assert_eq!(kind(&mut disk, "/a/z/1", OpenHow::CreateNew), io::ErrorKind::NotFound);
+    assert_eq!(kind(&mut disk, "/a/x/2", OpenHow::Read), io::ErrorKind::NotFound);
+    disk.crash();
+    assert_eq!(names(&disk), ["/a/x/1"], "its folder was synced with it");
+}
+
+#[test]
+fn a_folder_lists_its_own_files_only() {
+    let mut disk = disk();
+    disk.perform(DiskOp::MakeDir { path: "/a/x/deep".into() }, None).0.unwrap();
+    for path in ["/a/x/1", "/a/x/deep/2", "/a/y/3"] {
+        create(&mut disk, path);
+    }
+    let list = |disk: &mut Disk, path: &str| match disk
+        .perform(DiskOp::List { path: path.into() }, None)
+        .0
+    {
+        Ok(DiskDone::Listed(listed)) => listed,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(list(&mut disk, "/a/x"), [("1".to_string(), 0)]);
+    assert_eq!(list(&mut disk, "/a/x/deep"), [("2".to_string(), 0)]);
+    assert_eq!(list(&mut disk, "/b/x"), []);
+    assert!(disk.perform(DiskOp::List { path: "/c".into() }, None).0.is_err());
+}
+
+#[test]
+fn a_rename_is_durable_and_stays_on_its_volume() {
+    let mut disk = disk();
+    create(&mut disk, "/a/x/1");
+    assert!(rename(&mut disk, "/a/x/1", "/b/x/1").is_err(), "another volume");
+    assert!(rename(&mut disk, "/a/x/1", "/a/z/1").is_err(), "no such folder");
+    rename(&mut disk, "/a/x/1", "/a/y/1").unwrap();
+    assert!(rename(&mut disk, "/a/x/1", "/a/y/1").is_err());
+    disk.crash();
+    assert_eq!(names(&disk), ["/a/y/1"]);
+}
+
+#[test]
+fn a_removal_lasts_only_if_it_was_asked_to() {
+    let mut back = 0;
+    for seed in 0..50 {
+        for durable in [true, false] {
+            let mut disk = disk();
+            disk.chance = Chance::new(seed);
+            create(&mut disk, "/a/x/1");
+            let op = DiskOp::Remove { path: "/a/x/1".into(), durable };
+            disk.perform(op, None).0.unwrap();
+            assert!(names(&disk).is_empty());
+            disk.crash();
+            assert!(!durable || names(&disk).is_empty());
+            back += names(&disk).len();
+        }
+    }
+    assert!((1..50).contains(&back), "{back} of 50 came back");
+}
+
+#[test]
+fn a_full_disk_takes_what_fits() {
+    let mut disk = disk();
+    let id = create(&mut disk, "/a/x/1");
+    disk.set_capacity(Some(3 * 4096));
+    write(&mut disk, id, 0, 2 * 4096).unwrap();
+    let error = write(&mut disk, id, 8192, 2 * 4096).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert_eq!((disk.used(), disk.injected.full), (3 * 4096, 1));
+    write(&mut disk, id, 0, 4096).unwrap();
+    match disk.perform(DiskOp::Space { path: "/a".into() }, None).0 {
+        Ok(DiskDone::Space { free: 0, total: 12_288 }) => {}
+        other => panic!("{other:?}"),
+    }
+    disk.perform(DiskOp::Remove { path: "/a/x/1".into(), durable: true }, None).0.unwrap();
+    assert_eq!(disk.used(), 3 * 4096, "it is still open");
+    disk.closed(id);
+    assert_eq!(disk.used(), 0);
+}
+
+#[test]
+fn bad_weather_is_counted_and_leaves_part_of_a_write() {
+    let mut disk = disk();
+    let id = create(&mut disk, "/a/x/1");
+    disk.weather = Weather { writes: 1, syncs: 1, jobs: 1, others: 1, ..Weather::default() };
+    assert!(write(&mut disk, id, 0, 8192).is_err());
+    assert!(disk.perform(DiskOp::Sync { file: FILE }, Some(id)).0.is_err());
+    assert!(open(&mut disk, "/a/x/1", OpenHow::Read).is_err());
+    let job = Box::new(|| -> Result<(), String> { panic!("it does not run") });
+    let (done, _) = disk.perform(DiskOp::Run(job), None);
+    assert!(matches!(done, Ok(DiskDone::Ran(Err(_)))));
+    assert_eq!(disk.injected, Injected { errors: 4, short_reads: 0, full: 0 });
+    disk.weather = Weather::default();
+    disk.perform(DiskOp::Sync { file: FILE }, Some(id)).0.unwrap();
+}
+
+#[test]
+fn only_what_is_synced_rots() {
+    let mut disk = disk();
+    let id = create(&mut disk, "/a/x/1");
+    write(&mut disk, id, 0, 4096).unwrap();
+    assert!(!disk.rot(id, 5, 0));
+    disk.perform(DiskOp::Sync { file: FILE }, Some(id)).0.unwrap();
+    assert!(!disk.rot(id, 4096, 0));
+    assert!(disk.rot(id, 5, 0));
+    assert_eq!(disk.seen(Some(id))[4..7], [7, 6, 7]);
+}

@@ -1,0 +1,475 @@
+//! Connections of one shard: both ends, and everything on its way between them.
+//!
+//! ```text
+//!             write ─► │ inbound │ ── Bytes ──►
+//!    client                                       shard
+//!             ◄─ read  │ in the sockets │ ◄─ Sent ── │ queued: heads, slices │ ◄── send
+//! ```
+//!
+//! A slice is held from `send` until its last byte was taken by the kernel, and is looked at only
+//! then, as the kernel does. Bytes come and go in whatever pieces the caller chooses. What the
+//! peer of an aborted connection still reads is chance.
+
+use std::collections::VecDeque;
+
+use super::Chance;
+use crate::{
+    limits::{COPY_LEN_MAX, RECV_BUFFER_LEN},
+    ports::{ConnId, Slice},
+};
+
+/// A connection, as its client knows it. A number is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Link(pub usize);
+
+/// Something that could happen on a connection next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// Its TLS handshake is done.
+    Secured(Link),
+    /// The shard is told bytes.
+    Bytes(Link),
+    /// The shard is told that the client sends no more.
+    Eof(Link),
+    /// The kernel takes some of what is queued.
+    Sent(Link),
+    /// The shard is told that the connection is gone.
+    Closed(Link),
+    /// The client has something to read, or learns that nothing more comes.
+    Read(Link),
+}
+
+#[derive(Debug)]
+enum Item {
+    Bytes(Vec<u8>),
+    Slice(Slice),
+}
+
+impl Item {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Item::Bytes(bytes) => bytes,
+            Item::Slice(slice) => slice.bytes(),
+        }
+    }
+}
+
+/// Bytes in order, read from the front.
+#[derive(Debug, Default)]
+struct Pipe {
+    bytes: Vec<u8>,
+    read: usize,
+}
+
+impl Pipe {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.read
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.read > 64 * 1024 || self.len() == 0 {
+            self.bytes.drain(..self.read);
+            self.read = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn take(&mut self, len: usize) -> Vec<u8> {
+        let end = self.read + len.min(self.len());
+        let taken = self.bytes[self.read..end].to_vec();
+        self.read = end;
+        taken
+    }
+}
+
+#[derive(Debug)]
+struct Conn {
+    id: ConnId,
+    /// A handshake comes before the first bytes.
+    securing: bool,
+    inbound: Pipe,
+    client_ended: bool,
+    eof_told: bool,
+    paused: bool,
+    /// Pieces that were taken from the kernel before the pause.
+    taken_before: u32,
+    queued: VecDeque<Item>,
+    front_sent: usize,
+    queued_len: usize,
+    outbound: Pipe,
+    /// Bytes that the sockets hold for a client that does not read.
+    sockets_len: usize,
+    finishing: bool,
+    /// The shard's end is gone; `Closed` is to be told.
+    dead: bool,
+    closed_told: bool,
+    /// The client has left, or was told that nothing more comes.
+    left: bool,
+}
+
+/// The connections of one shard.
+#[derive(Debug, Default)]
+pub struct Net {
+    conns: Vec<Conn>,
+    /// For each slot, the connection that has it.
+    slots: Vec<Option<Link>>,
+    generation: u32,
+    stopped: bool,
+}
+
+impl Net {
+    /// A client connects, if the shard still listens. Until its client reads, the sockets take
+    /// `sockets_len` bytes and some more.
+    pub fn connect(&mut self, tls: bool, sockets_len: usize) -> Option<(Link, ConnId)> {
+        if self.stopped {
+            return None;
+        }
+        let slot = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        self.generation += 1;
+        let id = ConnId { slot: slot as u32, generation: self.generation };
+        let link = Link(self.conns.len());
+        self.conns.push(Conn {
+            id,
+            securing: tls,
+            inbound: Pipe::default(),
+            client_ended: false,
+            eof_told: false,
+            paused: false,
+            taken_before: 0,
+            queued: VecDeque::new(),
+            front_sent: 0,
+            queued_len: 0,
+            outbound: Pipe::default(),
+            sockets_len,
+            finishing: false,
+            dead: false,
+            closed_told: false,
+            left: false,
+        });
+        if slot == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[slot] = Some(link);
+        Some((link, id))
+    }
+
+    /// The client writes.
+    pub fn write(&mut self, link: Link, bytes: &[u8]) {
+        let conn = &mut self.conns[link.0];
+        if !conn.dead && !conn.client_ended {
+            conn.inbound.push(bytes);
+        }
+    }
+
+    /// Bytes the client wrote that the shard was not told.
+    pub fn unheard(&self, link: Link) -> usize {
+        self.conns[link.0].inbound.len()
+    }
+
+    /// The client will write no more.
+    pub fn end(&mut self, link: Link) {
+        self.conns[link.0].client_ended = true;
+    }
+
+    /// The client drops the connection, and everything that is on its way.
+    pub fn reset(&mut self, link: Link) {
+        let conn = &mut self.conns[link.0];
+        conn.left = true;
+        conn.dead = true;
+    }
+
+    /// The client reads up to `max` bytes. Nothing, if nothing more comes.
+    pub fn read(&mut self, link: Link, max: usize) -> Vec<u8> {
+        let conn = &mut self.conns[link.0];
+        let bytes = conn.outbound.take(max);
+        if bytes.is_empty() {
+            conn.left = true;
+            conn.client_ended = true;
+        }
+        bytes
+    }
+
+    /// The shard's name for a connection that it was not told the end of.
+    pub fn id(&self, link: Link) -> ConnId {
+        self.conns[link.0].id
+    }
+
+    /// Takes the bytes of the next `Bytes`, up to `max`.
+    pub fn hear(&mut self, link: Link, max: usize) -> Vec<u8> {
+        let conn = &mut self.conns[link.0];
+        conn.taken_before = conn.taken_before.saturating_sub(1);
+        conn.inbound.take(max.min(RECV_BUFFER_LEN))
+    }
+
+    /// The handshake is done.
+    pub fn secure(&mut self, link: Link) {
+        self.conns[link.0].securing = false;
+    }
+
+    /// The shard is told `Eof`.
+    pub fn tell_eof(&mut self, link: Link) {
+        self.conns[link.0].eof_told = true;
+    }
+
+    /// The shard is told `Closed`: the slot is free.
+    pub fn tell_closed(&mut self, link: Link) {
+        let conn = &mut self.conns[link.0];
+        conn.closed_told = true;
+        conn.queued.clear();
+        conn.inbound = Pipe::default();
+        self.slots[conn.id.slot as usize] = None;
+    }
+
+    /// The kernel takes up to `max` bytes of what is queued. Returns how many.
+    pub fn sent(&mut self, link: Link, max: usize) -> usize {
+        let conn = &mut self.conns[link.0];
+        let mut left = max;
+        while left > 0 {
+            let Some(front) = conn.queued.front() else { break };
+            let rest = &front.bytes()[conn.front_sent..];
+            let len = rest.len().min(left);
+            if !conn.left {
+                conn.outbound.push(&rest[..len]);
+            }
+            left -= len;
+            conn.front_sent += len;
+            if conn.front_sent == front.bytes().len() {
+                conn.queued.pop_front();
+                conn.front_sent = 0;
+            }
+        }
+        conn.queued_len -= max - left;
+        max - left
+    }
+
+    /// Bytes queued to be sent.
+    pub fn queued(&self, link: Link) -> usize {
+        self.conns[link.0].queued_len
+    }
+
+    /// Adds all that could happen next.
+    pub fn moves(&self, moves: &mut Vec<Move>) {
+        for (at, conn) in self.conns.iter().enumerate() {
+            if conn.closed_told && conn.left {
+                continue;
+            }
+            let link = Link(at);
+            let over = conn.dead || (conn.finishing && conn.queued.is_empty());
+            if !conn.left && (conn.outbound.len() > 0 || over) {
+                moves.push(Move::Read(link));
+            }
+            if conn.dead {
+                if !conn.closed_told {
+                    moves.push(Move::Closed(link));
+                }
+                continue;
+            }
+            if conn.securing {
+                // A client that ended in its handshake never finishes it.
+                match (conn.client_ended, conn.eof_told) {
+                    (false, _) => moves.push(Move::Secured(link)),
+                    (true, false) => moves.push(Move::Eof(link)),
+                    (true, true) => {}
+                }
+                continue;
+            }
+            let hears = !conn.paused || conn.taken_before > 0;
+            if hears && conn.inbound.len() > 0 {
+                moves.push(Move::Bytes(link));
+            } else if !conn.paused && conn.client_ended && !conn.eof_told {
+                moves.push(Move::Eof(link));
+            }
+            if !conn.queued.is_empty() && (conn.left || conn.outbound.len() < conn.sockets_len) {
+                moves.push(Move::Sent(link));
+            }
+        }
+    }
+
+    /// Connections that the shard was not told the end of.
+    pub fn open(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    /// `Act::Send`.
+    pub fn send(&mut self, id: ConnId, head: &[u8], body: Option<Slice>) {
+        let Some(conn) = self.conn(id).filter(|conn| !conn.finishing) else { return };
+        if !head.is_empty() {
+            conn.queue(head);
+        }
+        match body {
+            // A short body is copied behind its head.
+            Some(slice) if slice.len() <= COPY_LEN_MAX => conn.queue(slice.bytes()),
+            Some(slice) => {
+                conn.queued_len += slice.len();
+                conn.queued.push_back(Item::Slice(slice));
+            }
+            None => {}
+        }
+    }
+
+    /// `Act::Finish`.
+    pub fn finish(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id) {
+            conn.finishing = true;
+        }
+    }
+
+    /// `Act::Abort`. What is on its way to a client is lost if that has written, or may yet write,
+    /// what nobody reads: then its end is told by a reset, which overtakes.
+    pub fn abort(&mut self, id: ConnId, chance: &mut Chance) {
+        let Some(conn) = self.conn(id) else { return };
+        conn.dead = true;
+        // What the kernel works on is let go when that ends; the rest at once.
+        conn.queued.truncate(1);
+        let unread = conn.inbound.len() > 0 || !conn.client_ended;
+        if unread && chance.toss() {
+            let lost = chance.below(conn.outbound.len() + 1);
+            let kept = conn.outbound.bytes.len() - lost;
+            conn.outbound.bytes.truncate(kept);
+        }
+    }
+
+    /// `Act::Pause`. What was taken from the kernel before may still be told.
+    pub fn pause(&mut self, id: ConnId, chance: &mut Chance) {
+        if let Some(conn) = self.conn(id) {
+            conn.paused = true;
+            conn.taken_before = chance.below(3) as u32;
+        }
+    }
+
+    /// `Act::Resume`.
+    pub fn resume(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id) {
+            conn.paused = false;
+        }
+    }
+
+    /// `Act::StopAccepting`.
+    pub fn stop_accepting(&mut self) {
+        self.stopped = true;
+    }
+
+    /// The living connection of this name.
+    fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let link = (*self.slots.get(id.slot as usize)?)?;
+        let conn = &mut self.conns[link.0];
+        (conn.id == id && !conn.dead).then_some(conn)
+    }
+}
+
+impl Conn {
+    fn queue(&mut self, bytes: &[u8]) {
+        self.queued_len += bytes.len();
+        if let Some(Item::Bytes(last)) = self.queued.back_mut() {
+            last.extend_from_slice(bytes);
+        } else if !bytes.is_empty() {
+            self.queued.push_back(Item::Bytes(bytes.to_vec()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Arena;
+
+    fn net() -> (Net, Link, ConnId) {
+        let mut net = Net::default();
+        let (link, id) = net.connect(false, 10).unwrap();
+        (net, link, id)
+    }
+
+    fn moves(net: &Net) -> Vec<Move> {
+        let mut moves = Vec::new();
+        net.moves(&mut moves);
+        moves
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_whatever_the_pieces() {
+        let (mut net, link, id) = net();
+        let mut arena = Arena::new(1).unwrap();
+        let mut block = arena.alloc(COPY_LEN_MAX + 1).unwrap();
+        block.bytes_mut().fill(b'x');
+        let body = Slice::whole(block.freeze(COPY_LEN_MAX + 1));
+        net.send(id, b"head", Some(body));
+        net.send(id, b"tail", None);
+        let mut got = Vec::new();
+        while net.queued(link) > 0 {
+            if moves(&net).contains(&Move::Sent(link)) {
+                assert!((1..=7).contains(&net.sent(link, 7)));
+            }
+            got.extend(net.read(link, 3));
+        }
+        loop {
+            let some = net.read(link, 3);
+            if some.is_empty() {
+                break;
+            }
+            got.extend(some);
+        }
+        let expected = [&b"head"[..], &[b'x'; COPY_LEN_MAX + 1], b"tail"].concat();
+        assert!(got == expected);
+        arena.collect();
+        assert_eq!(arena.free_pages(), arena.total_pages(), "the slice was let go");
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_stops_the_sending() {
+        let (mut net, link, id) = net();
+        net.send(id, &[0; 25], None);
+        assert_eq!(moves(&net), [Move::Sent(link)]);
+        net.sent(link, 12);
+        assert_eq!(moves(&net), [Move::Read(link)]);
+        net.read(link, 5);
+        assert_eq!(moves(&net), [Move::Read(link), Move::Sent(link)]);
+    }
+
+    #[test]
+    fn a_paused_connection_is_told_little_and_no_end() {
+        let (mut net, link, id) = net();
+        net.write(link, &[1; 100]);
+        net.end(link);
+        net.pause(id, &mut Chance::new(1));
+        let mut told = 0;
+        while moves(&net).contains(&Move::Bytes(link)) {
+            told += net.hear(link, 1).len();
+        }
+        assert!(told < 3 && moves(&net).is_empty());
+        net.resume(id);
+        assert_eq!(net.hear(link, 1000).len(), 100 - told);
+        assert_eq!(moves(&net), [Move::Eof(link)]);
+    }
+
+    #[test]
+    fn an_aborted_connection_is_closed_once_and_its_slot_used_again() {
+        let (mut net, link, id) = net();
+        net.send(id, b"lost", None);
+        net.abort(id, &mut Chance::new(1));
+        net.send(id, b"never", None);
+        assert_eq!(moves(&net), [Move::Read(link), Move::Closed(link)]);
+        net.tell_closed(link);
+        assert_eq!(net.read(link, 9), b"");
+        assert!(moves(&net).is_empty());
+        let (again, other) = net.connect(false, 10).unwrap();
+        assert_eq!((other.slot, again), (id.slot, Link(1)));
+        net.send(id, b"to a dead one", None);
+        assert!(moves(&net).is_empty());
+        net.stop_accepting();
+        assert!(net.connect(false, 10).is_none());
+    }
+
+    #[test]
+    fn a_finished_connection_ends_behind_what_is_queued() {
+        let (mut net, link, id) = net();
+        net.send(id, b"last", None);
+        net.finish(id);
+        net.send(id, b"too late", None);
+        assert_eq!(moves(&net), [Move::Sent(link)]);
+        net.sent(link, 100);
+        assert_eq!(net.read(link, 100), b"last");
+        assert_eq!(moves(&net), [Move::Read(link)]);
+        assert_eq!(net.read(link, 100), b"");
+        assert_eq!(moves(&net), [Move::Eof(link)]);
+    }
+}

@@ -1,0 +1,53 @@
+//! One DELETE, from its question to its answer.
+//!
+//! ```text
+//!   waiting ── durably gone ──► 204
+//!      └─ not there: 404, failed: the fault's status, too slow: 504
+//! ```
+//!
+//! An answer is sent only once the object stays gone over a crash. A client that hangs up before
+//! cannot take its wish back: the owner of the object has been asked.
+
+use ron_codec::address::Address;
+
+use super::{refusal::Refusal, request::Request};
+use crate::flow::{Ask, Cx, Fault, Reply, StreamId};
+
+/// A DELETE under way.
+#[derive(Debug)]
+pub(super) struct Delete {
+    pub(super) request: Request,
+}
+
+/// What a DELETE is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Deleted,
+    Refuse(Refusal),
+}
+
+impl Delete {
+    /// Asks the owner of the object.
+    pub(super) fn begin(
+        request: Request,
+        stream: StreamId,
+        address: Address,
+        cx: &mut Cx<'_>,
+    ) -> Delete {
+        cx.asks.push_back((stream, Ask::Delete { address }));
+        Delete { request }
+    }
+
+    /// The store answered.
+    pub(super) fn on_reply(&self, reply: &Reply) -> Turn {
+        match reply {
+            Reply::Deleted => Turn::Deleted,
+            Reply::Missing => Turn::Refuse(Refusal::NoObject),
+            Reply::Failed(fault) => Turn::Refuse((*fault).into()),
+            // No answer to this question: whether the object is gone is not known.
+            Reply::Opened { .. } | Reply::Group(_) | Reply::Stored { .. } => {
+                Turn::Refuse(Fault::Disk.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What a node's directory can be asked while the node is stopped, by whoever holds its locks.
+//!
+//! These are the store's own eyes: the walk that a boot takes through the log, the index as it is
+//! on disk, and how files are named. Nothing here writes.
+
+pub use super::{
+    index::{Entry, IndexError, Location, Position, View},
+    layout::{object_address, segment_number},
+    scan::{Found, Next, Walk, is_whole},
+};

@@ -1,0 +1,416 @@
+//! Compaction: gives the room of deleted objects back, a segment at a time.
+//!
+//! ```text
+//!   Idle ──► Opening ──► walk: headers, in order ──► moved all ──► checkpoint ──► removed ──► Idle
+//!                          │    ▲                                   durable
+//!                          ▼    │ (Reading: a record that was not read whole)
+//!                        a record that counts: verified, written anew at the log's end
+//! ```
+//!
+//! A moved record keeps its bytes and its sequence, so whichever copy a rebuild meets says the
+//! same. The segment is removed only when everything in it that counts is durable elsewhere and a
+//! checkpoint points there. A tombstone is moved too while an older segment could hold what it
+//! removes; in the oldest it has done its work.
+//!
+//! A segment with a damaged header, or with a damaged object that counts, is left alone: what is
+//! in it may still be of use to who looks after the damage.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+};
+
+use ron_codec::record::{RecordHeader, RecordKind};
+use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Severity, Urgency};
+
+use super::{
+    files::{FileKey, Files},
+    index::{Entry, Index, Location},
+    partition::{Site, Tag},
+    scan::{Found, Next, Walk, is_whole},
+    segments::{Log, Moving, Relocation},
+};
+use crate::{flow::Cx, limits};
+
+/// Segments up to which each deletion makes them all be looked at; with more it happens no more
+/// often than this.
+const OFTEN_SEGMENTS_MAX: usize = 256;
+const LOOK_EVERY_NS: u64 = 1_000_000_000;
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    Opening(Victim),
+    /// A piece of the segment is being read.
+    Walking(Walker),
+    /// One record is being read that was not whole in its piece.
+    Reading(Walker, Found, Entry),
+    /// Records that were found wait for their turn, or for room in the log.
+    Moving(Walker),
+    /// Everything was moved, or is about to be committed.
+    Moved(Victim),
+    /// A checkpoint that knows of it runs.
+    Checkpointing(Victim),
+    Removing(Victim),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Victim {
+    segment: u32,
+    file: FileId,
+    /// No segment is older: its tombstones are needed no more.
+    oldest: bool,
+}
+
+/// How far the walk through a victim is.
+#[derive(Debug)]
+struct Walker {
+    victim: Victim,
+    walk: Walk,
+    found: VecDeque<Found>,
+    /// The piece that was read last, and where it lies.
+    piece: Vec<u8>,
+    piece_at: u64,
+    next: Next,
+}
+
+/// What becomes of a record that was found.
+enum Fate {
+    /// It counts no more.
+    Dead,
+    Relocate(Relocation),
+    Read(Entry),
+    Damaged,
+}
+
+/// The compaction of one partition.
+#[derive(Debug)]
+pub(super) struct Compaction {
+    state: State,
+    /// Whether something changed that could make a segment worth it.
+    look: bool,
+    looked_ns: u64,
+    /// Segments that were tried in vain.
+    stuck: BTreeSet<u32>,
+}
+
+impl Compaction {
+    pub(super) fn new() -> Compaction {
+        Compaction { state: State::Idle, look: true, looked_ns: 0, stuck: BTreeSet::new() }
+    }
+
+    /// Something was deleted, written or removed.
+    pub(super) fn look_again(&mut self) {
+        self.look = true;
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    /// Whether `settle` could do something at once.
+    pub(super) fn is_restless(&self, log: &Log) -> bool {
+        match &self.state {
+            State::Idle => self.look && log.is_idle() && log.extent().0 <= OFTEN_SEGMENTS_MAX,
+            State::Moving(_) => log.has_room_to_move(),
+            _ => false,
+        }
+    }
+
+    /// Whether a checkpoint must come before the segment can go.
+    pub(super) fn wants_checkpoint(&self, log: &Log) -> bool {
+        matches!(self.state, State::Moved(_)) && !log.is_moving()
+    }
+
+    /// Whether the log must go on elsewhere before the segment can go.
+    pub(super) fn wants_turn(&self, log: &Log) -> bool {
+        match &self.state {
+            State::Moved(victim) => !log.is_moving() && !log.is_behind(victim.segment),
+            _ => false,
+        }
+    }
+
+    /// A checkpoint begins that takes up all that was committed.
+    pub(super) fn on_checkpoint_begun(&mut self, log: &Log) {
+        if let State::Moved(victim) = self.state
+            && !log.is_moving()
+            && log.is_behind(victim.segment)
+        {
+            self.state = State::Checkpointing(victim);
+        }
+    }
+
+    /// The checkpoint is over.
+    pub(super) fn on_checkpointed(
+        &mut self,
+        durable: bool,
+        index: &Index,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) {
+        let State::Checkpointing(victim) = self.state else { return };
+        if !durable {
+            self.state = State::Moved(victim);
+        } else if index.tally_of(victim.segment).live > 0 {
+            // A commit failed in between. The segment is tried again when something is deleted.
+            self.state = State::Idle;
+            cx.close_file(victim.file);
+        } else {
+            self.state = State::Removing(victim);
+            cx.close_file(victim.file);
+            let path = cx.config.layout.segment_path(site.number, victim.segment);
+            site.disk(cx, Tag::Compact, DiskOp::Remove { path, durable: true });
+        }
+    }
+
+    /// Ends what is under way, so that the partition can be closed.
+    pub(super) fn stop(&mut self, cx: &mut Cx<'_>) {
+        self.look = false;
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Moving(Walker { victim, .. }) | State::Moved(victim) => {
+                cx.close_file(victim.file);
+            }
+            // Their act is under way, and ends them.
+            busy => self.state = busy,
+        }
+    }
+
+    /// Chooses a segment if there is none in hand, or goes on with what was found.
+    pub(super) fn settle(
+        &mut self,
+        (log, index): (&mut Log, &Index),
+        files: &mut Files,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Idle if self.look && self.may_look(log, cx) => {
+                self.look = false;
+                self.looked_ns = cx.now.mono_ns;
+                let Some(segment) = self.choose(log, index, cx) else { return };
+                if !log.is_sealed(segment) && !log.seal(segment, files) {
+                    self.look = true;
+                    return;
+                }
+                let oldest = log.segments().next().is_some_and(|(first, _)| first == segment);
+                let file = cx.tickets.file();
+                let path = cx.config.layout.segment_path(site.number, segment);
+                self.state = State::Opening(Victim { segment, file, oldest });
+                site.disk(cx, Tag::Compact, DiskOp::Open { file, path, how: OpenHow::Read });
+            }
+            State::Moving(walker) => self.advance(walker, (log, index), site, cx),
+            other => self.state = other,
+        }
+    }
+
+    /// Looking costs a moment for each segment, so with many of them it is not done all the time.
+    fn may_look(&self, log: &Log, cx: &Cx<'_>) -> bool {
+        let often = log.extent().0 <= OFTEN_SEGMENTS_MAX;
+        log.is_idle() && (often || cx.now.mono_ns >= self.looked_ns + LOOK_EVERY_NS)
+    }
+
+    /// An act of the compaction is complete.
+    pub(super) fn on_disk(
+        &mut self,
+        done: io::Result<DiskDone>,
+        (log, index): (&mut Log, &mut Index),
+        files: &mut Files,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) {
+        match (std::mem::replace(&mut self.state, State::Idle), done) {
+            (State::Opening(victim), Ok(DiskDone::Opened { .. })) => {
+                let known = log.segments().find(|(number, _)| *number == victim.segment);
+                let len = known.map_or(0, |(_, len)| len);
+                let walk = Walk::new(0, len, len);
+                let next = walk.start();
+                let (found, piece) = (VecDeque::new(), Vec::new());
+                let walker = Walker { victim, walk, found, piece, piece_at: 0, next };
+                self.advance(walker, (log, index), site, cx);
+            }
+            (State::Opening(victim), Err(error)) => {
+                cx.tickets.forget_file(victim.file);
+                self.stuck.insert(victim.segment);
+                let text = format!("segment {} cannot be compacted: {error}", victim.segment);
+                site.note(cx, Severity::Error, &text);
+            }
+            (State::Walking(mut walker), Ok(DiskDone::Scanned(bytes))) => {
+                let Ok(next) = walker.walk.feed(&bytes) else {
+                    return self.give_up(walker.victim, "it has newer records", site, cx);
+                };
+                (walker.piece, walker.next) = (bytes, next);
+                walker.found.extend(walker.walk.take());
+                self.advance(walker, (log, index), site, cx);
+            }
+            (State::Reading(mut walker, found, entry), Ok(DiskDone::Scanned(record))) => {
+                let Some(relocation) = relocation(&found, entry, &record) else {
+                    let why = "an object in it is damaged";
+                    return self.give_up(walker.victim, why, site, cx);
+                };
+                cx.stats.compact_moved_bytes.add(record.len() as u64);
+                if !log.relocate(relocation) {
+                    walker.found.push_front(found);
+                }
+                self.state = State::Moving(walker);
+            }
+            (State::Walking(walker) | State::Reading(walker, ..), Err(error)) => {
+                self.give_up(walker.victim, &error.to_string(), site, cx);
+            }
+            (State::Removing(victim), Ok(_)) => {
+                files.forget(FileKey::Segment(victim.segment), cx);
+                index.forget_segment(victim.segment);
+                let freed = log.forget_segment(victim.segment);
+                cx.stats.compactions.add(1);
+                cx.stats.compact_freed_bytes.add(freed);
+                self.look = true;
+            }
+            (State::Removing(victim), Err(error)) => {
+                // Nothing points into it any more; it is tried again after a restart.
+                self.stuck.insert(victim.segment);
+                let text = format!("segment {} cannot be removed: {error}", victim.segment);
+                site.note(cx, Severity::Error, &text);
+            }
+            (state, done) => unreachable!("{done:?} in answer to {state:?}"),
+        }
+    }
+
+    /// The segment whose compaction gains most, if one is worth it; else the oldest of too many
+    /// small ones.
+    fn choose(&self, log: &Log, index: &Index, cx: &Cx<'_>) -> Option<u32> {
+        let percent = u64::from(cx.config.storage.compact_below_percent);
+        let oldest = log.segments().next().map(|(number, _)| number);
+        let (mut best, mut small) = (None, Vec::new());
+        for (number, len) in log.segments().filter(|(number, _)| !self.stuck.contains(number)) {
+            let tally = index.tally_of(number);
+            let tombstones = if Some(number) == oldest { 0 } else { tally.tombstones };
+            let needed = tally.live + tombstones * ron_codec::limits::RECORD_HEADER_LEN as u64;
+            let sealed = log.is_sealed(number);
+            let dead = len.saturating_sub(needed);
+            let empty = needed == 0 && (sealed || len >= limits::COMPACT_DEAD_MIN);
+            let sparse = dead >= limits::COMPACT_DEAD_MIN && needed * 100 < len * percent;
+            if empty || sparse {
+                let per_mille = (needed * 1000).checked_div(len).unwrap_or(0);
+                best = best.min(Some((per_mille, number))).or(Some((per_mille, number)));
+            }
+            if sealed && len < limits::SMALL_SEGMENT_LEN {
+                small.push(number);
+            }
+        }
+        let many = small.len() > limits::SMALL_SEGMENTS_MAX;
+        best.map(|(_, number)| number).or(small.first().copied().filter(|_| many))
+    }
+
+    /// Moves what was found, a part of it a turn, then reads on.
+    fn advance(
+        &mut self,
+        mut walker: Walker,
+        (log, index): (&mut Log, &Index),
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) {
+        let mut hashed = 0;
+        while let Some(found) = walker.found.pop_front() {
+            if !log.has_room_to_move() || hashed >= limits::COMPACT_TURN_LEN {
+                walker.found.push_front(found);
+                self.state = State::Moving(walker);
+                return;
+            }
+            match walker.fate(&found, index) {
+                Fate::Dead => {}
+                Fate::Relocate(relocation) => {
+                    hashed += relocation.record.len();
+                    cx.stats.compact_moved_bytes.add(relocation.record.len() as u64);
+                    assert!(log.relocate(relocation), "there was room");
+                }
+                Fate::Read(entry) => {
+                    let (file, at) = (walker.victim.file, found.offset);
+                    let len = found.record_len as u32;
+                    self.state = State::Reading(walker, found, entry);
+                    let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
+                    return site.disk(cx, Tag::Compact, op);
+                }
+                Fate::Damaged => {
+                    let why = "an object in it is damaged";
+                    return self.give_up(walker.victim, why, site, cx);
+                }
+            }
+        }
+        match walker.next {
+            Next::Read { at, len } => {
+                let file = walker.victim.file;
+                walker.piece_at = at;
+                self.state = State::Walking(walker);
+                let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
+                site.disk(cx, Tag::Compact, op);
+            }
+            Next::End { torn: Some(why), .. } => self.give_up(walker.victim, why, site, cx),
+            Next::End { torn: None, .. } => self.state = State::Moved(walker.victim),
+        }
+    }
+
+    fn give_up(&mut self, victim: Victim, why: &str, site: Site, cx: &mut Cx<'_>) {
+        self.state = State::Idle;
+        self.look = true;
+        self.stuck.insert(victim.segment);
+        cx.close_file(victim.file);
+        let text = format!("segment {} is not compacted: {why}", victim.segment);
+        site.note(cx, Severity::Warn, &text);
+    }
+}
+
+impl Walker {
+    fn fate(&self, found: &Found, index: &Index) -> Fate {
+        let segment = self.victim.segment;
+        match found.kind {
+            RecordKind::Pad => Fate::Dead,
+            RecordKind::Tombstone if self.victim.oldest => Fate::Dead,
+            RecordKind::Tombstone => {
+                let (address, sequence) = (found.digest, found.sequence);
+                let record = RecordHeader::tombstone(address, sequence).encode().to_vec();
+                let what = Moving::Tombstone { sequence };
+                let relocation = Relocation { address, what, record };
+                if relocation.counts(index) { Fate::Relocate(relocation) } else { Fate::Dead }
+            }
+            RecordKind::File | RecordKind::Object => {
+                // What the index cannot say must be taken for something that counts.
+                let Ok(known) = index.get(&found.digest) else { return Fate::Damaged };
+                match known {
+                    Some(entry) if is_at(&entry, found, segment) => self.take(found, entry),
+                    _ => Fate::Dead,
+                }
+            }
+        }
+    }
+
+    fn take(&self, found: &Found, entry: Entry) -> Fate {
+        let start = (found.offset - self.piece_at) as usize;
+        match self.piece.get(start..start + found.record_len as usize) {
+            Some(record) => relocation(found, entry, record).map_or(Fate::Damaged, Fate::Relocate),
+            None => Fate::Read(entry),
+        }
+    }
+}
+
+/// Whether an entry points to exactly this record.
+pub(super) fn is_at(entry: &Entry, found: &Found, segment: u32) -> bool {
+    let same_place = match (entry.location, found.kind) {
+        (Location::Segment { segment: its, offset }, RecordKind::Object) => {
+            (its, u64::from(offset)) == (segment, found.offset)
+        }
+        (Location::File { segment: its }, RecordKind::File) => its == segment,
+        _ => false,
+    };
+    same_place && entry.sequence == found.sequence
+}
+
+/// The relocation of a record that counts, or `None` if it is not what it should be.
+fn relocation(found: &Found, entry: Entry, record: &[u8]) -> Option<Relocation> {
+    let header = RecordHeader::decode(record).ok()?;
+    let same = header.digest() == found.digest && header.sequence() == found.sequence;
+    if !same || record.len() as u64 != header.record_len() || !is_whole(&header, record) {
+        return None;
+    }
+    let (address, what) = (found.digest, Moving::Entry(entry));
+    Some(Relocation { address, what, record: record.to_vec() })
+}

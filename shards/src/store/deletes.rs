@@ -1,0 +1,157 @@
+//! Deletions, from the durable tombstone to the answer.
+//!
+//! ```text
+//!   tombstone durable ──► cached groups forgotten ──► (file removed) ──► answered
+//!    (index: gone)          a part of them a turn
+//! ```
+//!
+//! An object is invisible from its tombstone's commit on, and whoever asked is answered only when
+//! no cache can show it any more. While a file is being removed, the same object may come again:
+//! its new file waits with taking the place until the old one is gone, or it would be removed in
+//! its stead.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    path::PathBuf,
+};
+
+use ron_codec::{address::Address, outboard::group_count};
+use ron_io::ports::{DiskDone, DiskOp, Severity};
+use slab::Slab;
+
+use super::{
+    index::{Entry, Location},
+    partition::{Site, Tag},
+};
+use crate::{
+    flow::{Asker, Cx, Reply},
+    limits,
+};
+
+/// A finished upload that waits for the place of its object.
+pub(super) type Adoption = (usize, PathBuf);
+
+#[derive(Debug)]
+struct Deletion {
+    address: Address,
+    askers: Vec<Asker>,
+    has_file: bool,
+    /// Groups of the object, and how many of them the cache has forgotten.
+    groups: u64,
+    forgotten: u64,
+    adoptions: Vec<Adoption>,
+}
+
+/// The deletions of one partition that are not answered yet.
+#[derive(Debug, Default)]
+pub(super) struct Deletes {
+    under_way: Slab<Deletion>,
+    by_address: HashMap<Address, usize>,
+    forgetting: VecDeque<usize>,
+    /// Files whose removal is not over.
+    removing: usize,
+}
+
+impl Deletes {
+    /// Whether nothing is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// Whether `step` has something to do.
+    pub(super) fn is_forgetting(&self) -> bool {
+        !self.forgetting.is_empty()
+    }
+
+    /// Whether a file is there whose object is gone: a checkpoint now would let a boot miss it.
+    pub(super) fn owes_removal(&self) -> bool {
+        self.removing > 0
+    }
+
+    /// The tombstone of an object is durable, which was `before`.
+    pub(super) fn begin(&mut self, address: Address, before: &Entry, askers: Vec<Asker>) {
+        if let Some(slot) = self.by_address.get(&address) {
+            // It was deleted, stored and deleted again before the first deletion was answered.
+            self.under_way[*slot].askers.extend(askers);
+            self.under_way[*slot].forgotten = 0;
+            return;
+        }
+        let has_file = matches!(before.location, Location::File { .. });
+        self.removing += usize::from(has_file);
+        let slot = self.under_way.insert(Deletion {
+            address,
+            askers,
+            has_file,
+            groups: group_count(before.size),
+            forgotten: 0,
+            adoptions: Vec::new(),
+        });
+        self.by_address.insert(address, slot);
+        self.forgetting.push_back(slot);
+    }
+
+    /// Lets the cache forget some more groups, and removes the files of those that are forgotten.
+    pub(super) fn step(&mut self, site: Site, cx: &mut Cx<'_>) {
+        let mut left = limits::FORGET_TURN_MAX;
+        while let Some(slot) = self.forgetting.front().copied() {
+            let deletion = &mut self.under_way[slot];
+            let end = deletion.groups.min(deletion.forgotten + left);
+            for index in deletion.forgotten..end {
+                cx.memory.forget(&deletion.address, index);
+            }
+            left -= end - deletion.forgotten;
+            deletion.forgotten = end;
+            if end < deletion.groups {
+                return;
+            }
+            self.forgetting.pop_front();
+            if self.under_way[slot].has_file {
+                let path = cx.config.layout.object_path(site.number, &self.under_way[slot].address);
+                site.disk(cx, Tag::Delete { slot }, DiskOp::Remove { path, durable: true });
+            } else {
+                let _ = self.finish(slot, cx);
+            }
+        }
+    }
+
+    /// A file is gone, or cannot be removed. Returns the uploads that waited for its place.
+    pub(super) fn on_removed(
+        &mut self,
+        slot: usize,
+        done: io::Result<DiskDone>,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) -> (Address, Vec<Adoption>) {
+        self.removing -= 1;
+        if let Err(error) = done {
+            // The tombstone is durable: whatever becomes of the file, the object is gone.
+            let address = self.under_way[slot].address;
+            let text = format!("{address} is deleted, but its file stays: {error}");
+            site.note(cx, Severity::Warn, &text);
+        }
+        self.finish(slot, cx)
+    }
+
+    /// Puts a finished upload off while the file of the same object is being removed. Gives it
+    /// back if none is.
+    pub(super) fn defer(&mut self, address: &Address, adoption: Adoption) -> Option<Adoption> {
+        match self.by_address.get(address) {
+            Some(slot) if self.under_way[*slot].has_file => {
+                self.under_way[*slot].adoptions.push(adoption);
+                None
+            }
+            _ => Some(adoption),
+        }
+    }
+
+    fn finish(&mut self, slot: usize, cx: &mut Cx<'_>) -> (Address, Vec<Adoption>) {
+        let Deletion { address, askers, adoptions, .. } = self.under_way.remove(slot);
+        self.by_address.remove(&address);
+        cx.stats.deletes.add(1);
+        for asker in askers {
+            cx.replies.push_back((asker, Reply::Deleted));
+        }
+        (address, adoptions)
+    }
+}

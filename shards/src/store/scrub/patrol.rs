@@ -1,0 +1,540 @@
+//! One round of the scrub through one partition: all segments, then all that the index knows.
+//!
+//! ```text
+//!   Between ──► Opening ──► Sweeping ⇄ Reading        each segment, as far as it was committed
+//!      ▲                        │                     when the round came here
+//!      └────────────────────────┘ its end, or where it is broken
+//!      │ no more segments
+//!      ▼
+//!   Paging: object files, and what lies in segments behind where they are broken ──► Over
+//! ```
+//!
+//! What is suspect, a file of its own, or behind a broken header, is probed: read anew, one object
+//! at a time, with a fresh look at the index. The verdict decides: data that are wrong are
+//! reported; what is wrong beside data that are right is mended; a record that a rebuild of the
+//! index would not find is written anew at the end of the log.
+//!
+//! At most one act is under way, and a step starts one or does a bounded piece of work.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+};
+
+use ron_codec::{address::Address, record::RecordHeader};
+use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Severity, Urgency};
+
+use super::{
+    Parts,
+    check::Window,
+    mark::Reached,
+    mend::Mend,
+    probe::{Probe, Repair, Verdict},
+    report_damage,
+    sweep::{End, Next, Sweep},
+};
+use crate::{
+    flow::Cx,
+    limits::{SCRUB_FAILURES_MAX, SCRUB_PAGE_ENTRIES},
+    store::{
+        index::{Entry, Location, Position},
+        partition::{Site, Tag},
+        segments::{Moving, Relocation},
+    },
+};
+
+/// What the acts of a patrol are for.
+pub(super) const PATROL_TAG: Tag = Tag::Scrub { slot: 0 };
+
+/// What became of a step.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// An act is under way that reads so many bytes.
+    Started(u64),
+    /// Something was looked at in memory.
+    Did,
+    /// The log is busy: it is to be tried again after the next event.
+    Blocked,
+    /// The patrol is over.
+    Over,
+    /// It cannot go on in this partition.
+    Failed(String),
+}
+
+/// What was found, in objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) checked: u64,
+    pub(super) damaged: u64,
+    pub(super) mended: u64,
+    pub(super) moved: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// All segments up to `after` are done.
+    Between {
+        after: u32,
+    },
+    Opening {
+        file: FileId,
+        sweep: Sweep,
+    },
+    Sweeping {
+        file: FileId,
+        sweep: Sweep,
+        window: Window,
+    },
+    Reading {
+        file: FileId,
+        sweep: Sweep,
+        at: u64,
+        asked: u32,
+    },
+    /// All entries up to `after` are done, and up to `at` when nothing is probed; those in `page`
+    /// come next.
+    Paging {
+        after: Option<Address>,
+        at: Option<Address>,
+        page: VecDeque<(Address, Entry)>,
+    },
+    Over,
+}
+
+/// Where a segment is broken.
+#[derive(Debug)]
+struct Broken {
+    from: u64,
+    why: String,
+    /// Whether it was noted that something counts there.
+    told: bool,
+}
+
+/// A round through one partition.
+#[derive(Debug)]
+pub(super) struct Patrol {
+    /// What was committed when it began.
+    until: Position,
+    stage: Stage,
+    broken: BTreeMap<u32, Broken>,
+    /// Objects that were found wrong in a segment: each is dealt with once a round.
+    settled: BTreeSet<Address>,
+    probe: Option<Probe>,
+    mend: Option<Mend>,
+    /// The object file that was mended last.
+    mended: Option<Address>,
+    /// Objects in a row that could not be checked.
+    failures: u32,
+    tally: Tally,
+}
+
+impl Patrol {
+    /// Goes on from where an earlier one came; `None`: from the start.
+    pub(super) fn new(reached: Option<Reached>, parts: &Parts<'_>) -> Patrol {
+        let stage = match reached {
+            None | Some(Reached::All) => Stage::Between { after: 0 },
+            Some(Reached::Segment(after)) => Stage::Between { after },
+            Some(Reached::Address(after)) => paging(after),
+        };
+        let (until, _) = parts.log.reached();
+        let (broken, settled, tally) = (BTreeMap::new(), BTreeSet::new(), Tally::default());
+        Patrol {
+            until,
+            stage,
+            broken,
+            settled,
+            probe: None,
+            mend: None,
+            mended: None,
+            failures: 0,
+            tally,
+        }
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// From where another one may go on. What is known about broken segments is not kept, so that
+    /// is before the first of them.
+    pub(super) fn reached(&self) -> Reached {
+        let through = match &self.stage {
+            Stage::Between { after } => Reached::Segment(*after),
+            Stage::Opening { sweep, .. }
+            | Stage::Sweeping { sweep, .. }
+            | Stage::Reading { sweep, .. } => Reached::Segment(sweep.segment() - 1),
+            Stage::Paging { after, .. } => Reached::Address(*after),
+            Stage::Over => Reached::All,
+        };
+        match (self.broken.first_key_value(), through) {
+            (_, Reached::All) | (None, _) => through,
+            (Some((broken, _)), Reached::Segment(after)) => Reached::Segment(after.min(broken - 1)),
+            (Some((broken, _)), Reached::Address(_)) => Reached::Segment(broken - 1),
+        }
+    }
+
+    /// Does the next piece of work. No act may be under way.
+    pub(super) fn step(&mut self, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
+        if let Some(probe) = &mut self.probe {
+            if probe.is_new() && !parts.log.has_room_to_move() && !parts.log.is_broken() {
+                return Step::Blocked;
+            }
+            return match probe.go(parts, cx) {
+                Ok(bytes) => Step::Started(bytes),
+                Err(verdict) => self.conclude(verdict, parts, cx),
+            };
+        }
+        if let Some(mend) = &mut self.mend {
+            return Step::Started(mend.go(parts, cx));
+        }
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Between { after } => self.next_segment(after, parts, cx),
+            Stage::Sweeping { file, sweep, window } => self.sweep(file, sweep, window, parts, cx),
+            Stage::Paging { at, page, .. } => self.page(at, page, parts),
+            Stage::Over => Step::Over,
+            stage => unreachable!("{stage:?} is under way"),
+        }
+    }
+
+    /// The act under way is complete. `Some` if it led to more than the next step.
+    pub(super) fn on_disk(
+        &mut self,
+        done: io::Result<DiskDone>,
+        parts: &mut Parts<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Option<Step> {
+        if let Some(probe) = &mut self.probe {
+            let verdict = probe.on_disk(done, parts, cx)?;
+            return Some(self.conclude(verdict, parts, cx));
+        }
+        if let Some(mend) = &mut self.mend {
+            let outcome = mend.on_disk(done, cx)?;
+            return Some(self.mended(outcome, parts.site, cx));
+        }
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Opening { file, sweep } => self.opened(file, sweep, done, parts, cx),
+            Stage::Reading { file, sweep, at, asked } => match done {
+                Ok(DiskDone::Scanned(bytes)) => {
+                    let window = Window::new(at, bytes, asked);
+                    self.stage = Stage::Sweeping { file, sweep, window };
+                }
+                Ok(other) => unreachable!("a scan brought {other:?}"),
+                Err(error) => {
+                    cx.close_file(file);
+                    let why = format!("it cannot be read: {error}");
+                    self.break_off(sweep.segment(), sweep.safe(), why);
+                }
+            },
+            stage => unreachable!("{stage:?} waits for nothing"),
+        }
+        None
+    }
+
+    /// The act under way is complete, and nothing more is to come of it.
+    pub(super) fn abandon(self, done: &io::Result<DiskDone>, cx: &mut Cx<'_>) {
+        let Patrol { stage, probe, mend, .. } = self;
+        // A suspect is probed while the file of its segment is open.
+        if let Stage::Sweeping { file, .. } = stage {
+            cx.close_file(file);
+        }
+        match (probe, mend, stage) {
+            (Some(probe), ..) => probe.abandon(done, cx),
+            (None, Some(mend), _) => mend.abandon(done, cx),
+            (None, None, Stage::Opening { file, .. }) if done.is_err() => {
+                cx.tickets.forget_file(file);
+            }
+            (None, None, Stage::Opening { file, .. } | Stage::Reading { file, .. }) => {
+                cx.close_file(file);
+            }
+            (None, None, stage) => unreachable!("{stage:?} waits for nothing"),
+        }
+    }
+
+    /// Closes what is open. No act may be under way.
+    pub(super) fn close(self, cx: &mut Cx<'_>) {
+        if let Some(probe) = self.probe {
+            probe.close(cx);
+        }
+        if let Some(mend) = self.mend {
+            mend.close(cx);
+        }
+        if let Stage::Sweeping { file, .. } = self.stage {
+            cx.close_file(file);
+        }
+    }
+
+    fn next_segment(&mut self, after: u32, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
+        let range = |number: u32| number > after && number <= self.until.segment;
+        let next = parts.log.segments().find(|(number, _)| range(*number));
+        let Some((segment, len)) = next else {
+            let mut broken = self.broken.keys();
+            // Nothing more is written where a rebuild would not find it.
+            if !broken.all(|broken| parts.log.seal(*broken, parts.files)) {
+                self.stage = Stage::Between { after };
+                return Step::Blocked;
+            }
+            self.stage = paging(None);
+            return Step::Did;
+        };
+        let end = if segment == self.until.segment { len.min(self.until.offset) } else { len };
+        let file = cx.tickets.file();
+        let path = cx.config.layout.segment_path(parts.site.number, segment);
+        self.stage = Stage::Opening { file, sweep: Sweep::new(segment, end) };
+        parts.site.disk(cx, PATROL_TAG, DiskOp::Open { file, path, how: OpenHow::Read });
+        Step::Started(0)
+    }
+
+    fn opened(
+        &mut self,
+        file: FileId,
+        sweep: Sweep,
+        done: io::Result<DiskDone>,
+        parts: &mut Parts<'_>,
+        cx: &mut Cx<'_>,
+    ) {
+        let segment = sweep.segment();
+        let Err(error) = done else {
+            self.stage = Stage::Sweeping { file, sweep, window: Window::default() };
+            return;
+        };
+        cx.tickets.forget_file(file);
+        let there = parts.log.segments().any(|(number, _)| number == segment);
+        if there {
+            // What the index places in it is probed, one by one; each says what is wrong with it.
+            self.break_off(segment, 0, format!("it cannot be opened: {error}"));
+        } else {
+            // It was compacted away meanwhile.
+            self.stage = Stage::Between { after: segment };
+        }
+    }
+
+    fn sweep(
+        &mut self,
+        file: FileId,
+        mut sweep: Sweep,
+        window: Window,
+        parts: &mut Parts<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        let next = sweep.go(&window, parts.index);
+        let whole = sweep.take_objects();
+        cx.stats.scrub_objects.add(whole);
+        self.tally.checked += whole;
+        match next {
+            Ok(Next::Read { at, len }) => {
+                self.stage = Stage::Reading { file, sweep, at, asked: len };
+                let urgency = Urgency::Background;
+                parts.site.disk(cx, PATROL_TAG, DiskOp::Scan { file, at, len, urgency });
+                return Step::Started(u64::from(len));
+            }
+            Ok(Next::Rest) => self.stage = Stage::Sweeping { file, sweep, window },
+            Ok(Next::Suspect(address)) => {
+                self.stage = Stage::Sweeping { file, sweep, window };
+                self.probe(address);
+            }
+            Ok(Next::End(end)) => {
+                cx.close_file(file);
+                match end {
+                    End::Whole => self.stage = Stage::Between { after: sweep.segment() },
+                    End::Broken { from, why } => {
+                        self.break_off(sweep.segment(), from, why.to_string());
+                    }
+                }
+            }
+            Err(error) => {
+                cx.close_file(file);
+                return Step::Failed(error.to_string());
+            }
+        }
+        Step::Did
+    }
+
+    /// A rebuild of the index would not find the rest of a segment.
+    fn break_off(&mut self, segment: u32, from: u64, why: String) {
+        self.broken.insert(segment, Broken { from, why, told: false });
+        self.stage = Stage::Between { after: segment };
+    }
+
+    fn page(
+        &mut self,
+        after: Option<Address>,
+        mut page: VecDeque<(Address, Entry)>,
+        parts: &Parts<'_>,
+    ) -> Step {
+        if page.is_empty() {
+            match parts.index.page(after.as_ref(), SCRUB_PAGE_ENTRIES) {
+                Ok(entries) if entries.is_empty() => return Step::Over,
+                Ok(entries) => page = entries.into(),
+                Err(error) => return Step::Failed(error.to_string()),
+            }
+        }
+        let mut at = after;
+        while let Some((address, entry)) = page.pop_front() {
+            at = Some(address);
+            let own_file = matches!(entry.location, Location::File { .. });
+            if (own_file || self.is_hidden(&entry)) && !self.settled.contains(&address) {
+                self.probe(address);
+                break;
+            }
+        }
+        self.stage = Stage::Paging { after, at, page };
+        Step::Did
+    }
+
+    fn probe(&mut self, address: Address) {
+        self.probe = Some(Probe::new(address, true, Urgency::Background, PATROL_TAG));
+    }
+
+    /// Whether a rebuild of the index would not find the entry's record in the log. Where the
+    /// record of an object file lies in its segment is not known, so all of them count as hidden.
+    fn is_hidden(&self, entry: &Entry) -> bool {
+        match entry.location {
+            Location::Segment { segment, offset } => {
+                let broken = self.broken.get(&segment);
+                broken.is_some_and(|broken| broken.from <= u64::from(offset))
+            }
+            Location::File { segment } => self.broken.contains_key(&segment),
+        }
+    }
+
+    fn conclude(&mut self, verdict: Verdict, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
+        let Some(probe) = self.probe.take() else { unreachable!("a verdict without a probe") };
+        let (address, site) = (probe.address(), parts.site);
+        self.failures =
+            if matches!(verdict, Verdict::Failed { .. }) { self.failures + 1 } else { 0 };
+        if !matches!(verdict, Verdict::Whole { .. } | Verdict::Missing) {
+            self.settled.insert(address);
+        }
+        let step = match verdict {
+            Verdict::Missing => return Step::Did,
+            Verdict::Whole { entry, record } => {
+                match self.is_hidden(&entry).then(|| in_log(&address, &entry, record)).flatten() {
+                    Some(record) => self.relocate(address, entry, record, None, parts, cx),
+                    None => Step::Did,
+                }
+            }
+            Verdict::Flawed { entry, what, repair: Repair::Record(record) } => {
+                self.relocate(address, entry, record, Some(what), parts, cx)
+            }
+            Verdict::Flawed { what, repair: Repair::Writes(writes), .. }
+                if self.mended != Some(address) =>
+            {
+                self.mend = Some(Mend::new(address, what, writes, PATROL_TAG));
+                return Step::Did;
+            }
+            Verdict::Flawed { what, .. } => {
+                let what = format!("{what}, beside data that are right");
+                self.damaged(&address, &what, true, site, cx)
+            }
+            Verdict::Damaged { what } => self.damaged(&address, what, true, site, cx),
+            Verdict::Unreadable { what } => self.damaged(&address, &what, false, site, cx),
+            Verdict::Failed { what } if self.failures > SCRUB_FAILURES_MAX => Step::Failed(what),
+            Verdict::Failed { what } => {
+                site.note(cx, Severity::Error, &format!("{address} cannot be checked: {what}"));
+                return Step::Did;
+            }
+        };
+        if step == Step::Did {
+            cx.stats.scrub_objects.add(1);
+            self.tally.checked += 1;
+        }
+        step
+    }
+
+    /// An object file was mended, and is probed once more; or it could not be.
+    fn mended(&mut self, outcome: io::Result<()>, site: Site, cx: &mut Cx<'_>) -> Step {
+        let Some(mend) = self.mend.take() else { unreachable!("an act without a mend") };
+        let (address, flaw) = (mend.address(), mend.flaw());
+        if let Err(error) = outcome {
+            let what = format!("{flaw}, beside data that are right, and it stays: {error}");
+            return self.damaged(&address, &what, true, site, cx);
+        }
+        self.mended = Some(address);
+        self.note_mended(&address, flaw, site, cx);
+        self.probe(address);
+        Step::Did
+    }
+
+    fn note_mended(&mut self, address: &Address, flaw: &str, site: Site, cx: &mut Cx<'_>) {
+        self.tally.mended += 1;
+        cx.stats.scrub_repaired.add(1);
+        let text = format!("{flaw} of {address} was damaged beside data that are right: mended");
+        site.note(cx, Severity::Warn, &text);
+    }
+
+    fn damaged(
+        &mut self,
+        address: &Address,
+        what: &str,
+        wrong: bool,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        self.tally.damaged += 1;
+        report_damage(site, address, what, wrong, cx);
+        Step::Did
+    }
+
+    /// Writes a record anew at the end of the log. If there is no room for it, the object is probed
+    /// again later: by then it may have been moved or deleted.
+    fn relocate(
+        &mut self,
+        address: Address,
+        entry: Entry,
+        record: Vec<u8>,
+        flaw: Option<&'static str>,
+        parts: &mut Parts<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        let what = Moving::Entry(entry);
+        if parts.log.relocate(Relocation { address, what, record }) {
+            self.moved(&address, &entry, flaw, parts.site, cx);
+            return Step::Did;
+        }
+        if !parts.log.is_broken() {
+            self.probe(address);
+            return Step::Blocked;
+        }
+        let text = format!("{address} is to be written anew, and the log does not take it");
+        parts.site.note(cx, Severity::Error, &text);
+        Step::Did
+    }
+
+    fn moved(
+        &mut self,
+        address: &Address,
+        entry: &Entry,
+        flaw: Option<&'static str>,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) {
+        if let Some(flaw) = flaw {
+            self.note_mended(address, flaw, site, cx);
+        } else {
+            self.tally.moved += 1;
+        }
+        let (Location::Segment { segment, .. } | Location::File { segment }) = entry.location;
+        let Some(broken) = self.broken.get_mut(&segment).filter(|broken| !broken.told) else {
+            return;
+        };
+        broken.told = true;
+        let Broken { from, why, .. } = broken;
+        let text = format!("segment {segment} ends at {from}, {why}: what lies behind is moved");
+        site.note(cx, Severity::Warn, &text);
+    }
+}
+
+fn paging(after: Option<Address>) -> Stage {
+    Stage::Paging { after, at: after, page: VecDeque::new() }
+}
+
+/// The record that says in the log what the entry says.
+fn in_log(address: &Address, entry: &Entry, kept: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    match entry.location {
+        Location::Segment { .. } => kept,
+        Location::File { .. } => {
+            let header = RecordHeader::file(*address, entry.size, entry.sequence).ok()?;
+            Some(header.encode().to_vec())
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Sweeping a segment: every header in its order, and the data of every record that counts.
+//!
+//! ```text
+//!   | header | data … | header | dead … | pad |      a window slides over the segment
+//!    decoded, hashed    decoded, skipped
+//! ```
+//!
+//! A record counts if the index points exactly at it. Records are reached by adding up lengths, so
+//! a header that does not decode ends the sweep: what the index places behind it is looked for
+//! there. What does not check is only *suspect*: it may have been moved or deleted meanwhile, so
+//! somebody looks again before it is called damaged.
+//!
+//! A rebuild of the index cannot tell damage in the last batch of a segment from a batch that was
+//! torn by a crash, and believes nothing from there on. So the last batch is hashed whether it
+//! counts or not, and a segment with damage there ends before it, just as behind a broken header.
+
+use ron_codec::{
+    address::Address,
+    limits::RECORD_HEADER_LEN,
+    record::{RecordHeader, RecordKind, RecordPlace},
+};
+use ron_io::limits::DISK_OP_LEN_MAX;
+
+use super::check::{Check, Outcome, Window};
+use crate::{
+    limits::{SCRUB_READ_LEN, SCRUB_STEP_RECORDS},
+    store::index::{Entry, Index, IndexError, Location},
+};
+
+/// What a sweep does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It wants the bytes from `at` on.
+    Read { at: u64, len: u32 },
+    /// Enough was looked at for one turn.
+    Rest,
+    /// An object does not check. The sweep has passed it.
+    Suspect(Address),
+    /// It has come to its end.
+    End(End),
+}
+
+/// How a sweep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Whole,
+    /// From here on a rebuild of the index finds nothing.
+    Broken {
+        from: u64,
+        why: &'static str,
+    },
+}
+
+/// What is done with a record.
+#[derive(Debug)]
+enum Role {
+    /// Nothing but its header is looked at.
+    Passed,
+    /// It is hashed, because it `counts` or because it may be of the last batch.
+    Hashed { check: Box<Check>, counts: bool },
+    /// The index points at it and means a record of another length.
+    Another,
+}
+
+/// A record that is being hashed.
+#[derive(Debug)]
+struct Hashing {
+    address: Address,
+    check: Box<Check>,
+    counts: bool,
+}
+
+/// The sweep through one segment.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    segment: u32,
+    at: u64,
+    /// Where its committed part ends.
+    end: u64,
+    /// The record at `at`.
+    hashing: Option<Hashing>,
+    /// Whether the record before was a pad, which ends a batch.
+    after_pad: bool,
+    /// The first record of the present batch that is not whole.
+    doubt: Option<u64>,
+    /// Objects that were found whole and not yet taken.
+    objects: u64,
+}
+
+impl Sweep {
+    pub(super) fn new(segment: u32, end: u64) -> Sweep {
+        let (hashing, doubt) = (None, None);
+        Sweep { segment, at: 0, end, hashing, after_pad: true, doubt, objects: 0 }
+    }
+
+    pub(super) fn segment(&self) -> u32 {
+        self.segment
+    }
+
+    /// From where on nothing is known to be right.
+    pub(super) fn safe(&self) -> u64 {
+        self.doubt.unwrap_or(self.at)
+    }
+
+    /// Objects found whole since the last time.
+    pub(super) fn take_objects(&mut self) -> u64 {
+        std::mem::take(&mut self.objects)
+    }
+
+    /// Goes as far as the bytes of `window` take it: at most one turn's records, and no byte is
+    /// hashed twice.
+    ///
+    /// # Errors
+    /// What the index answered. Nothing was passed that was not looked at.
+    pub(super) fn go(&mut self, window: &Window, index: &Index) -> Result<Next, IndexError> {
+        for _ in 0..SCRUB_STEP_RECORDS {
+            if let Some(hashing) = self.hashing.take() {
+                if let Some(next) = self.hash(hashing, window) {
+                    return Ok(next);
+                }
+                continue;
+            }
+            let left = self.end - self.at;
+            if left == 0 {
+                return Ok(self.over(None));
+            }
+            let (bytes, ended) = window.from(self.at);
+            match bytes.len() {
+                _ if left < RECORD_HEADER_LEN as u64 => return Ok(self.over(Some("a cut header"))),
+                len if len >= RECORD_HEADER_LEN => {}
+                _ if ended => return Ok(self.over(Some("the file is too short"))),
+                _ => return Ok(self.read(self.at)),
+            }
+            let header = match RecordHeader::decode(bytes) {
+                Ok(header) if header.place() == RecordPlace::Segment => header,
+                Ok(_) => return Ok(self.over(Some("the header of an object file"))),
+                Err(_) => return Ok(self.over(Some("no valid header"))),
+            };
+            if header.record_len() > left {
+                return Ok(self.over(Some("a record beyond the end")));
+            }
+            if std::mem::take(&mut self.after_pad) {
+                // This batch was written after the one before was synced: that was not torn.
+                self.doubt = None;
+            }
+            match self.role_of(&header, index)? {
+                Role::Hashed { check, counts } => {
+                    let address = header.digest();
+                    self.hashing = Some(Hashing { address, check, counts });
+                }
+                Role::Passed => {
+                    self.after_pad = header.kind() == RecordKind::Pad;
+                    self.at += header.record_len();
+                }
+                Role::Another => {
+                    self.at += header.record_len();
+                    return Ok(Next::Suspect(header.digest()));
+                }
+            }
+        }
+        Ok(Next::Rest)
+    }
+
+    /// Hashes on. `None` once the record is passed and there was nothing wrong that counts.
+    fn hash(&mut self, mut hashing: Hashing, window: &Window) -> Option<Next> {
+        let Some(outcome) = hashing.check.feed(window) else {
+            let next = self.read(hashing.check.at());
+            self.hashing = Some(hashing);
+            return Some(next);
+        };
+        let Hashing { address, check, counts } = hashing;
+        let whole = outcome == Outcome::Whole;
+        if !whole {
+            self.doubt.get_or_insert(self.at);
+        }
+        self.at += check.record_len();
+        self.objects += u64::from(whole && counts);
+        (counts && !whole).then_some(Next::Suspect(address))
+    }
+
+    /// What is to be done with the record at `at`.
+    fn role_of(&self, header: &RecordHeader, index: &Index) -> Result<Role, IndexError> {
+        if header.kind() != RecordKind::Object {
+            return Ok(Role::Passed);
+        }
+        let address = header.digest();
+        let offset = u32::try_from(self.at).expect("a segment's offsets fit 32 bits");
+        let location = Location::Segment { segment: self.segment, offset };
+        let known = index.get(&address)?.filter(|entry| entry.location == location);
+        let counts = known.is_some();
+        if !counts && self.end - self.at > DISK_OP_LEN_MAX as u64 {
+            return Ok(Role::Passed);
+        }
+        let (size, sequence) = (header.size(), header.sequence());
+        let entry = known.unwrap_or(Entry { location, size, sequence });
+        match Check::new(&address, &entry, false) {
+            Some(check) if check.record_len() == header.record_len() => {
+                Ok(Role::Hashed { check: Box::new(check), counts })
+            }
+            _ => Ok(Role::Another),
+        }
+    }
+
+    fn read(&self, at: u64) -> Next {
+        let left = self.end.saturating_sub(at);
+        Next::Read { at, len: left.min(u64::from(SCRUB_READ_LEN)) as u32 }
+    }
+
+    fn over(&self, why: Option<&'static str>) -> Next {
+        Next::End(match (self.doubt, why) {
+            (Some(from), _) => End::Broken { from, why: "damage in its last batch" },
+            (None, Some(why)) => End::Broken { from: self.at, why },
+            (None, None) => End::Whole,
+        })
+    }
+}

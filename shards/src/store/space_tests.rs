@@ -1,0 +1,314 @@
+//! Deletion, compaction and room, on the disk twin.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ron_codec::address::Address;
+use ron_io::ports::DiskOp;
+
+use super::{
+    Store,
+    testdisk::{Kind, Planted},
+    testworld::{World, hashed, object},
+};
+use crate::{
+    entropy::Entropy,
+    flow::{Ask, Fault, Reply},
+    limits,
+};
+
+const LARGE: usize = 1_100_000;
+
+fn delete(world: &mut World, bytes: &[u8]) -> Reply {
+    world.answer(Ask::Delete { address: Address::of(bytes) })
+}
+
+fn put_large(world: &mut World, bytes: &[u8]) -> Reply {
+    let ask = world.upload(bytes);
+    world.answer(ask)
+}
+
+/// Performs acts and turns until nothing is left to do, checkpoints included.
+fn quiesce(world: &mut World) {
+    loop {
+        world.run();
+        match world.store.wake_at(&world.room) {
+            Some(at) => world.now.mono_ns = world.now.mono_ns.max(at),
+            None => return,
+        }
+        world.settle();
+    }
+}
+
+fn lose_index(world: &mut World) {
+    world.store = Store::new(&world.config);
+    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.crash(1);
+}
+
+#[test]
+fn what_is_deleted_is_gone_and_stays_gone() {
+    for large in [false, true] {
+        let mut world = World::new(1);
+        let kept = object(1, 5000);
+        let gone = object(2, if large { LARGE } else { 70_000 });
+        world.put(&kept);
+        let put = |world: &mut World| match large {
+            true => put_large(world, &gone),
+            false => world.put(&gone),
+        };
+        assert!(matches!(put(&mut world), Reply::Stored { new: true }));
+        assert!(world.holds(&gone));
+        assert!(matches!(delete(&mut world, &gone), Reply::Deleted));
+        assert!(!world.holds(&gone), "not even in the cache");
+        assert!(matches!(delete(&mut world, &gone), Reply::Missing));
+        let path = world.config.layout.object_path(0, &Address::of(&gone));
+        assert!(!world.disk.paths().contains(&path));
+        world.crash(7);
+        assert!(!world.holds(&gone) && world.holds(&kept));
+        lose_index(&mut world);
+        assert!(!world.holds(&gone) && world.holds(&kept));
+        assert!(matches!(put(&mut world), Reply::Stored { new: true }));
+        world.crash(8);
+        lose_index(&mut world);
+        assert!(world.holds(&gone));
+        assert_eq!((world.stats.objects.get(), world.stats.deletes.get()), (2, 0));
+    }
+}
+
+#[test]
+fn deletions_of_one_object_at_once_share_a_tombstone() {
+    let mut world = World::new(2);
+    let bytes = object(1, 9000);
+    world.put(&bytes);
+    let asked: Vec<u32> =
+        (0..3).map(|_| world.ask(Ask::Delete { address: Address::of(&bytes) })).collect();
+    // An object that is put while it is being deleted is there still.
+    let put = world.put_ask(&bytes);
+    let put = world.ask(put);
+    world.run();
+    assert!(matches!(world.answers[&put], Reply::Stored { new: false }));
+    assert!(asked.iter().all(|asked| matches!(world.answers[asked], Reply::Deleted)));
+    assert_eq!(world.stats.sync_writes.get(), 2);
+    assert!(!world.holds(&bytes));
+}
+
+#[test]
+fn a_file_that_comes_again_is_not_removed_with_the_old_one() {
+    for seed in 0..40 {
+        let mut world = World::new(seed);
+        let bytes = object(3, LARGE);
+        put_large(&mut world, &bytes);
+        let address = Address::of(&bytes);
+        let asked = world.ask(Ask::Delete { address });
+        // The tombstone is durable and the file about to be removed when the object comes again.
+        while !world.pending.iter().any(|(_, op)| matches!(op, DiskOp::Remove { .. })) {
+            assert!(world.step());
+        }
+        let again = world.upload(&bytes);
+        let again = world.ask(again);
+        world.run();
+        assert!(matches!(world.answers[&asked], Reply::Deleted));
+        assert!(matches!(world.answers[&again], Reply::Stored { new: true }));
+        world.chill();
+        assert!(world.holds(&bytes), "seed {seed}");
+        world.crash(seed);
+        assert!(world.holds(&bytes), "seed {seed}");
+    }
+}
+
+#[test]
+fn compaction_gives_the_room_of_deleted_objects_back() {
+    let mut world = World::new(4);
+    let objects: Vec<Vec<u8>> = (0..40).map(|n| object(n, 200_000)).collect();
+    for bytes in &objects {
+        world.put(bytes);
+    }
+    let full = world.stats.segment_bytes.get();
+    for bytes in objects.iter().step_by(4).chain(objects.iter().skip(1).step_by(4)) {
+        delete(&mut world, bytes);
+    }
+    for bytes in objects.iter().skip(2).step_by(4) {
+        delete(&mut world, bytes);
+    }
+    quiesce(&mut world);
+    let live: Vec<&Vec<u8>> = objects.iter().skip(3).step_by(4).collect();
+    assert!(world.stats.compactions.get() >= 1);
+    assert!(world.stats.segment_bytes.get() < full / 2, "{:?}", world.segments());
+    assert_eq!(world.stats.objects.get(), 10);
+    let on_disk: usize = world.segments().iter().map(|path| world.disk.bytes(path).len()).sum();
+    assert_eq!(on_disk as u64, world.stats.segment_bytes.get());
+    world.chill();
+    for rebuilt in [false, true] {
+        if rebuilt {
+            lose_index(&mut world);
+        }
+        for (n, bytes) in objects.iter().enumerate() {
+            assert_eq!(world.holds(bytes), live.contains(&bytes), "object {n}, {rebuilt}");
+        }
+        world.crash(9);
+    }
+}
+
+#[test]
+fn a_segment_with_damage_is_left_alone() {
+    let mut world = World::new(5);
+    let objects: Vec<Vec<u8>> = (0..20).map(|n| object(n, 200_000)).collect();
+    for bytes in &objects {
+        world.put(bytes);
+    }
+    quiesce(&mut world);
+    let path = world.segments().remove(0);
+    world.disk.damage(&path, |bytes| bytes[150_000] ^= 1);
+    for bytes in &objects[1..] {
+        delete(&mut world, bytes);
+    }
+    quiesce(&mut world);
+    assert!(world.segments().contains(&path));
+    assert!(world.notes.iter().any(|note| note.contains("is not compacted")), "{:?}", world.notes);
+    world.chill();
+    assert_eq!(world.get(&Address::of(&objects[0])), Err(Some(Fault::Integrity)));
+}
+
+#[test]
+fn a_full_disk_refuses_objects_and_recovers_by_itself() {
+    let mut world = World::new(6);
+    world.config.storage.reserve_bytes = 2_000_000;
+    world.disk.capacity = 12_000_000;
+    world.restart();
+    let mut stored = Vec::new();
+    let refused = loop {
+        let bytes = object(stored.len() as u64, 300_000);
+        match world.put(&bytes) {
+            Reply::Stored { .. } => stored.push(bytes),
+            Reply::Failed(Fault::Full) => break bytes,
+            other => panic!("{other:?}"),
+        }
+        world.now.mono_ns += limits::ROOM_AFTER_NS;
+        world.settle();
+        world.run();
+    };
+    assert!((25..=33).contains(&stored.len()), "{} objects", stored.len());
+    assert_eq!(world.stats.partitions_full.get(), 1);
+    assert!(stored.iter().all(|bytes| world.holds(bytes)), "reads go on");
+    for bytes in stored.drain(3..) {
+        assert!(matches!(delete(&mut world, &bytes), Reply::Deleted), "below the reserve too");
+    }
+    quiesce(&mut world);
+    assert!(matches!(world.put(&refused), Reply::Stored { new: true }));
+    assert_eq!(world.stats.partitions_full.get(), 0);
+    assert!(stored.iter().all(|bytes| world.holds(bytes)));
+}
+
+#[test]
+fn the_share_of_max_bytes_is_kept() {
+    let mut world = World::new(7);
+    world.config.storage.max_bytes = Some(3_000_000);
+    world.restart();
+    for n in 0..2 {
+        assert!(matches!(world.put(&object(n, 900_000)), Reply::Stored { .. }));
+    }
+    assert!(matches!(world.put(&object(2, 1_000_000)), Reply::Stored { .. }));
+    assert!(matches!(world.put(&object(3, 200_000)), Reply::Failed(Fault::Full)));
+    assert!(matches!(put_large(&mut world, &object(4, LARGE)), Reply::Failed(Fault::Full)));
+    let tmp = world.config.layout.tmp_dir(0);
+    assert!(!world.disk.paths().iter().any(|path| path.starts_with(&tmp)));
+    assert!(matches!(world.put(&object(1, 900_000)), Reply::Stored { new: false }));
+    for n in 0..2 {
+        delete(&mut world, &object(n, 900_000));
+    }
+    quiesce(&mut world);
+    assert!(matches!(world.put(&object(3, 200_000)), Reply::Stored { new: true }));
+}
+
+/// Puts, deletes and compactions at random, with a crash at a random act; then what the oracle says
+/// must hold, with the index and without.
+#[test]
+fn no_crash_undoes_what_was_answered() {
+    let mut compactions = 0;
+    for seed in 0..150 {
+        let mut entropy = Entropy::new(seed);
+        let mut world = World::new(seed);
+        let objects: Vec<Vec<u8>> = (0..12)
+            .map(|n| object(n + seed * 100, if n < 3 { LARGE } else { 150_000 * n as usize / 2 }))
+            .collect();
+        // What was answered last: there, gone, or unknown since something was not answered. An
+        // object whose put was cut off may come to light when the index is rebuilt.
+        let mut known: BTreeMap<usize, Option<bool>> = (0..12).map(|n| (n, Some(false))).collect();
+        let mut cut_off: BTreeSet<usize> = BTreeSet::new();
+        for round in 0..4 {
+            let mut asked: BTreeMap<u32, (usize, bool)> = BTreeMap::new();
+            for _ in 0..entropy.next_u64() % 14 {
+                let nth = (entropy.next_u64() % 12) as usize;
+                if asked.values().any(|(other, _)| *other == nth) {
+                    continue;
+                }
+                let put = entropy.next_u64() % 5 < 3;
+                let ask = match (put, objects[nth].len() > 1024 * 1024) {
+                    (false, _) => Ask::Delete { address: hashed(&objects[nth]).address },
+                    (true, true) => world.upload(&objects[nth]),
+                    (true, false) => world.put_ask(&objects[nth]),
+                };
+                known.insert(nth, None);
+                asked.insert(world.ask(ask), (nth, put));
+                for _ in 0..entropy.next_u64() % 6 {
+                    world.step();
+                }
+            }
+            if entropy.next_u64() % 3 > 0 {
+                world.now.mono_ns += limits::CHECKPOINT_AFTER_NS;
+                world.settle();
+            }
+            for _ in 0..entropy.next_u64() % 40 {
+                if !world.step() {
+                    world.settle();
+                }
+            }
+            for (asked, (nth, put)) in &asked {
+                match world.answers.get(asked) {
+                    // Nothing was there; a put that was cut off before may have left a file.
+                    Some(Reply::Missing) if cut_off.contains(nth) => {}
+                    Some(Reply::Stored { .. } | Reply::Deleted | Reply::Missing) => {
+                        cut_off.remove(nth);
+                        known.insert(*nth, Some(*put));
+                    }
+                    Some(other) => panic!("{other:?}"),
+                    None => drop(put.then(|| cut_off.insert(*nth))),
+                }
+            }
+            compactions += world.stats.compactions.get();
+            if round % 2 == 0 {
+                world.crash(seed * 10 + round);
+            } else {
+                lose_index(&mut world);
+            }
+            for (nth, bytes) in objects.iter().enumerate() {
+                let there = world.holds(bytes);
+                if let Some(known) = known[&nth] {
+                    assert_eq!(there, known, "seed {seed}, round {round}, object {nth}");
+                }
+                if there {
+                    known.insert(nth, Some(true));
+                }
+            }
+        }
+        quiesce(&mut world);
+        let there = objects.iter().filter(|bytes| world.holds(bytes)).count();
+        assert_eq!(world.stats.objects.get(), there as u64, "seed {seed}");
+    }
+    assert!(compactions > 10, "{compactions} segments were compacted before a crash");
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_is_noted_and_no_more() {
+    let mut world = World::new(8);
+    let bytes = object(1, LARGE);
+    put_large(&mut world, &bytes);
+    let error = std::io::ErrorKind::Other;
+    world.disk.planted.push(Planted { kind: Kind::Remove, skip: 0, times: 1, error });
+    assert!(matches!(delete(&mut world, &bytes), Reply::Deleted));
+    assert!(world.notes.iter().any(|note| note.contains("its file stays")));
+    assert!(!world.holds(&bytes));
+    lose_index(&mut world);
+    assert!(!world.holds(&bytes), "the tombstone is remembered");
+    assert!(!world.disk.paths().iter().any(|path| path.extension().is_some_and(|e| e == "obj")));
+}

@@ -1,0 +1,132 @@
+//! Clients: who they talk to, how they read, and when they leave.
+
+use ron_io::sim::Link;
+
+use super::{http, http::Http, oap, oap::Oap, stage::Stage};
+
+#[derive(Debug)]
+enum Talk {
+    Http(Http),
+    Oap(Oap),
+}
+
+/// One client on one connection.
+#[derive(Debug)]
+pub struct Client {
+    /// The shard it is connected to, and its connection there.
+    pub shard: usize,
+    pub link: Link,
+    talk: Talk,
+    /// Requests it will still make.
+    wishes: u32,
+    /// It keeps to no protocol.
+    hostile: bool,
+    /// It reads only now and then.
+    pub lazy: bool,
+    /// It sends no more.
+    ended: bool,
+}
+
+/// What a client does next.
+#[derive(Debug)]
+pub enum Deed {
+    Write(Vec<u8>),
+    /// It sends no more.
+    End,
+}
+
+impl Client {
+    /// A client on a connection to `listener` of a shard.
+    pub fn new(shard: usize, link: Link, is_oap: bool, stage: &mut Stage<'_>) -> Client {
+        let faults = stage.plan.faults;
+        let hostile = stage.chance.one_in(faults.hostile);
+        let talk = match is_oap {
+            true => Talk::Oap(Oap::new(hostile)),
+            false => Talk::Http(Http::new(hostile)),
+        };
+        Client {
+            shard,
+            link,
+            talk,
+            wishes: stage.chance.magnitude(30) as u32,
+            hostile,
+            lazy: stage.chance.one_in(faults.lazy),
+            ended: false,
+        }
+    }
+
+    /// A client with one request over HTTP, and the bytes of that.
+    pub fn asking(
+        shard: usize,
+        link: Link,
+        request: impl FnOnce(&mut Http, &mut Stage<'_>) -> Vec<u8>,
+        stage: &mut Stage<'_>,
+    ) -> (Client, Vec<u8>) {
+        let mut http = Http::new(false);
+        let bytes = request(&mut http, stage);
+        let talk = Talk::Http(http);
+        let client =
+            Client { shard, link, talk, wishes: 0, hostile: false, lazy: false, ended: true };
+        (client, bytes)
+    }
+
+    /// Requests that wait for their answers, whose client kept to the protocol.
+    pub fn under_way(&self) -> usize {
+        match &self.talk {
+            _ if self.hostile => 0,
+            Talk::Http(http) => http.under_way(),
+            Talk::Oap(oap) => oap.under_way(),
+        }
+    }
+
+    /// Whether it would do something now.
+    pub fn is_eager(&self, depth: usize) -> bool {
+        let open = match &self.talk {
+            Talk::Http(http) => http.is_open(),
+            Talk::Oap(_) => true,
+        };
+        let more = self.wishes > 0 && self.under_way() < depth;
+        !self.ended && open && (more || (self.wishes == 0 && self.under_way() == 0))
+    }
+
+    /// Does what it would.
+    pub fn act(&mut self, stage: &mut Stage<'_>) -> Deed {
+        if self.wishes == 0 {
+            self.ended = true;
+            return Deed::End;
+        }
+        self.wishes -= 1;
+        Deed::Write(match &mut self.talk {
+            Talk::Http(_) if self.hostile => http::garble(stage),
+            Talk::Oap(_) if self.hostile => oap::garble(stage),
+            Talk::Http(http) => http.request(stage),
+            Talk::Oap(oap) => oap.request(stage),
+        })
+    }
+
+    /// It wishes for nothing more.
+    pub fn content(&mut self) {
+        self.wishes = 0;
+        self.lazy = false;
+    }
+
+    /// Takes bytes of the node; returns what it answers.
+    pub fn hear(&mut self, bytes: &[u8], stage: &mut Stage<'_>) -> Vec<u8> {
+        match &mut self.talk {
+            Talk::Http(http) => {
+                http.hear(bytes, stage);
+                Vec::new()
+            }
+            Talk::Oap(oap) => oap.hear(bytes, stage),
+        }
+    }
+
+    /// The connection ended.
+    pub fn over(mut self, stage: &mut Stage<'_>) {
+        match &mut self.talk {
+            _ if self.hostile => {}
+            Talk::Http(http) => http.over(stage),
+            Talk::Oap(oap) => oap.over(stage),
+        }
+    }
+}

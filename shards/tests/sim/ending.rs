@@ -1,0 +1,241 @@
+//! How a run ends: the faults cease, what is under way comes to its end, and after one more boot
+//! every object is looked at.
+
+use ron_io::{
+    sim::{End, Weather},
+    stats::Proto,
+};
+
+use super::{
+    client::Client, node::Node, objects, oracle::Known, plan::Faults, trace::violation,
+    world::World,
+};
+
+/// Steps that the end of a run takes at most: more are a node that does not come to rest.
+const REST_STEPS_MAX: u64 = 400_000;
+
+/// Nanoseconds a request may wait although nothing but time passes.
+const HANG_NS: u64 = 60_000_000_000;
+
+/// Nanoseconds after which a node that has room again must take objects.
+const RECOVERY_NS: u64 = 600_000_000_000;
+
+/// Nanoseconds that pass between two tries of it.
+const RETRY_NS: u64 = 5_000_000_000;
+
+impl World {
+    pub(super) fn finish(&mut self) {
+        self.calm_down();
+        self.rest();
+        let how = self.chance.below(3);
+        self.trace.note(|| format!("the last end is {how}"));
+        match how {
+            0 => self.end(End::Power),
+            1 => self.end(End::Kill),
+            _ => self.end_well(),
+        }
+        // What is still wrong with the disk is what rotted.
+        self.sky.chaos = false;
+        self.boot();
+        self.wait_until_ready();
+        self.check_all();
+        self.end_well();
+    }
+
+    /// The faults cease.
+    fn calm_down(&mut self) {
+        self.trace.note(|| "calm".to_string());
+        self.plan.faults = Faults { index_loss: self.plan.faults.index_loss, ..Faults::default() };
+        self.disk.weather = Weather::default();
+        self.disk.set_capacity(None);
+        if let Some(node) = &mut self.node {
+            node.fuse = None;
+            node.parts.iter_mut().for_each(|part| part.queue.hurry());
+        }
+    }
+
+    /// Lets everything under way come to its end.
+    fn rest(&mut self) {
+        self.wait_until_ready();
+        self.recover();
+        self.clients.iter_mut().for_each(Client::content);
+        self.busy = false;
+        let mut stuck_ns = 0;
+        for _ in 0..REST_STEPS_MAX {
+            let waiting: usize = self.clients.iter().map(Client::under_way).sum();
+            let at_rest = self.node.as_ref().is_some_and(Node::is_at_rest);
+            if waiting == 0 && at_rest && self.clients.is_empty() {
+                self.check_rest();
+                self.oracle.settle();
+                return;
+            }
+            let before = self.clock.now().mono_ns;
+            let idle = self.is_idle();
+            if !self.step() {
+                violation!("nothing will ever happen, {waiting} requests wait");
+            }
+            // What only time moves on must not be what a client waits for.
+            stuck_ns = match waiting > 0 && idle {
+                true => stuck_ns + self.clock.now().mono_ns - before,
+                false if idle => stuck_ns,
+                false => 0,
+            };
+            if stuck_ns > HANG_NS {
+                violation!("{waiting} requests wait for nothing");
+            }
+        }
+        violation!("the node does not come to rest");
+    }
+
+    /// Whether nothing can happen but that time passes.
+    fn is_idle(&self) -> bool {
+        let mut moves = Vec::new();
+        let Some(node) = &self.node else { return true };
+        node.parts.iter().for_each(|part| part.net.moves(&mut moves));
+        let under_way = |part: &super::node::Part| part.queue.under_way() + part.queue.untold();
+        moves.is_empty()
+            && node.mesh.waiting().next().is_none()
+            && node.parts.iter().map(under_way).sum::<usize>() == 0
+    }
+
+    fn wait_until_ready(&mut self) {
+        for _ in 0..REST_STEPS_MAX {
+            if self.draining {
+                // It is on its way out; the next one will be ready.
+            } else if self.node.as_ref().is_some_and(Node::is_ready) {
+                return;
+            }
+            if !self.step() {
+                violation!("the node does not get ready");
+            }
+        }
+        violation!("the node does not get ready, whatever happens");
+    }
+
+    /// A node that was full takes objects again once there is room, by itself.
+    fn recover(&mut self) {
+        let (errors, full) = (self.sky.errors, self.sky.full);
+        if !full || errors || self.plan.storage.max_bytes.is_some() {
+            return;
+        }
+        let until = self.clock.now().mono_ns + RECOVERY_NS;
+        while self.clock.now().mono_ns < until {
+            let object = self.plan.objects[0];
+            let answers = self.summary.answers;
+            self.ask_once(0, |http, stage| http.store(object, stage));
+            // A refusal is no answer.
+            if self.summary.answers > answers {
+                return;
+            }
+            self.clock.pass(RETRY_NS);
+        }
+        violation!("there is room, and the node takes nothing");
+    }
+
+    /// What must hold when nothing is under way.
+    fn check_rest(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        for (at, part) in node.parts.iter_mut().enumerate() {
+            let held = part.pages_held();
+            if held > 0 {
+                violation!("shard {at} is at rest and {held} pages are held");
+            }
+            let connections: u64 =
+                Proto::ALL.iter().map(|proto| part.stats.connections[*proto as usize].get()).sum();
+            let (requests, streams) = (part.stats.inflight.get(), part.stats.open_streams.get());
+            if (connections, requests, streams) != (0, 0, 0) {
+                violation!("shard {at} counts {connections}, {requests}, {streams} at rest");
+            }
+        }
+    }
+
+    /// Every object is asked for, by somebody who takes no excuse.
+    fn check_all(&mut self) {
+        let mut objects = self.plan.objects.clone();
+        objects.sort_unstable();
+        objects.dedup();
+        for object in objects {
+            let shard = self.chance.below(self.plan.shards.into());
+            self.trace.note(|| format!("check object {object}"));
+            self.ask_once(shard, |http, stage| http.get(object, stage));
+        }
+        // A quota may be used up, and the clients of this run may have used it.
+        if self.plan.storage.max_bytes.is_none() {
+            let object = (0..objects::all().len()).find(|id| !self.plan.objects.contains(id));
+            let object = object.unwrap_or_default();
+            self.ask_once(0, |http, stage| http.store(object, stage));
+            let known = self.oracle.known(object);
+            if known != Known::Present && !self.ledger.excuses(object) {
+                violation!("a healthy node does not take object {object}");
+            }
+        }
+    }
+
+    /// Makes one request on a connection of its own, and waits until that is over.
+    fn ask_once(
+        &mut self,
+        shard: usize,
+        request: impl FnOnce(&mut super::http::Http, &mut super::stage::Stage<'_>) -> Vec<u8>,
+    ) {
+        const SOCKETS_LEN: usize = 1 << 20;
+        let link = self.with_node(|node, deck| node.connect(shard, 0, SOCKETS_LEN, deck)).flatten();
+        let Some(link) = link else { violation!("a node that serves takes no connection") };
+        let client = self.with_stage(|stage| Client::asking(shard, link, request, stage));
+        let (mut client, bytes) = client;
+        client.content();
+        self.clients.push(client);
+        if let Some(node) = &mut self.node {
+            node.parts[shard].net.write(link, &bytes);
+            node.parts[shard].net.end(link);
+        }
+        let busy = std::mem::replace(&mut self.busy, false);
+        for _ in 0..REST_STEPS_MAX {
+            let there = |client: &Client| client.shard == shard && client.link == link;
+            if !self.clients.iter().any(there) {
+                self.busy = busy;
+                return;
+            }
+            if !self.step() {
+                violation!("a request is not answered, and nothing will ever happen");
+            }
+        }
+        violation!("a request is not answered, whatever happens");
+    }
+
+    /// The node is asked to end, does so, and leaves nothing behind.
+    fn end_well(&mut self) {
+        self.ending = true;
+        if !self.draining {
+            self.drain();
+        }
+        let mut steps = 0..REST_STEPS_MAX;
+        while !self.node.as_ref().is_some_and(Node::is_stopped) {
+            if steps.next().is_none() || !self.step() {
+                violation!("the node does not end");
+            }
+        }
+        self.check_drained();
+        self.settle_files();
+        if self.disk.opened() > 0 {
+            violation!("{} files are open in the end", self.disk.opened());
+        }
+        let upload = self.disk.files().find(|(name, ..)| name.ends_with(".tmp"));
+        if let Some((name, ..)) = upload.filter(|_| !self.sky.errors) {
+            violation!("{name} is left of an upload");
+        }
+        // Nothing may be lost now, whatever happens.
+        self.end(End::Power);
+        self.ending = false;
+    }
+
+    /// Closing and removing that nobody waits for is done.
+    fn settle_files(&mut self) {
+        self.tell_node(|node, deck| {
+            for at in 0..node.parts.len() {
+                while node.parts[at].queue.under_way() > 0 {
+                    node.perform(at, deck);
+                }
+            }
+        });
+    }
+}

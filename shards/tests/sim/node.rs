@@ -1,0 +1,285 @@
+//! The node under test: real shards, each with its half of a machine made of dice.
+
+use std::sync::Arc;
+
+use ron_io::{
+    ports::{Act, Event, ListenerId, Machine, Now, Report},
+    sim::{Chance, Disk, End, Link, Mesh, Move, Net, Queue},
+    stats::{Proto, Stats},
+};
+use ron_shards::{
+    config::{Config, Listener},
+    flow::Mail,
+    limits::MESH_LANE_LEN,
+    shard::Shard,
+};
+
+use super::{ledger::Ledger, trace::Trace, trace::violation};
+
+/// What is spoken on the listeners, by number.
+pub const LISTENERS: [Listener; 4] = [
+    Listener { proto: Proto::Http, tls: false },
+    Listener { proto: Proto::Https, tls: true },
+    Listener { proto: Proto::Oap, tls: false },
+    Listener { proto: Proto::Oap, tls: true },
+];
+
+/// Ticks in a row that lead to no act: more are a loop that never sleeps.
+const IDLE_TICKS_MAX: u32 = 200;
+
+/// Slow acts take up to this long, in nanoseconds.
+const SLOW_NS: u64 = 100_000_000_000;
+
+/// One shard and what drives it.
+pub struct Part {
+    shard: Shard,
+    pub stats: Arc<Stats>,
+    pub net: Net,
+    pub queue: Queue,
+    /// It was told the first tick.
+    ticked: bool,
+    idle_ticks: u32,
+    pub ready: bool,
+    pub stopped: bool,
+}
+
+/// What a node needs of the world while it acts.
+pub struct Deck<'a> {
+    pub now: Now,
+    pub disk: &'a mut Disk,
+    pub ledger: &'a mut Ledger,
+    pub chance: &'a mut Chance,
+    pub trace: &'a mut Trace,
+    /// One in so many disk acts is slow.
+    pub slow: u32,
+}
+
+pub struct Node {
+    pub parts: Vec<Part>,
+    pub mesh: Mesh<Mail>,
+    /// Acts until the process ends in the midst of them.
+    pub fuse: Option<u32>,
+    pub reports: Vec<Report>,
+    /// A shard ended because it could not go on.
+    pub failed: bool,
+}
+
+impl Node {
+    /// A process that was just started.
+    pub fn new(configs: Vec<Config>) -> Node {
+        let shards = configs.len();
+        let part = |config| {
+            let stats = Arc::new(Stats::default());
+            Part {
+                shard: Shard::new(config, Arc::clone(&stats)).expect("there is memory"),
+                stats,
+                net: Net::default(),
+                queue: Queue::default(),
+                ticked: false,
+                idle_ticks: 0,
+                ready: false,
+                stopped: false,
+            }
+        };
+        let parts = configs.into_iter().map(part).collect();
+        let mesh = Mesh::new(shards, MESH_LANE_LEN);
+        Node { parts, mesh, fuse: None, reports: Vec::new(), failed: false }
+    }
+
+    /// Whether the process has ended in the midst of its acts.
+    pub fn is_blown(&self) -> bool {
+        self.fuse == Some(0)
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.parts.iter().all(|part| part.ready)
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.parts.iter().all(|part| part.stopped)
+    }
+
+    /// Whether a shard is to be told the time.
+    pub fn is_due(&self, at: usize, now: Now) -> bool {
+        let part = &self.parts[at];
+        !part.stopped && (!part.ticked || part.wake_at().is_some_and(|at| at <= now.mono_ns))
+    }
+
+    /// When something will be due, if nothing happens before.
+    pub fn next_at(&self) -> Option<u64> {
+        let parts = self.parts.iter().filter(|part| !part.stopped);
+        parts
+            .filter_map(|part| [part.wake_at(), part.queue.next_at()].into_iter().flatten().min())
+            .min()
+    }
+
+    /// Whether nothing is under way and nobody is connected.
+    pub fn is_at_rest(&self) -> bool {
+        let quiet = |part: &Part| {
+            part.net.open() == 0 && part.queue.under_way() == 0 && part.queue.untold() == 0
+        };
+        self.mesh.waiting().next().is_none() && self.parts.iter().all(quiet)
+    }
+
+    pub fn tick(&mut self, at: usize, deck: &mut Deck<'_>) {
+        let part = &mut self.parts[at];
+        part.ticked = true;
+        let acted = self.apply(at, Event::Tick, deck);
+        let part = &mut self.parts[at];
+        part.idle_ticks = if acted { 0 } else { part.idle_ticks + 1 };
+        if part.idle_ticks > IDLE_TICKS_MAX && self.is_due(at, deck.now) {
+            violation!("shard {at} wants ticks and does nothing");
+        }
+    }
+
+    pub fn perform(&mut self, at: usize, deck: &mut Deck<'_>) {
+        let queue = &mut self.parts[at].queue;
+        let told = deck.trace.is_on();
+        let what = queue.perform(deck.now.mono_ns, deck.disk, deck.chance, told);
+        deck.trace.note(|| format!("{at}: performed {what}"));
+    }
+
+    pub fn tell(&mut self, at: usize, deck: &mut Deck<'_>) {
+        let (ticket, done) = self.parts[at].queue.tell(deck.chance);
+        self.apply(at, Event::Disk { ticket, done }, deck);
+    }
+
+    pub fn deliver(&mut self, from: usize, to: usize, deck: &mut Deck<'_>) {
+        if let Some(mail) = self.mesh.take(from, to) {
+            deck.trace.note(|| format!("{to}: mail from {from}: {mail:?}"));
+            self.apply(to, Event::Mail(mail), deck);
+        }
+    }
+
+    /// A client connects to a shard, unless the shard refuses.
+    pub fn connect(
+        &mut self,
+        at: usize,
+        listener: usize,
+        sockets_len: usize,
+        deck: &mut Deck<'_>,
+    ) -> Option<Link> {
+        let net = &mut self.parts[at].net;
+        let (link, conn) = net.connect(LISTENERS[listener].tls, sockets_len)?;
+        deck.trace.note(|| format!("{at}: {link:?} opened on listener {listener}"));
+        let listener = ListenerId(listener as u8);
+        let peer = ([127, 0, 0, 1], 1000 + link.0 as u16).into();
+        self.apply(at, Event::Opened { conn, listener, peer }, deck);
+        Some(link)
+    }
+
+    /// Lets happen on a connection what could happen there; no more than `max` bytes move.
+    pub fn happen(&mut self, at: usize, what: Move, max: usize, deck: &mut Deck<'_>) {
+        let net = &mut self.parts[at].net;
+        match what {
+            Move::Secured(link) => {
+                net.secure(link);
+                let conn = net.id(link);
+                self.apply(at, Event::Secured { conn }, deck);
+            }
+            Move::Bytes(link) => {
+                let (conn, data) = (net.id(link), net.hear(link, max));
+                deck.trace.note(|| format!("{at}: {link:?} brings {} bytes", data.len()));
+                self.apply(at, Event::Bytes { conn, data: &data }, deck);
+            }
+            Move::Eof(link) => {
+                net.tell_eof(link);
+                let conn = net.id(link);
+                deck.trace.note(|| format!("{at}: {link:?} brings no more"));
+                self.apply(at, Event::Eof { conn }, deck);
+            }
+            Move::Sent(link) => {
+                let (conn, len) = (net.id(link), net.sent(link, max));
+                deck.trace.note(|| format!("{at}: {link:?} takes {len} bytes"));
+                self.apply(at, Event::Sent { conn, len }, deck);
+            }
+            Move::Closed(link) => {
+                net.tell_closed(link);
+                let conn = net.id(link);
+                deck.trace.note(|| format!("{at}: {link:?} is closed"));
+                self.apply(at, Event::Closed { conn }, deck);
+            }
+            Move::Read(_) => {}
+        }
+    }
+
+    /// The process ends, in the midst of whatever it did.
+    pub fn end(self, how: End, disk: &mut Disk, chance: &mut Chance) {
+        for part in self.parts {
+            part.queue.abandon(disk, chance);
+        }
+        match how {
+            End::Kill => disk.close_all(),
+            End::Power => disk.crash(),
+        }
+    }
+
+    /// Tells a shard something and performs its acts. Returns whether there were any.
+    fn apply(&mut self, at: usize, event: Event<'_, Mail>, deck: &mut Deck<'_>) -> bool {
+        if self.is_blown() || self.parts[at].stopped {
+            return false;
+        }
+        self.parts[at].shard.apply(event, deck.now);
+        let mut acted = false;
+        while let Some(act) = self.parts[at].shard.acts().pop() {
+            acted = true;
+            if let Some(fuse) = &mut self.fuse {
+                *fuse -= 1;
+                if *fuse == 0 {
+                    deck.trace.note(|| format!("{at}: the process ends before {act:?}"));
+                    return true;
+                }
+            }
+            self.act(at, act, deck);
+        }
+        acted
+    }
+
+    fn act(&mut self, at: usize, act: Act<Mail>, deck: &mut Deck<'_>) {
+        let part = &mut self.parts[at];
+        match act {
+            Act::Send { conn, head, body } => {
+                part.net.send(conn, part.shard.acts().bytes(head), body);
+            }
+            Act::Finish { conn } => part.net.finish(conn),
+            Act::Abort { conn } => part.net.abort(conn, deck.chance),
+            Act::Pause { conn } => part.net.pause(conn, deck.chance),
+            Act::Resume { conn } => part.net.resume(conn),
+            Act::Disk { ticket, op } => {
+                deck.trace.note(|| format!("{at}: wants {op:?}"));
+                if let Some(inode) = part.queue.inode_of(&op) {
+                    deck.ledger.note(&op, inode);
+                }
+                let slow = deck.chance.one_in(deck.slow);
+                let delay = if slow { deck.chance.magnitude(SLOW_NS) } else { 0 };
+                part.queue.submit(ticket, op, deck.now.mono_ns + delay);
+                let under_way = part.queue.under_way() + part.queue.untold();
+                assert!(under_way <= ron_io::limits::DISK_OPS_MAX, "{under_way} disk acts");
+            }
+            Act::Mail { to, mail } => self.mesh.send(at, usize::from(to.0), mail),
+            Act::Report(report) => {
+                deck.trace.note(|| format!("{at}: reports {report:?}"));
+                part.ready |= matches!(report, Report::Ready { .. });
+                self.failed |= matches!(report, Report::Stopped { reason: Some(_), .. });
+                self.reports.push(report);
+            }
+            Act::StopAccepting => part.net.stop_accepting(),
+            Act::Stopped => part.stopped = true,
+        }
+    }
+}
+
+impl Part {
+    pub fn wake_at(&self) -> Option<u64> {
+        self.shard.wake_at()
+    }
+
+    /// Pages of the arena that are neither free nor in the cache: somebody holds them.
+    pub fn pages_held(&mut self) -> usize {
+        let pages = self.shard.pages();
+        match pages.total.checked_sub(pages.free + pages.cached) {
+            Some(held) => held,
+            None => violation!("pages are free and cached at once: {pages:?}"),
+        }
+    }
+}

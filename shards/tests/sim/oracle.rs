@@ -1,0 +1,195 @@
+//! What must be true of each object, from nothing but what clients were told.
+//!
+//! ```text
+//!              put begins                 put acknowledged, alone
+//!   Absent ────────────────► Unknown ────────────────────────────► Present
+//!      ▲                        │  ▲                                  │
+//!      └────────────────────────┘  └──────────────────────────────────┘
+//!        delete acknowledged, alone             delete begins
+//! ```
+//!
+//! A put or delete whose end is not known, because it failed or its connection was cut, may still
+//! take effect until the node has come to rest or its process ended. What was once seen stays, too:
+//! whoever was told of an object may rely on it.
+
+use super::objects::{self, ObjectId};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    Absent,
+    Present,
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    known: Known,
+    /// Counts the changes of `known`.
+    changes: u64,
+    /// Puts and deletes that may still take effect, and those that ever began.
+    puts: u32,
+    deletes: u32,
+    puts_begun: u64,
+    deletes_begun: u64,
+}
+
+/// How things stood when a request began.
+#[derive(Clone, Copy, Debug)]
+pub struct Token {
+    pub object: ObjectId,
+    before: State,
+    life: u64,
+}
+
+/// A promise that the node broke, in words.
+pub type Broken = Option<&'static str>;
+
+#[derive(Debug)]
+pub struct Oracle {
+    states: Vec<State>,
+    life: u64,
+}
+
+impl Oracle {
+    pub fn new() -> Oracle {
+        let state = State {
+            known: Known::Absent,
+            changes: 0,
+            puts: 0,
+            deletes: 0,
+            puts_begun: 0,
+            deletes_begun: 0,
+        };
+        Oracle { states: vec![state; objects::all().len()], life: 0 }
+    }
+
+    pub fn known(&self, object: ObjectId) -> Known {
+        self.states[object].known
+    }
+
+    pub fn begin_read(&mut self, object: ObjectId) -> Token {
+        Token { object, before: self.states[object], life: self.life }
+    }
+
+    pub fn begin_put(&mut self, object: ObjectId) -> Token {
+        let token = self.begin_read(object);
+        let state = &mut self.states[object];
+        state.puts += 1;
+        state.puts_begun += 1;
+        if state.known == Known::Absent {
+            state.become_known(Known::Unknown);
+        }
+        token
+    }
+
+    pub fn begin_delete(&mut self, object: ObjectId) -> Token {
+        let token = self.begin_read(object);
+        let state = &mut self.states[object];
+        state.deletes += 1;
+        state.deletes_begun += 1;
+        if state.known == Known::Present {
+            state.become_known(Known::Unknown);
+        }
+        token
+    }
+
+    /// A put was acknowledged.
+    pub fn stored(&mut self, token: &Token, new: bool) -> Broken {
+        let (before, life) = (token.before, self.life);
+        let state = &mut self.states[token.object];
+        if token.life == life {
+            state.puts -= 1;
+        }
+        let alone = before.puts == 0 && state.puts_begun == before.puts_begun + 1;
+        let undeleted = before.deletes == 0 && state.deletes_begun == before.deletes_begun;
+        if !new && before.known == Known::Absent && alone {
+            return Some("an object was there that nobody had put");
+        }
+        if new && before.known == Known::Present && undeleted {
+            return Some("an object was new that had been acknowledged");
+        }
+        if undeleted {
+            state.become_known(Known::Present);
+        }
+        None
+    }
+
+    /// A delete was acknowledged.
+    pub fn deleted(&mut self, token: &Token) -> Broken {
+        let (before, life) = (token.before, self.life);
+        let state = &mut self.states[token.object];
+        if token.life == life {
+            state.deletes -= 1;
+        }
+        let no_put = before.puts == 0 && state.puts_begun == before.puts_begun;
+        if no_put && before.known == Known::Absent {
+            return Some("an object was deleted that was not there");
+        }
+        if no_put {
+            state.become_known(Known::Absent);
+        }
+        None
+    }
+
+    /// There was nothing to delete.
+    pub fn delete_missed(&mut self, token: &Token) -> Broken {
+        let (before, life) = (token.before, self.life);
+        let state = &mut self.states[token.object];
+        if token.life == life {
+            state.deletes -= 1;
+        }
+        let alone = before.deletes == 0 && state.deletes_begun == before.deletes_begun + 1;
+        (alone && before.known == Known::Present).then_some("an acknowledged object is missing")
+    }
+
+    /// A delete was refused, and changed nothing.
+    pub fn delete_refused(&mut self, token: &Token) {
+        let (before, life) = (token.before, self.life);
+        let state = &mut self.states[token.object];
+        if token.life != life {
+            return;
+        }
+        state.deletes -= 1;
+        if before.known == Known::Present && state.changes == before.changes + 1 {
+            state.become_known(Known::Present);
+        }
+    }
+
+    /// The object was there.
+    pub fn seen(&mut self, token: &Token) -> Broken {
+        let before = token.before;
+        let state = &mut self.states[token.object];
+        if before.known == Known::Absent && state.changes == before.changes {
+            return Some("an object is there that was not put, or was deleted");
+        }
+        if before.deletes == 0 && state.deletes_begun == before.deletes_begun {
+            state.become_known(Known::Present);
+        }
+        None
+    }
+
+    /// The object was not there.
+    pub fn missed(&mut self, token: &Token) -> Broken {
+        let state = &self.states[token.object];
+        let lasted = state.changes == token.before.changes;
+        (lasted && token.before.known == Known::Present)
+            .then_some("an acknowledged object is missing")
+    }
+
+    /// The node has come to rest, or its process ended: nothing that began before takes effect.
+    pub fn settle(&mut self) {
+        self.life += 1;
+        for state in &mut self.states {
+            (state.puts, state.deletes) = (0, 0);
+        }
+    }
+}
+
+impl State {
+    fn become_known(&mut self, known: Known) {
+        if self.known != known {
+            self.known = known;
+            self.changes += 1;
+        }
+    }
+}

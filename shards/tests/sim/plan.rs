@@ -1,0 +1,178 @@
+//! What one run is like: every seed draws its own few faults, sizes and habits, so that runs differ
+//! much and each is short.
+
+use ron_io::sim::{Chance, Weather};
+use ron_shards::config::{Deadlines, Storage};
+
+use super::objects::{self, ObjectId};
+
+const SECOND_NS: u64 = 1_000_000_000;
+const MIB: u64 = 1024 * 1024;
+
+/// Steps of the shortest and of the longest run before it is brought to its end.
+const STEPS_MIN: u64 = 200;
+const STEPS_MAX: u64 = 2000;
+
+/// How often each thing happens: once in so many steps, acts or connections; 0 for never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub power: u32,
+    pub kill: u32,
+    pub drain: u32,
+    /// A client drops its connection.
+    pub reset: u32,
+    pub rot: u32,
+    /// The time of day is set.
+    pub jump: u32,
+    /// Time passes and nothing else happens.
+    pub leap: u32,
+    /// A disk act takes long.
+    pub slow: u32,
+    /// The disk becomes full, or has room again.
+    pub full: u32,
+    /// The weather of the disk changes.
+    pub weather: u32,
+    /// A client does not keep to any protocol.
+    pub hostile: u32,
+    /// A client reads slowly.
+    pub lazy: u32,
+    /// The end of a process takes its index along, or part of it.
+    pub index_loss: u32,
+    /// The control plane orders something.
+    pub orders: u32,
+}
+
+/// How likely what is next, by kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Pulls {
+    pub perform: usize,
+    pub tell: usize,
+    pub mail: usize,
+    pub net: usize,
+    pub client: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub shards: u16,
+    pub partitions: u16,
+    pub arena_blocks: usize,
+    pub steps: u64,
+    pub clients: usize,
+    /// Requests a client has under way at once.
+    pub depth: usize,
+    pub objects: Vec<ObjectId>,
+    /// Nanoseconds that pass with a step, at most.
+    pub pace_ns: u64,
+    /// Bytes that come or go at once, at most.
+    pub piece_max: u64,
+    pub faults: Faults,
+    pub stormy: Weather,
+    pub pulls: Pulls,
+    pub storage: Storage,
+    pub window_groups: u64,
+    pub deadlines: Deadlines,
+    pub deletes: bool,
+    /// Of eight requests, about so many are writes.
+    pub writes: usize,
+}
+
+impl Plan {
+    pub fn new(chance: &mut Chance) -> Plan {
+        let shards = chance.between(1, 3) as u16;
+        let faults = if chance.one_in(8) { Faults::default() } else { faults(chance) };
+        let deadlines = Deadlines { stream_ns: 3600 * SECOND_NS, ..Deadlines::default() };
+        Plan {
+            shards,
+            partitions: shards + chance.below(3) as u16,
+            arena_blocks: chance.between(20, 64) as usize,
+            steps: chance.between(STEPS_MIN, STEPS_MAX),
+            clients: chance.between(1, 8) as usize,
+            depth: chance.between(1, 4) as usize,
+            objects: some_objects(chance),
+            pace_ns: chance.pick(&[100_000, 10_000_000, SECOND_NS]),
+            piece_max: chance.pick(&[256, 4096, 65_536, 1 << 20]),
+            faults,
+            stormy: stormy(chance),
+            pulls: pulls(chance),
+            storage: storage(chance, &faults),
+            window_groups: chance.between(1, 6),
+            deadlines,
+            deletes: chance.toss(),
+            writes: chance.between(1, 6) as usize,
+        }
+    }
+}
+
+fn faults(chance: &mut Chance) -> Faults {
+    // One of three faults is at work in a run, so that they meet in all combinations.
+    let mut rare = |often: u64| {
+        let on = chance.one_in(3);
+        let about = chance.between(often / 2, often * 2) as u32;
+        if on { about } else { 0 }
+    };
+    Faults {
+        power: rare(400),
+        kill: rare(500),
+        drain: rare(600),
+        reset: rare(100),
+        rot: rare(150),
+        jump: rare(50),
+        leap: rare(100),
+        slow: rare(10),
+        full: rare(80),
+        weather: rare(100),
+        hostile: rare(4),
+        lazy: rare(4),
+        index_loss: rare(2),
+        orders: rare(60),
+    }
+}
+
+fn stormy(chance: &mut Chance) -> Weather {
+    let mut often = || if chance.toss() { chance.between(5, 60) as u32 } else { 0 };
+    Weather {
+        reads: often(),
+        short_reads: often(),
+        writes: often(),
+        syncs: often(),
+        jobs: often(),
+        others: often(),
+    }
+}
+
+fn pulls(chance: &mut Chance) -> Pulls {
+    let mut pull = || chance.pick(&[1, 2, 8, 24]);
+    Pulls { perform: pull(), tell: pull(), mail: pull(), net: pull(), client: pull() }
+}
+
+fn storage(chance: &mut Chance, faults: &Faults) -> Storage {
+    let mut storage = Storage { reserve_bytes: 0, ..Storage::default() };
+    if faults.full > 0 {
+        storage.reserve_bytes = chance.pick(&[0, MIB / 4, MIB]);
+    }
+    if chance.one_in(8) {
+        storage.max_bytes = Some(chance.between(1, 16) * MIB);
+    }
+    storage.compact_below_percent = chance.pick(&[0, 50, 90, 100]);
+    if chance.toss() {
+        storage.scrub_every_ms = chance.between(1, 60_000);
+        storage.scrub_bytes_per_s = chance.magnitude(64 * MIB);
+    }
+    storage
+}
+
+/// Mostly small ones: they make short runs, and are most of what the world stores.
+fn some_objects(chance: &mut Chance) -> Vec<ObjectId> {
+    let all = objects::all();
+    let large = chance.one_in(3);
+    let middle = large || chance.toss();
+    let fits = |id: &ObjectId| match all[*id].bytes.len() {
+        0..=70_000 => true,
+        70_001..=524_288 => middle,
+        _ => large,
+    };
+    let fitting: Vec<ObjectId> = (0..all.len()).filter(fits).collect();
+    let count = chance.between(2, 16) as usize;
+    (0..count).map(|_| chance.pick(&fitting)).collect()
+}

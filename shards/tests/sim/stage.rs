@@ -1,0 +1,102 @@
+//! What clients work with, and where every answer is judged.
+
+use ron_io::sim::Chance;
+
+use super::{
+    ledger::Ledger,
+    objects::ObjectId,
+    oracle::{Broken, Oracle, Token},
+    plan::Plan,
+    trace::{Trace, violation},
+};
+
+/// What the node has had to bear since it was started, and so may answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sky {
+    pub errors: bool,
+    pub short_reads: bool,
+    pub full: bool,
+    /// The node is not told what is wanted, and may be late: it drains, boots or time leaps.
+    pub chaos: bool,
+}
+
+pub struct Stage<'a> {
+    pub plan: &'a Plan,
+    pub oracle: &'a mut Oracle,
+    pub ledger: &'a Ledger,
+    pub chance: &'a mut Chance,
+    pub trace: &'a mut Trace,
+    pub sky: Sky,
+    /// Answers that ended a request.
+    pub answers: &'a mut u64,
+    /// Whether deletes are refused by the node altogether.
+    pub no_deletes: &'a mut bool,
+}
+
+impl Stage<'_> {
+    /// The object was there.
+    pub fn seen(&mut self, token: &Token) {
+        let broken = self.oracle.seen(token);
+        self.check(broken, token.object);
+    }
+
+    /// The object was not there.
+    pub fn missed(&mut self, token: &Token) {
+        let broken = self.oracle.missed(token);
+        self.check(broken, token.object);
+    }
+
+    pub fn stored(&mut self, token: &Token, new: bool) {
+        let broken = self.oracle.stored(token, new);
+        self.check(broken, token.object);
+    }
+
+    pub fn deleted(&mut self, token: &Token) {
+        let broken = self.oracle.deleted(token);
+        self.check(broken, token.object);
+    }
+
+    pub fn delete_missed(&mut self, token: &Token) {
+        let broken = self.oracle.delete_missed(token);
+        self.check(broken, token.object);
+    }
+
+    pub fn delete_refused(&mut self, token: &Token) {
+        *self.no_deletes = true;
+        self.oracle.delete_refused(token);
+    }
+
+    /// The node answered that it could not.
+    pub fn failed(&mut self, status: u16, object: ObjectId) {
+        let Sky { errors, short_reads, full, chaos } = self.sky;
+        let excused = self.ledger.excuses(object);
+        let allowed = match status {
+            503 | 504 | 408 => chaos,
+            500 => errors,
+            502 => excused || short_reads,
+            507 => full || self.plan.storage.max_bytes.is_some(),
+            _ => false,
+        };
+        if !allowed {
+            violation!("object {object} was answered {status} under {:?}", self.sky);
+        }
+    }
+
+    /// The connection ended before the answer did.
+    pub fn cut(&mut self, object: ObjectId) {
+        if !self.sky.chaos && !self.ledger.excuses(object) {
+            violation!("the answer about object {object} was cut");
+        }
+    }
+
+    fn check(&mut self, broken: Broken, object: ObjectId) {
+        *self.answers += 1;
+        if let Some(broken) = broken {
+            if self.ledger.excuses(object) {
+                self.trace.note(|| format!("  excused: {broken}"));
+            } else {
+                violation!("object {object}: {broken}");
+            }
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! The world: a node, its clients, and the dice that decide what happens next.
+//!
+//! ```text
+//!   boot ──► steps, faults among them ──► rest ──► the process ends ──► boot ──► all is checked
+//!     ▲              │
+//!     └── crash, kill, drain
+//! ```
+//!
+//! Whatever can happen next is a move; each step lets one of them happen. When nothing can, time
+//! passes until something is due.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use ron_io::{
+    ports::{PartitionState, Report, ShardId, VerifyOutcome},
+    sim::{self, Chance, Clock, Disk, Injected, Link},
+};
+use ron_shards::{config::Config, store::layout::Layout};
+
+use super::{
+    client::{Client, Deed},
+    ledger::Ledger,
+    node::{Deck, LISTENERS, Node},
+    objects,
+    oracle::{Known, Oracle},
+    plan::Plan,
+    stage::{Sky, Stage},
+    trace::{Telling, Trace, violation},
+};
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub steps: u64,
+    pub boots: u64,
+    /// Requests that were answered and judged.
+    pub answers: u64,
+    pub digest: u64,
+}
+
+/// Something that could happen next.
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    Tick(usize),
+    Perform(usize),
+    Tell(usize),
+    Mail(usize, usize),
+    Net(usize, sim::Move),
+    Act(usize),
+    Connect,
+}
+
+/// The real folder that holds the indexes of a run. It is removed in the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        let shm = Path::new("/dev/shm");
+        let parent = if shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() };
+        let number = RUNS.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("ron-sim-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder for indexes");
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Nothing depends on it: the name is not used again.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+pub struct World {
+    pub(super) plan: Plan,
+    pub(super) chance: Chance,
+    pub(super) clock: Clock,
+    pub(super) disk: Disk,
+    pub(super) node: Option<Node>,
+    pub(super) clients: Vec<Client>,
+    pub(super) oracle: Oracle,
+    pub(super) ledger: Ledger,
+    pub(super) sky: Sky,
+    pub(super) trace: Trace,
+    pub(super) layout: Layout,
+    pub(super) summary: Summary,
+    pub(super) draining: bool,
+    /// The process that ends next is not followed by another.
+    pub(super) ending: bool,
+    no_deletes: bool,
+    /// Whether clients come and ask for more.
+    pub(super) busy: bool,
+    moves: Vec<(Move, usize)>,
+    net_moves: Vec<sim::Move>,
+    // Last, so that the indexes in it are closed before it is removed.
+    _folder: Folder,
+}
+
+impl World {
+    pub fn new(seed: u64, telling: Telling) -> World {
+        let mut chance = Chance::new(seed);
+        let plan = Plan::new(&mut chance);
+        let folder = Folder::new();
+        let layout = Layout::single(folder.0.clone(), plan.partitions, plan.shards);
+        let mut world = World {
+            disk: Disk::new(&[&folder.0], chance.fork()),
+            plan,
+            chance,
+            clock: Clock::default(),
+            node: None,
+            clients: Vec::new(),
+            oracle: Oracle::new(),
+            ledger: Ledger::default(),
+            sky: Sky { chaos: true, ..Sky::default() },
+            trace: Trace::new(telling, &folder.0),
+            layout,
+            summary: Summary::default(),
+            draining: false,
+            ending: false,
+            no_deletes: false,
+            busy: true,
+            moves: Vec::new(),
+            net_moves: Vec::new(),
+            _folder: folder,
+        };
+        let plan = format!("{:?}", world.plan);
+        world.trace.note(|| plan);
+        world
+    }
+
+    /// Runs the world from its first boot to its last check.
+    pub fn run(mut self) -> Summary {
+        self.boot();
+        for _ in 0..self.plan.steps {
+            self.strike();
+            self.step();
+        }
+        self.finish();
+        self.summary.digest = self.trace.digest();
+        self.summary
+    }
+
+    /// Starts a process on the disk as it is.
+    pub(super) fn boot(&mut self) {
+        self.summary.boots += 1;
+        self.draining = false;
+        self.disk.injected = Injected::default();
+        self.sky = Sky { chaos: self.sky.chaos, ..Sky::default() };
+        let boot_id = self.chance.next_u64();
+        let config = |shard| {
+            let mut config = Config::new(ShardId(shard), self.layout.clone());
+            config.arena_len = self.plan.arena_blocks * ron_io::limits::BLOCK_LEN;
+            config.listeners = LISTENERS.to_vec();
+            config.connections_max = self.plan.clients.max(2);
+            config.window_groups = self.plan.window_groups;
+            config.deadlines = self.plan.deadlines;
+            config.storage = self.plan.storage;
+            config.seed = boot_id ^ u64::from(shard);
+            config.boot_id = boot_id;
+            config
+        };
+        let configs = (0..self.plan.shards).map(config).collect();
+        self.trace.note(|| format!("boot {boot_id:x}"));
+        self.node = Some(Node::new(configs));
+    }
+
+    /// Lets one thing happen. False if nothing will, however long one waits.
+    pub(super) fn step(&mut self) -> bool {
+        self.summary.steps += 1;
+        self.clock.pass(self.chance.magnitude(self.plan.pace_ns));
+        let Some(chosen) = self.choose() else {
+            let next = self.node.as_ref().and_then(Node::next_at);
+            let Some(at) = next else { return false };
+            self.clock.pass_until(at);
+            return true;
+        };
+        self.happen(chosen);
+        self.after();
+        true
+    }
+
+    fn choose(&mut self) -> Option<Move> {
+        let mut moves = std::mem::take(&mut self.moves);
+        moves.clear();
+        self.list(&mut moves);
+        let all: usize = moves.iter().map(|(_, pull)| *pull).sum();
+        let mut left = if all == 0 { 0 } else { self.chance.below(all) };
+        let mut chosen = None;
+        for (what, pull) in &moves {
+            if left < *pull {
+                chosen = Some(*what);
+                break;
+            }
+            left -= pull;
+        }
+        self.moves = moves;
+        chosen
+    }
+
+    /// All that could happen next, each with its pull.
+    fn list(&mut self, moves: &mut Vec<(Move, usize)>) {
+        let Some(node) = &self.node else { return };
+        let (now, pulls) = (self.clock.now(), self.plan.pulls);
+        for (at, part) in node.parts.iter().enumerate() {
+            if node.is_due(at, now) {
+                moves.push((Move::Tick(at), 4));
+            }
+            let ready = part.queue.ready(now.mono_ns);
+            if ready > 0 {
+                moves.push((Move::Perform(at), pulls.perform * ready.min(4)));
+            }
+            if part.queue.untold() > 0 {
+                moves.push((Move::Tell(at), pulls.tell * part.queue.untold().min(4)));
+            }
+            self.net_moves.clear();
+            part.net.moves(&mut self.net_moves);
+            for what in &self.net_moves {
+                let lazy = matches!(what, sim::Move::Read(link)
+                    if client_on(&self.clients, at, *link).is_some_and(|at| self.clients[at].lazy));
+                if !lazy || self.chance.one_in(16) {
+                    moves.push((Move::Net(at, *what), pulls.net));
+                }
+            }
+        }
+        let waiting = node.mesh.waiting();
+        moves.extend(waiting.map(|(from, to)| (Move::Mail(from, to), pulls.mail)));
+        if !self.busy {
+            return;
+        }
+        for (at, client) in self.clients.iter().enumerate() {
+            if client.is_eager(self.plan.depth) {
+                moves.push((Move::Act(at), pulls.client));
+            }
+        }
+        // Nobody comes before the folders of a new data directory were made.
+        let open = !self.draining && (self.summary.boots > 1 || node.is_ready());
+        if self.clients.len() < self.plan.clients && open {
+            moves.push((Move::Connect, pulls.client));
+        }
+    }
+
+    fn happen(&mut self, what: Move) {
+        match what {
+            Move::Tick(at) => self.tell_node(|node, deck| node.tick(at, deck)),
+            Move::Perform(at) => self.tell_node(|node, deck| node.perform(at, deck)),
+            Move::Tell(at) => self.tell_node(|node, deck| node.tell(at, deck)),
+            Move::Mail(from, to) => self.tell_node(|node, deck| node.deliver(from, to, deck)),
+            Move::Net(at, sim::Move::Read(link)) => self.read(at, link),
+            Move::Net(at, what) => {
+                let max = self.piece(at, what);
+                self.tell_node(|node, deck| node.happen(at, what, max, deck));
+            }
+            Move::Act(at) => self.let_act(at),
+            Move::Connect => {
+                let shard = self.chance.below(self.plan.shards.into());
+                let listener = self.chance.below(LISTENERS.len());
+                self.connect(shard, listener);
+            }
+        }
+    }
+
+    /// Bytes that move at once: any number, but a lot only in large pieces, for the sake of time.
+    fn piece(&mut self, at: usize, what: sim::Move) -> usize {
+        let piece = self.chance.magnitude(self.plan.piece_max) as usize;
+        let Some(node) = &self.node else { return piece };
+        let waiting = match what {
+            sim::Move::Bytes(link) => node.parts[at].net.unheard(link),
+            sim::Move::Sent(link) => node.parts[at].net.queued(link),
+            _ => 0,
+        };
+        piece.max(waiting / 24)
+    }
+
+    pub(super) fn connect(&mut self, shard: usize, listener: usize) {
+        let sockets_len = self.chance.magnitude(1 << 20) as usize;
+        let link =
+            self.with_node(|node, deck| node.connect(shard, listener, sockets_len, deck)).flatten();
+        if let Some(link) = link {
+            let is_oap = LISTENERS[listener].proto == ron_io::stats::Proto::Oap;
+            let client = self.with_stage(|stage| Client::new(shard, link, is_oap, stage));
+            self.clients.push(client);
+        }
+    }
+
+    pub(super) fn let_act(&mut self, at: usize) {
+        let mut client = self.clients.swap_remove(at);
+        let deed = self.with_stage(|stage| client.act(stage));
+        self.trace.note(|| match &deed {
+            Deed::Write(bytes) => {
+                let head = &bytes[..bytes.len().min(60)];
+                format!("{:?} writes {} bytes: {}", client.link, bytes.len(), head.escape_ascii())
+            }
+            Deed::End => format!("{:?} ends", client.link),
+        });
+        if let Some(node) = &mut self.node {
+            let net = &mut node.parts[client.shard].net;
+            match deed {
+                Deed::Write(bytes) => net.write(client.link, &bytes),
+                Deed::End => net.end(client.link),
+            }
+        }
+        self.clients.push(client);
+    }
+
+    fn read(&mut self, shard: usize, link: Link) {
+        let max = (self.chance.magnitude(self.plan.piece_max) as usize).max(512);
+        let Some(node) = &mut self.node else { return };
+        let bytes = node.parts[shard].net.read(link, max);
+        self.trace.note(|| format!("{shard}: {link:?} reads {} bytes", bytes.len()));
+        let Some(at) = client_on(&self.clients, shard, link) else { return };
+        let mut client = self.clients.swap_remove(at);
+        if bytes.is_empty() {
+            return self.with_stage(|stage| client.over(stage));
+        }
+        let answer = self.with_stage(|stage| client.hear(&bytes, stage));
+        if let Some(node) = &mut self.node {
+            node.parts[shard].net.write(link, &answer);
+        }
+        self.clients.push(client);
+    }
+
+    /// A client drops its connection.
+    pub(super) fn reset(&mut self, at: usize) {
+        let client = self.clients.swap_remove(at);
+        self.trace.note(|| format!("{}: {:?} is reset", client.shard, client.link));
+        if let Some(node) = &mut self.node {
+            node.parts[client.shard].net.reset(client.link);
+        }
+        self.with_stage(|stage| client.over(stage));
+    }
+
+    /// Looks at what came of a step.
+    fn after(&mut self) {
+        let Injected { errors, short_reads, full } = self.disk.injected;
+        self.sky.errors |= errors > 0;
+        self.sky.short_reads |= short_reads > 0;
+        self.sky.full |= full > 0;
+        let Some(node) = &mut self.node else { return };
+        let reports = std::mem::take(&mut node.reports);
+        // Somebody looks after a node that failed, and starts it once more.
+        let gone = node.is_blown() || node.failed;
+        let over = self.draining && node.is_stopped();
+        for report in reports {
+            self.take_report(&report);
+        }
+        if gone {
+            self.crash();
+        } else if over && !self.ending {
+            self.drained();
+        }
+    }
+
+    fn take_report(&mut self, report: &Report) {
+        let sick = self.sky.errors || self.sky.short_reads;
+        match report {
+            Report::Ready { .. } | Report::Note { .. } => {}
+            Report::Stopped { reason: None, .. } if self.draining => {}
+            Report::Stopped { reason, .. } => {
+                if !sick && !self.sky.full {
+                    violation!("a shard ended: {reason:?}");
+                }
+            }
+            Report::Partition { state: PartitionState::Serving, .. } => {}
+            Report::Partition { reason, .. } => {
+                if !sick && !self.sky.full && self.plan.storage.max_bytes.is_none() {
+                    violation!("a partition serves no more: {reason}");
+                }
+            }
+            Report::Damaged { digest, what, .. } => {
+                let object = objects::find(&ron_codec::address::Address::from_bytes(*digest));
+                if let Some(object) = object.filter(|object| !self.ledger.excuses(*object) && !sick)
+                {
+                    violation!("object {object} is reported damaged: {what}");
+                }
+            }
+            Report::Verified { id, outcome, .. } => self.take_verified(*id as usize, outcome),
+        }
+    }
+
+    fn take_verified(&mut self, object: usize, outcome: &VerifyOutcome) {
+        let excused = self.ledger.excuses(object) || self.sky.errors || self.sky.short_reads;
+        let known = self.oracle.known(object);
+        let size = objects::all()[object].len();
+        let right = match outcome {
+            VerifyOutcome::Whole { size: found } => *found == size,
+            VerifyOutcome::Damaged { .. } => excused,
+            // Known now is not known when it was looked for, except that it never changed.
+            VerifyOutcome::Missing => known != Known::Present || excused || self.plan.writes > 0,
+            VerifyOutcome::Failed { .. } => self.sky.chaos || excused,
+        };
+        if !right {
+            violation!("object {object} was verified: {outcome:?}");
+        }
+    }
+
+    pub(super) fn tell_node(&mut self, what: impl FnOnce(&mut Node, &mut Deck<'_>)) {
+        self.with_node(what).unwrap_or_default();
+    }
+
+    pub(super) fn with_node<T>(
+        &mut self,
+        what: impl FnOnce(&mut Node, &mut Deck<'_>) -> T,
+    ) -> Option<T> {
+        let node = self.node.as_mut()?;
+        let mut deck = Deck {
+            now: self.clock.now(),
+            disk: &mut self.disk,
+            ledger: &mut self.ledger,
+            chance: &mut self.chance,
+            trace: &mut self.trace,
+            slow: if self.sky.chaos { self.plan.faults.slow } else { 0 },
+        };
+        Some(what(node, &mut deck))
+    }
+
+    pub(super) fn with_stage<T>(&mut self, what: impl FnOnce(&mut Stage<'_>) -> T) -> T {
+        what(&mut Stage {
+            plan: &self.plan,
+            oracle: &mut self.oracle,
+            ledger: &self.ledger,
+            chance: &mut self.chance,
+            trace: &mut self.trace,
+            sky: self.sky,
+            answers: &mut self.summary.answers,
+            no_deletes: &mut self.no_deletes,
+        })
+    }
+}
+
+fn client_on(clients: &[Client], shard: usize, link: Link) -> Option<usize> {
+    clients.iter().position(|client| client.shard == shard && client.link == link)
+}

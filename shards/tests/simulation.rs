@@ -1,0 +1,31 @@
+//! A few hundred worlds, each different, none of which may see a promise broken.
+
+mod sim;
+
+use sim::{
+    runner::{Errand, keep_words, replay, run, run_seed},
+    trace::Telling,
+};
+
+/// Worlds of the test. Many more run in the example `sim`.
+const SEEDS: u64 = 300;
+
+#[test]
+fn no_world_sees_a_promise_broken() {
+    keep_words();
+    let tally = run(Errand { from: 0, seeds: Some(SEEDS), time: None, jobs: 1 }, |_| {});
+    if let Some(failure) = tally.failure {
+        panic!("seed {}: {}\n  {}", failure.seed, failure.what, replay(failure.seed));
+    }
+    assert_eq!(tally.seeds, SEEDS);
+    assert!(tally.answers > 10 * SEEDS, "{tally:?}: the worlds are idle");
+    assert!(tally.boots > 2 * SEEDS, "{tally:?}: nothing ever crashes");
+}
+
+#[test]
+fn a_seed_is_run_again_step_by_step() {
+    for seed in 0..5 {
+        let run = || run_seed(seed, Telling::Digest).map_err(|failure| failure.what);
+        assert_eq!(run(), run(), "seed {seed}");
+    }
+}
