@@ -2,8 +2,8 @@
 //!
 //! What the shards say of themselves is read from their counters when somebody asks; events add
 //! what counters cannot say, such as a thread that is gone. Partitions that cannot do all they
-//! should are named, and the node stays ready as long as one is left that can: the rest go on. Nothing here runs on a timer, so an
-//! idle node stays asleep.
+//! should are named, and the node stays ready as long as one is left that can: the rest go on.
+//! Nothing here runs on a timer, so an idle node stays asleep.
 
 use std::{
     collections::BTreeSet,

@@ -1,8 +1,8 @@
 //! The control plane of a node: one ordinary thread beside the pinned shards.
 //!
-//! It answers the admin listener (health, readiness, metrics, storage, version), listens to what the
-//! shards report, catches the signals that end the node, and passes orders on. Shards never wait for
-//! it, and no content passes through it.
+//! It answers the admin listener (health, readiness, metrics, storage, version), listens to what
+//! the shards report, catches the signals that end the node, and passes orders on. Shards never
+//! wait for it, and no content passes through it.
 //!
 //! ```text
 //!   shards ── reports ──► lane ──► control thread ──► health, log, bus

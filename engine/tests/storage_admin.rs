@@ -265,3 +265,31 @@ fn ronctl_looks_after_the_storage() {
     assert_eq!((number(&json, "/total/objects"), damaged(&json)), (4, vec![&*all[0].addr]));
     node.terminate();
 }
+
+#[test]
+fn a_volume_that_is_gone_is_named_and_the_rest_go_on() {
+    let data = Data::new();
+    let dirs = [data.path().join("one"), data.path().join("two")];
+    let names = dirs.each_ref().map(|dir| dir.to_str().expect("UTF-8"));
+    let args = ["--data-dirs", names[0], "--data-dirs", names[1], "--partitions", "4"];
+    data.setup().args(&args).start().terminate();
+    std::fs::rename(&dirs[1], data.path().join("aside")).expect("it can be moved");
+
+    let node = data.setup().args(&args).start();
+    let report = until(&node, "they are named", |report| report["partitions"] != json!([]));
+    let faults = report["partitions"].as_array().expect("a list").clone();
+    assert!(!faults.is_empty() && faults.len() < 4, "{faults:?}");
+    for fault in &faults {
+        assert_eq!(fault["state"], "absent");
+        assert!(fault["reason"].as_str().is_some_and(|why| why.contains(names[1])), "{fault}");
+    }
+    let count = faults.len() as u64;
+    assert_eq!(number(&report, "/total/partitions_absent"), count);
+    assert_eq!(node.metrics().sum("ron_partitions{state=\"absent\"}"), count);
+    let ready = node.admin("/readyz");
+    assert_eq!((ready.status, &ready.json()["partitions"]), (200, &json!(faults)));
+    let table = text(&ronctl(&node, &["storage"]).stdout);
+    assert!(table.contains(&format!("0 full, 0 read-only, {count} absent\n")), "{table}");
+    assert!(table.contains(names[1]), "{table}");
+    node.terminate();
+}

@@ -16,8 +16,11 @@
 //!                   next                         asked
 //! ```
 //!
-//! The window bounds the memory one reader holds, however slow it is. It is an array in place, so
-//! a download allocates nothing. This room gives out only what was verified, and nothing outside
+//! The window bounds the memory one reader holds. It is an array in place, so a download allocates
+//! nothing. It begins with `window_groups`, and doubles, up to [`WINDOW_GROUPS_MAX`], whenever the
+//! reader has to wait for the disk and the disk has little to do: one reader alone needs many reads
+//! under way to get what a disk can give. When it is the reader that is behind, the window is as
+//! small as it was at first. This room gives out only what was verified, and nothing outside
 //! the range; it does not know what a failed group means for an answer that has begun.
 
 use std::ops::Range;
@@ -31,7 +34,7 @@ use ron_io::ports::Slice;
 
 use crate::{
     flow::{Ask, Cx, StreamId, Verified},
-    limits::WINDOW_GROUPS_MAX,
+    limits::{READS_BUSY, WINDOW_GROUPS_MAX},
 };
 
 /// How far a download is.
@@ -60,6 +63,12 @@ pub struct Download {
     end: u64,
     /// First group that was not asked for.
     asked: u64,
+    /// Groups that may be kept or asked for beyond `window_groups`.
+    ahead: u64,
+    /// Whether the last bytes taken were not in memory for long.
+    cold: bool,
+    /// Whether the session could have sent a group that was not there yet.
+    starved: bool,
     /// Groups that came and are not wholly taken, each at its number modulo the array's length.
     kept: [Option<Verified>; WINDOW_GROUPS_MAX],
 }
@@ -74,6 +83,9 @@ impl Download {
             next: 0,
             end: 0,
             asked: 0,
+            ahead: 0,
+            cold: false,
+            starved: false,
             kept: [const { None }; WINDOW_GROUPS_MAX],
         }
     }
@@ -106,17 +118,33 @@ impl Download {
     }
 
     /// Asks for groups until as many are under way, asked for or kept, as the window allows, or
-    /// their bytes are at least `room`, the bytes the session may still queue.
+    /// their bytes are at least `room`, the bytes the session may still queue, with those that the
+    /// window has grown by.
     pub fn pump(&mut self, room: usize, cx: &mut Cx<'_>) {
         let window = cx.config.window_groups.clamp(1, WINDOW_GROUPS_MAX as u64);
+        self.adapt(window, room, cx.tickets.under_way());
         let groups = self.groups();
+        let room = (room as u64).saturating_add(self.ahead * GROUP_LEN as u64);
         while self.asked < groups.end
-            && self.asked - groups.start < window
-            && self.under_way() < room as u64
+            && self.asked - groups.start < window + self.ahead
+            && self.under_way() < room
         {
             let ask = Ask::Group { address: self.address, index: self.asked };
             cx.asks.push_back((self.stream, ask));
             self.asked += 1;
+        }
+    }
+
+    /// Lets the window follow whoever is behind, the reader or the disk, which has `busy` acts to
+    /// perform. Where the object's owner is another shard, the own one's stand for its disk.
+    fn adapt(&mut self, window: u64, room: usize, busy: usize) {
+        let starved = std::mem::take(&mut self.starved);
+        let ready = self.kept[slot(self.next / GROUP_LEN as u64)].is_some();
+        if (room == 0 && ready) || busy >= READS_BUSY {
+            self.ahead = 0;
+        } else if starved {
+            let doubled = 2 * (window + self.ahead);
+            self.ahead = doubled.min(WINDOW_GROUPS_MAX as u64) - window;
         }
     }
 
@@ -143,7 +171,11 @@ impl Download {
         let index = self.next / GROUP_LEN as u64;
         let group_start = index * GROUP_LEN as u64;
         let place = &mut self.kept[slot(index)];
-        let group = place.as_ref()?;
+        let Some(group) = place else {
+            // What is hot comes from memory, and the next of it at once.
+            self.starved = self.cold && self.asked > index;
+            return None;
+        };
         let group_end = (group_start + group.len() as u64).min(self.end);
         let until = self.next.saturating_add(max as u64).min(group_end);
         let slice = group.slice((self.next - group_start) as usize, (until - group_start) as usize);
@@ -151,6 +183,7 @@ impl Download {
             *place = None;
         }
         self.next = until;
+        self.cold = !slice.hot;
         Some(slice)
     }
 
@@ -245,16 +278,18 @@ mod tests {
             let has_first = with_first && (start as u64) < size;
             let first = has_first.then(|| group(&mut bench, &source, start as u64 / GROUP));
             download.begin(start as u64..end as u64, size, first);
-            let most = window.clamp(1, WINDOW_GROUPS_MAX as u64) as usize;
+            let least = window.clamp(1, WINDOW_GROUPS_MAX as u64);
             let (mut got, mut pending, mut seen) = (Vec::new(), Vec::new(), 0);
             for (which, room, max) in steps.iter().cycle() {
                 let before = pending.len();
                 download.pump(*room, &mut bench.cx());
                 pending.extend(asked(&mut bench));
                 seen += pending.len() - before;
-                prop_assert!(*room > 0 || pending.len() == before, "asked without room");
+                let may_ask = *room > 0 || download.ahead > 0;
+                prop_assert!(may_ask || pending.len() == before, "asked without room");
                 let kept = download.kept.iter().flatten().count();
-                prop_assert!(kept + pending.len() <= most);
+                prop_assert!(least + download.ahead <= WINDOW_GROUPS_MAX as u64);
+                prop_assert!(kept + pending.len() <= WINDOW_GROUPS_MAX);
                 if !pending.is_empty() {
                     let index = pending.swap_remove(which.index(pending.len()));
                     download.on_group(group(&mut bench, &source, index));
@@ -303,6 +338,53 @@ mod tests {
         assert_eq!(download.take(usize::MAX).unwrap().len(), GROUP_LEN - 110);
         download.pump(usize::MAX, &mut bench.cx());
         assert_eq!(asked(&mut bench), [4]);
+    }
+
+    #[test]
+    fn the_window_grows_while_the_disk_is_behind_and_not_when_the_reader_is() {
+        let mut bench = Bench::new(64);
+        let source = source(100 * GROUP);
+        let mut download = opened(&mut bench, None);
+        download.begin(0..100 * GROUP, 100 * GROUP, None);
+        let room = 4 * GROUP_LEN;
+        download.pump(room, &mut bench.cx());
+        for (window, newly) in [(4, 4), (8, 5), (16, 9), (16, 1)] {
+            assert_eq!(asked(&mut bench).len(), newly);
+            let index = download.groups().start;
+            assert_eq!(download.asked - index, window);
+            // One is sent, and the one behind it would be, were it there.
+            download.on_group(group(&mut bench, &source, index));
+            assert_eq!(download.take(usize::MAX).unwrap().len(), GROUP_LEN);
+            assert!(download.take(usize::MAX).is_none());
+            download.pump(room, &mut bench.cx());
+        }
+        download.pump(0, &mut bench.cx());
+        assert_eq!(download.ahead, 12, "what came was sent");
+        let index = download.groups().start;
+        download.on_group(group(&mut bench, &source, index));
+        download.pump(0, &mut bench.cx());
+        assert_eq!(download.ahead, 0, "the reader is behind");
+        // A disk that has enough to do is not given more of one reader.
+        assert!(download.take(usize::MAX).is_some());
+        assert!(download.take(usize::MAX).is_none());
+        for _ in 0..READS_BUSY {
+            bench.tickets.issue(crate::flow::Waiter::Nobody);
+        }
+        download.pump(room, &mut bench.cx());
+        assert_eq!(download.ahead, 0);
+    }
+
+    #[test]
+    fn what_comes_from_memory_needs_no_larger_window() {
+        let mut bench = Bench::new(64);
+        let mut download = opened(&mut bench, None);
+        download.begin(0..50 * GROUP, 50 * GROUP, None);
+        download.pump(usize::MAX, &mut bench.cx());
+        let block = bench.block(&source(GROUP));
+        download.on_group(Verified::vouch(0, block, true));
+        assert!(download.take(usize::MAX).is_some() && download.take(usize::MAX).is_none());
+        download.pump(usize::MAX, &mut bench.cx());
+        assert_eq!(download.ahead, 0);
     }
 
     #[test]

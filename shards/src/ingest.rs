@@ -6,18 +6,14 @@
 //! before the owner has made it durable.
 //!
 //! ```text
-//!            over 1 MiB          opened           ended, all written       cut
-//!  Keeping ─────────────► Opening ─────► Writing ──────────────► Cutting ─────► Heading
-//!     │ ended                               └──────────── nothing to cut ──────────► │ written
-//!     ▼                                                                              ▼
-//!  Putting ── stored ──► Ended ◄── stored ── Adopting ◄─────────── synced ───────── Syncing
+//!            over 1 MiB          opened           ended, all written         written
+//!  Keeping ─────────────► Opening ─────► Writing ────────────────────► Heading ─────► Syncing
+//!     │ ended                                                                            │ synced
+//!     ▼                                                                                  ▼
+//!  Putting ──── stored ───► Ended ◄──────────────────────────── stored ──────────── Adopting
 //!
 //!  from any: failed or aborted ───► Ended, the file closed and removed
 //! ```
-//!
-//! The file is given its length ahead of what is written, in steps that grow with what came, so that
-//! writes find their place and several can be under way; what is too much is cut in the end. Where
-//! that cannot be had, writes make the file longer as they come.
 //!
 //! Writes may complete in any order: the header is written when no other write is under way, and
 //! the sync follows the header. So a file whose header decodes was not necessarily whole before
@@ -30,7 +26,7 @@
 use std::{io, path::PathBuf};
 
 use ron_codec::{
-    address::{ADDRESS_LEN, Address},
+    address::Address,
     limits::{DISK_BLOCK_LEN, GROUP_LEN, OBJECT_LEN_MAX, SEGMENT_OBJECT_LEN_MAX},
     outboard::{Hashed, Hashing, Outboard},
     record::{RecordHeader, RecordPlace},
@@ -111,7 +107,6 @@ enum State {
     },
     /// Data are written while they come, and at their end the outboard.
     Writing(Spill),
-    Cutting(Spill),
     Heading(Spill),
     Syncing(Spill),
     Putting,
@@ -219,14 +214,10 @@ impl Ingest {
 
     /// A disk act of this upload is complete.
     pub fn on_disk(&mut self, tag: u32, done: io::Result<DiskDone>, cx: &mut Cx<'_>) -> Progress {
-        let succeeded = done.is_ok();
         if matches!(self.state, State::Ended(_)) {
             return Progress::Going;
         }
-        let tag = Tag::of_number(tag);
-        if let Err(error) = done
-            && tag != Tag::Reserve
-        {
+        if let Err(error) = done {
             let fault = fault_of(&error);
             if let State::Opening { spill: Spill { file, upload, .. }, .. } = self.state {
                 self.end(fault);
@@ -237,7 +228,7 @@ impl Ingest {
             return Progress::Failed(fault);
         }
         self.stalled = false;
-        self.step(tag, succeeded, cx);
+        self.step(Tag::of_number(tag), cx);
         self.advance(cx);
         Progress::Going
     }
@@ -373,7 +364,7 @@ impl Ingest {
     fn awaits_disk(&self) -> bool {
         match &self.state {
             State::Opening { .. } => true,
-            State::Writing(spill) => spill.writes > 0 || spill.reserving.is_some(),
+            State::Writing(spill) => spill.writes > 0,
             _ => false,
         }
     }
@@ -386,36 +377,22 @@ impl Ingest {
         let path = tmp_path(upload, cx);
         cx.acts
             .push(Act::Disk { ticket, op: DiskOp::Open { file, path, how: OpenHow::CreateNew } });
-        let spill = Spill::new(file, upload);
+        let spill = Spill { file, upload, started: 0, lent: 0, writes: 0 };
         self.state = State::Opening { spill, ticket };
         Ok(())
     }
 
     /// Starts writes of the groups that wait, as many as make long ones, or all.
     fn write_groups(&mut self, all: bool, cx: &mut Cx<'_>) {
-        self.reserve(cx);
-        let sealed = self.sealed.is_some();
         let State::Writing(spill) = &mut self.state else { return };
         while self.groups.len() >= INGEST_WRITE_GROUPS || (all && !self.groups.is_empty()) {
             let count = self.groups.len().min(INGEST_WRITE_GROUPS);
             let at = u64::from(RecordPlace::File.unit()) + spill.started * GROUP_LEN as u64;
-            if at + (count * GROUP_LEN) as u64 > spill.write_end(sealed) {
-                break;
-            }
             let blocks = self.groups.drain(..count);
             let parts = blocks.map(|block| Part::Block(Slice::whole(block))).collect();
             spill.write(at, parts, Tag::Write { groups: count }, self.stream, cx);
             spill.started += count as u64;
             spill.lent += count;
-        }
-    }
-
-    /// Has the file made longer when what came nears its length.
-    fn reserve(&mut self, cx: &mut Cx<'_>) {
-        let State::Writing(spill) = &mut self.state else { return };
-        if self.sealed.is_none() {
-            let most = record_len(self.announced.unwrap_or(self.max));
-            spill.reserve(self.hashing.size(), most, self.stream, cx);
         }
     }
 
@@ -458,14 +435,9 @@ impl Ingest {
     }
 
     /// Does what a completed disk act leads to.
-    fn step(&mut self, tag: Tag, succeeded: bool, cx: &mut Cx<'_>) {
+    fn step(&mut self, tag: Tag, cx: &mut Cx<'_>) {
         self.state = match (self.end(Fault::Busy), tag) {
             (State::Opening { spill, .. }, Tag::Open) => State::Writing(spill),
-            (State::Writing(mut spill), Tag::Reserve) => {
-                spill.reserved(succeeded);
-                State::Writing(spill)
-            }
-            (State::Cutting(spill), Tag::Cut) => self.write_header(spill, cx),
             (State::Writing(mut spill), Tag::Write { groups }) => {
                 spill.writes -= 1;
                 spill.lent -= groups;
@@ -489,11 +461,9 @@ impl Ingest {
         else {
             return;
         };
-        // What lies beyond the length that the file is being given would be cut.
-        if spill.reserving.is_some() {
-            return;
-        }
-        let header = header_of(address, size);
+        // The file's own sequence means nothing: the owner's log says when the object came.
+        let header =
+            RecordHeader::for_file(address, size, 0).expect("no object is taken that long");
         if let Some(outboard) = self.outboard.take() {
             let mut at = header.outboard_offset();
             for bytes in outboard.as_bytes().chunks(DISK_OP_LEN_MAX) {
@@ -506,22 +476,10 @@ impl Ingest {
             return;
         }
         assert_eq!(spill.lent, 0, "groups are lent and no write is under way");
-        let cut = (spill.len > header.record_len()).then_some(header.record_len());
-        let State::Writing(spill) = self.end(Fault::Busy) else { return };
-        self.state = match cut {
-            Some(len) => {
-                cx.disk(Tag::Cut.waiter(self.stream), DiskOp::Truncate { file: spill.file, len });
-                State::Cutting(spill)
-            }
-            None => self.write_header(spill, cx),
-        };
-    }
-
-    fn write_header(&self, mut spill: Spill, cx: &mut Cx<'_>) -> State {
-        let Sealed { address, size } = self.sealed.expect("only sealed records get a header");
-        let header = header_of(address, size).encode().to_vec();
-        spill.write(0, vec![Part::Bytes(header)], Tag::Header, self.stream, cx);
-        State::Heading(spill)
+        spill.write(0, vec![Part::Bytes(header.encode().to_vec())], Tag::Header, self.stream, cx);
+        if let State::Writing(spill) = self.end(Fault::Busy) {
+            self.state = State::Heading(spill);
+        }
     }
 
     /// The record is complete and durable: closes it, and asks the owner to give it its place.
@@ -549,25 +507,12 @@ impl Ingest {
                 // There is no file to close or to remove before it was opened.
                 cx.tickets.readdress(ticket, Waiter::Discard { file, upload });
             }
-            State::Writing(spill)
-            | State::Cutting(spill)
-            | State::Heading(spill)
-            | State::Syncing(spill) => {
+            State::Writing(spill) | State::Heading(spill) | State::Syncing(spill) => {
                 remove_opened(spill.file, spill.upload, cx);
             }
             State::Ended(first) => self.state = State::Ended(first),
         }
     }
-}
-
-/// Bytes of the file of an object of `size` bytes, which its address has no part in.
-fn record_len(size: u64) -> u64 {
-    header_of(Address::from_bytes([0; ADDRESS_LEN]), size).record_len()
-}
-
-fn header_of(address: Address, size: u64) -> RecordHeader {
-    // The file's own sequence means nothing: the owner's log says when the object came.
-    RecordHeader::for_file(address, size, 0).expect("no object is taken that long")
 }
 
 #[cfg(test)]

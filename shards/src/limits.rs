@@ -18,21 +18,11 @@ pub const UNSENT_HOT_LEN_MAX: usize = 1024 * 1024;
 pub const PIPELINE_LEN_MAX: usize = 64 * 1024;
 
 /// Blocks of one upload that wait for the disk before its connection is paused.
-pub const INGEST_BLOCKS_MAX: usize = 16;
+pub const INGEST_BLOCKS_MAX: usize = 32;
 
-/// Groups of an upload that one disk write takes: fewer, longer writes, and yet several of them
-/// under way at once within `INGEST_BLOCKS_MAX`.
-pub const INGEST_WRITE_GROUPS: usize = 4;
-
-/// How many times as long as what came the file of an upload is made ahead of its writes: so an
-/// upload takes up disk in proportion to what its peer has sent, and is seldom held up.
-pub const INGEST_RESERVE_FACTOR: u64 = 8;
-
-/// Bytes by which such a file is made longer at least.
-pub const INGEST_RESERVE_LEN_MIN: u64 = 4 * 1024 * 1024;
-
-/// Bytes by which such a file is made longer at most.
-pub const INGEST_RESERVE_LEN_MAX: u64 = 256 * 1024 * 1024;
+/// Groups of an upload that one disk write takes. File systems make a file longer by one write at a
+/// time, so that long ones are faster than many: while one is under way the next comes in.
+pub const INGEST_WRITE_GROUPS: usize = 16;
 
 /// Questions one shard may have open with one other. Each is answered by one reply, so a lane
 /// that holds this many questions, as many replies and the orders never overflows.

@@ -229,7 +229,13 @@ impl Shard {
             Waiter::Discard { file, upload } => {
                 ingest::discard(file, upload, done, &mut cx!(self, now));
             }
-            Waiter::Room { volume } => self.store.on_space(volume, done, &mut cx!(self, now)),
+            Waiter::Room { volume } => {
+                let free = match done {
+                    Ok(DiskDone::Space { free, .. }) => Some(free),
+                    _ => None,
+                };
+                self.store.on_space(volume, free, &mut cx!(self, now));
+            }
             Waiter::Nobody => {}
         }
     }
@@ -245,12 +251,12 @@ impl Shard {
                 self.replies.push_back((self.own(to), reply));
             }
             Mail::Drained { from } => self.mesh.drained(from),
-            Mail::Order(order) => self.order(order, now),
+            Mail::Order(order) => self.order(&order, now),
         }
     }
 
-    fn order(&mut self, order: Order, now: Now) {
-        match order {
+    fn order(&mut self, order: &Order, now: Now) {
+        match *order {
             Order::Drain { within_ms } => self.drain(within_ms, now),
             Order::Scrub => self.store.scrub_now(&mut cx!(self, now)),
             Order::Verify { id, digest } => {

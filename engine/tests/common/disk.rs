@@ -9,7 +9,7 @@ use std::{
 use super::{Data, Object};
 
 /// Every segment and object file below a directory.
-fn files(below: &Path, found: &mut Vec<PathBuf>) {
+pub fn files(below: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(below).expect("the directory can be read") {
         let path = entry.expect("an entry").path();
         let kept = path.extension().is_some_and(|ending| ending == "seg" || ending == "obj");
@@ -41,10 +41,15 @@ pub fn find(data: &Data, object: &Object) -> (PathBuf, u64) {
 
 /// Flips the lowest bit of a byte.
 pub fn flip(path: &Path, at: u64) {
+    flip_bit(path, at, 0);
+}
+
+/// Flips one bit of a byte.
+pub fn flip_bit(path: &Path, at: u64, bit: u8) {
     let file = OpenOptions::new().read(true).write(true).open(path).expect("the file is there");
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("the byte is there");
-    byte[0] ^= 1;
+    byte[0] ^= 1 << bit;
     file.write_all_at(&byte, at).expect("the byte can be written");
     file.sync_all().expect("the file can be synced");
 }

@@ -252,8 +252,8 @@ impl Said {
     }
 
     /// Waits until this is true of the text, or nothing more comes.
-    fn wait(&self, is_enough: impl Fn(&str) -> bool) -> String {
-        let until = Instant::now() + DEADLINE;
+    fn wait(&self, at_most: Duration, is_enough: impl Fn(&str) -> bool) -> String {
+        let until = Instant::now() + at_most;
         let mut text = self.text.lock().expect("the reader does not panic");
         while !is_enough(&text) && !self.ended.load(Ordering::Acquire) {
             // The end is told without the lock, so it might be missed once.
@@ -266,7 +266,7 @@ impl Said {
 
     /// All of it, once the process has ended.
     fn end(&self) -> String {
-        self.wait(|_| false)
+        self.wait(DEADLINE, |_| false)
     }
 }
 
@@ -350,7 +350,12 @@ impl Node {
 
     /// Waits until standard error has this.
     pub fn wait_stderr(&self, wanted: &str) -> String {
-        let text = self.said.wait(|text| text.contains(wanted));
+        self.wait_stderr_for(wanted, DEADLINE)
+    }
+
+    /// Waits that long until standard error has this.
+    pub fn wait_stderr_for(&self, wanted: &str, at_most: Duration) -> String {
+        let text = self.said.wait(at_most, |text| text.contains(wanted));
         assert!(text.contains(wanted), "{wanted:?} was not said: {text}");
         text
     }

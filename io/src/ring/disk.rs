@@ -205,7 +205,7 @@ impl Disk {
             }
             (DiskOp::Sync { .. }, Some(file)) => self.transfer(|_| Transfer::sync(ticket, file)),
             (DiskOp::Truncate { len, .. }, Some(file)) => {
-                self.block(ticket, move || names::set_len(&file, len));
+                self.block(ticket, move || file.set_len(len).map(|()| DiskDone::Done));
             }
             (DiskOp::Close { file: id }, Some(file)) => {
                 self.shared.files.borrow_mut().remove(&id);

@@ -89,15 +89,8 @@ enum Kind {
     Transfer = 6,
 }
 
-const KINDS: [Kind; 7] = [
-    Kind::Accept,
-    Kind::Receive,
-    Kind::Send,
-    Kind::Poll,
-    Kind::Cancel,
-    Kind::Bell,
-    Kind::Transfer,
-];
+const KINDS: [Kind; 7] =
+    [Kind::Accept, Kind::Receive, Kind::Send, Kind::Poll, Kind::Cancel, Kind::Bell, Kind::Transfer];
 const GENERATION_BITS: u32 = 28;
 const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 

@@ -2,13 +2,12 @@
 
 use std::{io, path::PathBuf};
 
-use ron_codec::{address::Address, limits::DISK_BLOCK_LEN, record::RecordPlace};
+use ron_codec::{address::Address, limits::DISK_BLOCK_LEN};
 use ron_io::ports::{DiskDone, DiskOp, FileId, Part};
 
 use crate::{
     config::Config,
     flow::{Cx, Fault, StreamId, Waiter},
-    limits::{INGEST_RESERVE_FACTOR, INGEST_RESERVE_LEN_MAX, INGEST_RESERVE_LEN_MIN},
 };
 
 /// The temporary file of an upload.
@@ -23,52 +22,9 @@ pub(super) struct Spill {
     pub(super) lent: usize,
     /// Writes under way.
     pub(super) writes: usize,
-    /// Bytes the file was given ahead of its writes; as many as there can be, where it could not
-    /// be given what was asked for.
-    pub(super) len: u64,
-    /// What it is being given.
-    pub(super) reserving: Option<u64>,
 }
 
 impl Spill {
-    pub(super) fn new(file: FileId, upload: u64) -> Spill {
-        Spill { file, upload, started: 0, lent: 0, writes: 0, len: 0, reserving: None }
-    }
-
-    /// Has the file made longer, up to `most` bytes, when `taken` bytes of data are near its end.
-    pub(super) fn reserve(&mut self, taken: u64, most: u64, stream: StreamId, cx: &mut Cx<'_>) {
-        let taken = taken + u64::from(RecordPlace::File.unit());
-        if self.reserving.is_some() || self.len >= most || self.len / 2 > taken {
-            return;
-        }
-        let ahead = (taken * (INGEST_RESERVE_FACTOR - 1))
-            .clamp(INGEST_RESERVE_LEN_MIN, INGEST_RESERVE_LEN_MAX);
-        // What would be left for the next time is not worth it.
-        let len = if most <= taken + ahead + ahead / 4 { most } else { taken + ahead };
-        let len = len.next_multiple_of(DISK_BLOCK_LEN as u64);
-        if len > self.len {
-            let op = DiskOp::Truncate { file: self.file, len };
-            cx.disk(Tag::Reserve.waiter(stream), op);
-            self.reserving = Some(len);
-        }
-    }
-
-    /// What was asked for was done, or not.
-    pub(super) fn reserved(&mut self, succeeded: bool) {
-        let len = self.reserving.take().expect("it was asked for");
-        self.len = if succeeded { len } else { u64::MAX };
-    }
-
-    /// Where writes must end for now. While the file is being given a length, none may go beyond:
-    /// it would be cut.
-    pub(super) fn write_end(&self, sealed: bool) -> u64 {
-        match self.reserving {
-            Some(len) => len,
-            None if sealed => u64::MAX,
-            None => self.len,
-        }
-    }
-
     /// Starts a write, filled up with zeros to a whole number of disk blocks.
     pub(super) fn write(
         &mut self,
@@ -94,10 +50,6 @@ pub(super) enum Tag {
     Open,
     Header,
     Sync,
-    /// The file is made longer ahead of its writes.
-    Reserve,
-    /// It is cut to what was written.
-    Cut,
     /// A write of that many groups, or of outboard and none.
     Write {
         groups: usize,
@@ -110,9 +62,7 @@ impl Tag {
             Tag::Open => 0,
             Tag::Header => 1,
             Tag::Sync => 2,
-            Tag::Reserve => 3,
-            Tag::Cut => 4,
-            Tag::Write { groups } => 5 + groups as u32,
+            Tag::Write { groups } => 3 + groups as u32,
         }
     }
 
@@ -121,9 +71,7 @@ impl Tag {
             0 => Tag::Open,
             1 => Tag::Header,
             2 => Tag::Sync,
-            3 => Tag::Reserve,
-            4 => Tag::Cut,
-            more => Tag::Write { groups: (more - 5) as usize },
+            more => Tag::Write { groups: (more - 3) as usize },
         }
     }
 

@@ -25,7 +25,7 @@ const EDGES: [u64; 10] = [
 ];
 
 /// Blocks of the arena: more than one upload may hold.
-const BLOCKS: usize = 24;
+const BLOCKS: usize = 40;
 
 fn source(size: u64) -> Vec<u8> {
     (0..size).map(|n| (n ^ n >> 8 ^ n >> 16) as u8).collect()
@@ -54,10 +54,7 @@ impl Disk {
             match act {
                 Act::<Mail>::Disk { ticket, op } => {
                     // The driver looks files up when an act starts, and this one may start now.
-                    if let DiskOp::Close { file }
-                    | DiskOp::Truncate { file, .. }
-                    | DiskOp::Write { file, .. } = &op
-                    {
+                    if let DiskOp::Close { file } | DiskOp::Write { file, .. } = &op {
                         assert!(self.open.contains_key(&file.0), "{op:?} of no open file");
                     }
                     self.under_way.push((ticket, op));
@@ -111,10 +108,6 @@ impl Disk {
                     }
                     at += part.len();
                 }
-            }
-            DiskOp::Truncate { file, len } => {
-                let bytes = &mut self.files.get_mut(&self.open[&file.0]).unwrap().bytes;
-                bytes.resize(len as usize, 0xDD);
             }
             DiskOp::Sync { file } => {
                 let file = self.files.get_mut(&self.open[&file.0]).unwrap();
@@ -371,7 +364,7 @@ proptest! {
 fn each_state_is_aborted_with_a_removal() {
     let mut seen = Vec::new();
     for steps in 0..80 {
-        let mut case = Case::new(MIB + 70_000, steps % 2 == 0, false);
+        let mut case = Case::new(MIB + 70_000, true, false);
         let mut order = choices(9);
         for _ in 0..steps {
             case.step(order.next().unwrap(), 100_000);
@@ -396,7 +389,7 @@ fn each_state_is_aborted_with_a_removal() {
         case.check_clean(None);
         seen.push(name);
     }
-    for state in ["Opening", "Writing", "Cutting", "Heading", "Syncing"] {
+    for state in ["Opening", "Writing", "Heading", "Syncing"] {
         assert!(seen.iter().any(|name| name == state), "{state} was not reached: {seen:?}");
     }
 }

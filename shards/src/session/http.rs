@@ -6,14 +6,14 @@
 //! is allocated.
 //!
 //! ```text
-//!  Handshake ──► Head ──► Get ──┬─ kept ──► Head
-//!    (TLS)        │  ├──► Put ──┤
-//!                 │  └► Delete ─┘
-//!                 │              └─ not kept ─┐
-//!                 └─ malformed, idle, late ───┴─► Linger ──► Gone
+//!  Handshake ──► Head ──► Get ─────┬─ kept ──► Head
+//!    (TLS)        │  ├──► Put ─────┤
+//!                 │  └──► Delete ──┤
+//!                 │                └─ not kept ─┐
+//!                 └─ malformed, idle, late ─────┴─► Linger ──► Gone
 //! ```
 //!
-//! Refused: paths outside of `/o/`, methods other than GET, HEAD, PUT and DELETE, writes and deletes
+//! Refused: paths outside of `/o/`, methods other than GET, HEAD, PUT and DELETE, the latter two
 //! from elsewhere without a token, and whatever two readers of a request could understand
 //! differently. Several ranges at once, other encodings than identity and parts of bundles do not
 //! exist here.

@@ -16,7 +16,7 @@
 //! in it may still be of use to who looks after the damage.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io,
 };
 
@@ -90,13 +90,13 @@ pub(super) struct Compaction {
     /// Whether something changed that could make a segment worth it.
     look: bool,
     looked_ns: u64,
-    /// Segments that were tried in vain.
-    stuck: BTreeSet<u32>,
+    /// Segments that were tried in vain, and what of them counted then.
+    stuck: BTreeMap<u32, u64>,
 }
 
 impl Compaction {
     pub(super) fn new() -> Compaction {
-        Compaction { state: State::Idle, look: true, looked_ns: 0, stuck: BTreeSet::new() }
+        Compaction { state: State::Idle, look: true, looked_ns: 0, stuck: BTreeMap::new() }
     }
 
     /// Something was deleted, written or removed.
@@ -231,13 +231,13 @@ impl Compaction {
             }
             (State::Opening(victim), Err(error)) => {
                 cx.tickets.forget_file(victim.file);
-                self.stuck.insert(victim.segment);
+                self.stuck.insert(victim.segment, index.tally_of(victim.segment).live);
                 let text = format!("segment {} cannot be compacted: {error}", victim.segment);
                 site.note(cx, Severity::Error, &text);
             }
             (State::Walking(mut walker), Ok(DiskDone::Scanned(bytes))) => {
                 let Ok(next) = walker.walk.feed(&bytes) else {
-                    return self.give_up(walker.victim, "it has newer records", site, cx);
+                    return self.give_up(walker.victim, "it has newer records", index, site, cx);
                 };
                 (walker.piece, walker.next) = (bytes, next);
                 walker.found.extend(walker.walk.take());
@@ -246,7 +246,7 @@ impl Compaction {
             (State::Reading(mut walker, found, entry), Ok(DiskDone::Scanned(record))) => {
                 let Some(relocation) = relocation(&found, entry, &record) else {
                     let why = "an object in it is damaged";
-                    return self.give_up(walker.victim, why, site, cx);
+                    return self.give_up(walker.victim, why, index, site, cx);
                 };
                 cx.stats.compact_moved_bytes.add(record.len() as u64);
                 if !log.relocate(relocation) {
@@ -255,7 +255,7 @@ impl Compaction {
                 self.state = State::Moving(walker);
             }
             (State::Walking(walker) | State::Reading(walker, ..), Err(error)) => {
-                self.give_up(walker.victim, &error.to_string(), site, cx);
+                self.give_up(walker.victim, &error.to_string(), index, site, cx);
             }
             (State::Removing(victim), Ok(_)) => {
                 files.forget(FileKey::Segment(victim.segment), cx);
@@ -267,7 +267,7 @@ impl Compaction {
             }
             (State::Removing(victim), Err(error)) => {
                 // Nothing points into it any more; it is tried again after a restart.
-                self.stuck.insert(victim.segment);
+                self.stuck.insert(victim.segment, 0);
                 let text = format!("segment {} cannot be removed: {error}", victim.segment);
                 site.note(cx, Severity::Error, &text);
             }
@@ -281,8 +281,12 @@ impl Compaction {
         let percent = u64::from(cx.config.storage.compact_below_percent);
         let oldest = log.segments().next().map(|(number, _)| number);
         let (mut best, mut small) = (None, Vec::new());
-        for (number, len) in log.segments().filter(|(number, _)| !self.stuck.contains(number)) {
+        for (number, len) in log.segments() {
             let tally = index.tally_of(number);
+            // Who looks after damage may have moved away what kept the segment.
+            if self.stuck.get(&number).is_some_and(|live| *live == 0 || tally.live > 0) {
+                continue;
+            }
             let tombstones = if Some(number) == oldest { 0 } else { tally.tombstones };
             let needed = tally.live + tombstones * ron_codec::limits::RECORD_HEADER_LEN as u64;
             let sealed = log.is_sealed(number);
@@ -332,7 +336,7 @@ impl Compaction {
                 }
                 Fate::Damaged => {
                     let why = "an object in it is damaged";
-                    return self.give_up(walker.victim, why, site, cx);
+                    return self.give_up(walker.victim, why, index, site, cx);
                 }
             }
         }
@@ -344,15 +348,18 @@ impl Compaction {
                 let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
                 site.disk(cx, Tag::Compact, op);
             }
-            Next::End { torn: Some(why), .. } => self.give_up(walker.victim, why, site, cx),
-            Next::End { torn: None, .. } => self.state = State::Moved(walker.victim),
+            // The scrub moves away what counts behind the damage; then the segment may go.
+            Next::End { torn: Some(why), .. } if index.tally_of(walker.victim.segment).live > 0 => {
+                self.give_up(walker.victim, why, index, site, cx);
+            }
+            Next::End { .. } => self.state = State::Moved(walker.victim),
         }
     }
 
-    fn give_up(&mut self, victim: Victim, why: &str, site: Site, cx: &mut Cx<'_>) {
+    fn give_up(&mut self, victim: Victim, why: &str, index: &Index, site: Site, cx: &mut Cx<'_>) {
         self.state = State::Idle;
         self.look = true;
-        self.stuck.insert(victim.segment);
+        self.stuck.insert(victim.segment, index.tally_of(victim.segment).live);
         cx.close_file(victim.file);
         let text = format!("segment {} is not compacted: {why}", victim.segment);
         site.note(cx, Severity::Warn, &text);

@@ -63,9 +63,14 @@ pub struct Position {
 /// Where an object's record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Location {
-    Segment { segment: u32, offset: u32 },
+    Segment {
+        segment: u32,
+        offset: u32,
+    },
     /// In a file of its own. Its record in the log is in `segment`; 0: there is none.
-    File { segment: u32 },
+    File {
+        segment: u32,
+    },
 }
 
 /// What counts in a segment.
@@ -379,7 +384,8 @@ impl Index {
                 (Some(new), Some((address, _))) if address < new => page.extend(old),
                 (None, Some(_)) => page.extend(old),
                 (Some(new), _) => {
-                    let change = changed.next().and_then(|(address, entry)| Some((address, entry?)));
+                    let change =
+                        changed.next().and_then(|(address, entry)| Some((address, entry?)));
                     page.extend(change);
                     if old.is_none_or(|(address, _)| address > new) {
                         continue;
@@ -465,7 +471,9 @@ impl Index {
         let tallies = std::mem::take(&mut self.changed).into_iter();
         let changes = Arc::new(Changes {
             table: std::mem::take(&mut self.active),
-            tallies: tallies.map(|segment| (segment, self.tallies.get(&segment).copied())).collect(),
+            tallies: tallies
+                .map(|segment| (segment, self.tallies.get(&segment).copied()))
+                .collect(),
             mark: self.mark.clone(),
             meta: reached.map(|(position, sequence)| Meta { position, sequence, totals }),
         });

@@ -187,7 +187,9 @@ impl Store {
                     self.failure.get_or_insert(failure);
                 }
             },
-            Place::Cold | Place::Absent | Place::Failed => unreachable!("no act of this partition is under way"),
+            Place::Cold | Place::Absent | Place::Failed => {
+                unreachable!("no act of this partition is under way")
+            }
         }
     }
 
@@ -236,18 +238,14 @@ impl Store {
 
     /// When `settle` is to be called although nothing happened, in `Now::mono_ns`.
     pub fn wake_at(&self, room: &Room) -> Option<u64> {
-        let times = [
-            self.checkpoint_at,
-            room.wake_at(),
-            self.eager.then_some(0),
-            self.scrub.wake_at(),
-        ];
+        let times =
+            [self.checkpoint_at, room.wake_at(), self.eager.then_some(0), self.scrub.wake_at()];
         times.into_iter().flatten().min()
     }
 
-    /// The room of a volume is known, or cannot be asked for.
-    pub fn on_space(&mut self, volume: u16, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
-        let (severity, message) = match cx.room.told(volume, done) {
+    /// The room of a volume is known: `free` bytes; `None` if it cannot be asked for.
+    pub fn on_space(&mut self, volume: u16, free: Option<u64>, cx: &mut Cx<'_>) {
+        let (severity, message) = match cx.room.told(volume, free) {
             Told::AsBefore => return cx.stats.disk_free_bytes.set(cx.room.least_free()),
             Told::Full(message) => (Severity::Error, message),
             Told::RoomAgain(message) => (Severity::Info, message),

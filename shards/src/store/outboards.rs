@@ -177,8 +177,8 @@ impl Load {
         let (header, outboard) = self.pieces.split_first().ok_or(Fault::Integrity)?;
         let found = RecordHeader::decode(header).map_err(|_| Fault::Integrity)?;
         // The sequence of an object file is nobody's: who wrote it did not know the log's.
-        let same_sequence =
-            matches!(self.place, Location::File { .. }) || found.sequence() == self.expected.sequence();
+        let same_sequence = matches!(self.place, Location::File { .. })
+            || found.sequence() == self.expected.sequence();
         let matches = found.kind() == RecordKind::Object
             && found.digest() == self.address
             && found.size() == self.expected.size()

@@ -21,9 +21,9 @@ use ron_io::{
 };
 
 use super::{
-    files::Files,
     compact::Compaction,
     deletes::Deletes,
+    files::{FileKey, Files},
     index::{Entry, Index, IndexError, Location, Position},
     objects::Objects,
     reads::{Reads, Wanting},
@@ -242,6 +242,8 @@ impl Partition {
             }
             Tag::Delete { slot } => {
                 let (address, adoptions) = self.deletes.on_removed(slot, done, site, cx);
+                // An open file keeps its room.
+                files.forget(FileKey::Object(address), cx);
                 for (append, path) in adoptions {
                     self.begin(append, address, Some(path), cx);
                 }
@@ -349,9 +351,7 @@ impl Partition {
         // A checkpoint must not come between a tombstone and the removal of its file: commits
         // wait until those are over.
         let held = self.checkpoint_due && self.deletes.owes_removal();
-        if (self.log.wants_commit() || turn)
-            && !held
-            && self.index.changes() < limits::MEMTABLE_MAX
+        if (self.log.wants_commit() || turn) && !held && self.index.changes() < limits::MEMTABLE_MAX
         {
             self.log.commit((&self.index, turn), self.site, &mut self.files, cx);
         }
@@ -572,7 +572,9 @@ impl Partition {
             (Moving::Tombstone { .. }, Location::Segment { segment, .. }) => {
                 self.index.bury(segment);
             }
-            (Moving::Entry(before), _) if self.index.get(&address).ok().flatten() == Some(before) => {
+            (Moving::Entry(before), _)
+                if self.index.get(&address).ok().flatten() == Some(before) =>
+            {
                 self.index.insert(address, now);
             }
             _ => {}

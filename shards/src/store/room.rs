@@ -1,15 +1,13 @@
 //! How much room a shard's volumes have, and whether objects are taken.
 //!
 //! The room of a volume is asked for when the store boots, after so many bytes written to it, and
-//! every second while it is written to or has too little. In between, what was written is taken
-//! off what was free. Nobody writes: nobody asks.
+//! every second while it is written to, has too little, or something was refused. In between, what
+//! was written is taken off what was free. Nobody writes: nobody asks.
 //!
 //! This room refuses objects before the file system would. Where it is wrong, because somebody
 //! else fills the disk, a write fails and the object is refused all the same.
 
-use std::{io, path::PathBuf};
-
-use ron_io::ports::DiskDone;
+use std::{cell::Cell, path::PathBuf};
 
 use crate::{
     config::Config,
@@ -35,6 +33,8 @@ struct Volume {
     asked_ns: Option<u64>,
     asking: bool,
     full: bool,
+    /// Something was refused since it was asked for last: what is free may be more by now.
+    refused: Cell<bool>,
 }
 
 impl Room {
@@ -50,8 +50,10 @@ impl Room {
 
     /// Whether `len` more bytes may be written to a volume.
     pub fn takes(&self, volume: usize, len: u64) -> bool {
-        let Volume { free, written, .. } = self.volumes[volume];
-        free.saturating_sub(written) >= self.reserve.saturating_add(len)
+        let Volume { free, written, refused, .. } = &self.volumes[volume];
+        let takes = free.saturating_sub(*written) >= self.reserve.saturating_add(len);
+        refused.set(refused.get() || !takes);
+        takes
     }
 
     /// Bytes are being written to a volume.
@@ -69,6 +71,7 @@ impl Room {
         let number = self.volumes.iter().position(due)?;
         let volume = &mut self.volumes[number];
         (volume.asking, volume.written, volume.asked_ns) = (true, 0, Some(now_ns));
+        volume.refused.set(false);
         Some((number as u16, volume.path.clone()))
     }
 
@@ -77,11 +80,11 @@ impl Room {
         self.volumes.iter().filter_map(Volume::due).min()
     }
 
-    /// A volume's room is known, or cannot be asked for.
-    pub(super) fn told(&mut self, volume: u16, done: io::Result<DiskDone>) -> Told {
+    /// A volume's room is known: `free` bytes; `None` if it cannot be asked for.
+    pub(super) fn told(&mut self, volume: u16, free: Option<u64>) -> Told {
         let known = &mut self.volumes[usize::from(volume)];
         known.asking = false;
-        let Ok(DiskDone::Space { free, .. }) = done else { return Told::AsBefore };
+        let Some(free) = free else { return Told::AsBefore };
         known.free = free;
         let was_full = std::mem::replace(&mut known.full, free < self.reserve);
         let path = known.path.display();
@@ -120,12 +123,14 @@ impl Volume {
             asked_ns: None,
             asking: false,
             full: false,
+            refused: Cell::new(false),
         }
     }
 
     fn due(&self) -> Option<u64> {
         let Some(asked_ns) = self.asked_ns else { return self.used.then_some(0) };
-        let wanted = self.used && !self.asking && (self.full || self.written > 0);
+        let changes = self.full || self.refused.get() || self.written > 0;
+        let wanted = self.used && !self.asking && changes;
         wanted.then_some(asked_ns + ROOM_AFTER_NS)
     }
 }
@@ -143,17 +148,13 @@ mod tests {
         Room::new(&config)
     }
 
-    fn space(free: u64) -> io::Result<DiskDone> {
-        Ok(DiskDone::Space { free, total: u64::MAX })
-    }
-
     #[test]
     fn what_is_free_above_the_reserve_may_be_written() {
         let mut room = room(1000);
         assert!(room.takes(0, 1 << 40), "before the first answer nothing is refused");
         assert_eq!(room.ask(5), Some((0, "/data".into())));
         assert_eq!(room.ask(5), None, "it is being asked for");
-        assert_eq!(room.told(0, space(1500)), Told::AsBefore);
+        assert_eq!(room.told(0, Some(1500)), Told::AsBefore);
         assert!(room.takes(0, 500) && !room.takes(0, 501));
         room.wrote(0, 1);
         assert!(room.takes(0, 499) && !room.takes(0, 500));
@@ -161,23 +162,36 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_makes_room_be_asked_for() {
+        let mut room = room(1000);
+        room.ask(0);
+        room.told(0, Some(1100));
+        assert!(!room.takes(0, 101));
+        assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS), "though it is not full");
+        assert!(room.ask(ROOM_AFTER_NS).is_some());
+        room.told(0, Some(2000));
+        assert!(room.takes(0, 101));
+        assert_eq!(room.wake_at(), None);
+    }
+
+    #[test]
     fn room_is_asked_for_while_it_changes_or_lacks() {
         let mut room = room(1000);
         room.ask(0);
-        room.told(0, space(2000));
+        room.told(0, Some(2000));
         assert_eq!(room.wake_at(), None, "nobody writes");
         room.wrote(0, 1);
         assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS));
         assert_eq!(room.ask(ROOM_AFTER_NS - 1), None);
         room.wrote(0, ROOM_WRITTEN_MAX);
         assert!(room.ask(1).is_some(), "so much was written that the time does not matter");
-        assert!(matches!(room.told(0, space(999)), Told::Full(_)));
+        assert!(matches!(room.told(0, Some(999)), Told::Full(_)));
         assert!(!room.takes(0, 0));
         assert_eq!(room.wake_at(), Some(1 + ROOM_AFTER_NS));
         assert!(room.ask(1 + ROOM_AFTER_NS).is_some());
-        assert_eq!(room.told(0, Err(io::ErrorKind::Other.into())), Told::AsBefore);
+        assert_eq!(room.told(0, None), Told::AsBefore);
         assert!(room.ask(1 + 2 * ROOM_AFTER_NS).is_some());
-        assert!(matches!(room.told(0, space(1000)), Told::RoomAgain(_)));
+        assert!(matches!(room.told(0, Some(1000)), Told::RoomAgain(_)));
         assert_eq!((room.wake_at(), room.least_free()), (None, 1000));
     }
 }

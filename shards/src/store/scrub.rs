@@ -271,7 +271,7 @@ impl Scrub {
                 self.leave(partition, Reached::All, self.last_round_unix_ms, false);
             }
         }
-        // A clock that was set may say anything, but the next round is never further than one period.
+        // Whatever a clock that was set says, the next round is not further than one period.
         let next = self.finished_unix_ms.saturating_add(self.every_ms);
         let wait_ms = next.saturating_sub(cx.now.unix_ms).min(self.every_ms);
         self.due_ns = Some(cx.now.mono_ns.saturating_add(wait_ms.saturating_mul(MS_NS)));

@@ -82,7 +82,9 @@ pub(super) struct Relocation {
 pub(super) enum Moving {
     /// What the index knows about the object.
     Entry(Entry),
-    Tombstone { sequence: u64 },
+    Tombstone {
+        sequence: u64,
+    },
 }
 
 impl Relocation {

@@ -220,78 +220,111 @@ fn the_share_of_max_bytes_is_kept() {
     assert!(matches!(world.put(&object(3, 200_000)), Reply::Stored { new: true }));
 }
 
-/// Puts, deletes and compactions at random, with a crash at a random act; then what the oracle says
-/// must hold, with the index and without.
+/// Objects at random, and what is known of them.
+struct Gamble {
+    world: World,
+    entropy: Entropy,
+    objects: Vec<Vec<u8>>,
+    /// What was answered last: there, gone, or unknown since something was not answered.
+    known: BTreeMap<usize, Option<bool>>,
+    /// Objects whose put was cut off: they may come to light when the index is rebuilt.
+    cut_off: BTreeSet<usize>,
+}
+
+impl Gamble {
+    fn new(seed: u64) -> Gamble {
+        let len = |n: u64| if n < 3 { LARGE } else { 150_000 * n as usize / 2 };
+        Gamble {
+            world: World::new(seed),
+            entropy: Entropy::new(seed),
+            objects: (0..12).map(|n| object(n + seed * 100, len(n))).collect(),
+            known: (0..12).map(|n| (n, Some(false))).collect(),
+            cut_off: BTreeSet::new(),
+        }
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.entropy.next_u64() % end
+    }
+
+    /// Asks for puts and deletions, and lets some of the acts be performed.
+    fn play(&mut self) {
+        let mut asked: BTreeMap<u32, (usize, bool)> = BTreeMap::new();
+        for _ in 0..self.below(14) {
+            let nth = self.below(12) as usize;
+            if asked.values().any(|(other, _)| *other == nth) {
+                continue;
+            }
+            let put = self.below(5) < 3;
+            let bytes = &self.objects[nth];
+            let ask = match (put, bytes.len() > 1024 * 1024) {
+                (false, _) => Ask::Delete { address: hashed(bytes).address },
+                (true, true) => self.world.upload(bytes),
+                (true, false) => self.world.put_ask(bytes),
+            };
+            self.known.insert(nth, None);
+            asked.insert(self.world.ask(ask), (nth, put));
+            for _ in 0..self.below(6) {
+                self.world.step();
+            }
+        }
+        if self.below(3) > 0 {
+            self.world.now.mono_ns += limits::CHECKPOINT_AFTER_NS;
+            self.world.settle();
+        }
+        for _ in 0..self.below(40) {
+            if !self.world.step() {
+                self.world.settle();
+            }
+        }
+        self.learn(&asked);
+    }
+
+    fn learn(&mut self, asked: &BTreeMap<u32, (usize, bool)>) {
+        for (asked, (nth, put)) in asked {
+            match self.world.answers.get(asked) {
+                Some(Reply::Missing) if self.cut_off.contains(nth) => {}
+                Some(Reply::Stored { .. } | Reply::Deleted | Reply::Missing) => {
+                    self.cut_off.remove(nth);
+                    self.known.insert(*nth, Some(*put));
+                }
+                Some(other) => panic!("{other:?}"),
+                None if *put => drop(self.cut_off.insert(*nth)),
+                None => {}
+            }
+        }
+    }
+
+    fn check(&mut self, what: &str) {
+        for (nth, bytes) in self.objects.iter().enumerate() {
+            let there = self.world.holds(bytes);
+            if let Some(known) = self.known[&nth] {
+                assert_eq!(there, known, "{what}, object {nth}");
+            }
+            if there {
+                self.known.insert(nth, Some(true));
+            }
+        }
+    }
+}
+
 #[test]
 fn no_crash_undoes_what_was_answered() {
     let mut compactions = 0;
     for seed in 0..150 {
-        let mut entropy = Entropy::new(seed);
-        let mut world = World::new(seed);
-        let objects: Vec<Vec<u8>> = (0..12)
-            .map(|n| object(n + seed * 100, if n < 3 { LARGE } else { 150_000 * n as usize / 2 }))
-            .collect();
-        // What was answered last: there, gone, or unknown since something was not answered. An
-        // object whose put was cut off may come to light when the index is rebuilt.
-        let mut known: BTreeMap<usize, Option<bool>> = (0..12).map(|n| (n, Some(false))).collect();
-        let mut cut_off: BTreeSet<usize> = BTreeSet::new();
+        let mut gamble = Gamble::new(seed);
         for round in 0..4 {
-            let mut asked: BTreeMap<u32, (usize, bool)> = BTreeMap::new();
-            for _ in 0..entropy.next_u64() % 14 {
-                let nth = (entropy.next_u64() % 12) as usize;
-                if asked.values().any(|(other, _)| *other == nth) {
-                    continue;
-                }
-                let put = entropy.next_u64() % 5 < 3;
-                let ask = match (put, objects[nth].len() > 1024 * 1024) {
-                    (false, _) => Ask::Delete { address: hashed(&objects[nth]).address },
-                    (true, true) => world.upload(&objects[nth]),
-                    (true, false) => world.put_ask(&objects[nth]),
-                };
-                known.insert(nth, None);
-                asked.insert(world.ask(ask), (nth, put));
-                for _ in 0..entropy.next_u64() % 6 {
-                    world.step();
-                }
-            }
-            if entropy.next_u64() % 3 > 0 {
-                world.now.mono_ns += limits::CHECKPOINT_AFTER_NS;
-                world.settle();
-            }
-            for _ in 0..entropy.next_u64() % 40 {
-                if !world.step() {
-                    world.settle();
-                }
-            }
-            for (asked, (nth, put)) in &asked {
-                match world.answers.get(asked) {
-                    // Nothing was there; a put that was cut off before may have left a file.
-                    Some(Reply::Missing) if cut_off.contains(nth) => {}
-                    Some(Reply::Stored { .. } | Reply::Deleted | Reply::Missing) => {
-                        cut_off.remove(nth);
-                        known.insert(*nth, Some(*put));
-                    }
-                    Some(other) => panic!("{other:?}"),
-                    None => drop(put.then(|| cut_off.insert(*nth))),
-                }
-            }
-            compactions += world.stats.compactions.get();
+            gamble.play();
+            compactions += gamble.world.stats.compactions.get();
             if round % 2 == 0 {
-                world.crash(seed * 10 + round);
+                gamble.world.crash(seed * 10 + round);
             } else {
-                lose_index(&mut world);
+                lose_index(&mut gamble.world);
             }
-            for (nth, bytes) in objects.iter().enumerate() {
-                let there = world.holds(bytes);
-                if let Some(known) = known[&nth] {
-                    assert_eq!(there, known, "seed {seed}, round {round}, object {nth}");
-                }
-                if there {
-                    known.insert(nth, Some(true));
-                }
-            }
+            gamble.check(&format!("seed {seed}, round {round}"));
         }
-        quiesce(&mut world);
+        quiesce(&mut gamble.world);
+        let Gamble { world, objects, .. } = &mut gamble;
         let there = objects.iter().filter(|bytes| world.holds(bytes)).count();
         assert_eq!(world.stats.objects.get(), there as u64, "seed {seed}");
     }

@@ -118,19 +118,7 @@ impl TestDisk {
                 let end = (start + len as usize).min(bytes.len());
                 Ok(DiskDone::Scanned(bytes[start..end].to_vec()))
             }
-            DiskOp::Write { file, at, parts } => {
-                let bytes = gather(&parts);
-                let aligned = at.is_multiple_of(4096) && bytes.len().is_multiple_of(4096);
-                assert!(aligned, "a write is aligned");
-                let inode = self.inode(file);
-                let more = (at as usize + bytes.len()).saturating_sub(inode.seen.len()) as u64;
-                if self.used() + more > self.capacity {
-                    return Err(io::ErrorKind::StorageFull.into());
-                }
-                self.written += bytes.len() as u64;
-                self.inode(file).write(at as usize, bytes);
-                Ok(DiskDone::Done)
-            }
+            DiskOp::Write { file, at, parts } => self.write(file, at, &parts),
             DiskOp::Sync { file } => {
                 self.inode(file).sync();
                 Ok(DiskDone::Done)
@@ -253,6 +241,20 @@ impl TestDisk {
         }
         planted.times = planted.times.checked_sub(1)?;
         Some(planted.error)
+    }
+
+    fn write(&mut self, file: FileId, at: u64, parts: &[Part]) -> io::Result<DiskDone> {
+        let bytes = gather(parts);
+        let aligned = at.is_multiple_of(4096) && bytes.len().is_multiple_of(4096);
+        assert!(aligned, "a write is aligned");
+        let before = self.inode(file).seen.len();
+        let more = (at as usize + bytes.len()).saturating_sub(before) as u64;
+        if self.used() + more > self.capacity {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.written += bytes.len() as u64;
+        self.inode(file).write(at as usize, bytes);
+        Ok(DiskDone::Done)
     }
 
     fn used(&self) -> u64 {

@@ -17,7 +17,7 @@ use ron_codec::{
 use ron_io::{
     arena::Block,
     ports::{
-        Act, Acts, ConnId, DiskOp, FileId, Now, Report, ShardId, Ticket, VerifyOutcome,
+        Act, Acts, ConnId, DiskDone, DiskOp, FileId, Now, Report, ShardId, Ticket, VerifyOutcome,
     },
     stats::Stats,
 };
@@ -191,7 +191,11 @@ impl World {
                 with_cx!(self, store, cx => store.on_disk(partition, tag, done, cx));
             }
             Waiter::Room { volume } => {
-                with_cx!(self, store, cx => store.on_space(volume, done, cx));
+                let free = match done {
+                    Ok(DiskDone::Space { free, .. }) => Some(free),
+                    _ => None,
+                };
+                with_cx!(self, store, cx => store.on_space(volume, free, cx));
             }
             _ => {}
         }
@@ -259,7 +263,8 @@ impl World {
         file.resize(header.outboard_offset() as usize, 0);
         file.extend(outboard.as_bytes());
         file.resize(header.record_len() as usize, 0);
-        let path = self.config.layout.tmp_path(0, self.config.boot_id, ShardId(0), u64::from(self.asked));
+        let path =
+            self.config.layout.tmp_path(0, self.config.boot_id, ShardId(0), u64::from(self.asked));
         self.disk.place(path.clone(), file);
         Ask::Adopt { address, size, path }
     }

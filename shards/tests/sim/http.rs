@@ -124,15 +124,17 @@ impl Http {
     pub fn put(&mut self, object: ObjectId, stage: &mut Stage<'_>) -> Vec<u8> {
         let all = objects::all();
         let (named, chunked) = (stage.chance.toss(), stage.chance.one_in(3));
-        let wrong = named && stage.chance.one_in(12);
-        let (what, token, body) = if wrong {
-            let other = stage.chance.pick(&stage.plan.objects);
-            let what = if other == object { What::Put } else { What::WrongPut };
-            (what, other)
-        } else {
-            (What::Put, object)
+        let other = stage.chance.pick(&stage.plan.objects);
+        let wrong = named && other != object && stage.chance.one_in(12);
+        let (what, body) = if wrong { (What::WrongPut, other) } else { (What::Put, object) };
+        if self.lenient {
+            // Garbled, a wrong PUT may become a right one.
+            stage.oracle.begin_put(body);
         }
-        .with(object, stage);
+        let token = match wrong {
+            true => stage.oracle.begin_read(object),
+            false => stage.oracle.begin_put(object),
+        };
         let body = &all[body].bytes;
         let mut fields = match chunked {
             true => "Transfer-Encoding: chunked\r\n".to_string(),
@@ -255,22 +257,6 @@ impl Http {
             (_, 500..) | (_, 408) => stage.failed(status, token.object),
             (what, status) => violation!("{what:?} was answered {status}"),
         }
-    }
-}
-
-/// A choice between a PUT and a wrong one, with the token it needs.
-trait With {
-    fn with(self, object: ObjectId, stage: &mut Stage<'_>) -> (What, Token, ObjectId);
-}
-
-impl With for (What, ObjectId) {
-    fn with(self, object: ObjectId, stage: &mut Stage<'_>) -> (What, Token, ObjectId) {
-        let (what, body) = self;
-        let token = match what {
-            What::WrongPut => stage.oracle.begin_read(object),
-            _ => stage.oracle.begin_put(object),
-        };
-        (what, token, body)
     }
 }
 

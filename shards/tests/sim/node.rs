@@ -24,8 +24,9 @@ pub const LISTENERS: [Listener; 4] = [
     Listener { proto: Proto::Oap, tls: true },
 ];
 
-/// Ticks in a row that lead to no act: more are a loop that never sleeps.
-const IDLE_TICKS_MAX: u32 = 200;
+/// Ticks in a row, with nothing else between them, that lead to no act: more are a loop that
+/// never sleeps.
+const IDLE_TICKS_MAX: u32 = 2000;
 
 /// Slow acts take up to this long, in nanoseconds.
 const SLOW_NS: u64 = 100_000_000_000;
@@ -124,9 +125,10 @@ impl Node {
     pub fn tick(&mut self, at: usize, deck: &mut Deck<'_>) {
         let part = &mut self.parts[at];
         part.ticked = true;
+        let idle_ticks = part.idle_ticks;
         let acted = self.apply(at, Event::Tick, deck);
         let part = &mut self.parts[at];
-        part.idle_ticks = if acted { 0 } else { part.idle_ticks + 1 };
+        part.idle_ticks = if acted { 0 } else { idle_ticks + 1 };
         if part.idle_ticks > IDLE_TICKS_MAX && self.is_due(at, deck.now) {
             violation!("shard {at} wants ticks and does nothing");
         }
@@ -219,6 +221,7 @@ impl Node {
         if self.is_blown() || self.parts[at].stopped {
             return false;
         }
+        self.parts[at].idle_ticks = 0;
         self.parts[at].shard.apply(event, deck.now);
         let mut acted = false;
         while let Some(act) = self.parts[at].shard.acts().pop() {

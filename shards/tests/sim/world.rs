@@ -32,6 +32,9 @@ use super::{
     trace::{Telling, Trace, violation},
 };
 
+/// Connections of which the shard was not told the end, beside those of the run's clients.
+const SPARE_CONNECTIONS: usize = 4;
+
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -156,7 +159,7 @@ impl World {
             let mut config = Config::new(ShardId(shard), self.layout.clone());
             config.arena_len = self.plan.arena_blocks * ron_io::limits::BLOCK_LEN;
             config.listeners = LISTENERS.to_vec();
-            config.connections_max = self.plan.clients.max(2);
+            config.connections_max = self.plan.clients + SPARE_CONNECTIONS;
             config.window_groups = self.plan.window_groups;
             config.deadlines = self.plan.deadlines;
             config.storage = self.plan.storage;

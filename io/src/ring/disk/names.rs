@@ -76,31 +76,6 @@ fn is_tmpfs(file: &fs::File) -> io::Result<bool> {
     }
 }
 
-/// Gives a file a length. One that grows gets its room at once, so that what is written there
-/// changes nothing but the bytes, and a full disk is found out now.
-pub(super) fn set_len(file: &fs::File, len: u64) -> io::Result<DiskDone> {
-    let now = file.metadata()?.len();
-    if len <= now || !allocate(file, now, len - now)? {
-        file.set_len(len)?;
-    }
-    Ok(DiskDone::Done)
-}
-
-/// Returns false where the file system cannot.
-fn allocate(file: &fs::File, at: u64, len: u64) -> io::Result<bool> {
-    let too_long = |_| io::Error::from_raw_os_error(libc::EFBIG);
-    let at = i64::try_from(at).map_err(too_long)?;
-    let len = i64::try_from(len).map_err(too_long)?;
-    // SAFETY: the descriptor is open; no memory is passed.
-    match unsafe { libc::fallocate64(file.as_raw_fd(), 0, at, len) } {
-        0 => Ok(true),
-        _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
-            error => Err(error),
-        },
-    }
-}
-
 /// Reads into `buffer` at `at`, both aligned, with the lowest priority there is. Returns how many
 /// bytes; fewer than asked for only at the end of the file.
 pub(super) fn read_idly(file: &fs::File, at: u64, buffer: &mut [u8]) -> io::Result<usize> {

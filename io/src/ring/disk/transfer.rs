@@ -1,7 +1,7 @@
 //! One operation on the bytes of an open file, from its submission to what came of it.
 //!
-//! Reads that begin on a page, as all groups of an object file do, go straight into their block, and
-//! whole pages of blocks are written from where they lie. Everything else passes through a buffer,
+//! Reads that begin on a page, as all groups of an object file do, go straight into their block,
+//! and whole pages of blocks are written from where they lie. All else passes through a buffer,
 //! because direct I/O moves whole sectors to and from aligned memory. Files without direct I/O are
 //! treated alike.
 
@@ -329,7 +329,11 @@ mod tests {
 
         /// A span covers what is wanted, in whole pages, and finds of it what was read.
         #[test]
-        fn a_span_finds_what_is_there(at in 0u64..20_000, len in 0usize..20_000, file in 0usize..40_000) {
+        fn a_span_finds_what_is_there(
+            at in 0u64..20_000,
+            len in 0usize..20_000,
+            file in 0usize..40_000,
+        ) {
             let bytes: Vec<u8> = (0..file).map(|n| (n % 253) as u8).collect();
             let mut span = Span::around(at, len, &mut Spares::default());
             prop_assert!(span.at.is_multiple_of(PAGE_LEN as u64) && span.at <= at);

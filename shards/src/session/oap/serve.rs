@@ -44,7 +44,7 @@ impl OapSession {
             (Job::Has, Reply::Missing) => self.has_done(place, None, cx),
             (_, Reply::Failed(fault)) => self.fail(place, &fault.into(), cx),
             (_, Reply::Group(_) | Reply::Stored { .. } | Reply::Deleted) => {
-                self.fail(place, &CONFUSED, cx)
+                self.fail(place, &CONFUSED, cx);
             }
         }
     }

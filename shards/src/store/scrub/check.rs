@@ -338,13 +338,13 @@ mod tests {
             let at = spot.index(file.len());
             file[at] ^= 1 << bit;
             let data = header.data_offset() as usize..header.data_offset() as usize + len;
-            let outboard = header.outboard_offset() as usize..;
+            let start = header.outboard_offset() as usize;
+            let outboard = start..start + header.outboard_len() as usize;
             let expected = if at < RECORD_HEADER_LEN {
                 Outcome::Flawed("its header")
             } else if data.contains(&at) {
                 Outcome::Damaged("its data")
-            } else if (outboard.start..outboard.start + header.outboard_len() as usize).contains(&at)
-            {
+            } else if outboard.contains(&at) {
                 Outcome::Flawed("its outboard")
             } else {
                 Outcome::Whole

@@ -10,7 +10,8 @@
 //! | 18 | 4 | 1: the segment it was through; otherwise 0 |
 //! | 22 | 32 | 2: the address it was through; zeros: none |
 //!
-//! Integers are little-endian. A mark that says anything else counts as none: a round is begun anew.
+//! Integers are little-endian. A mark that says anything else counts as none: a round is begun
+//! anew.
 
 use ron_codec::address::Address;
 
