@@ -322,7 +322,8 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..connections {
                 let (stream, _) = listener.accept().unwrap();
-                scope.spawn(|| while answer(&stream, &objects, spoil).is_some() {});
+                let objects = &objects;
+                scope.spawn(move || while answer(&stream, objects, spoil).is_some() {});
             }
         });
     }

@@ -17,11 +17,13 @@
 //! ```
 //!
 //! The window bounds the memory one reader holds. It is an array in place, so a download allocates
-//! nothing. It begins with `window_groups`, and doubles, up to [`WINDOW_GROUPS_MAX`], whenever the
-//! reader has to wait for the disk and the disk has little to do: one reader alone needs many reads
-//! under way to get what a disk can give. When it is the reader that is behind, the window is as
-//! small as it was at first. This room gives out only what was verified, and nothing outside
-//! the range; it does not know what a failed group means for an answer that has begun.
+//! nothing. It begins with `window_groups`. For a session that delivers nothing else meanwhile it
+//! doubles, up to [`WINDOW_GROUPS_MAX`], whenever the reader has to wait for the disk and the disk
+//! has little to do: one reader alone needs many reads under way to get what a disk can give. When
+//! it is the reader that is behind, the window is as small as it was at first.
+//!
+//! This room gives out only what was verified, and nothing outside the range; it does not know what
+//! a failed group means for an answer that has begun.
 
 use std::ops::Range;
 
@@ -118,15 +120,24 @@ impl Download {
     }
 
     /// Asks for groups until as many are under way, asked for or kept, as the window allows, or
-    /// their bytes are at least `room`, the bytes the session may still queue, with those that the
-    /// window has grown by.
+    /// their bytes are at least `room`, the bytes the session may still queue.
     pub fn pump(&mut self, room: usize, cx: &mut Cx<'_>) {
-        let window = cx.config.window_groups.clamp(1, WINDOW_GROUPS_MAX as u64);
-        self.adapt(window, room, cx.tickets.under_way());
+        self.ahead = 0;
+        self.ask(room as u64, cx);
+    }
+
+    /// As `pump`, for a session that delivers nothing else meanwhile: the window may grow, and
+    /// `room` with it.
+    pub fn pump_ahead(&mut self, room: usize, cx: &mut Cx<'_>) {
+        self.adapt(room, cx);
+        self.ask((room as u64).saturating_add(self.ahead * GROUP_LEN as u64), cx);
+    }
+
+    fn ask(&mut self, room: u64, cx: &mut Cx<'_>) {
+        let window = window(cx) + self.ahead;
         let groups = self.groups();
-        let room = (room as u64).saturating_add(self.ahead * GROUP_LEN as u64);
         while self.asked < groups.end
-            && self.asked - groups.start < window + self.ahead
+            && self.asked - groups.start < window
             && self.under_way() < room
         {
             let ask = Ask::Group { address: self.address, index: self.asked };
@@ -135,14 +146,15 @@ impl Download {
         }
     }
 
-    /// Lets the window follow whoever is behind, the reader or the disk, which has `busy` acts to
-    /// perform. Where the object's owner is another shard, the own one's stand for its disk.
-    fn adapt(&mut self, window: u64, room: usize, busy: usize) {
+    /// Lets the window follow whoever is behind, the reader or the disk. Where the object's owner
+    /// is another shard, what the own disk has to do stands for its.
+    fn adapt(&mut self, room: usize, cx: &Cx<'_>) {
         let starved = std::mem::take(&mut self.starved);
         let ready = self.kept[slot(self.next / GROUP_LEN as u64)].is_some();
-        if (room == 0 && ready) || busy >= READS_BUSY {
+        if (room == 0 && ready) || cx.tickets.under_way() >= READS_BUSY {
             self.ahead = 0;
         } else if starved {
+            let window = window(cx);
             let doubled = 2 * (window + self.ahead);
             self.ahead = doubled.min(WINDOW_GROUPS_MAX as u64) - window;
         }
@@ -212,6 +224,11 @@ impl Download {
     }
 }
 
+/// Groups of a window that has not grown.
+fn window(cx: &Cx<'_>) -> u64 {
+    cx.config.window_groups.clamp(1, WINDOW_GROUPS_MAX as u64)
+}
+
 /// Where a group is kept. Those under way are fewer than the slots, so no two share one.
 fn slot(index: u64) -> usize {
     (index % WINDOW_GROUPS_MAX as u64) as usize
@@ -264,6 +281,7 @@ mod tests {
             ends: (prop::sample::Index, prop::sample::Index),
             window in 0u64..40,
             with_first: bool,
+            alone: bool,
             steps in prop::collection::vec(
                 (any::<prop::sample::Index>(), 0usize..3 * GROUP_LEN, 1usize..2 * GROUP_LEN),
                 1..40,
@@ -282,7 +300,10 @@ mod tests {
             let (mut got, mut pending, mut seen) = (Vec::new(), Vec::new(), 0);
             for (which, room, max) in steps.iter().cycle() {
                 let before = pending.len();
-                download.pump(*room, &mut bench.cx());
+                match alone {
+                    true => download.pump_ahead(*room, &mut bench.cx()),
+                    false => download.pump(*room, &mut bench.cx()),
+                }
                 pending.extend(asked(&mut bench));
                 seen += pending.len() - before;
                 let may_ask = *room > 0 || download.ahead > 0;
@@ -347,7 +368,7 @@ mod tests {
         let mut download = opened(&mut bench, None);
         download.begin(0..100 * GROUP, 100 * GROUP, None);
         let room = 4 * GROUP_LEN;
-        download.pump(room, &mut bench.cx());
+        download.pump_ahead(room, &mut bench.cx());
         for (window, newly) in [(4, 4), (8, 5), (16, 9), (16, 1)] {
             assert_eq!(asked(&mut bench).len(), newly);
             let index = download.groups().start;
@@ -356,13 +377,13 @@ mod tests {
             download.on_group(group(&mut bench, &source, index));
             assert_eq!(download.take(usize::MAX).unwrap().len(), GROUP_LEN);
             assert!(download.take(usize::MAX).is_none());
-            download.pump(room, &mut bench.cx());
+            download.pump_ahead(room, &mut bench.cx());
         }
-        download.pump(0, &mut bench.cx());
+        download.pump_ahead(0, &mut bench.cx());
         assert_eq!(download.ahead, 12, "what came was sent");
         let index = download.groups().start;
         download.on_group(group(&mut bench, &source, index));
-        download.pump(0, &mut bench.cx());
+        download.pump_ahead(0, &mut bench.cx());
         assert_eq!(download.ahead, 0, "the reader is behind");
         // A disk that has enough to do is not given more of one reader.
         assert!(download.take(usize::MAX).is_some());
@@ -370,7 +391,7 @@ mod tests {
         for _ in 0..READS_BUSY {
             bench.tickets.issue(crate::flow::Waiter::Nobody);
         }
-        download.pump(room, &mut bench.cx());
+        download.pump_ahead(room, &mut bench.cx());
         assert_eq!(download.ahead, 0);
     }
 
@@ -379,11 +400,11 @@ mod tests {
         let mut bench = Bench::new(64);
         let mut download = opened(&mut bench, None);
         download.begin(0..50 * GROUP, 50 * GROUP, None);
-        download.pump(usize::MAX, &mut bench.cx());
+        download.pump_ahead(usize::MAX, &mut bench.cx());
         let block = bench.block(&source(GROUP));
         download.on_group(Verified::vouch(0, block, true));
         assert!(download.take(usize::MAX).is_some() && download.take(usize::MAX).is_none());
-        download.pump(usize::MAX, &mut bench.cx());
+        download.pump_ahead(usize::MAX, &mut bench.cx());
         assert_eq!(download.ahead, 0);
     }
 

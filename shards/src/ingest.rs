@@ -372,6 +372,11 @@ impl Ingest {
     fn open_file(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
         let partition = partition_for(self.expected.as_ref(), cx);
         let partition = partition.ok_or(IngestError::Failed(Fault::Disk))?;
+        let volume = cx.config.layout.volume_number(partition);
+        let len = self.announced.unwrap_or(SEGMENT_OBJECT_LEN_MAX);
+        if !cx.room.takes(volume, len) {
+            return Err(IngestError::Failed(Fault::Full));
+        }
         let (file, upload) = (cx.tickets.file(), upload_number(cx.entropy.next_u64(), partition));
         let ticket = cx.tickets.issue(Tag::Open.waiter(self.stream));
         let path = tmp_path(upload, cx);

@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     ops::Bound,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -56,7 +56,7 @@ pub struct Disk {
     names: BTreeMap<String, InodeId>,
     synced_names: BTreeMap<String, InodeId>,
     dirs: BTreeSet<String>,
-    /// Where each file system begins: nothing is renamed from one into another.
+    /// Where each file system begins: from one into another a file is copied.
     volumes: Vec<String>,
     capacity: u64,
     chance: Chance,
@@ -66,7 +66,7 @@ pub struct Disk {
 
 impl Disk {
     /// An empty disk of which each of these folders is a file system of its own.
-    pub fn new(volumes: &[&Path], chance: Chance) -> Disk {
+    pub fn new(volumes: &[PathBuf], chance: Chance) -> Disk {
         Disk {
             inodes: Vec::new(),
             names: BTreeMap::new(),
@@ -113,15 +113,29 @@ impl Disk {
                 // The name is there, and its folder was not synced.
                 self.create(&text(&path));
             }
-            (DiskOp::Rename { from, to }, _) => {
-                if let Some(id) = self.names.remove(&text(&from)) {
-                    self.names.insert(text(&to), id);
-                }
-            }
+            (DiskOp::Rename { from, to }, _) => self.half_rename(&text(&from), &text(&to)),
             (DiskOp::Remove { path, .. }, _) => drop(self.names.remove(&text(&path))),
             (DiskOp::Sync { .. }, Some(id)) => self.inodes[id.0].fail_sync(),
             (DiskOp::Run(job), _) if self.chance.toss() => drop(job()),
             _ => {}
+        }
+    }
+
+    /// No folder was synced. Across volumes the copy may not have its name yet, or the file may
+    /// not have lost its own.
+    fn half_rename(&mut self, from: &str, to: &str) {
+        let Some(id) = self.names.get(from).copied() else { return };
+        if self.volume(from) == self.volume(to) {
+            self.names.remove(from);
+            self.names.insert(to.to_string(), id);
+            return;
+        }
+        let copy = self.copy(id);
+        if self.chance.toss() {
+            self.names.insert(format!("{}.part", to.trim_end_matches(".obj")), copy);
+        } else {
+            self.inodes[copy.0].sync();
+            self.names.insert(to.to_string(), copy);
         }
     }
 
@@ -281,17 +295,33 @@ impl Disk {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        if self.volume(from) != self.volume(to) {
-            return Err(io::ErrorKind::CrossesDevices.into());
-        }
         if !self.dirs.contains(folder(to)) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let id = self.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        self.names.insert(to.to_string(), id);
+        let id = *self.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        let carried = self.volume(from) != self.volume(to);
+        if carried && self.used() + self.inodes[id.0].seen.len() as u64 > self.capacity {
+            self.injected.full += 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let there = if carried { self.copy(id) } else { id };
+        if carried {
+            self.inodes[there.0].sync();
+        }
+        self.names.remove(from);
+        self.names.insert(to.to_string(), there);
         self.sync_folder(from);
         self.sync_folder(to);
         Ok(())
+    }
+
+    /// A file of its own with the same bytes, none of them synced.
+    fn copy(&mut self, id: InodeId) -> InodeId {
+        let bytes = self.inodes[id.0].seen.clone();
+        let mut inode = Inode::default();
+        inode.write(0, bytes);
+        self.inodes.push(inode);
+        InodeId(self.inodes.len() - 1)
     }
 
     fn open(&mut self, path: &str, how: OpenHow) -> io::Result<InodeId> {

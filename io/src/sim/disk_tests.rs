@@ -6,7 +6,7 @@ use crate::ports::FileId;
 const FILE: FileId = FileId(0);
 
 fn disk() -> Disk {
-    let mut disk = Disk::new(&[Path::new("/a"), Path::new("/b")], Chance::new(1));
+    let mut disk = Disk::new(&["/a".into(), "/b".into()], Chance::new(1));
     for path in ["/a/x", "/a/y", "/b/x"] {
         disk.perform(DiskOp::MakeDir { path: path.into() }, None).0.unwrap();
     }
@@ -68,15 +68,24 @@ fn a_folder_lists_its_own_files_only() {
 }
 
 #[test]
-fn a_rename_is_durable_and_stays_on_its_volume() {
+fn a_rename_is_durable_and_copies_across_volumes() {
     let mut disk = disk();
     create(&mut disk, "/a/x/1");
-    assert!(rename(&mut disk, "/a/x/1", "/b/x/1").is_err(), "another volume");
     assert!(rename(&mut disk, "/a/x/1", "/a/z/1").is_err(), "no such folder");
     rename(&mut disk, "/a/x/1", "/a/y/1").unwrap();
     assert!(rename(&mut disk, "/a/x/1", "/a/y/1").is_err());
     disk.crash();
     assert_eq!(names(&disk), ["/a/y/1"]);
+    let id = open(&mut disk, "/a/y/1", OpenHow::ReadWrite).unwrap();
+    write(&mut disk, id, 0, 4096).unwrap();
+    disk.set_capacity(Some(2 * 4096 - 1));
+    assert!(rename(&mut disk, "/a/y/1", "/b/x/1").is_err(), "there is no room for both");
+    disk.set_capacity(None);
+    rename(&mut disk, "/a/y/1", "/b/x/1").unwrap();
+    disk.crash();
+    let copied = open(&mut disk, "/b/x/1", OpenHow::Read).unwrap();
+    assert_ne!(copied, id);
+    assert_eq!((names(&disk), disk.seen(Some(copied)).len()), (vec!["/b/x/1".into()], 4096));
 }
 
 #[test]

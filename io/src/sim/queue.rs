@@ -166,8 +166,6 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::ports::{OpenHow, Part};
 
@@ -187,7 +185,7 @@ mod tests {
     }
 
     fn opened(chance: &mut Chance) -> (Queue, Disk) {
-        let mut disk = Disk::new(&[Path::new("/")], chance.fork());
+        let mut disk = Disk::new(&["/".into()], chance.fork());
         let mut queue = Queue::default();
         queue.submit(Ticket(0), DiskOp::MakeDir { path: "/a".into() }, 0);
         run_all(&mut queue, &mut disk, chance);

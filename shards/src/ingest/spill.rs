@@ -39,6 +39,8 @@ impl Spill {
         if missing > 0 {
             parts.push(Part::Zeros(missing));
         }
+        let volume = cx.config.layout.volume_number(partition_of(self.upload));
+        cx.room.wrote(volume, len as u64);
         cx.disk(tag.waiter(stream), DiskOp::Write { file: self.file, at, parts });
         self.writes += 1;
     }
@@ -124,11 +126,15 @@ pub(super) fn upload_number(random: u64, partition: u16) -> u64 {
     random & !u64::from(u16::MAX) | u64::from(partition)
 }
 
+/// The partition that an upload of this number is written in.
+fn partition_of(upload: u64) -> u16 {
+    (upload & u64::from(u16::MAX)) as u16
+}
+
 /// Where an upload of this shard is written.
 pub(super) fn tmp_path(upload: u64, cx: &Cx<'_>) -> PathBuf {
     let Config { layout, shard, boot_id, .. } = cx.config;
-    let partition = (upload & u64::from(u16::MAX)) as u16;
-    layout.tmp_path(partition, *boot_id, *shard, upload)
+    layout.tmp_path(partition_of(upload), *boot_id, *shard, upload)
 }
 
 pub(super) fn fault_of(error: &io::Error) -> Fault {

@@ -7,7 +7,7 @@ use ron_io::{
 };
 
 use super::*;
-use crate::{flow::Mail, testing::Bench};
+use crate::{flow::Mail, store::Room, testing::Bench};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -505,6 +505,24 @@ fn uploads_are_written_where_they_will_be_kept_or_in_a_partition_of_this_shard()
 }
 
 #[test]
+fn a_long_upload_for_which_there_is_no_room_writes_nothing() {
+    let len = SEGMENT_OBJECT_LEN_MAX + 1;
+    for (announce, free, refused) in
+        [(true, len - 1, true), (true, len, false), (false, SEGMENT_OBJECT_LEN_MAX - 1, true)]
+    {
+        let mut case = Case::new(len, announce, true);
+        case.bench.config.storage.reserve_bytes = 0;
+        case.bench.room = Room::new(&case.bench.config);
+        case.bench.room.told(0, Some(free));
+        let outcome = case.ingest.push(&case.data[..len as usize], &mut case.bench.cx());
+        let full = matches!(outcome, Err(IngestError::Failed(Fault::Full)));
+        assert_eq!(full, refused, "{announce} {free}: {outcome:?}");
+        case.disk.collect(&mut case.bench);
+        assert_eq!(case.disk.under_way.is_empty(), refused);
+    }
+}
+
+#[test]
 fn nothing_is_written_on_an_absent_volume() {
     // Partitions 0 to 3, one a volume; this shard has 1 and 3.
     let over = |absent: &[u16], expect| {
@@ -512,6 +530,7 @@ fn nothing_is_written_on_an_absent_volume() {
         let layout = &mut case.bench.config.layout;
         layout.volumes = (0..4).map(|volume| format!("/volume{volume}").into()).collect();
         layout.absent = absent.to_vec();
+        case.bench.room = Room::new(&case.bench.config);
         case
     };
     assert_eq!(folder_of(&mut over(&[1], false)), PathBuf::from("/volume3/p003/tmp"));

@@ -81,7 +81,7 @@ impl Room {
     }
 
     /// A volume's room is known: `free` bytes; `None` if it cannot be asked for.
-    pub(super) fn told(&mut self, volume: u16, free: Option<u64>) -> Told {
+    pub(crate) fn told(&mut self, volume: u16, free: Option<u64>) -> Told {
         let known = &mut self.volumes[usize::from(volume)];
         known.asking = false;
         let Some(free) = free else { return Told::AsBefore };
@@ -107,7 +107,7 @@ impl Room {
 
 /// What an answer changed, in words for the operator.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     AsBefore,
     Full(String),
     RoomAgain(String),

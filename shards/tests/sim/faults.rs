@@ -149,6 +149,7 @@ impl World {
             return;
         }
         let (name, id, len) = files[self.chance.below(files.len())].clone();
+        self.ledger.note_name(&name, id, len as u64);
         for _ in 0..self.chance.magnitude(FLIPS_MAX) {
             let at = self.chance.below(len);
             if self.disk.rot(id, at, self.chance.next_u64() as u32) {

@@ -42,6 +42,15 @@ impl Ledger {
         }
     }
 
+    /// Notes whose file this is, by its name: it may be a copy that was made below the node.
+    pub fn note_name(&mut self, name: &str, inode: InodeId, len: u64) {
+        let hex = name.rsplit('/').next().and_then(|name| name.strip_suffix(".obj"));
+        let address = hex.and_then(|hex| hex.parse().ok());
+        if let Some(object) = address.and_then(|address| objects::find(&address)) {
+            self.records.entry(object).or_default().push((inode, len));
+        }
+    }
+
     /// A bit of a file was flipped.
     pub fn rot(&mut self, inode: InodeId, at: u64) {
         let first = self.rotten.entry(inode).or_insert(at);

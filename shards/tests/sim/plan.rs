@@ -56,6 +56,8 @@ pub struct Pulls {
 pub struct Plan {
     pub shards: u16,
     pub partitions: u16,
+    /// File systems that the partitions are spread over.
+    pub volumes: u16,
     pub arena_blocks: usize,
     pub steps: u64,
     pub clients: usize,
@@ -85,6 +87,7 @@ impl Plan {
         Plan {
             shards,
             partitions: shards + chance.below(3) as u16,
+            volumes: chance.pick(&[1, 1, 2]),
             arena_blocks: chance.between(20, 64) as usize,
             steps: chance.between(STEPS_MIN, STEPS_MAX),
             clients: chance.between(1, 8) as usize,

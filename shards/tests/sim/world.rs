@@ -109,9 +109,15 @@ impl World {
         let mut chance = Chance::new(seed);
         let plan = Plan::new(&mut chance);
         let folder = Folder::new();
-        let layout = Layout::single(folder.0.clone(), plan.partitions, plan.shards);
+        let volume = |number| folder.0.join(format!("v{number}"));
+        let layout = Layout {
+            volumes: (0..plan.volumes).map(volume).collect(),
+            absent: Vec::new(),
+            partitions: plan.partitions,
+            shards: plan.shards,
+        };
         let mut world = World {
-            disk: Disk::new(&[&folder.0], chance.fork()),
+            disk: Disk::new(&layout.volumes, chance.fork()),
             plan,
             chance,
             clock: Clock::default(),

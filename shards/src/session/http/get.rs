@@ -120,7 +120,7 @@ impl Get {
         match self.stage {
             Stage::Sending { status } if self.download.is_done() => Turn::Answered { status },
             _ => {
-                self.download.pump(wire.room(), cx);
+                self.download.pump_ahead(wire.room(), cx);
                 Turn::Wait
             }
         }

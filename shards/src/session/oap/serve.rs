@@ -132,13 +132,19 @@ impl OapSession {
     /// Asks for what will be sent next, for every stream its share of what may still be queued.
     fn read_ahead(&mut self, cx: &mut Cx<'_>) {
         let room = UNSENT_LEN_MAX.saturating_sub(self.wire.unsent);
-        let share = room.div_ceil(self.streams.gets().max(1));
+        let gets = self.streams.gets();
+        let share = room.div_ceil(gets.max(1));
         for place in 0..self.streams.places() {
             let stream = self.streams.get_mut(place);
             if let Some(Stream { job: Job::Get(get), .. }) = stream
                 && get.size.is_some()
             {
-                get.download.pump(share.min(get.allowance()), cx);
+                let room = share.min(get.allowance());
+                match gets {
+                    1 => get.download.pump_ahead(room, cx),
+                    // Groups of one that come far ahead would leave before those of the others.
+                    _ => get.download.pump(room, cx),
+                }
             }
         }
     }
