@@ -20,7 +20,7 @@
 //! nothing. It begins with `window_groups`. For a session that delivers nothing else meanwhile it
 //! doubles, up to [`WINDOW_GROUPS_MAX`], whenever the reader has to wait for the disk and the disk
 //! has little to do: one reader alone needs many reads under way to get what a disk can give. When
-//! it is the reader that is behind, the window is as small as it was at first.
+//! it is the reader that is behind, or reads have to wait, the window is as small as at first.
 //!
 //! This room gives out only what was verified, and nothing outside the range; it does not know what
 //! a failed group means for an answer that has begun.
@@ -36,7 +36,7 @@ use ron_io::ports::Slice;
 
 use crate::{
     flow::{Ask, Cx, StreamId, Verified},
-    limits::{READS_BUSY, WINDOW_GROUPS_MAX},
+    limits::{READER_BEHIND_NS, READS_BUSY, READS_UNDER_WAY_MAX, WINDOW_GROUPS_MAX},
 };
 
 /// How far a download is.
@@ -69,6 +69,8 @@ pub struct Download {
     ahead: u64,
     /// Whether the last bytes taken were not in memory for long.
     cold: bool,
+    /// Since when, in `Now::mono_ns`, all that was asked for is there and there is no room for it.
+    behind_since: Option<u64>,
     /// Whether the session could have sent a group that was not there yet.
     starved: bool,
     /// Groups that came and are not wholly taken, each at its number modulo the array's length.
@@ -87,6 +89,7 @@ impl Download {
             asked: 0,
             ahead: 0,
             cold: false,
+            behind_since: None,
             starved: false,
             kept: [const { None }; WINDOW_GROUPS_MAX],
         }
@@ -150,10 +153,21 @@ impl Download {
     /// is another shard, what the own disk has to do stands for its.
     fn adapt(&mut self, room: usize, cx: &Cx<'_>) {
         let starved = std::mem::take(&mut self.starved);
-        let ready = self.kept[slot(self.next / GROUP_LEN as u64)].is_some();
-        if (room == 0 && ready) || cx.tickets.under_way() >= READS_BUSY {
+        let all_came = || {
+            let mut asked = self.groups().start..self.asked;
+            asked.all(|index| self.kept[slot(index)].is_some())
+        };
+        // What comes in one go may well fill the room for a moment.
+        self.behind_since = match self.behind_since {
+            _ if room > 0 || !all_came() => None,
+            None => Some(cx.now.mono_ns),
+            since => since,
+        };
+        let behind = |since| cx.now.mono_ns.saturating_sub(since) >= READER_BEHIND_NS;
+        let busy = cx.tickets.under_way();
+        if self.behind_since.is_some_and(behind) || busy >= READS_UNDER_WAY_MAX {
             self.ahead = 0;
-        } else if starved {
+        } else if starved && busy < READS_BUSY {
             let window = window(cx);
             let doubled = 2 * (window + self.ahead);
             self.ahead = doubled.min(WINDOW_GROUPS_MAX as u64) - window;
@@ -369,7 +383,7 @@ mod tests {
         download.begin(0..100 * GROUP, 100 * GROUP, None);
         let room = 4 * GROUP_LEN;
         download.pump_ahead(room, &mut bench.cx());
-        for (window, newly) in [(4, 4), (8, 5), (16, 9), (16, 1)] {
+        for (window, newly) in [(4, 4), (8, 5), (16, 9), (32, 17), (32, 1)] {
             assert_eq!(asked(&mut bench).len(), newly);
             let index = download.groups().start;
             assert_eq!(download.asked - index, window);
@@ -379,20 +393,29 @@ mod tests {
             assert!(download.take(usize::MAX).is_none());
             download.pump_ahead(room, &mut bench.cx());
         }
-        download.pump_ahead(0, &mut bench.cx());
-        assert_eq!(download.ahead, 12, "what came was sent");
-        let index = download.groups().start;
-        download.on_group(group(&mut bench, &source, index));
-        download.pump_ahead(0, &mut bench.cx());
-        assert_eq!(download.ahead, 0, "the reader is behind");
-        // A disk that has enough to do is not given more of one reader.
-        assert!(download.take(usize::MAX).is_some());
-        assert!(download.take(usize::MAX).is_none());
-        for _ in 0..READS_BUSY {
-            bench.tickets.issue(crate::flow::Waiter::Nobody);
+        for index in download.groups().start..download.asked {
+            download.pump_ahead(0, &mut bench.cx());
+            assert_eq!(download.ahead, 28, "more is to come");
+            download.on_group(group(&mut bench, &source, index));
         }
-        download.pump_ahead(room, &mut bench.cx());
-        assert_eq!(download.ahead, 0);
+        for (after, ahead) in [(0, 28), (READER_BEHIND_NS - 1, 28), (READER_BEHIND_NS, 0)] {
+            let mut cx = bench.cx();
+            cx.now.mono_ns = after;
+            download.pump_ahead(0, &mut cx);
+            assert_eq!(download.ahead, ahead, "the reader is behind for {after} ns");
+        }
+        assert!(download.take(usize::MAX).is_some());
+        let mut starve = |acts: usize| {
+            while bench.tickets.under_way() < acts {
+                bench.tickets.issue(crate::flow::Waiter::Nobody);
+            }
+            download.starved = true;
+            download.pump_ahead(room, &mut bench.cx());
+            download.ahead
+        };
+        assert_eq!(starve(READS_BUSY - 1), 4);
+        assert_eq!(starve(READS_BUSY), 4, "the disk has enough to do");
+        assert_eq!(starve(READS_UNDER_WAY_MAX), 0, "and now too much");
     }
 
     #[test]

@@ -57,8 +57,12 @@ pub const EVICT_PATIENCE: usize = 128;
 /// need more groups ahead.
 pub const READS_BUSY: usize = READS_UNDER_WAY_MAX / 2;
 
+/// Nanoseconds for which a reader takes nothing of what is there for it before its download keeps
+/// no more than it did at first.
+pub const READER_BEHIND_NS: u64 = 20_000_000;
+
 /// Most groups one download keeps or has asked for, whatever is configured.
-pub const WINDOW_GROUPS_MAX: usize = 16;
+pub const WINDOW_GROUPS_MAX: usize = 32;
 
 const _: () = assert!(0 < READS_BUSY && READS_BUSY < READS_UNDER_WAY_MAX);
 const _: () = assert!(EVICT_PATIENCE < EVICT_STEPS_MAX);

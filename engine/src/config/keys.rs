@@ -171,7 +171,8 @@ pub fn command() -> Command {
         .after_help(
             "Flags beat the environment, which beats the file, which beats the defaults. In the \
              file, a key is its flag with underscores; deadlines are in the table [deadlines], \
-             and what begins with storage in [storage]. A variable that is empty counts as not set. Port 0 takes any free port.",
+             and what begins with storage in [storage]. A variable that is empty counts as not \
+             set. Port 0 takes any free port.",
         )
         .max_term_width(100)
         .arg(file);
