@@ -67,7 +67,7 @@ admin=$(sed -n 's/.*"admin":"\([^"]*\)".*/\1/p' <<<"$line")
 metric() { curl -s "http://$admin/metrics" | sed -n "s/^$1\({[^}]*}\)\? \([0-9]*\).*/\2/p" | head -1; }
 
 # More than a run with the scrub can read: it goes on all the time.
-"$LOAD" put --node "http://$http" --size 1MiB --count 2048 --connections 4 >&2
+"$LOAD" put --node "http://$http" --size 1MiB --count 512 --connections 4 >&2
 head -c 4096 /dev/urandom >"$DIR/object"
 addr=$(curl -sT "$DIR/object" "http://$http/o/" | sed 's/.*"addr":"\([^"]*\)".*/\1/')
 
@@ -104,7 +104,7 @@ column() { cut -d'|' -f"$1" <<<"${rows%$'\n'}" | tr -d ' ' | sort -n | sed -n "$
     echo
     echo "* Date: $(date -u +%FT%TZ); commit: $(git -C "$ROOT" rev-parse --short=12 HEAD)"
     echo "* $(uname -sr), $(nproc) cores; one shard on core 0, wrk on core 1, $CONNECTIONS connections"
-    echo "* 4 KiB from the cache, beside 2 GiB that the scrub reads at $RATE/s at most"
+    echo "* 4 KiB from the cache, beside 512 MiB that the scrub reads at $RATE/s at most"
     echo
     echo "| round | off: requests/s | p50 µs | p99 µs | on: requests/s | p50 µs | p99 µs | MiB/s read |"
     echo "|---:|---:|---:|---:|---:|---:|---:|---:|"

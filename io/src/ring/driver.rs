@@ -5,8 +5,11 @@ use std::{
     io,
     os::fd::FromRawFd,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -391,25 +394,53 @@ fn cpu_time_ns() -> u64 {
 struct Completions {
     file: std::rc::Rc<BufferedFile>,
     read: Option<Told>,
+    told: Arc<Wakeup>,
 }
 
 type Told = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+/// What the read wakes. The executor keeps a waker for each time that a read is polled, until it
+/// ends, and one read may outlast any number of sleeps: so it is polled only when it was woken.
+#[derive(Default)]
+struct Wakeup {
+    woken: AtomicBool,
+    sleeper: Mutex<Option<Waker>>,
+}
+
+impl Wake for Wakeup {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::Relaxed);
+        let sleeper = self.sleeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+    }
+}
 
 impl Completions {
     fn new(eventfd: &Bell) -> Completions {
         // SAFETY: dup makes a descriptor of our own, which the file may close.
         let file = unsafe { BufferedFile::from_raw_fd(libc::dup(eventfd.eventfd())) };
-        Completions { file: std::rc::Rc::new(file), read: None }
+        Completions { file: std::rc::Rc::new(file), read: None, told: Arc::default() }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DriverError>> {
+        let told = &self.told;
+        told.sleeper.lock().unwrap_or_else(PoisonError::into_inner).replace(cx.waker().clone());
+        if self.read.is_none() {
+            told.woken.store(true, Ordering::Relaxed);
+        }
+        if !told.woken.swap(false, Ordering::Relaxed) {
+            return Poll::Pending;
+        }
         let read = self.read.get_or_insert_with(|| {
             let file = std::rc::Rc::clone(&self.file);
             Box::pin(async move {
                 file.read_at(0, 8).await.map(|_| ()).map_err(|error| error.to_string())
             })
         });
-        let done = std::task::ready!(read.as_mut().poll(cx));
+        let waker = Waker::from(Arc::clone(told));
+        let done = std::task::ready!(read.as_mut().poll(&mut Context::from_waker(&waker)));
         self.read = None;
         Poll::Ready(done.map_err(DriverError::Bell))
     }

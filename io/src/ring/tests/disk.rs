@@ -358,6 +358,56 @@ fn reads_nobody_waits_for_come_after_those_somebody_does() {
     rig.stop();
 }
 
+/// Asks for the room of a folder again and again, and hears of nothing else.
+struct Asking {
+    acts: Acts<Order>,
+    path: std::path::PathBuf,
+    left: u32,
+}
+
+impl Machine for Asking {
+    type Mail = Order;
+
+    fn apply(&mut self, event: Event<'_, Order>, _now: Now) {
+        if let Event::Disk { done, .. } = event {
+            done.unwrap();
+        }
+        self.acts.push(match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                Act::Disk { ticket: Ticket(0), op: DiskOp::Space { path: self.path.clone() } }
+            }
+            None => Act::Stopped,
+        });
+    }
+
+    fn acts(&mut self) -> &mut Acts<Order> {
+        &mut self.acts
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        None
+    }
+}
+
+#[test]
+fn the_disk_works_on_for_as_long_as_no_socket_has_anything_to_say() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().to_path_buf();
+    // The executor counts references to a task in 15 bits.
+    let asking = Asking { acts: Acts::default(), path, left: 40_000 };
+    let (to_control, _reports) = lane(64, &Arc::new(Bell::new().unwrap()));
+    let bell = Arc::new(Bell::new().unwrap());
+    let driver = Driver {
+        core: None,
+        name: "asking".into(),
+        listeners: Vec::new(),
+        mailboxes: Mailboxes { bell, from: Vec::new(), to: vec![None], reports: to_control },
+        stats: Arc::new(Stats::default()),
+    };
+    driver.run(move || Ok(asking)).unwrap();
+}
+
 #[test]
 fn more_operations_than_may_be_under_way_wait_their_turn() {
     let folder = TempDir::new().unwrap();
