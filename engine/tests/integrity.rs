@@ -219,3 +219,28 @@ fn a_group_that_is_read_ahead() {
     damaged.check_range(0, GROUP - 1);
     damaged.finish();
 }
+
+#[test]
+fn with_a_cache_far_smaller_than_the_data_every_read_is_verified_again() {
+    const OBJECTS: u64 = 48;
+    let data = Data::new();
+    let node = data.setup().args(&["--cache", "8MiB"]).start();
+    let objects: Vec<Object> = (0..OBJECTS).map(|seed| object(700 + seed, MIB)).collect();
+    let mut peer = Peer::new(node.connect());
+    for object in &objects {
+        assert_eq!(peer.try_put(&object.addr, &object.bytes).expect("an answer").status, 201);
+    }
+    let before = node.metrics();
+    for object in objects.iter().chain(&objects) {
+        let answer = peer.get(&format!("/o/{}", object.addr));
+        assert_eq!(answer.status, 200);
+        assert_same(&answer.body, &object.bytes, &object.addr);
+    }
+    let after = node.metrics();
+    let since = |name: &str| after.sum(name) - before.sum(name);
+    let served = 2 * OBJECTS * (MIB / GROUP) as u64;
+    let verified = since("ron_verify_groups_total");
+    assert!(verified + since("ron_cache_hits_total") >= served, "{verified} of {served} groups");
+    assert!(verified >= served * 9 / 10, "{verified} of {served}: hardly any can be in the cache");
+    node.terminate();
+}

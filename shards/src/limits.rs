@@ -142,6 +142,10 @@ pub const RELOCATIONS_LEN_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of records that one commit moves, beside what it commits for others: they wait for it.
 pub const RELOCATE_BATCH_LEN: u64 = 1024 * 1024;
 
+/// Nanoseconds after which reads that wait for memory look again: another shard that gives some
+/// back does not say so.
+pub const MEMORY_RETRY_NS: u64 = 1_000_000;
+
 /// Cached groups that a deletion looks for in one turn.
 pub const FORGET_TURN_MAX: u64 = 4096;
 

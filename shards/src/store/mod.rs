@@ -85,6 +85,8 @@ pub struct Store {
     restless: VecDeque<u16>,
     /// Whether one of them waits for nothing but its next turn.
     eager: bool,
+    /// When reads that wait for room look again.
+    retry_at: Option<u64>,
     /// When the next checkpoint is due; `None` while nothing changed since the last.
     checkpoint_at: Option<u64>,
     scrub: Scrub,
@@ -106,6 +108,7 @@ impl Store {
             stopping: false,
             restless: VecDeque::new(),
             eager: false,
+            retry_at: None,
             checkpoint_at: None,
             scrub: Scrub::new(config),
         }
@@ -222,7 +225,7 @@ impl Store {
                 self.settle_one(place as u16, true, cx);
             }
         }
-        self.eager = false;
+        (self.eager, self.retry_at) = (false, None);
         // Before commits are begun again: it may have to end a segment between two of them.
         if self.is_ready()
             && let Some(place) = self.scrub.settle(&mut self.places, cx)
@@ -238,8 +241,13 @@ impl Store {
 
     /// When `settle` is to be called although nothing happened, in `Now::mono_ns`.
     pub fn wake_at(&self, room: &Room) -> Option<u64> {
-        let times =
-            [self.checkpoint_at, room.wake_at(), self.eager.then_some(0), self.scrub.wake_at()];
+        let times = [
+            self.checkpoint_at,
+            room.wake_at(),
+            self.eager.then_some(0),
+            self.retry_at,
+            self.scrub.wake_at(),
+        ];
         times.into_iter().flatten().min()
     }
 
@@ -318,6 +326,9 @@ impl Store {
             self.checkpoint_at = Some(cx.now.mono_ns + limits::CHECKPOINT_AFTER_NS);
         }
         self.eager |= partition.wants_turn();
+        if partition.awaits_memory() {
+            self.retry_at = Some(cx.now.mono_ns + limits::MEMORY_RETRY_NS);
+        }
         if partition.is_restless() {
             self.look_after(place);
         }

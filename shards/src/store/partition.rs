@@ -295,6 +295,11 @@ impl Partition {
         self.deletes.is_forgetting() || compacting
     }
 
+    /// Whether reads wait, for memory among other things.
+    pub(super) fn awaits_memory(&self) -> bool {
+        self.reads.is_waiting()
+    }
+
     /// The room of the partition's volume was told.
     pub(super) fn on_room(&mut self, cx: &mut Cx<'_>) {
         self.refuses(true, 0, cx);
