@@ -4,8 +4,8 @@
 mod common;
 
 use common::{
-    Data, KIB, MIB, Node, Object, assert_same, curl::Curl, has_two_cores, oap::Oap, object,
-    one_and_two_cores,
+    Data, KIB, MIB, Node, Object, assert_same, curl::Curl, has_two_cores, http::Peer, oap::Oap,
+    object, one_and_two_cores,
 };
 use serde_json::json;
 
@@ -203,4 +203,28 @@ fn many_readers_share_a_cache_that_is_far_too_small() {
         assert_eq!(node.metrics().sum("ron_integrity_fail_total"), 0);
         node.terminate();
     }
+}
+
+#[test]
+fn an_object_that_is_there_costs_no_write() {
+    let data = Data::new();
+    let node = data.start(1);
+    let objects = [object(31, 900 * KIB), object(32, 6 * MIB)];
+    let mut peer = Peer::new(node.connect());
+    let mut put = |object: &Object| {
+        peer.try_put(&object.addr, &object.bytes).expect("there is an answer").status
+    };
+    assert!(objects.iter().all(|object| put(object) == 201));
+    let written = || {
+        let text = std::fs::read_to_string(format!("/proc/{}/io", node.pid())).expect("it runs");
+        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        line.and_then(|bytes| bytes.parse::<usize>().ok()).expect("Linux counts what is written")
+    };
+    let before = written();
+    for _ in 0..5 {
+        assert!(objects.iter().all(|object| put(object) == 200));
+    }
+    // A checkpoint of the index may come in between.
+    assert!(written() - before < MIB, "{} bytes were written", written() - before);
+    node.terminate();
 }

@@ -5,6 +5,9 @@
 //! partition where the address is known, and the owner then gives it its place. Nobody sees either
 //! before the owner has made it durable.
 //!
+//! A longer one whose address is known is first asked for: if it is there already, its bytes are
+//! only hashed, and nothing is written.
+//!
 //! ```text
 //!            over 1 MiB          opened           ended, all written         written
 //!  Keeping ─────────────► Opening ─────► Writing ────────────────────► Heading ─────► Syncing
@@ -78,6 +81,13 @@ pub enum IngestError {
     Failed(Fault),
 }
 
+impl IngestError {
+    /// What the node has to do with it: nothing, for most.
+    fn fault(&self) -> Fault {
+        if let IngestError::Failed(fault) = self { *fault } else { Fault::Busy }
+    }
+}
+
 /// What a completed disk act brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -94,13 +104,21 @@ pub enum Outcome {
     Done { address: Address, size: u64, new: bool },
     /// It is not kept, and everything of it was discarded.
     Failed(Fault),
+    /// The upload goes on. It may want more now.
+    Going,
 }
 
-/// How far an upload is; the diagram stands above. The body may end in the first three.
+/// How far an upload is; the diagram stands above. The body may end in all up to `Writing` but `Confirming`.
 #[derive(Debug)]
 enum State {
     /// All bytes are in memory.
     Keeping,
+    /// The owner is asked whether it has the object; what comes meanwhile stays in memory.
+    Asking,
+    /// The object is there: its bytes are hashed and dropped.
+    Known,
+    /// They were those of the object. Is it there still?
+    Confirming,
     Opening {
         spill: Spill,
         ticket: Ticket,
@@ -239,6 +257,32 @@ impl Ingest {
     /// If nothing was asked, or this is no answer to it.
     pub fn on_reply(&mut self, reply: Reply, cx: &mut Cx<'_>) -> Outcome {
         match (self.end(Fault::Busy), self.sealed, reply) {
+            (State::Asking | State::Confirming, Some(sealed), Reply::Opened { .. }) => {
+                Outcome::Done { address: sealed.address, size: sealed.size, new: false }
+            }
+            (State::Asking, None, Reply::Opened { .. }) => {
+                self.groups.clear();
+                self.stalled = false;
+                self.state = State::Known;
+                Outcome::Going
+            }
+            (State::Asking, _, Reply::Missing) => {
+                self.stalled = false;
+                match self.open_file(cx) {
+                    Ok(()) => Outcome::Going,
+                    Err(error) => {
+                        let fault = error.fault();
+                        self.discard(fault, cx);
+                        Outcome::Failed(fault)
+                    }
+                }
+            }
+            // It was deleted while it came again: whoever sends it once more has it kept.
+            (State::Confirming, _, Reply::Missing) => Outcome::Failed(Fault::Busy),
+            (State::Asking | State::Confirming, _, Reply::Failed(fault)) => {
+                self.discard(fault, cx);
+                Outcome::Failed(fault)
+            }
             (State::Putting | State::Adopting(_), Some(sealed), Reply::Stored { new }) => {
                 Outcome::Done { address: sealed.address, size: sealed.size, new }
             }
@@ -248,9 +292,7 @@ impl Ingest {
                 cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
                 Outcome::Failed(fault)
             }
-            (State::Ended(fault), _, Reply::Stored { .. } | Reply::Failed(_)) => {
-                Outcome::Failed(fault)
-            }
+            (State::Ended(fault), ..) => Outcome::Failed(fault),
             (state, _, reply) => panic!("an upload in {state:?} was answered {reply:?}"),
         }
     }
@@ -273,8 +315,7 @@ impl Ingest {
         cx: &mut Cx<'_>,
     ) -> Result<T, IngestError> {
         if let Err(error) = &result {
-            let fault = if let IngestError::Failed(fault) = error { *fault } else { Fault::Busy };
-            self.discard(fault, cx);
+            self.discard(error.fault(), cx);
         }
         result
     }
@@ -295,7 +336,7 @@ impl Ingest {
         }
         self.write_groups(!rest.is_empty(), cx);
         if !rest.is_empty() {
-            if !self.awaits_disk() {
+            if !self.awaits() {
                 return Err(IngestError::Failed(Fault::Busy));
             }
             self.stalled = true;
@@ -322,7 +363,7 @@ impl Ingest {
         // costs nothing.
         let outgrown = size >= SEGMENT_OBJECT_LEN_MAX || (announced_long && size > 0);
         if outgrown && matches!(self.state, State::Keeping) {
-            self.open_file(cx)?;
+            self.outgrow(cx)?;
         }
         if self.groups.len() + self.lent() >= INGEST_BLOCKS_MAX {
             return Ok(false);
@@ -352,7 +393,9 @@ impl Ingest {
         let block = block.freeze(filled);
         let too_large = |_| IngestError::TooLarge { len: self.max + 1, max: self.max };
         self.hashing.update(block.bytes()).map_err(too_large)?;
-        self.groups.push(block);
+        if !matches!(self.state, State::Known) {
+            self.groups.push(block);
+        }
         Ok(())
     }
 
@@ -360,13 +403,21 @@ impl Ingest {
         if let State::Writing(spill) = &self.state { spill.lent } else { 0 }
     }
 
-    /// Whether a disk act is under way that `on_disk` will be told about.
-    fn awaits_disk(&self) -> bool {
+    /// Whether something is under way that `on_disk` or `on_reply` will be told about.
+    fn awaits(&self) -> bool {
         match &self.state {
-            State::Opening { .. } => true,
+            State::Opening { .. } | State::Asking => true,
             State::Writing(spill) => spill.writes > 0,
             _ => false,
         }
+    }
+
+    /// The object is too long for memory.
+    fn outgrow(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
+        let Some(address) = self.expected else { return self.open_file(cx) };
+        cx.asks.push_back((self.stream, Ask::Open { address, first: None }));
+        self.state = State::Asking;
+        Ok(())
     }
 
     fn open_file(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
@@ -415,13 +466,20 @@ impl Ingest {
             return Err(IngestError::BadDigest { found: address });
         }
         self.sealed = Some(Sealed { address, size });
-        if matches!(self.state, State::Keeping) {
-            let blocks = std::mem::take(&mut self.groups);
-            cx.asks.push_back((self.stream, Ask::Put { address, size, outboard, blocks }));
-            self.state = State::Putting;
-        } else {
-            self.outboard = Some(outboard);
-            self.advance(cx);
+        match self.state {
+            State::Keeping => {
+                let blocks = std::mem::take(&mut self.groups);
+                cx.asks.push_back((self.stream, Ask::Put { address, size, outboard, blocks }));
+                self.state = State::Putting;
+            }
+            State::Known => {
+                cx.asks.push_back((self.stream, Ask::Open { address, first: None }));
+                self.state = State::Confirming;
+            }
+            _ => {
+                self.outboard = Some(outboard);
+                self.advance(cx);
+            }
         }
         Ok(())
     }
@@ -507,7 +565,12 @@ impl Ingest {
         (self.filling, self.outboard) = (None, None);
         self.groups = Vec::new();
         match self.end(fault) {
-            State::Keeping | State::Putting | State::Adopting(_) => {}
+            State::Keeping
+            | State::Asking
+            | State::Known
+            | State::Confirming
+            | State::Putting
+            | State::Adopting(_) => {}
             State::Opening { spill: Spill { file, upload, .. }, ticket } => {
                 // There is no file to close or to remove before it was opened.
                 cx.tickets.readdress(ticket, Waiter::Discard { file, upload });

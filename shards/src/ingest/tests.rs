@@ -149,7 +149,11 @@ impl Case {
     fn step(&mut self, choice: usize, chunk: usize) -> Option<Progress> {
         let wants = self.ingest.wants_more();
         let busy = !self.disk.under_way.is_empty();
-        if wants && !self.ended && (!busy || choice.is_multiple_of(3)) {
+        // The owner does not know the object, and says so sooner or later.
+        let asked = matches!(self.bench.asks.front(), Some((_, Ask::Open { .. })));
+        if asked && (!wants || self.ended || choice.is_multiple_of(5)) {
+            self.answer_open(Reply::Missing);
+        } else if wants && !self.ended && (!busy || choice.is_multiple_of(3)) {
             if self.sent == self.data.len() {
                 self.ended = true;
                 self.ingest.finish(&mut self.bench.cx()).unwrap();
@@ -183,6 +187,17 @@ impl Case {
         let held = self.ingest.groups.len() + self.ingest.lent() + filling;
         assert!(held <= INGEST_BLOCKS_MAX, "{held} blocks");
         Some(Progress::Going)
+    }
+
+    /// The owner says whether it has the object.
+    fn answer_open(&mut self, reply: Reply) -> Outcome {
+        let (stream, ask) = self.bench.asks.pop_front().expect("the owner is asked");
+        let expected = self.ingest.expected.expect("only a known address is asked for");
+        assert!(matches!(ask, Ask::Open { address, first: None } if address == expected));
+        assert_eq!(stream, Bench::STREAM);
+        let outcome = self.ingest.on_reply(reply, &mut self.bench.cx());
+        self.disk.collect(&mut self.bench);
+        outcome
     }
 
     fn run(&mut self, choices: &mut impl Iterator<Item = usize>, chunk: usize) -> Progress {
@@ -505,6 +520,61 @@ fn uploads_are_written_where_they_will_be_kept_or_in_a_partition_of_this_shard()
 }
 
 #[test]
+fn a_long_object_that_is_there_is_hashed_and_not_written() {
+    let size = 5 * MIB + 7;
+    let there = || Reply::Opened { size, first: None };
+    // Answered before, in the middle of, and after the body.
+    for early in [1, 20, 1000] {
+        let mut case = Case::new(size, true, true);
+        let mut sent = 0;
+        while case.sent < case.data.len() && sent < early {
+            let end = case.data.len().min(case.sent + 100_000);
+            case.sent +=
+                case.ingest.push(&case.data[case.sent..end], &mut case.bench.cx()).unwrap();
+            sent += 1;
+            if !case.ingest.wants_more() {
+                break;
+            }
+        }
+        assert_eq!(case.answer_open(there()), Outcome::Going, "{early}");
+        while case.sent < case.data.len() {
+            assert!(case.ingest.wants_more(), "nothing holds it up");
+            let end = case.data.len().min(case.sent + 100_000);
+            case.sent +=
+                case.ingest.push(&case.data[case.sent..end], &mut case.bench.cx()).unwrap();
+        }
+        case.ingest.finish(&mut case.bench.cx()).unwrap();
+        let address = Address::of(&case.data);
+        assert_eq!(case.answer_open(there()), Outcome::Done { address, size, new: false });
+        case.check_clean(None);
+    }
+}
+
+#[test]
+fn a_long_object_that_is_deleted_while_it_comes_again_is_not_acknowledged() {
+    let size = MIB + 1;
+    let mut case = Case::new(size, true, true);
+    let first = case.ingest.push(&case.data[..200_000], &mut case.bench.cx()).unwrap();
+    case.answer_open(Reply::Opened { size, first: None });
+    let rest = case.data[first..].to_vec();
+    assert_eq!(case.ingest.push(&rest, &mut case.bench.cx()).unwrap(), rest.len());
+    case.ingest.finish(&mut case.bench.cx()).unwrap();
+    assert_eq!(case.answer_open(Reply::Missing), Outcome::Failed(Fault::Busy));
+    case.check_clean(None);
+    // Other bytes under the address of one that is there are refused as ever.
+    let mut case = Case::new(size, true, true);
+    case.data[5] ^= 1;
+    let taken = case.ingest.push(&case.data[..200_000], &mut case.bench.cx()).unwrap();
+    case.data[5] ^= 1;
+    case.answer_open(Reply::Opened { size, first: None });
+    let rest = case.data[taken..].to_vec();
+    case.ingest.push(&rest, &mut case.bench.cx()).unwrap();
+    let error = case.ingest.finish(&mut case.bench.cx()).unwrap_err();
+    assert!(matches!(error, IngestError::BadDigest { .. }), "{error:?}");
+    case.check_clean(None);
+}
+
+#[test]
 fn a_long_upload_for_which_there_is_no_room_writes_nothing() {
     let len = SEGMENT_OBJECT_LEN_MAX + 1;
     for (announce, free, refused) in
@@ -514,7 +584,12 @@ fn a_long_upload_for_which_there_is_no_room_writes_nothing() {
         case.bench.config.storage.reserve_bytes = 0;
         case.bench.room = Room::new(&case.bench.config);
         case.bench.room.told(0, Some(free));
-        let outcome = case.ingest.push(&case.data[..len as usize], &mut case.bench.cx());
+        let mut outcome = case.ingest.push(&case.data[..len as usize], &mut case.bench.cx());
+        if matches!(case.bench.asks.front(), Some((_, Ask::Open { .. })))
+            && let Outcome::Failed(fault) = case.answer_open(Reply::Missing)
+        {
+            outcome = Err(IngestError::Failed(fault));
+        }
         let full = matches!(outcome, Err(IngestError::Failed(Fault::Full)));
         assert_eq!(full, refused, "{announce} {free}: {outcome:?}");
         case.disk.collect(&mut case.bench);
@@ -538,8 +613,12 @@ fn nothing_is_written_on_an_absent_volume() {
     let owner = over(&[], true).bench.config.layout.owner(&Address::of(&source(2 * MIB))).0;
     for (absent, expect) in [(&[0, 1, 2, 3][..], false), (&[owner], true)] {
         let mut case = over(absent, expect);
-        let error = case.ingest.push(&case.data, &mut case.bench.cx());
-        assert_eq!(error, Err(IngestError::Failed(Fault::Disk)));
+        let pushed = case.ingest.push(&case.data, &mut case.bench.cx());
+        if expect {
+            assert_eq!(case.answer_open(Reply::Missing), Outcome::Failed(Fault::Disk));
+        } else {
+            assert_eq!(pushed, Err(IngestError::Failed(Fault::Disk)));
+        }
         case.disk.collect(&mut case.bench);
         case.check_clean(None);
     }

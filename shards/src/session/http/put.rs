@@ -98,6 +98,7 @@ impl Put {
         match self.ingest.on_reply(reply, cx) {
             Outcome::Done { address, size, new } => Turn::Stored(Stored { address, size, new }),
             Outcome::Failed(fault) => Turn::Refuse(fault.into()),
+            Outcome::Going => Turn::Wait,
         }
     }
 

@@ -68,6 +68,7 @@ impl OapSession {
         let (addr, size, new) = match outcome {
             Outcome::Done { address, size, new } => (address, size, new),
             Outcome::Failed(fault) => return self.fail(place, &fault.into(), cx),
+            Outcome::Going => return,
         };
         let Some(stream) = self.close(place, 0, cx) else { return };
         // OAP/1 §6.9
