@@ -108,7 +108,8 @@ pub enum Outcome {
     Going,
 }
 
-/// How far an upload is; the diagram stands above. The body may end in all up to `Writing` but `Confirming`.
+/// How far an upload is; the diagram stands above. The body may end in all up to `Writing` but
+/// `Confirming`.
 #[derive(Debug)]
 enum State {
     /// All bytes are in memory.
