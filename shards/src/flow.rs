@@ -49,7 +49,8 @@ pub enum Ask {
     Group { address: Address, index: u64 },
     /// Keep these bytes; they hash to the address. Answered by `Stored` once durable.
     Put { address: Address, size: u64, outboard: Outboard, blocks: Vec<Block> },
-    /// Keep this file: a complete, durable record of the object. It is renamed or removed.
+    /// Keep this file: a complete, durable record of the object. Whoever takes the question, or
+    /// refuses it, renames or removes the file: the upload may be gone when the answer comes.
     /// Answered by `Stored` once durable.
     Adopt { address: Address, size: u64, path: PathBuf },
     /// Forget an object. Answered by `Deleted` once that is durable, or `Missing`.
@@ -66,6 +67,14 @@ impl Ask {
             | Ask::Adopt { address, .. }
             | Ask::Delete { address } => address,
         }
+    }
+
+    /// Answers that nothing was done about it, and leaves nothing of it.
+    pub fn refuse(self, asker: Asker, fault: Fault, cx: &mut Cx<'_>) {
+        if let Ask::Adopt { path, .. } = self {
+            cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
+        }
+        cx.replies.push_back((asker, Reply::Failed(fault)));
     }
 }
 

@@ -26,7 +26,7 @@
 //! no memory for. It holds at most [`INGEST_BLOCKS_MAX`] blocks of an upload; while the disk is
 //! behind, the peer waits.
 
-use std::{io, path::PathBuf};
+use std::io;
 
 use ron_codec::{
     address::Address,
@@ -129,8 +129,8 @@ enum State {
     Heading(Spill),
     Syncing(Spill),
     Putting,
-    /// The owner has the file.
-    Adopting(PathBuf),
+    /// The file is the owner's business now.
+    Adopting,
     /// Nothing is left. Later calls are answered with the fault.
     Ended(Fault),
 }
@@ -284,15 +284,10 @@ impl Ingest {
                 self.discard(fault, cx);
                 Outcome::Failed(fault)
             }
-            (State::Putting | State::Adopting(_), Some(sealed), Reply::Stored { new }) => {
+            (State::Putting | State::Adopting, Some(sealed), Reply::Stored { new }) => {
                 Outcome::Done { address: sealed.address, size: sealed.size, new }
             }
-            (State::Putting, _, Reply::Failed(fault)) => Outcome::Failed(fault),
-            (State::Adopting(path), _, Reply::Failed(fault)) => {
-                // An owner that was asked has removed it already, but perhaps none was.
-                cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
-                Outcome::Failed(fault)
-            }
+            (State::Putting | State::Adopting, _, Reply::Failed(fault)) => Outcome::Failed(fault),
             (State::Ended(fault), ..) => Outcome::Failed(fault),
             (state, _, reply) => panic!("an upload in {state:?} was answered {reply:?}"),
         }
@@ -551,9 +546,9 @@ impl Ingest {
         let Sealed { address, size } = self.sealed.expect("only sealed records are synced");
         let path = tmp_path(spill.upload, cx);
         cx.close_file(spill.file);
-        let ask = Ask::Adopt { address, size, path: path.clone() };
+        let ask = Ask::Adopt { address, size, path };
         cx.asks.push_back((self.stream, ask));
-        State::Adopting(path)
+        State::Adopting
     }
 
     /// Ends the upload in the books, and returns the state it was in.
@@ -571,7 +566,7 @@ impl Ingest {
             | State::Known
             | State::Confirming
             | State::Putting
-            | State::Adopting(_) => {}
+            | State::Adopting => {}
             State::Opening { spill: Spill { file, upload, .. }, ticket } => {
                 // There is no file to close or to remove before it was opened.
                 cx.tickets.readdress(ticket, Waiter::Discard { file, upload });

@@ -307,9 +307,9 @@ impl Shard {
         let asker = self.own(stream);
         if owner == self.config.shard {
             self.store.on_ask(asker, ask, &mut cx!(self, now));
-        } else if let Err(_refused) = self.mesh.ask(owner, asker, ask, &mut self.acts) {
+        } else if let Some(ask) = self.mesh.ask(owner, asker, ask, &mut self.acts) {
             self.stats.reject(Rejected::Overload);
-            self.replies.push_back((asker, Reply::Failed(Fault::Busy)));
+            ask.refuse(asker, Fault::Busy, &mut cx!(self, now));
         }
     }
 

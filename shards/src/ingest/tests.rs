@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use proptest::prelude::*;
 use ron_io::{
@@ -483,18 +483,6 @@ fn without_memory_an_upload_waits_for_its_own_writes_or_fails() {
     let error = small.push(b"hello", &mut case.bench.cx());
     assert_eq!(error, Err(IngestError::Failed(Fault::Busy)));
     drop(held);
-}
-
-#[test]
-fn a_refused_adoption_removes_the_file() {
-    let mut case = Case::new(2 * MIB, false, false);
-    case.run(&mut choices(3), 100_000);
-    case.drain();
-    let outcome = case.ingest.on_reply(Reply::Failed(Fault::Busy), &mut case.bench.cx());
-    assert_eq!(outcome, Outcome::Failed(Fault::Busy));
-    case.disk.collect(&mut case.bench);
-    case.drain();
-    case.check_clean(None);
 }
 
 /// Where an upload of 2 MiB is written.

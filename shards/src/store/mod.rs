@@ -21,7 +21,7 @@ use ron_io::ports::{Act, DiskDone, DiskOp, PartitionState, Report, Severity};
 
 use crate::{
     config::Config,
-    flow::{Ask, Asker, Cx, Fault, Reply, Waiter},
+    flow::{Ask, Asker, Cx, Fault, Waiter},
     limits,
 };
 
@@ -153,9 +153,9 @@ impl Store {
                 self.look_after(place);
             }
             Place::Cold | Place::Booting(_) | Place::Failed => {
-                cx.replies.push_back((asker, Reply::Failed(Fault::Busy)));
+                ask.refuse(asker, Fault::Busy, cx);
             }
-            Place::Absent => cx.replies.push_back((asker, Reply::Failed(Fault::Absent))),
+            Place::Absent => ask.refuse(asker, Fault::Absent, cx),
         }
     }
 

@@ -194,8 +194,10 @@ impl Partition {
     }
 
     pub(super) fn on_ask(&mut self, asker: Asker, ask: Ask, cx: &mut Cx<'_>) {
+        if self.stopping {
+            return ask.refuse(asker, Fault::Busy, cx);
+        }
         let reply = match ask {
-            _ if self.stopping => Some(Reply::Failed(Fault::Busy)),
             Ask::Open { address, first } => self.open(asker, address, first, cx),
             Ask::Group { address, index } => self.group(asker, address, index, cx),
             Ask::Put { address, size, outboard, blocks } => {

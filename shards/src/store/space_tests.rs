@@ -345,3 +345,21 @@ fn a_file_that_cannot_be_removed_is_noted_and_no_more() {
     assert!(!world.holds(&bytes), "the tombstone is remembered");
     assert!(!world.disk.paths().iter().any(|path| path.extension().is_some_and(|e| e == "obj")));
 }
+
+#[test]
+fn an_upload_that_cannot_be_taken_leaves_no_file() {
+    let mut world = World::new(10);
+    let bytes = object(1, LARGE);
+    world.begin_restart();
+    for _ in 0..3 {
+        assert!(world.step(), "the partition is not open yet");
+    }
+    let ask = world.upload(&bytes);
+    let Ask::Adopt { path, .. } = &ask else { panic!("{ask:?}") };
+    let path = path.clone();
+    let asked = world.ask(ask);
+    assert!(matches!(world.answers[&asked], Reply::Failed(Fault::Busy)));
+    world.run();
+    assert!(!world.disk.paths().contains(&path));
+    assert!(matches!(put_large(&mut world, &bytes), Reply::Stored { new: true }));
+}
