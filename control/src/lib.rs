@@ -19,7 +19,7 @@ use std::{
         mpsc::{self, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ron_io::{
@@ -66,7 +66,8 @@ use crate::{
     writers::Writers,
 };
 
-/// Leaves an order in a shard's mailbox; `false` when the mailbox is full.
+/// Leaves an order in a shard's mailbox; `false` when the mailbox is full. It must always have room
+/// for one `Drain`, whatever was ordered before.
 pub type OrderPort = Box<dyn Fn(Order) -> bool + Send>;
 
 /// Which build of the node this is.
@@ -112,7 +113,7 @@ pub enum ControlError {
     Panicked,
 }
 
-/// Shards whose mailbox took no order for [`limits::ORDER_OFFER_MAX`].
+/// Shards whose mailbox took no order.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("shards {shards:?} took no order")]
 pub struct NotTaken {
@@ -290,22 +291,12 @@ impl Control {
     /// Makes the node unready and orders every shard to finish what it has within `within`.
     ///
     /// # Errors
-    /// The shards whose mailbox was full all the time; the others have the order.
+    /// The shards whose mailbox took no order; the others have it.
     pub fn drain(&self, within: Duration) -> Result<(), NotTaken> {
         self.kernel.health.leave();
         let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-        let deadline = Instant::now() + limits::ORDER_OFFER_MAX;
-        let mut waiting: Vec<usize> = (0..self.kernel.orders.len()).collect();
-        loop {
-            waiting = self.kernel.orders.offer_to(waiting, &Order::Drain { within_ms });
-            if waiting.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(NotTaken { shards: waiting });
-            }
-            thread::sleep(limits::ORDER_OFFER_EVERY);
-        }
+        let shards = self.kernel.orders.offer(&Order::Drain { within_ms });
+        if shards.is_empty() { Ok(()) } else { Err(NotTaken { shards }) }
     }
 
     /// Ends the thread: reports that are there are still heard, answers under way are finished

@@ -17,10 +17,6 @@ pub const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How long answers under way may hold up the end of the control thread.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
-/// How long an order is offered to a shard whose mailbox is full, and how often.
-pub const ORDER_OFFER_MAX: Duration = Duration::from_secs(1);
-pub const ORDER_OFFER_EVERY: Duration = Duration::from_millis(5);
-
 /// Damaged objects that are listed.
 pub const DAMAGED_MAX: usize = 1024;
 
@@ -44,5 +40,4 @@ pub const RETRY_BOOT_S: u64 = 1;
 pub const RETRY_GONE_S: u64 = 30;
 
 const _: () = assert!(VERIFIES_MAX < CONNECTIONS_MAX);
-const _: () = assert!(ORDER_OFFER_EVERY.as_millis() < ORDER_OFFER_MAX.as_millis());
 const _: () = assert!(RETRY_BOOT_S > 0 && OVERLOAD_HOLD.as_secs() > 0);

@@ -16,14 +16,9 @@ impl Orders {
 
     /// Offers the order to every shard. Returns those whose mailbox was full.
     pub(crate) fn offer(&self, order: &Order) -> Vec<usize> {
-        self.offer_to((0..self.len()).collect(), order)
-    }
-
-    /// Offers the order to these shards. Returns those whose mailbox was full.
-    pub(crate) fn offer_to(&self, mut shards: Vec<usize>, order: &Order) -> Vec<usize> {
         let ports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shards.retain(|shard| !ports[*shard](order.clone()));
-        shards
+        let offered = ports.iter().enumerate();
+        offered.filter(|(_, port)| !port(order.clone())).map(|(shard, _)| shard).collect()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -18,7 +18,7 @@ use std::{
 use ron_control::{BuildInfo, Control, ControlConfig, Ending, OrderPort};
 use ron_io::{
     lane::{Bell, Receiver, Sender, lane},
-    ports::{Report, ShardId},
+    ports::{Order, Report, ShardId},
     ring::{self, Driver, Listener, Mailboxes, TlsConfig},
     stats::{Phase, Proto, Stats},
 };
@@ -293,8 +293,13 @@ fn mailboxes(
     let mut orders: Vec<OrderPort> = Vec::new();
     for (from, bell) in from.iter_mut().zip(&bells) {
         let (into, out) = lane(ORDER_LANE_LEN, bell);
-        from.push(out);
-        orders.push(Box::new(move |order| into.send(Mail::Order(order)).is_ok()));
+        // The order to end finds room whatever was ordered before.
+        let (into_last, out_last) = lane(1, bell);
+        from.extend([out, out_last]);
+        orders.push(Box::new(move |order| {
+            let into = if matches!(order, Order::Drain { .. }) { &into_last } else { &into };
+            into.send(Mail::Order(order)).is_ok()
+        }));
     }
     let mailboxes = bells.into_iter().zip(from).zip(to).map(|((bell, from), to)| Mailboxes {
         bell,

@@ -81,7 +81,8 @@ impl World {
                 false => 0,
             };
             if stuck_ns > HANG_NS {
-                violation!("{waiting} requests wait for nothing");
+                let who = self.clients.iter().filter(|client| client.under_way() > 0);
+                violation!("{waiting} requests wait for nothing: {:?}", who.collect::<Vec<_>>());
             }
         }
         violation!("the node does not come to rest");
