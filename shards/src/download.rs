@@ -22,6 +22,10 @@
 //! has little to do: one reader alone needs many reads under way to get what a disk can give. When
 //! it is the reader that is behind, or reads have to wait, the window is as small as at first.
 //!
+//! When a group that was asked for waits for memory, the download lets go of all that it keeps behind
+//! the next group, and asks for one at a time until that has come: what it keeps may be what it
+//! waits for.
+//!
 //! This room gives out only what was verified, and nothing outside the range; it does not know what
 //! a failed group means for an answer that has begun.
 
@@ -73,6 +77,10 @@ pub struct Download {
     behind_since: Option<u64>,
     /// Whether the session could have sent a group that was not there yet.
     starved: bool,
+    /// Memory is short: no group is asked for but the next.
+    narrow: bool,
+    /// Whether groups were let go that were asked for: they may still come.
+    let_go: bool,
     /// Groups that came and are not wholly taken, each at its number modulo the array's length.
     kept: [Option<Verified>; WINDOW_GROUPS_MAX],
 }
@@ -91,6 +99,8 @@ impl Download {
             cold: false,
             behind_since: None,
             starved: false,
+            narrow: false,
+            let_go: false,
             kept: [const { None }; WINDOW_GROUPS_MAX],
         }
     }
@@ -137,7 +147,7 @@ impl Download {
     }
 
     fn ask(&mut self, room: u64, cx: &mut Cx<'_>) {
-        let window = window(cx) + self.ahead;
+        let window = if self.narrow { 1 } else { window(cx) + self.ahead };
         let groups = self.groups();
         while self.asked < groups.end
             && self.asked - groups.start < window
@@ -174,7 +184,7 @@ impl Download {
         }
     }
 
-    /// A group that was asked for is there.
+    /// A group that was asked for is there. One that was let go meanwhile is dropped.
     ///
     /// # Panics
     /// If it was not asked for, came before, or has not the length it must have: the store would
@@ -182,10 +192,27 @@ impl Download {
     pub fn on_group(&mut self, group: Verified) {
         let index = group.index();
         let asked = self.groups().start..self.asked;
+        let place = &mut self.kept[slot(index)];
+        if self.let_go && (!asked.contains(&index) || place.is_some()) {
+            return;
+        }
         assert!(asked.contains(&index), "group {index} came, asked for were {asked:?}");
         assert_eq!(group.len(), group_len(self.size, index), "bytes of group {index}");
-        let place = self.kept[slot(index)].replace(group);
         assert!(place.is_none(), "group {index} came twice");
+        *place = Some(group);
+        self.narrow &= index != asked.start;
+    }
+
+    /// Memory is short: gives up what comes behind the next group, kept or asked for.
+    pub fn let_go(&mut self) {
+        let next = self.groups().start;
+        if self.phase != Phase::Flowing || self.asked <= next {
+            return;
+        }
+        self.let_go |= self.asked > next + 1;
+        (next + 1..self.asked).for_each(|index| self.kept[slot(index)] = None);
+        (self.asked, self.ahead) = (next + 1, 0);
+        self.narrow = self.kept[slot(next)].is_none();
     }
 
     /// The next bytes, at most `max` and never from two groups. `None` until they are there, and
@@ -287,8 +314,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(96))]
 
-        /// Whatever the range, the window, the order of replies and the sizes of takes, what
-        /// arrives is the slice of the source, and the window is never exceeded.
+        /// Whatever the range, the window, the order of replies, the sizes of takes and the
+        /// shortages of memory, what arrives is the slice of the source, and the window is never
+        /// exceeded.
         #[test]
         fn delivers_the_slice_of_the_source(
             size in prop_oneof![0..=4 * GROUP + 1, 0..30 * GROUP],
@@ -296,6 +324,7 @@ mod tests {
             window in 0u64..40,
             with_first: bool,
             alone: bool,
+            mut shortages in 0u32..20,
             steps in prop::collection::vec(
                 (any::<prop::sample::Index>(), 0usize..3 * GROUP_LEN, 1usize..2 * GROUP_LEN),
                 1..40,
@@ -312,7 +341,14 @@ mod tests {
             download.begin(start as u64..end as u64, size, first);
             let least = window.clamp(1, WINDOW_GROUPS_MAX as u64);
             let (mut got, mut pending, mut seen) = (Vec::new(), Vec::new(), 0);
+            let plenty = shortages == 0;
             for (which, room, max) in steps.iter().cycle() {
+                if shortages > 0 && max % 3 == 0 {
+                    shortages -= 1;
+                    download.let_go();
+                    let kept = download.kept.iter().flatten().count();
+                    prop_assert!(kept <= 1, "{} groups kept", kept);
+                }
                 let before = pending.len();
                 match alone {
                     true => download.pump_ahead(*room, &mut bench.cx()),
@@ -324,7 +360,7 @@ mod tests {
                 prop_assert!(may_ask || pending.len() == before, "asked without room");
                 let kept = download.kept.iter().flatten().count();
                 prop_assert!(least + download.ahead <= WINDOW_GROUPS_MAX as u64);
-                prop_assert!(kept + pending.len() <= WINDOW_GROUPS_MAX);
+                prop_assert!(!plenty || kept + pending.len() <= WINDOW_GROUPS_MAX);
                 if !pending.is_empty() {
                     let index = pending.swap_remove(which.index(pending.len()));
                     download.on_group(group(&mut bench, &source, index));
@@ -340,6 +376,8 @@ mod tests {
             }
             if download.is_done() {
                 prop_assert_eq!(&got, &source[start..end]);
+            }
+            if download.is_done() && plenty {
                 prop_assert!(pending.is_empty());
                 let groups = groups_of_range(start as u64, end as u64);
                 let touched = groups.end - groups.start;
@@ -416,6 +454,35 @@ mod tests {
         assert_eq!(starve(READS_BUSY - 1), 4);
         assert_eq!(starve(READS_BUSY), 4, "the disk has enough to do");
         assert_eq!(starve(READS_UNDER_WAY_MAX), 0, "and now too much");
+    }
+
+    #[test]
+    fn while_memory_is_short_only_the_next_group_is_kept_or_asked_for() {
+        let mut bench = Bench::new(16);
+        let source = source(10 * GROUP);
+        let mut download = opened(&mut bench, None);
+        download.let_go();
+        download.begin(0..10 * GROUP, 10 * GROUP, None);
+        download.pump(usize::MAX, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [0, 1, 2, 3]);
+        download.on_group(group(&mut bench, &source, 2));
+        let before = bench.memory.pages().free;
+        download.let_go();
+        assert_eq!(bench.memory.pages().free, before + GROUP_LEN / 4096, "a block is back");
+        download.pump(usize::MAX, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [0; 0], "the next was asked for");
+        download.on_group(group(&mut bench, &source, 1));
+        download.on_group(group(&mut bench, &source, 0));
+        download.pump(usize::MAX, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [1, 2, 3], "what was let go is asked for again");
+        for index in [3, 1, 2, 2] {
+            download.on_group(group(&mut bench, &source, index));
+        }
+        let mut got = Vec::new();
+        while let Some(slice) = download.take(usize::MAX) {
+            got.extend_from_slice(slice.bytes());
+        }
+        assert_eq!(got, &source[..4 * GROUP_LEN]);
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub enum Reply {
     Missing,
     /// A group.
     Group(Verified),
+    /// A group that was asked for waits for memory: whoever keeps groups that come behind it is to
+    /// let them go, because they may be what it waits for.
+    Short,
     /// The object is durable; `new` unless it was there before.
     Stored { new: bool },
     /// The object was there, and durably is no more.

@@ -24,15 +24,16 @@ pub const INGEST_BLOCKS_MAX: usize = 32;
 /// time, so that long ones are faster than many: while one is under way the next comes in.
 pub const INGEST_WRITE_GROUPS: usize = 16;
 
-/// Questions one shard may have open with one other. Each is answered by one reply, so a lane
-/// that holds this many questions, as many replies and the orders never overflows.
+/// Questions one shard may have open with one other. Each brings one reply, and before it at most
+/// one word that memory is short, so a lane that holds three times as many messages and the orders
+/// never overflows.
 pub const MESH_ASKS_MAX: usize = 1024;
 
 /// Questions that wait for a place among `MESH_ASKS_MAX`; beyond it: 503.
 pub const MESH_WAITING_MAX: usize = 4096;
 
 /// Messages of one lane of the mesh.
-pub const MESH_LANE_LEN: usize = 2 * MESH_ASKS_MAX + 64;
+pub const MESH_LANE_LEN: usize = 3 * MESH_ASKS_MAX + 64;
 
 /// Bytes of requests that are discarded after an error answer, before the connection is dropped.
 pub const LINGER_LEN_MAX: usize = 1024 * 1024;

@@ -247,7 +247,9 @@ impl Shard {
                 self.store.on_ask(from, ask, &mut cx!(self, now));
             }
             Mail::Reply { from, to, reply } => {
-                self.mesh.answered(from);
+                if !matches!(reply, Reply::Short) {
+                    self.mesh.answered(from);
+                }
                 self.replies.push_back((self.own(to), reply));
             }
             Mail::Drained { from } => self.mesh.drained(from),

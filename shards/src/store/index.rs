@@ -30,6 +30,8 @@ use thiserror::Error;
 
 use crate::limits;
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod view;
 
 pub use view::View;

@@ -51,6 +51,9 @@ mod tests;
 #[cfg(test)]
 mod testworld;
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use index::bench;
 pub use room::Room;
 
 use boot::{Boot, Progress};

@@ -56,6 +56,8 @@ struct Fetch {
     index: u64,
     entry: Entry,
     wanting: Vec<Wanting>,
+    /// How many of them know that it waits for memory.
+    told: usize,
     /// While it is being read: the file, and what the group is compared with.
     reading: Option<(usize, Option<Arc<Outboard>>)>,
 }
@@ -109,7 +111,8 @@ impl Reads {
             return;
         }
         let wanting = vec![wanting];
-        let key = self.fetches.insert(Fetch { address, index, entry, wanting, reading: None });
+        let key =
+            self.fetches.insert(Fetch { address, index, entry, wanting, told: 0, reading: None });
         self.by_group.insert((address, index), key);
         self.advance(key, files, site, cx);
     }
@@ -222,8 +225,23 @@ impl Reads {
             if self.queue.len() == before {
                 // It went to the end of the queue: there is still no room. Its turn comes first.
                 self.queue.rotate_right(1);
-                return;
+                return self.tell_of_want(cx);
             }
+        }
+    }
+
+    /// Tells all who wait, each once, that memory is short. The memory may be held by downloads
+    /// that wait here for one group and keep those behind it: if none let go, all would wait for
+    /// ever.
+    fn tell_of_want(&mut self, cx: &mut Cx<'_>) {
+        for key in &self.queue {
+            let fetch = &mut self.fetches[*key];
+            for Wanting { asker, open } in &fetch.wanting[fetch.told..] {
+                if !open {
+                    cx.replies.push_back((*asker, Reply::Short));
+                }
+            }
+            fetch.told = fetch.wanting.len();
         }
     }
 

@@ -127,13 +127,18 @@ fn reads_wait_for_memory_and_go_on() {
         held.push(block);
     }
     let address = Address::of(&bytes);
+    let opening = world.ask(Ask::Open { address, first: Some(0) });
     for index in 0..16 {
         world.ask(Ask::Group { address, index });
     }
     world.run();
+    world.settle();
     assert_eq!(world.answers.len(), 0);
+    world.short.sort_unstable();
+    let told: Vec<u32> = (opening + 1..opening + 17).collect();
+    assert_eq!(world.short, told, "those who may keep groups, once each");
     held.truncate(held.len() - 3);
-    while world.answers.len() < 16 {
+    while world.answers.len() < 17 {
         let before = world.answers.len();
         world.settle();
         world.run();

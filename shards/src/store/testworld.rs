@@ -47,6 +47,8 @@ pub(super) struct World {
     pub(super) now: Now,
     pub(super) pending: Vec<(Ticket, DiskOp)>,
     pub(super) answers: BTreeMap<u32, Reply>,
+    /// Who was told that memory is short, in order.
+    pub(super) short: Vec<u32>,
     pub(super) notes: Vec<String>,
     /// Digests of objects that were reported as damaged.
     pub(super) damaged: Vec<[u8; 32]>,
@@ -102,6 +104,7 @@ impl World {
             now: Now::default(),
             pending: Vec::new(),
             answers: BTreeMap::new(),
+            short: Vec::new(),
             notes: Vec::new(),
             damaged: Vec::new(),
             verified: Vec::new(),
@@ -172,6 +175,10 @@ impl World {
             }
         }
         while let Some((asker, reply)) = self.replies.pop_front() {
+            if matches!(reply, Reply::Short) {
+                self.short.push(asker.stream.stream);
+                continue;
+            }
             let before = self.answers.insert(asker.stream.stream, reply);
             assert!(before.is_none(), "answered twice");
         }

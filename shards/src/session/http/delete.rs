@@ -45,7 +45,7 @@ impl Delete {
             Reply::Missing => Turn::Refuse(Refusal::NoObject),
             Reply::Failed(fault) => Turn::Refuse((*fault).into()),
             // No answer to this question: whether the object is gone is not known.
-            Reply::Opened { .. } | Reply::Group(_) | Reply::Stored { .. } => {
+            Reply::Opened { .. } | Reply::Group(_) | Reply::Short | Reply::Stored { .. } => {
                 Turn::Refuse(Fault::Disk.into())
             }
         }

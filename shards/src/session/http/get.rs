@@ -88,6 +88,10 @@ impl Get {
                 self.download.on_group(group);
                 self.send_more(wire, cx)
             }
+            (Reply::Short, _) => {
+                self.download.let_go();
+                Turn::Wait
+            }
             (Reply::Failed(fault), Stage::Sending { .. }) => Turn::Cut(fault),
             (Reply::Failed(fault), _) => Turn::Refuse(fault.into()),
             // Between two of its groups an object can only have been removed.

@@ -40,10 +40,11 @@ impl OapSession {
             (Job::Get(_), Reply::Opened { size, first }) => self.begin(place, size, first, cx),
             (Job::Get(_), Reply::Missing) => self.fail(place, &NOT_FOUND, cx),
             (Job::Get(get), Reply::Group(group)) => get.download.on_group(group),
+            (Job::Get(get), Reply::Short) => get.download.let_go(),
             (Job::Has, Reply::Opened { size, .. }) => self.has_done(place, Some(size), cx),
             (Job::Has, Reply::Missing) => self.has_done(place, None, cx),
             (_, Reply::Failed(fault)) => self.fail(place, &fault.into(), cx),
-            (_, Reply::Group(_) | Reply::Stored { .. } | Reply::Deleted) => {
+            (_, Reply::Group(_) | Reply::Short | Reply::Stored { .. } | Reply::Deleted) => {
                 self.fail(place, &CONFUSED, cx);
             }
         }
