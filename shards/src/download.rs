@@ -16,8 +16,8 @@
 //!                   next                         asked
 //! ```
 //!
-//! The window bounds the memory one reader holds. It is an array in place, so a download allocates
-//! nothing. It begins with `window_groups`. For a session that delivers nothing else meanwhile it
+//! The window bounds the memory one reader holds. A window of up to [`NEAR_GROUPS`] is an array in
+//! place, so a download that needs no more allocates nothing. It begins with `window_groups`. For a session that delivers nothing else meanwhile it
 //! doubles, up to [`WINDOW_GROUPS_MAX`], whenever the reader has to wait for the disk and the disk
 //! has little to do: one reader alone needs many reads under way to get what a disk can give. When
 //! it is the reader that is behind, or reads have to wait, the window is as small as at first.
@@ -40,8 +40,51 @@ use ron_io::ports::Slice;
 
 use crate::{
     flow::{Ask, Cx, StreamId, Verified},
-    limits::{READER_BEHIND_NS, READS_BUSY, READS_UNDER_WAY_MAX, WINDOW_GROUPS_MAX},
+    limits::{READER_BEHIND_NS, READS_BUSY, READS_UNDER_WAY_MAX, WINDOW_GROUPS, WINDOW_GROUPS_MAX},
 };
+
+/// Groups that a download keeps without allocating.
+const NEAR_GROUPS: usize = WINDOW_GROUPS as usize;
+
+/// Groups that came and are not wholly taken, each at its number modulo the places there are. Those
+/// under way are never more than the places, so no two share one.
+#[derive(Debug)]
+enum Kept {
+    Near([Option<Verified>; NEAR_GROUPS]),
+    Far(Box<[Option<Verified>; WINDOW_GROUPS_MAX]>),
+}
+
+impl Kept {
+    const NONE: Kept = Kept::Near([const { None }; NEAR_GROUPS]);
+
+    fn place(&mut self, index: u64) -> &mut Option<Verified> {
+        match self {
+            Kept::Near(places) => &mut places[(index % NEAR_GROUPS as u64) as usize],
+            Kept::Far(places) => &mut places[(index % WINDOW_GROUPS_MAX as u64) as usize],
+        }
+    }
+
+    fn has(&self, index: u64) -> bool {
+        match self {
+            Kept::Near(places) => places[(index % NEAR_GROUPS as u64) as usize].is_some(),
+            Kept::Far(places) => places[(index % WINDOW_GROUPS_MAX as u64) as usize].is_some(),
+        }
+    }
+
+    /// Makes places for a window of so many groups.
+    fn widen(&mut self, window: u64) {
+        if let Kept::Near(near) = self
+            && window > NEAR_GROUPS as u64
+        {
+            let groups = near.each_mut().map(Option::take);
+            *self = Kept::Far(Box::new([const { None }; WINDOW_GROUPS_MAX]));
+            for group in groups.into_iter().flatten() {
+                let index = group.index();
+                *self.place(index) = Some(group);
+            }
+        }
+    }
+}
 
 /// How far a download is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +124,7 @@ pub struct Download {
     narrow: bool,
     /// Whether groups were let go that were asked for: they may still come.
     let_go: bool,
-    /// Groups that came and are not wholly taken, each at its number modulo the array's length.
-    kept: [Option<Verified>; WINDOW_GROUPS_MAX],
+    kept: Kept,
 }
 
 impl Download {
@@ -101,7 +143,7 @@ impl Download {
             starved: false,
             narrow: false,
             let_go: false,
-            kept: [const { None }; WINDOW_GROUPS_MAX],
+            kept: Kept::NONE,
         }
     }
 
@@ -149,6 +191,7 @@ impl Download {
     fn ask(&mut self, room: u64, cx: &mut Cx<'_>) {
         let window = if self.narrow { 1 } else { window(cx) + self.ahead };
         let groups = self.groups();
+        self.kept.widen(window.min(groups.end - groups.start));
         while self.asked < groups.end
             && self.asked - groups.start < window
             && self.under_way() < room
@@ -165,7 +208,7 @@ impl Download {
         let starved = std::mem::take(&mut self.starved);
         let all_came = || {
             let mut asked = self.groups().start..self.asked;
-            asked.all(|index| self.kept[slot(index)].is_some())
+            asked.all(|index| self.kept.has(index))
         };
         // What comes in one go may well fill the room for a moment.
         self.behind_since = match self.behind_since {
@@ -192,7 +235,7 @@ impl Download {
     pub fn on_group(&mut self, group: Verified) {
         let index = group.index();
         let asked = self.groups().start..self.asked;
-        let place = &mut self.kept[slot(index)];
+        let place = self.kept.place(index);
         if self.let_go && (!asked.contains(&index) || place.is_some()) {
             return;
         }
@@ -210,9 +253,9 @@ impl Download {
             return;
         }
         self.let_go |= self.asked > next + 1;
-        (next + 1..self.asked).for_each(|index| self.kept[slot(index)] = None);
+        (next + 1..self.asked).for_each(|index| *self.kept.place(index) = None);
         (self.asked, self.ahead) = (next + 1, 0);
-        self.narrow = self.kept[slot(next)].is_none();
+        self.narrow = !self.kept.has(next);
     }
 
     /// The next bytes, at most `max` and never from two groups. `None` until they are there, and
@@ -223,7 +266,7 @@ impl Download {
         }
         let index = self.next / GROUP_LEN as u64;
         let group_start = index * GROUP_LEN as u64;
-        let place = &mut self.kept[slot(index)];
+        let place = self.kept.place(index);
         let Some(group) = place else {
             // What is hot comes from memory, and the next of it at once.
             self.starved = self.cold && self.asked > index;
@@ -270,11 +313,6 @@ fn window(cx: &Cx<'_>) -> u64 {
     cx.config.window_groups.clamp(1, WINDOW_GROUPS_MAX as u64)
 }
 
-/// Where a group is kept. Those under way are fewer than the slots, so no two share one.
-fn slot(index: u64) -> usize {
-    (index % WINDOW_GROUPS_MAX as u64) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,6 +330,13 @@ mod tests {
         let start = (index * GROUP) as usize;
         let bytes = &source[start..source.len().min(start + GROUP_LEN)];
         Verified::vouch(index, bench.block(bytes), false)
+    }
+
+    fn kept(download: &Download) -> usize {
+        match &download.kept {
+            Kept::Near(places) => places.iter().flatten().count(),
+            Kept::Far(places) => places.iter().flatten().count(),
+        }
     }
 
     fn asked(bench: &mut Bench) -> Vec<u64> {
@@ -346,7 +391,7 @@ mod tests {
                 if shortages > 0 && max % 3 == 0 {
                     shortages -= 1;
                     download.let_go();
-                    let kept = download.kept.iter().flatten().count();
+                    let kept = kept(&download);
                     prop_assert!(kept <= 1, "{} groups kept", kept);
                 }
                 let before = pending.len();
@@ -358,7 +403,7 @@ mod tests {
                 seen += pending.len() - before;
                 let may_ask = *room > 0 || download.ahead > 0;
                 prop_assert!(may_ask || pending.len() == before, "asked without room");
-                let kept = download.kept.iter().flatten().count();
+                let kept = kept(&download);
                 prop_assert!(least + download.ahead <= WINDOW_GROUPS_MAX as u64);
                 prop_assert!(!plenty || kept + pending.len() <= WINDOW_GROUPS_MAX);
                 if !pending.is_empty() {
