@@ -1,5 +1,5 @@
 //! The admin listener's routes: is the node alive, is it ready, how is it doing, what is it; and
-//! orders to look after what it stores.
+//! orders to look after what it stores. What looks inside a node is in `debug`.
 //!
 //! It serves operators and their machines, not content, and changes none. Orders are taken from
 //! whoever may write to the node, and from nobody once the node is going.
@@ -31,6 +31,7 @@ use tokio::time::timeout;
 use crate::{
     BuildInfo, Kernel,
     conn::Client,
+    debug,
     limits::{RETRY_GONE_S, RETRY_ORDER_S, VERIFY_MAX},
     metrics::{Form, Metrics},
     writers::{Denied, Writers},
@@ -54,6 +55,8 @@ pub(crate) fn routes(admin: Arc<Admin>) -> Router {
         .route("/metrics", get(metrics))
         .route("/version", get(version))
         .route("/storage", get(storage))
+        .route("/debug/shards", get(debug::shards))
+        .route("/debug/profile", get(debug::profile))
         .route("/scrub", post(scrub))
         .route("/verify/{address}", post(verify))
         .fallback(not_found)
@@ -167,7 +170,7 @@ async fn verify(
 
 /// Why an order is not given, or has no outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refused {
+pub(crate) enum Refused {
     Denied(Denied),
     Address,
     /// [`VERIFIES_MAX`](crate::limits::VERIFIES_MAX) are under way.
@@ -207,7 +210,7 @@ impl Admin {
     }
 }
 
-fn refusal(headers: &HeaderMap, refused: Refused) -> Response {
+pub(crate) fn refusal(headers: &HeaderMap, refused: Refused) -> Response {
     let (code, message, retry_after) = match refused {
         Refused::Denied(Denied::Unauthorized) => {
             (ErrorCode::Unauthorized, "orders need a token", None)
@@ -247,14 +250,14 @@ async fn method_not_allowed(headers: HeaderMap) -> Response {
     error(&headers, ErrorCode::MethodNotAllowed, "this route does not take this method")
 }
 
-fn json(headers: &HeaderMap, status: StatusCode, value: &impl Serialize) -> Response {
+pub(crate) fn json(headers: &HeaderMap, status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => answer(headers, status, JSON, body),
         Err(_) => error(headers, ErrorCode::Internal, "the answer cannot be written"),
     }
 }
 
-fn error(headers: &HeaderMap, code: ErrorCode, message: &str) -> Response {
+pub(crate) fn error(headers: &HeaderMap, code: ErrorCode, message: &str) -> Response {
     let corr_id = corr_id(headers);
     let mut body = Vec::new();
     ErrorEnvelope { code, message, corr_id: corr_id.as_str() }.write_json(&mut body);
@@ -262,7 +265,7 @@ fn error(headers: &HeaderMap, code: ErrorCode, message: &str) -> Response {
     respond(&corr_id, status, JSON, body.into())
 }
 
-fn answer(
+pub(crate) fn answer(
     headers: &HeaderMap,
     status: StatusCode,
     content_type: &'static str,

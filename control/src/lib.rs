@@ -1,8 +1,8 @@
 //! The control plane of a node: one ordinary thread beside the pinned shards.
 //!
-//! It answers the admin listener (health, readiness, metrics, storage, version), listens to what
-//! the shards report, catches the signals that end the node, and passes orders on. Shards never
-//! wait for it, and no content passes through it.
+//! It answers the admin listener (health, readiness, metrics, storage, version, profiles), listens
+//! to what the shards report, watches that none hangs, catches the signals that end the node, and
+//! passes orders on. Shards never wait for it, and no content passes through it.
 //!
 //! ```text
 //!   shards ── reports ──► lane ──► control thread ──► health, log, bus
@@ -38,6 +38,7 @@ mod admin;
 pub mod bus;
 mod conn;
 mod damage;
+mod debug;
 pub mod health;
 pub mod limits;
 pub mod logging;
@@ -51,6 +52,7 @@ mod writers;
 
 pub use admin::{Ordered, Verdict, VerdictKind};
 pub use bus::{Bus, KernelEvent};
+pub use debug::shards;
 pub use health::HealthState;
 pub use metrics::Metrics;
 pub use signals::wait_for_ctrl_c;
@@ -58,6 +60,7 @@ pub use signals::wait_for_ctrl_c;
 use crate::{
     admin::Admin,
     conn::{Client, Limited},
+    debug::{profile::Profiles, stuck},
     orders::Orders,
     pump::BellFd,
     signals::Signals,
@@ -140,10 +143,12 @@ enum Milestone {
 
 /// What the parts of the control plane share.
 pub(crate) struct Kernel {
+    pub(crate) stats: Vec<Arc<Stats>>,
     pub(crate) health: HealthState,
     pub(crate) storage: Arc<StorageState>,
     pub(crate) verifies: Verifies,
     pub(crate) orders: Orders,
+    pub(crate) profiles: Arc<Profiles>,
     bus: Bus,
     milestones: mpsc::Sender<Milestone>,
 }
@@ -201,10 +206,12 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
     let (milestones_in, milestones) = mpsc::channel();
     let storage = Arc::new(StorageState::new(config.stats.clone(), config.partitions));
     let kernel = Arc::new(Kernel {
+        stats: config.stats.clone(),
         health: HealthState::new(config.stats.clone(), Arc::clone(&storage)),
         storage,
         verifies: Verifies::default(),
         orders: Orders::new(config.orders),
+        profiles: Arc::default(),
         bus: bus.clone(),
         milestones: milestones_in,
     });
@@ -332,6 +339,7 @@ impl Plane {
         kernel.announce(KernelEvent::ConfigUpdated { version: 1 });
         let pump = pump::run(Arc::clone(&self.reports), self.bell, Arc::clone(&kernel));
         let pump = tokio::spawn(pump);
+        let watch = tokio::spawn(stuck::run(Arc::clone(&kernel)));
         if let Some(signals) = self.signals {
             tokio::spawn(announce_signals(signals, Arc::clone(&kernel)));
         }
@@ -347,6 +355,8 @@ impl Plane {
         drop(finish);
         // The shards have ended: what was asked of them has no answer.
         kernel.verifies.give_up();
+        kernel.profiles.end();
+        watch.abort();
         if tokio::time::timeout(limits::SHUTDOWN_MAX, server).await.is_err() {
             tracing::warn!("admin connections were cut");
         }

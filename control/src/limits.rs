@@ -29,6 +29,30 @@ pub const VERIFIES_MAX: usize = 16;
 /// How long the outcome of a verification is waited for: the largest object from a slow disk.
 pub const VERIFY_MAX: Duration = Duration::from_secs(600);
 
+/// Seconds that a profile takes, by default and at most.
+pub const PROFILE_S: u64 = 10;
+pub const PROFILE_S_MAX: u64 = 60;
+
+/// Samples of a profile for each second that a thread works, by default and at most. Not a round
+/// number, so that it does not keep step with what happens a hundred times a second.
+pub const PROFILE_HZ: u32 = 99;
+pub const PROFILE_HZ_MAX: u32 = ron_io::limits::SAMPLE_HZ_MAX;
+
+/// How often a profile looks for threads that are new.
+pub const PROFILE_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Seconds that looking up names may take, as far as those who wait their turn are told.
+pub const PROFILE_WORK_S: u64 = 3;
+
+/// Rows of a picture; functions further in are left out.
+pub const PICTURE_ROWS_MAX: usize = 256;
+
+/// How often is looked whether a shard hangs: rarely enough that an idle node stays idle.
+pub const HELD_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is said again that a shard hangs.
+pub const HELD_AGAIN: Duration = Duration::from_secs(60);
+
 /// Seconds after which an order may be given again that a full mailbox did not take.
 pub const RETRY_ORDER_S: u64 = 1;
 
@@ -40,4 +64,6 @@ pub const RETRY_BOOT_S: u64 = 1;
 pub const RETRY_GONE_S: u64 = 30;
 
 const _: () = assert!(VERIFIES_MAX < CONNECTIONS_MAX);
+const _: () = assert!(PROFILE_S <= PROFILE_S_MAX && PROFILE_HZ <= PROFILE_HZ_MAX);
+const _: () = assert!(PICTURE_ROWS_MAX > 1 && HELD_LOOK_EVERY.as_secs() <= HELD_AGAIN.as_secs());
 const _: () = assert!(RETRY_BOOT_S > 0 && OVERLOAD_HOLD.as_secs() > 0);

@@ -17,7 +17,10 @@ use prometheus_client::{
     metrics::MetricType,
     registry::Registry,
 };
-use ron_io::stats::{CODES, Counter, Op, Proto, Rejected, SECONDS_BUCKETS_US, Stats};
+use ron_io::{
+    stats::{CODES, Counter, Op, Proto, Rejected, SECONDS_BUCKETS_US, Stats},
+    watch::Work,
+};
 
 use crate::{BuildInfo, bus::Bus, storage::Figures};
 
@@ -288,7 +291,17 @@ impl Source {
         page.gauges("ron_shard_busy_ratio", help, ratios)?;
         let stalls = self.stats.iter().enumerate();
         let stalls = stalls.map(|(at, stats)| (shard(at), seconds(stats.stall_max_ns.get())));
-        page.gauges("ron_shard_stall_seconds", "Longest single turn of the loop so far.", stalls)
+        page.gauges("ron_shard_stall_seconds", "Longest single turn of the loop so far.", stalls)?;
+        let mut counts = Vec::new();
+        for (at, stats) in self.stats.iter().enumerate() {
+            for work in Work::ALL {
+                let labels = [("shard", at.to_string()), ("what", work.name().to_owned())];
+                let count = stats.watch.stalls(work);
+                counts.extend((count > 0).then_some((labels, count)));
+            }
+        }
+        let help = "Steps that held a shard longer than the limit.";
+        page.counters("ron_shard_stalls", help, counts)
     }
 }
 

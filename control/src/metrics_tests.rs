@@ -25,6 +25,7 @@ fn busy_node() -> (Vec<Arc<Stats>>, Metrics) {
     stats[0].cache_hits.add(1);
     stats[0].bytes_out[Proto::Https as usize].add(70);
     stats[1].stall_max_ns.set(1_500_000);
+    stats[1].watch.stalled(Work::Disk);
     stats.iter().for_each(|stats| stats.set_phase(Phase::Serving));
     stats[1].segment_live_bytes.set(900);
     stats[0].disk_free_bytes.set(5000);
@@ -63,6 +64,7 @@ fn shards_are_added_up_under_the_documented_names() {
             (r#"ron_bytes_out_total{proto="https"}"#, 70.0),
             (r#"ron_connections{proto="oap"}"#, 0.0),
             (r#"ron_shard_stall_seconds{shard="1"}"#, 0.0015),
+            (r#"ron_shard_stalls_total{shard="1",what="disk"}"#, 1.0),
             (r#"ron_build_info{version="1.2.3",commit="abc"}"#, 1.0),
             ("ron_tls_certificate_not_after_seconds", 1.9e9),
             ("ron_bus_overflow_dropped_total", 0.0),
@@ -82,6 +84,7 @@ fn shards_are_added_up_under_the_documented_names() {
         }
         let absent = r#"op="put""#;
         assert!(!text.contains(absent), "what never happened is not there");
+        assert_eq!(text.matches("ron_shard_stalls_total{").count(), 1, "no more do other stalls");
         let buckets = text.lines().filter(|line| line.contains("_bucket{"));
         let buckets: Vec<&str> = buckets.filter(|line| line.contains(r#"proto="http""#)).collect();
         assert_eq!(buckets.len(), SECONDS_BUCKETS_US.len() + 1);

@@ -13,7 +13,7 @@ use std::{
 use ron_codec::address::Address;
 use ron_io::{
     lane::{Bell, Receiver},
-    ports::{PartitionState, Report, Severity, ShardId, VerifyOutcome},
+    ports::{PartitionState, Report, Severity, ShardId, Stall, VerifyOutcome},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -99,6 +99,7 @@ fn take(report: Report, kernel: &Kernel) {
         Report::Partition { shard: ShardId(shard), partition, state, reason } => {
             partition_report(shard, partition, state, &reason, kernel);
         }
+        Report::Stalled { shard: ShardId(shard), stall } => log_stall(shard, &stall),
         Report::Verified { id, outcome, .. } => {
             let is_no_damage =
                 matches!(outcome, VerifyOutcome::Whole { .. } | VerifyOutcome::Missing);
@@ -117,6 +118,22 @@ fn take(report: Report, kernel: &Kernel) {
             kernel.announce(KernelEvent::ServiceCrashed { service: name(shard), reason });
         }
     }
+}
+
+/// Writes to the log that a shard was held by one step.
+fn log_stall(shard: u16, stall: &Stall) {
+    let ms = |ns: u64| ns as f64 / 1e6;
+    let (what, unreported) = (stall.work.name(), stall.unreported);
+    let (held_ms, ran_ms, within_ms) = (ms(stall.held_ns), ms(stall.ran_ns), ms(stall.within_ns));
+    tracing::warn!(
+        shard,
+        what,
+        held_ms,
+        ran_ms,
+        within_ms,
+        unreported,
+        "the shard was held by one step"
+    );
 }
 
 /// Every change is an error in the log, the good ones too: who follows one must see how it ends.

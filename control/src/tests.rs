@@ -239,4 +239,5 @@ fn an_announced_shutdown_ends_the_wait() {
     assert_eq!(node.control.wait(), Ending::Asked);
 }
 
+mod debug;
 mod storage;

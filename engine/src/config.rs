@@ -56,6 +56,8 @@ pub struct Config {
     pub write_tokens: Tokens,
     pub deadlines: Deadlines,
     pub storage: Storage,
+    /// A step that holds a shard longer is reported; zero for never.
+    pub stall_limit: Duration,
     /// Partitions of a data directory that is created now.
     pub partitions: u32,
     /// What is allowed but worth a line in the log.
@@ -224,6 +226,7 @@ impl Settings {
             window_groups: window_groups.unwrap_or(limits::WINDOW_GROUPS_DEFAULT),
             write_tokens: self.write_tokens()?,
             deadlines: self.deadlines()?,
+            stall_limit: self.stall_limit()?,
             partitions,
             warnings: Vec::new(),
         };
@@ -387,6 +390,18 @@ impl Settings {
             stream: self.deadline("deadlines.stream", 24 * 3600)?,
             linger: self.deadline("deadlines.linger", 5)?,
             drain: self.deadline("deadlines.drain", 30)?,
+        })
+    }
+
+    fn stall_limit(&self) -> Result<Duration, ConfigError> {
+        const KEY: &str = "stall_limit";
+        let Some(text) = self.text(KEY) else { return Ok(limits::STALL_LIMIT_DEFAULT) };
+        let range = limits::STALL_LIMIT_MIN..=limits::STALL_LIMIT_MAX;
+        let limit = values::seconds(text);
+        let limit = limit.filter(|limit| limit.is_zero() || range.contains(limit));
+        limit.ok_or_else(|| {
+            let (min, max) = (range.start().as_secs_f64(), range.end().as_secs());
+            self.refuse(KEY, format!("seconds, {min} to {max}, or 0 for no reports"))
         })
     }
 

@@ -6,7 +6,6 @@
 //! ```
 
 use std::{
-    io::Write,
     net::{SocketAddr, TcpListener},
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -59,12 +58,18 @@ struct Addresses {
     ca: Option<PathBuf>,
 }
 
-/// Runs a node until it is asked to end.
+/// Runs a node until it is asked to end. What the ready line says is told to `ready` once all
+/// shards serve.
 ///
 /// # Errors
-/// What stood in the way, with the remedy where there is one.
-pub fn run(config: &Config, machine: &Machine) -> Result<(), Failure> {
+/// What stood in the way, with the remedy where there is one, or what `ready` answered.
+pub fn run(
+    config: &Config,
+    machine: &Machine,
+    ready: impl FnOnce(&serde_json::Value) -> std::io::Result<()>,
+) -> Result<(), Failure> {
     ring::check()?;
+    ring::keep_freed_memory();
     let data = DataDirs::open(&config.data_dirs, config.partitions)?;
     for absent in data.absent() {
         let (volume, why) = (absent.volume, &absent.why);
@@ -82,6 +87,7 @@ pub fn run(config: &Config, machine: &Machine) -> Result<(), Failure> {
     let addresses = Addresses { admin: admin.local_addr()?, ..addresses };
 
     let stats: Vec<Arc<Stats>> = config.cores.iter().map(|_| Arc::default()).collect();
+    stats.iter().for_each(|stats| stats.watch.set_limit(config.stall_limit));
     let bell = Arc::new(Bell::new()?);
     let (reports_in, reports) = lane(REPORTS_LEN, &bell);
     let (mailboxes, orders) = mailboxes(config.shards(), &reports_in)?;
@@ -105,7 +111,7 @@ pub fn run(config: &Config, machine: &Machine) -> Result<(), Failure> {
         start_shard(config, settings, sockets, mailboxes, stats, ended_in.clone())?;
     }
     drop(ended_in);
-    serve(config, &data, &addresses, &control, &ended)?;
+    serve(config, &control, &ended, || ready(&ready_line(config, &data, &addresses)))?;
     control.shutdown()?;
     Ok(())
 }
@@ -132,14 +138,13 @@ fn layout(config: &Config, data: &DataDirs) -> Result<Layout, Failure> {
 /// Waits for the shards, says that the node is ready, and ends it when it is time.
 fn serve(
     config: &Config,
-    data: &DataDirs,
-    addresses: &Addresses,
     control: &Control,
     ended: &mpsc::Receiver<ShardId>,
+    ready: impl FnOnce() -> std::io::Result<()>,
 ) -> Result<(), Failure> {
     let ending = match control.wait_serving(config.shards()) {
         Ok(()) => {
-            announce(config, data, addresses)?;
+            ready()?;
             control.wait()
         }
         Err(ending) => ending,
@@ -160,8 +165,8 @@ fn serve(
     }
 }
 
-/// The ready line on standard output, and on standard error what to try first.
-fn announce(config: &Config, data: &DataDirs, addresses: &Addresses) -> Result<(), Failure> {
+/// Where the node can be reached, as it says when it is ready.
+fn ready_line(config: &Config, data: &DataDirs, addresses: &Addresses) -> serde_json::Value {
     let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
     let mut line = serde_json::json!({
         "event": "ready",
@@ -179,15 +184,7 @@ fn announce(config: &Config, data: &DataDirs, addresses: &Addresses) -> Result<(
     if let Some(address) = text(addresses.oap_plain) {
         line["oap_plain"] = address.into();
     }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()?;
-    if let Some(http) = addresses.http {
-        let address = ron_codec::address::Address::of(b"hello\n");
-        eprintln!("store an object:  echo hello | curl -sT - http://{http}/o/");
-        eprintln!("fetch it again:   curl http://{http}/o/{address}");
-    }
-    Ok(())
+    line
 }
 
 /// What the version command and the metrics show.

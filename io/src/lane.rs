@@ -12,7 +12,7 @@
 //! One of the two sees the other's first step, so no message is left lying beside a sleeper.
 
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::{
         Arc,
@@ -124,6 +124,33 @@ impl<T> Receiver<T> {
     }
 }
 
+impl<T: Send + 'static> Receiver<T> {
+    /// Something that knows how many messages lie in the lane, for other threads.
+    pub fn depth(&self) -> Depth {
+        let queue = Arc::clone(&self.queue);
+        Depth(Box::new(move || queue.len()))
+    }
+}
+
+/// Knows how many messages lie in a lane, whatever they are.
+pub struct Depth(Box<dyn Fn() -> usize + Send + Sync>);
+
+impl Depth {
+    pub fn len(&self) -> usize {
+        (self.0)()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Depth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Depth({})", self.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,8 +173,10 @@ mod tests {
         let (sender, receiver) = lane(2, &Arc::new(Bell::new().unwrap()));
         assert_eq!(sender.send(1), Ok(()));
         assert_eq!(sender.send(2), Ok(()));
-        assert_eq!(sender.send(3), Err(3));
+        let depth = receiver.depth();
+        assert_eq!((sender.send(3), depth.len()), (Err(3), 2));
         assert_eq!(receiver.take(), Some(1));
+        assert_eq!(depth.len(), 1);
         assert_eq!(sender.send(3), Ok(()));
     }
 

@@ -4,7 +4,8 @@
 //! it answers with, the blocks bytes live in, the mailboxes between threads and the counters the
 //! control plane reads. They know no protocol and no disk format. The feature `ring` adds the
 //! driver that performs acts: sockets on an io_uring of our own inside a glommio executor, disk,
-//! TLS. The feature `sim` adds one made of dice, for tests.
+//! TLS. The feature `sim` adds one made of dice, for tests; `sample` what the profiler of
+//! the control plane samples threads with.
 //!
 //! All the unsafe code of the node is here, each block with its argument.
 
@@ -15,7 +16,10 @@ pub mod pipe;
 pub mod ports;
 #[cfg(feature = "ring")]
 pub mod ring;
+#[cfg(feature = "sample")]
+pub mod sample;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod stats;
+pub mod watch;
 pub mod wheel;

@@ -1,5 +1,7 @@
 //! The numbers this crate is bounded by, each with its name and its reason.
 
+use std::time::Duration;
+
 /// Bytes of a block of the arena. A group of an object fits one exactly.
 pub const BLOCK_LEN: usize = 64 * 1024;
 
@@ -59,6 +61,28 @@ pub const BLOCKING_THREADS: usize = 4;
 /// Longest read or write of one disk operation, in bytes.
 pub const DISK_OP_LEN_MAX: usize = 4 * 1024 * 1024;
 
+/// How long the slowest step of a shard is remembered.
+pub const SLOWEST_SPAN: Duration = Duration::from_secs(60);
+
+/// How often one kind of stall is reported by a shard; those between are counted.
+pub const STALL_REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a shard looks at the CPU time of its thread while it runs.
+pub const CPU_SAMPLE_EVERY: Duration = Duration::from_millis(100);
+
+/// Frames of one sampled stack; what lies further out is cut off. A byte counts them.
+pub const SAMPLE_DEPTH_MAX: usize = 128;
+
+/// Addresses of all samples of one profile, each 8 bytes; what does not fit is counted.
+pub const SAMPLE_ADDRESSES_MAX: usize = 2 * 1024 * 1024;
+
+/// Threads that are sampled at once; each has a timer of the system.
+pub const SAMPLE_THREADS_MAX: usize = 1024;
+
+/// Most samples a second and thread. The kernel looks at the clocks at its own tick, so more would
+/// give no more.
+pub const SAMPLE_HZ_MAX: u32 = 999;
+
 /// Listening sockets of one shard.
 pub const LISTENERS_MAX: usize = 8;
 
@@ -72,3 +96,4 @@ const _: () = assert!(BACKGROUND_READ_LEN.is_multiple_of(PAGE_LEN));
 const _: () = assert!(BACKGROUND_SCANS_MAX < BLOCKING_THREADS && BLOCKING_THREADS < DISK_OPS_MAX);
 const _: () = assert!(DISK_OP_LEN_MAX + PAGE_LEN <= SPARE_BUFFERS_LEN_MAX);
 const _: () = assert!(RING_ENTRIES < RING_COMPLETIONS);
+const _: () = assert!(SAMPLE_DEPTH_MAX < 256 && SAMPLE_DEPTH_MAX < SAMPLE_ADDRESSES_MAX);

@@ -104,15 +104,19 @@ impl Pipe {
         flags: libc::c_uint,
     ) -> io::Result<Option<usize>> {
         let none = std::ptr::null_mut();
-        // SAFETY: two open descriptors, no offsets.
-        let moved = unsafe { libc::splice(from, none, to, none, len, flags) };
-        if moved >= 0 {
-            return Ok(Some(moved as usize));
-        }
-        let error = io::Error::last_os_error();
-        match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
-            _ => Err(error),
+        loop {
+            // SAFETY: two open descriptors, no offsets.
+            let moved = unsafe { libc::splice(from, none, to, none, len, flags) };
+            if moved >= 0 {
+                return Ok(Some(moved as usize));
+            }
+            let error = io::Error::last_os_error();
+            match error.kind() {
+                // A signal that is pending is enough for that, and says nothing about the room.
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => return Ok(None),
+                _ => return Err(error),
+            }
         }
     }
 }

@@ -14,7 +14,10 @@
 
 use std::{collections::VecDeque, fmt, io, net::SocketAddr, path::PathBuf};
 
-use crate::arena::{Block, BlockMut};
+use crate::{
+    arena::{Block, BlockMut},
+    watch::Work,
+};
 
 /// The time an event happened, handed in because a shard has no clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -331,10 +334,25 @@ pub enum Report {
     Damaged { shard: ShardId, digest: [u8; 32], what: String },
     /// What a partition can do from now on, and why it cannot do more.
     Partition { shard: ShardId, partition: u16, state: PartitionState, reason: String },
+    /// One step held the shard longer than it may (`watch::Watch::set_limit`).
+    Stalled { shard: ShardId, stall: Stall },
     /// The answer to `Order::Verify` of the same `id`, by the shard that owns the object.
     Verified { shard: ShardId, id: u64, outcome: VerifyOutcome },
     /// The shard has ended, in good order or with the reason.
     Stopped { shard: ShardId, reason: Option<String> },
+}
+
+/// One step that held a shard for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stall {
+    pub work: Work,
+    pub held_ns: u64,
+    /// CPU time of the shard's thread in the last `within_ns`, which the step is part of: little
+    /// means that the thread waited for a page or for the core.
+    pub ran_ns: u64,
+    pub within_ns: u64,
+    /// Stalls of the same kind since the last report, for which there was none.
+    pub unreported: u64,
 }
 
 /// What a partition can do.

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use crate::watch::Watch;
+
 /// A number that one thread changes and others read.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -213,6 +215,8 @@ pub struct Stats {
     pub idle_ns: Counter,
     /// Nanoseconds of the longest single turn of the loop.
     pub stall_max_ns: Counter,
+    /// What the shard is doing.
+    pub watch: Watch,
 }
 
 impl Stats {

@@ -15,26 +15,27 @@
 # Exit status: 0 measured; 1 could not measure; 2 wrong usage.
 set -euo pipefail
 
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
-readonly ROOT
-DIR="" OBJECTS=1000000 SIZE=100 ROUNDS=5 OUT="" CANDIDATE="" LOAD="" NODE_PID="" NODE_HTTP="" TOOK=""
+# shellcheck source-path=SCRIPTDIR source=lib/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
-say() { printf '%s\n' "$*" >&2; }
-misuse() {
-    say "boot.sh: $*"
-    sed -n '2,/^set -euo/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2
-    exit 2
-}
+DIR="" OBJECTS=1000000 SIZE=100 ROUNDS=5 OUT="" CANDIDATE="" LOAD="" NODE_PID="" NODE_HTTP="" TOOK=""
 
 while (($# > 0)); do
     case $1 in
-    --dir) DIR=${2:?} ;;
-    --objects) OBJECTS=${2:?} ;;
-    --size) SIZE=${2:?} ;;
-    --rounds) ROUNDS=${2:?} ;;
-    --out) OUT=${2:?} ;;
-    --candidate) CANDIDATE=${2:?} ;;
-    --load) LOAD=${2:?} ;;
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    esac
+    want_value "$1" $# "${2:-}"
+    case $1 in
+    --dir) DIR=$2 ;;
+    --objects) OBJECTS=$2 ;;
+    --size) SIZE=$2 ;;
+    --rounds) ROUNDS=$2 ;;
+    --out) OUT=$2 ;;
+    --candidate) CANDIDATE=$2 ;;
+    --load) LOAD=$2 ;;
     *) misuse "unknown option $1" ;;
     esac
     shift 2
@@ -42,11 +43,8 @@ done
 [[ -n $DIR ]] || misuse "--dir is missing"
 [[ ! -e $DIR ]] || misuse "$DIR exists"
 OUT=${OUT:-$ROOT/perf/results/$(date +%F)-boot}
-if [[ -z $CANDIDATE || -z $LOAD ]]; then
-    (cd "$ROOT" && cargo build --release -q -p ron-engine -p ron-perf)
-    CANDIDATE=${CANDIDATE:-$ROOT/target/release/rond}
-    LOAD=${LOAD:-$ROOT/target/release/ron-perf}
-fi
+if [[ -z $CANDIDATE ]]; then CANDIDATE=$(build ron-engine rond); fi
+if [[ -z $LOAD ]]; then LOAD=$(build ron-perf ron-perf); fi
 
 clean_up() {
     if [[ -n $NODE_PID ]]; then kill -KILL "$NODE_PID" 2>/dev/null || true; fi
@@ -61,8 +59,6 @@ start_node() {
     began=$(date +%s%N)
     coproc NODE { exec "$CANDIDATE" --data-dir "$DIR/data" --cores 0 --cache 256MiB \
         --http 127.0.0.1:0 --oap off --admin 127.0.0.1:0 --log warn 2>>"$DIR/log"; }
-    # shellcheck disable=SC2153 # coproc sets it
-    NODE_PID=$NODE_PID
     IFS= read -r line <&"${NODE[0]}"
     TOOK=$((($(date +%s%N) - began) / 1000000))
     NODE_HTTP=$(sed -n 's/.*"http":"\([^"]*\)".*/\1/p' <<<"$line")
@@ -70,7 +66,7 @@ start_node() {
 stop_node() {
     local pid=$NODE_PID
     kill -TERM "$pid"
-    wait "$pid" || { say "boot.sh: the node did not end well"; exit 1; }
+    wait "$pid" || die "the node did not end well"
     NODE_PID=""
 }
 median() { printf '%s\n' "$@" | sort -n | sed -n "$((($# + 1) / 2))p"; }
@@ -94,8 +90,8 @@ bytes=$(du -sb --exclude=index "$DIR/data" | cut -f1)
 {
     echo "# Boot over many small objects"
     echo
-    echo "* Date: $(date -u +%FT%TZ); commit: $(git -C "$ROOT" rev-parse --short=12 HEAD)"
-    echo "* $(uname -sr), $(nproc) cores; load at the end: $(cut -d' ' -f1-3 /proc/loadavg)"
+    echo "* Date: $(date -u +%FT%TZ); commit: $(commit_of_checkout)"
+    echo "* $(uname -sr), $(nproc) cores; load at the end: $(load_average)"
     echo "* $OBJECTS objects of $SIZE bytes, $bytes bytes on disk without the index; one shard"
     echo
     echo "| boot | median | all, in ms |"

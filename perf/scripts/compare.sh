@@ -6,51 +6,46 @@
 #   --rounds N         rounds; each measures every case once on each side    (default 5)
 #   --seconds N        length of a measured run                              (default 4)
 #   --warmup N         length of the warm-up before each measured run        (default 1)
-#   --connections N    connections of the client                             (default 16)
-#   --only LIST        cases, comma-separated, of 4k,64k,1m,tls64k           (default all)
-#   --out PATH         writes PATH.md and PATH.json  (default perf/results/<date>-compare)
+#   --connections N    connections of the client, where the case sets none   (default 16)
+#   --only LIST        cases, comma-separated, of 4k,4k-c64,64k,1m,64m,range64k,tls4k,tls64k,
+#                      tls1m,handshake,open4k,zipf,shards2                   (default all)
+#   --out PATH         writes PATH.md, .json and .svg  (default perf/results/<date>-compare)
 #   --candidate WHAT   command of a rond binary, or `nginx`   (default: builds this checkout)
 #   --baseline WHAT    the same                                             (default nginx)
+#   --load PATH        a ron-perf binary                      (default: builds this checkout)
+#   --peers LIST       what else is measured in 4k, 64k and 1m: nginx,h2o,varnish
+#                                                                           (default nginx)
+#   --congestion NAME  congestion control of the namespace                  (default cubic)
 #   --tcp-nopush V     nginx's tcp_nopush, on or off                         (default on)
+#   --nginx-aio V      nginx's aio, off or threads                          (default off)
 #   --profile          one more run per case under `perf record` of the candidate, whose top
-#                      symbols go to PATH-profile-<case>.txt
+#                      symbols go to PATH-profile-<case>.txt, and the share of hashing to PATH.md
 #
 # `--candidate nginx` measures nginx against itself: the noise of the machine.
-# `--baseline OLD/rond` compares two builds.
+# `--baseline OLD/rond` compares two builds. Scratch files (about 3 GiB with zipf) go below TMPDIR,
+# which must be a disk and not memory.
 #
 # Exit status: 0 measured; 1 could not measure; 2 wrong usage; 3 a case was void.
 set -euo pipefail
 
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
-LIB="$ROOT/perf/scripts/lib"
-readonly ROOT LIB
-readonly SERVER_CORE=0 CLIENT_CORE=1
-readonly CONGESTION=cubic
-readonly ALLOWED_KNOB=/proc/sys/net/ipv4/tcp_allowed_congestion_control
-readonly NETNS="rond-perf-$$"
-readonly CASES_ALL=4k,64k,1m,tls64k
-declare -rA CASE_SCHEME=([4k]=http [64k]=http [1m]=http [tls64k]=https)
-declare -rA CASE_LEN=([4k]=4096 [64k]=65536 [1m]=1048576 [tls64k]=65536)
-
-ROUNDS=5 RUN_SECONDS=4 WARMUP=1 CONNECTIONS=16 TCP_NOPUSH=on ONLY=$CASES_ALL OUT="" PROFILE=no
-BASELINE=nginx CANDIDATE="" CANDIDATE_SHA="" WORK="" NETNS_MADE=no ALLOWED_BEFORE=""
-declare -a CASES=()
-
-say() { printf '%s\n' "$*" >&2; }
-die() {
-    say "compare.sh: $*"
-    exit 1
-}
-usage() { sed -n '2,/^set -euo/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
-misuse() {
-    say "compare.sh: $*"
-    usage >&2
-    exit 2
-}
-
-# The tables of servers.sh are read here.
-# shellcheck source=perf/scripts/lib/servers.sh
+# shellcheck source-path=SCRIPTDIR source=lib/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/netns.sh
+source "$LIB/netns.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/cases.sh
+source "$LIB/cases.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/cgroup.sh
+source "$LIB/cgroup.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/servers.sh
 source "$LIB/servers.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/profile.sh
+source "$LIB/profile.sh"
+
+ROUNDS=5 RUN_SECONDS=4 WARMUP=1 ONLY=$CASES_ALL OUT="" PROFILE=no
+BASELINE=nginx CANDIDATE="" CANDIDATE_SHA=""
+# Before zipf is measured, each server is asked this long, so that what is popular is in memory.
+readonly ZIPF_PRIME_SECONDS=8
+declare -a PEERS=()
 
 parse_arguments() {
     while (($# > 0)); do
@@ -61,8 +56,8 @@ parse_arguments() {
             exit 0
             ;;
         --rounds | --seconds | --warmup | --connections | --only | --out | --candidate | \
-            --baseline | --tcp-nopush)
-            if (($# < 2)) || [[ -z $2 ]]; then misuse "$1 wants a value"; fi
+            --baseline | --load | --peers | --congestion | --tcp-nopush | --nginx-aio)
+            want_value "$1" $# "${2:-}"
             set_option "$1" "$2"
             shift
             ;;
@@ -70,266 +65,250 @@ parse_arguments() {
         esac
         shift
     done
-    local name
-    IFS=, read -ra CASES <<<"$ONLY"
-    for name in "${CASES[@]}"; do
-        if [[ -z ${CASE_LEN[$name]:-} ]]; then misuse "unknown case: $name"; fi
-    done
+    parse_cases "$ONLY"
 }
 
 set_option() { # NAME VALUE
     case $1 in
-    --rounds | --seconds | --warmup | --connections)
-        if ! [[ $2 =~ ^[1-9][0-9]{0,4}$ ]]; then misuse "$1 wants a number above 0, not $2"; fi
-        ;;&
+    --rounds | --seconds | --warmup | --connections) want_number "$1" "$2" ;;&
     --rounds) ROUNDS=$2 ;;
     --seconds) RUN_SECONDS=$2 ;;
     --warmup) WARMUP=$2 ;;
     --connections) CONNECTIONS=$2 ;;
-    --tcp-nopush)
-        if [[ $2 != on && $2 != off ]]; then misuse "$1 is on or off, not $2"; fi
-        TCP_NOPUSH=$2
+    --tcp-nopush) want_one_of "$@" on off && TCP_NOPUSH=$2 ;;
+    --nginx-aio) want_one_of "$@" off threads && NGINX_AIO=$2 ;;
+    --congestion)
+        if ! [[ $2 =~ ^[a-z_0-9]+$ ]]; then misuse "$1 is no name: $2"; fi
+        CONGESTION=$2
         ;;
     --only) ONLY=$2 ;;
     --out) OUT=${2%.md} ;;
     --candidate) CANDIDATE=$2 ;;
     --baseline) BASELINE=$2 ;;
+    --load) LOAD=$2 ;;
+    --peers) parse_peers "$2" ;;
     esac
 }
 
-check_machine() {
-    local -A package=([nginx]=nginx [wrk]=wrk [curl]=curl [ip]=iproute2 [ss]=iproute2
-        [openssl]=openssl [python3]=python3 [taskset]=util-linux [cmp]=diffutils)
-    local tool
-    local -a missing=()
-    if [[ $PROFILE == yes ]]; then package[perf]=linux-perf; fi
-    for tool in "${!package[@]}"; do
-        if ! type -P "$tool" >/dev/null; then missing+=("${package[$tool]}"); fi
+want_one_of() { # NAME VALUE ALLOWED...
+    local word
+    for word in "${@:3}"; do
+        if [[ $2 == "$word" ]]; then return 0; fi
     done
-    if ((${#missing[@]} > 0)); then
-        die "missing tools; install them with: apt-get install ${missing[*]}"
+    misuse "$1 is one of ${*:3}, not $2"
+}
+
+parse_peers() { # LIST
+    local name
+    PEERS=()
+    for name in ${1//,/ }; do
+        want_one_of --peers "$name" nginx h2o varnish
+        if [[ $name != nginx ]]; then PEERS+=("$name"); fi
+    done
+}
+
+check_machine() {
+    local peer
+    need_tools wrk curl ip=iproute2 ss=iproute2 openssl python3 taskset=util-linux cmp=diffutils
+    if [[ " $BASELINE $CANDIDATE " == *" nginx "* ]]; then need_tools nginx; fi
+    if [[ $PROFILE == yes ]]; then need_tools perf=linux-perf; fi
+    for peer in "${PEERS[@]}"; do need_tools "${peer/varnish/varnishd}=$peer"; done
+    need_root
+    need_cores
+    raise_limits
+    if has_case zipf && [[ $(stat -f -c %T "${TMPDIR:-/tmp}") == tmpfs ]]; then
+        die "zipf reads from a disk, and ${TMPDIR:-/tmp} is memory; set TMPDIR"
     fi
-    if ((EUID != 0)); then die "must be root, to make a network namespace"; fi
-    if ! taskset -c "$SERVER_CORE" true 2>/dev/null || ! taskset -c "$CLIENT_CORE" true \
-        2>/dev/null; then
-        die "needs cores $SERVER_CORE and $CLIENT_CORE"
-    fi
-    # io_uring and the arena lock memory; a login shell's 8 MiB may not do. The server says so
-    # itself when the most that can be had here is too little.
-    ulimit -l unlimited 2>/dev/null || ulimit -l "$(ulimit -H -l)"
-    ulimit -n "$(ulimit -H -n)"
 }
 
 clean_up() {
-    local side
-    for side in baseline candidate; do stop_server "$side"; done
-    restore_allowed
-    if [[ $NETNS_MADE == yes ]]; then ip netns del "$NETNS" || true; fi
-    if [[ -n $WORK ]]; then rm -rf -- "$WORK"; fi
+    stop_servers
+    remove_netns
 }
 
-build_candidate() {
-    if [[ -n $CANDIDATE ]]; then return 0; fi
-    if ! type -P cargo >/dev/null; then die "no cargo in root's PATH; name a --candidate"; fi
-    say "building rond"
-    CANDIDATE=$(cd "$ROOT" && cargo build --release --package ron-engine --bin rond \
-        --message-format json-render-diagnostics | python3 "$LIB/field.py" executable)
-    if [[ $CANDIDATE == *[[:space:]]* ]]; then die "a space in the path: $CANDIDATE"; fi
-}
-
-make_netns() {
-    local knob=/proc/sys/net/ipv4/tcp_congestion_control now
-    ip netns add "$NETNS"
-    NETNS_MADE=yes
-    in_netns ip link set lo up
-    # Listeners keep the algorithm they were born with, so it is set before any is bound.
-    allow_congestion
-    in_netns sh -c "echo $CONGESTION >$knob" 2>/dev/null || true
-    restore_allowed
-    now=$(in_netns cat "$knob")
-    if [[ $now != "$CONGESTION" ]]; then
-        die "the namespace's congestion control is $now and cannot be made $CONGESTION"
+build_what_is_missing() {
+    if [[ -z $CANDIDATE ]]; then
+        CANDIDATE=$(build ron-engine rond)
+        if [[ $CANDIDATE == *[[:space:]]* ]]; then die "a space in the path: $CANDIDATE"; fi
+    fi
+    if [[ -z $LOAD ]] && needs_ron_perf; then LOAD=$(build ron-perf ron-perf); fi
+    if [[ $CANDIDATE != nginx ]]; then
+        CANDIDATE_SHA=$(sha256_of "$(type -P "${CANDIDATE%% *}")")
     fi
 }
 
-# A namespace may only choose among the algorithms that the host allows to everybody. Where
-# $CONGESTION is not one of them, it is allowed for the moment of choosing.
-allow_congestion() {
-    local allowed
-    allowed=$(cat "$ALLOWED_KNOB" 2>/dev/null) || return 0
-    if grep -qw "$CONGESTION" <<<"$allowed"; then return 0; fi
-    say "allowing $CONGESTION in $ALLOWED_KNOB for a moment (was: $allowed)"
-    ALLOWED_BEFORE=$allowed
-    printf '%s %s\n' "$allowed" "$CONGESTION" >"$ALLOWED_KNOB" ||
-        die "cannot write $ALLOWED_KNOB (in a container?); add $CONGESTION to it on the host"
-}
-
-restore_allowed() {
-    if [[ -z $ALLOWED_BEFORE ]]; then return 0; fi
-    printf '%s\n' "$ALLOWED_BEFORE" >"$ALLOWED_KNOB" || say "could not restore $ALLOWED_KNOB"
-    ALLOWED_BEFORE=""
-}
-
-# The namespace's setting is only a default: the listeners themselves are asked too.
-check_listeners() {
-    local listeners others
-    listeners=$(in_netns ss --no-header --oneline --listening --tcp --numeric --info)
-    others=$(grep -vw "$CONGESTION" <<<"$listeners" || true)
-    if [[ -z $listeners || -n $others ]]; then die "listeners without $CONGESTION: $others"; fi
-}
-
-make_objects() {
-    local name
-    mkdir "$WORK/objects"
-    for name in "${!CASE_LEN[@]}"; do
-        head -c "${CASE_LEN[$name]}" /dev/urandom >"$WORK/objects/${CASE_LEN[$name]}"
+# One run of the client of a case, charged to a side. Prints its record.
+run_client() { # ROUND CASE SIDE PLACE SECONDS WARMUP
+    local other
+    local -a facts=(--round "$1" --case "$2" --side "$3" --place "$4" --seconds "$5")
+    facts+=(--tool "$(tool_of "$2")" --server "${SERVER_PID[$3]}" --body-len "${CASE_LEN[$2]}")
+    if [[ -n ${SERVER_ADMIN[$3]} ]]; then facts+=(--admin "${SERVER_ADMIN[$3]}"); fi
+    if [[ $2 == open4k ]]; then facts+=(--rate "$OPEN_RATE"); fi
+    for other in "${!SERVER_PID[@]}"; do
+        if [[ $other != "$3" ]]; then facts+=(--bystander "${SERVER_PID[$other]}"); fi
     done
+    client_command "$3" "$2" "$5" "$6"
+    in_netns python3 "$LIB/measure.py" run "${facts[@]}" -- "${COMMAND[@]}"
 }
 
-start_sides() {
-    local name side
-    start_server baseline "$BASELINE"
-    start_server candidate "$CANDIDATE"
-    check_listeners
-    for side in baseline candidate; do
-        say "$side: ${SERVER_VERSION[$side]}, pid ${SERVER_PID[$side]}," \
-            "http ${SERVER_HTTP[$side]}, https ${SERVER_HTTPS[$side]}"
-        SERVER_TLS[$side]=$(tls_facts "$side")
-        for name in "${CASES[@]}"; do
-            check_body "$side" "${CASE_SCHEME[$name]}" "${CASE_LEN[$name]}"
-        done
-    done
-}
-
-# Prints the words of the client's command, NUL-separated.
-client_command() { # SIDE CASE SECONDS
-    printf '%s\0' ip netns exec "$NETNS" taskset -c "$CLIENT_CORE" \
-        wrk --threads 1 --connections "$CONNECTIONS" --duration "$3s" --script "$LIB/wrk.lua" \
-        "$(url_of "$1" "${CASE_SCHEME[$2]}" "${CASE_LEN[$2]}")"
+# A failing warm-up is not fatal: the measured run fails likewise and is put on record.
+warm_up() { # CASE SIDE
+    local warm
+    if [[ $(tool_of "$1") == ron-perf ]]; then return 0; fi # It has its own.
+    client_command "$2" "$1" "$WARMUP" 1
+    warm=$(in_netns "${COMMAND[@]}" 2>&1) || say "warm-up of $2 failed: $warm"
 }
 
 measure() { # ROUND CASE SIDE PLACE
-    local other=baseline warm run
-    local -a command
-    if [[ $3 == baseline ]]; then other=candidate; fi
-    # A failing warm-up is not fatal: the measured run fails likewise and is put on record.
-    mapfile -d '' -t command < <(client_command "$3" "$2" "$WARMUP")
-    warm=$("${command[@]}" 2>&1) || say "warm-up of $3 failed: $warm"
-    mapfile -d '' -t command < <(client_command "$3" "$2" "$RUN_SECONDS")
-    run=$(python3 "$LIB/measure.py" run --round "$1" --case "$2" --side "$3" --place "$4" \
-        --server "${SERVER_PID[$3]}" --bystander "${SERVER_PID[$other]}" \
-        --body-len "${CASE_LEN[$2]}" -- "${command[@]}")
-    printf '%s\n' "$run" >>"$WORK/runs.jsonl"
-    say "round $1  $2  $3  $(sed -E 's/.*("rps": [^,}]*).*("per_cpu": [^,}]*).*/\1 \2/' <<<"$run")"
+    local run
+    warm_up "$2" "$3"
+    run=$(run_client "$1" "$2" "$3" "$4" "$RUN_SECONDS" "$WARMUP")
+    printf '%s\n' "$run" >>"$SCRATCH/runs.jsonl"
+    say "round $1  $2  $3  $(python3 "$LIB/brief.py" "$run")"
 }
 
-measure_rounds() {
-    local round name
-    for ((round = 1; round <= ROUNDS; round++)); do
-        for name in "${CASES[@]}"; do
-            # Who goes first alternates, so that a drift of the machine favours nobody.
-            if ((round % 2 == 1)); then
-                measure "$round" "$name" baseline first
-                measure "$round" "$name" candidate second
+# Half of what the candidate can do, of this run: from the case 4k, or found out now.
+settle_open_rate() {
+    local best
+    if [[ -n $OPEN_RATE ]]; then return 0; fi
+    if ! best=$(grep -s '"case": "4k", .*"side": "candidate"' "$SCRATCH/runs.jsonl" |
+        python3 "$LIB/field.py" rps); then
+        warm_up 4k candidate
+        best=$(run_client 0 4k candidate first "$RUN_SECONDS" "$WARMUP" |
+            python3 "$LIB/field.py" rps)
+    fi
+    OPEN_RATE=$((${best%.*} / 2))
+    say "open loop: $OPEN_RATE requests/s, half of $best"
+}
+
+measure_round() { # ROUND CASE
+    local peer
+    if [[ $2 == open4k ]]; then settle_open_rate; fi
+    # Who goes first alternates, so that a drift of the machine favours nobody.
+    if (($1 % 2 == 1)); then
+        measure "$1" "$2" baseline first
+        measure "$1" "$2" candidate second
+    else
+        measure "$1" "$2" candidate first
+        measure "$1" "$2" baseline second
+    fi
+    if [[ ,$CASES_PEERS, == *,$2,* ]]; then
+        for peer in "${PEERS[@]}"; do measure "$1" "$2" "$peer" later; done
+    fi
+}
+
+check_hot_sides() {
+    local side name
+    for side in baseline candidate; do
+        if [[ -z ${SERVER_TLS[$side]:-} ]]; then SERVER_TLS[$side]=$(tls_facts "$side"); fi
+        for name in "$@"; do
+            if [[ $name == range64k ]]; then
+                check_range_objects "$side"
             else
-                measure "$round" "$name" candidate first
-                measure "$round" "$name" baseline second
+                check_body "$side" "$name"
             fi
+        done
+    done
+    for side in "${PEERS[@]}"; do
+        for name in "$@"; do
+            if [[ ,$CASES_PEERS, == *,$name,* ]]; then check_body "$side" "$name"; fi
         done
     done
 }
 
-profile_case() { # CASE
-    local pids data="$WORK/perf.data" report="$OUT-profile-$1.txt" client
-    local -a command
-    if ! pids=$(python3 "$LIB/measure.py" pids "${SERVER_PID[candidate]}"); then
-        say "no profile of $1: the candidate is gone"
-        return 0
-    fi
-    mapfile -d '' -t command < <(client_command candidate "$1" $((RUN_SECONDS + WARMUP + 1)))
-    "${command[@]}" >"$WORK/profile-wrk.log" 2>&1 &
-    client=$!
-    sleep "$WARMUP"
-    perf record --quiet --event cpu-clock -g --pid "$pids" --output "$data" -- \
-        sleep "$RUN_SECONDS" 2>"$WORK/perf.log" || say "perf record: $(cat "$WORK/perf.log")"
-    wait "$client" || say "the load of the profile failed: $(cat "$WORK/profile-wrk.log")"
-    {
-        echo "# $1: ${SERVER_VERSION[candidate]}, $CONNECTIONS connections; self time first,"
-        echo "# then the callers of whatever took 3 % or more."
-        perf report --stdio --no-inline --no-children --call-graph none \
-            --fields overhead,symbol,dso --percent-limit 0.3 --input "$data" 2>/dev/null
-        perf report --stdio --no-inline --no-children --max-stack 16 \
-            --fields overhead,symbol --call-graph graph,0.5,caller \
-            --percent-limit 3 --input "$data" 2>/dev/null
-    } | sed -e '/^#$/d' -e '/^[[:space:]]*$/d' -e 's/[[:space:]]*$//' |
-        sed -n '1,400p' >"$report" ||
-        say "perf report failed for $1"
-    say "profile: $report"
+prime_zipf() {
+    local side
+    for side in baseline candidate; do
+        run_client 0 zipf "$side" first 1 "$ZIPF_PRIME_SECONDS" >/dev/null
+    done
 }
 
-commit_of_checkout() {
-    local commit
-    # Root often measures a checkout that belongs to somebody else.
-    local -a git=(git -c 'safe.directory=*' -C "$ROOT" --no-optional-locks)
-    commit=$("${git[@]}" rev-parse --short=12 HEAD 2>/dev/null) || commit=unknown
-    # Results do not change what is measured.
-    if [[ -n $("${git[@]}" status --porcelain -- . ':!perf/results' 2>/dev/null) ]]; then
-        commit+=", modified"
+# The cases of a group, measured in rounds between one start of its servers and one stop.
+measure_group() { # GROUP CASE...
+    local round name
+    if (($# < 2)); then return 0; fi
+    if [[ $1 == zipf ]]; then
+        start_sides zipf
+        prime_zipf
+    else
+        start_sides "$1" "${PEERS[@]}"
+        check_hot_sides "${@:2}"
     fi
-    printf '%s' "$commit"
+    for ((round = 1; round <= ROUNDS; round++)); do
+        for name in "${@:2}"; do measure_round "$round" "$name"; done
+    done
+    if [[ $PROFILE == yes ]]; then
+        for name in "${@:2}"; do profile_case "$name"; done
+    fi
+    stop_servers
+}
+
+# Two shards of rond alone: what it costs that another shard has the object.
+measure_shards() {
+    if ! has_case shards2; then return 0; fi
+    if [[ $CANDIDATE == nginx ]]; then
+        say "shards2 needs a rond as candidate: left out"
+        return 0
+    fi
+    # Port ranges of the namespace are set on the way, so it is the last that runs in it.
+    in_netns python3 "$LIB/shards2.py" --rounds "$ROUNDS" --seconds "$RUN_SECONDS" \
+        --warmup "$WARMUP" --connections "$CONNECTIONS" --scratch "$SCRATCH/shards2" \
+        --lua "$LIB/shards2.lua" --out "$SCRATCH/runs.jsonl" -- "$CANDIDATE"
 }
 
 write_report() { # LOAD_AT_START STARTED
     local wrk_version
     # wrk prints its version with its usage, and fails.
     wrk_version=$({ wrk --version 2>&1 || true; } | sed -n '1s/ *\[.*//p')
-    python3 "$LIB/report.py" --runs "$WORK/runs.jsonl" --out "$OUT" \
+    python3 "$LIB/report.py" --runs "$SCRATCH/runs.jsonl" --out "$OUT" \
+        --profiles "$SCRATCH/profiles.jsonl" \
         --set started "$2" --set commit "$(commit_of_checkout)" --set load_at_start "$1" \
-        --set baseline "${SERVER_VERSION[baseline]}" \
-        --set candidate "${SERVER_VERSION[candidate]}" \
-        --set baseline_kind "${SERVER_KIND[baseline]}" \
-        --set candidate_kind "${SERVER_KIND[candidate]}" \
+        --set baseline "${SERVER_VERSION[baseline]:-none}" \
+        --set candidate "${SERVER_VERSION[candidate]:-$CANDIDATE}" \
+        --set baseline_kind "${SERVER_KIND[baseline]:-none}" \
+        --set candidate_kind "${SERVER_KIND[candidate]:-rond}" \
         --set candidate_sha256 "$CANDIDATE_SHA" \
-        --set baseline_tls "${SERVER_TLS[baseline]}" \
-        --set candidate_tls "${SERVER_TLS[candidate]}" \
+        --set baseline_tls "${SERVER_TLS[baseline]:-}" \
+        --set candidate_tls "${SERVER_TLS[candidate]:-}" \
+        --set peers "$(peer_versions)" \
         --set wrk "$wrk_version" --set openssl "$(openssl version)" \
         --set rounds "$ROUNDS" --set seconds "$RUN_SECONDS" --set warmup "$WARMUP" \
         --set connections "$CONNECTIONS" --set congestion_control "$CONGESTION" \
-        --set nginx_tcp_nopush "$TCP_NOPUSH" \
+        --set nginx_tcp_nopush "$TCP_NOPUSH" --set nginx_aio "$NGINX_AIO" \
+        --set zipf_data "$ZIPF_COUNT objects of $ZIPF_LEN, Zipf 1.0, ${CASE_CONNECTIONS[zipf]} \
+connections" --set zipf_memory "$ZIPF_MEMORY" \
         --set server_core "$SERVER_CORE" --set client_core "$CLIENT_CORE"
 }
 
+peer_versions() {
+    local peer text=""
+    for peer in "${PEERS[@]}"; do text+="${text:+, }${SERVER_VERSION[$peer]:-$peer}"; done
+    printf '%s' "$text"
+}
+
 main() {
-    local name load started stem suffix=1 status=0
+    local load started name
+    local -a hot=() zipf=()
     parse_arguments "$@"
     check_machine
-    if [[ -z $OUT ]]; then
-        stem="$ROOT/perf/results/$(date +%F)-compare"
-        OUT=$stem
-        # A result is a record: without --out, an earlier one of the day is kept.
-        while [[ -e $OUT.md ]]; do OUT="$stem-$((++suffix))"; done
-    fi
+    OUT=${OUT:-$(fresh_result compare)}
     mkdir -p -- "$(dirname -- "$OUT")"
-    build_candidate
+    build_what_is_missing
     started=$(date --iso-8601=seconds)
-    load=$(cut -d ' ' -f 1-3 /proc/loadavg)
-    trap clean_up EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
-    WORK=$(mktemp -d)
-    chmod 755 "$WORK" # nginx's worker runs as www-data and reads its files below.
+    load=$(load_average)
+    open_scratch
+    : >"$SCRATCH/runs.jsonl"
     make_netns
-    make_objects
-    start_sides
-    measure_rounds
-    if [[ $CANDIDATE != nginx ]]; then
-        CANDIDATE_SHA=$(sha256sum "$(type -P "${CANDIDATE%% *}")" | cut -d ' ' -f 1)
-    fi
-    write_report "$load" "$started" || status=$?
-    if [[ $PROFILE == yes ]]; then
-        for name in "${CASES[@]}"; do profile_case "$name"; done
-    fi
-    return "$status"
+    for name in "${CASES[@]}"; do
+        case $(group_of "$name") in
+        hot) hot+=("$name") ;;
+        zipf) zipf+=("$name") ;;
+        esac
+    done
+    measure_group hot "${hot[@]}"
+    measure_group zipf "${zipf[@]}"
+    measure_shards
+    write_report "$load" "$started"
 }
 
 main "$@"

@@ -16,27 +16,28 @@
 # Exit status: 0 measured; 1 could not measure; 2 wrong usage.
 set -euo pipefail
 
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
-readonly ROOT
-DIR="" ROUNDS=5 SECONDS_EACH=5 CONNECTIONS=16 RATE=32MiB OUT="" CANDIDATE="" LOAD="" NODE_PID=""
+# shellcheck source-path=SCRIPTDIR source=lib/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 
-say() { printf '%s\n' "$*" >&2; }
-misuse() {
-    say "scrub.sh: $*"
-    sed -n '2,/^set -euo/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2
-    exit 2
-}
+DIR="" ROUNDS=5 SECONDS_EACH=5 CONNECTIONS=16 RATE=32MiB OUT="" CANDIDATE="" LOAD="" NODE_PID=""
 
 while (($# > 0)); do
     case $1 in
-    --dir) DIR=${2:?} ;;
-    --rounds) ROUNDS=${2:?} ;;
-    --seconds) SECONDS_EACH=${2:?} ;;
-    --connections) CONNECTIONS=${2:?} ;;
-    --rate) RATE=${2:?} ;;
-    --out) OUT=${2:?} ;;
-    --candidate) CANDIDATE=${2:?} ;;
-    --load) LOAD=${2:?} ;;
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    esac
+    want_value "$1" $# "${2:-}"
+    case $1 in
+    --dir) DIR=$2 ;;
+    --rounds) ROUNDS=$2 ;;
+    --seconds) SECONDS_EACH=$2 ;;
+    --connections) CONNECTIONS=$2 ;;
+    --rate) RATE=$2 ;;
+    --out) OUT=$2 ;;
+    --candidate) CANDIDATE=$2 ;;
+    --load) LOAD=$2 ;;
     *) misuse "unknown option $1" ;;
     esac
     shift 2
@@ -44,11 +45,8 @@ done
 [[ -n $DIR ]] || misuse "--dir is missing"
 [[ ! -e $DIR ]] || misuse "$DIR exists"
 OUT=${OUT:-$ROOT/perf/results/$(date +%F)-scrub}
-if [[ -z $CANDIDATE || -z $LOAD ]]; then
-    (cd "$ROOT" && cargo build --release -q -p ron-engine -p ron-perf)
-    CANDIDATE=${CANDIDATE:-$ROOT/target/release/rond}
-    LOAD=${LOAD:-$ROOT/target/release/ron-perf}
-fi
+if [[ -z $CANDIDATE ]]; then CANDIDATE=$(build ron-engine rond); fi
+if [[ -z $LOAD ]]; then LOAD=$(build ron-perf ron-perf); fi
 
 clean_up() {
     if [[ -n $NODE_PID ]]; then kill -KILL "$NODE_PID" 2>/dev/null || true; fi
@@ -69,7 +67,8 @@ metric() { curl -s "http://$admin/metrics" | sed -n "s/^$1\({[^}]*}\)\? \([0-9]*
 # More than a run with the scrub can read: it goes on all the time.
 "$LOAD" put --node "http://$http" --size 1MiB --count 512 --connections 4 >&2
 head -c 4096 /dev/urandom >"$DIR/object"
-addr=$(curl -sT "$DIR/object" "http://$http/o/" | sed 's/.*"addr":"\([^"]*\)".*/\1/')
+addr=$(curl -s --request PUT --data-binary "@$DIR/object" "http://$http/o/" |
+    sed 's/.*"addr":"\([^"]*\)".*/\1/')
 
 # One run of wrk: requests/s, p50 and p99 in µs.
 run() {
@@ -102,7 +101,7 @@ column() { cut -d'|' -f"$1" <<<"${rows%$'\n'}" | tr -d ' ' | sort -n | sed -n "$
 {
     echo "# What the scrub costs readers"
     echo
-    echo "* Date: $(date -u +%FT%TZ); commit: $(git -C "$ROOT" rev-parse --short=12 HEAD)"
+    echo "* Date: $(date -u +%FT%TZ); commit: $(commit_of_checkout)"
     echo "* $(uname -sr), $(nproc) cores; one shard on core 0, wrk on core 1, $CONNECTIONS connections"
     echo "* 4 KiB from the cache, beside 512 MiB that the scrub reads at $RATE/s at most"
     echo

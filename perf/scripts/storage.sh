@@ -18,36 +18,18 @@
 # Exit status: 0 measured; 1 could not measure; 2 wrong usage.
 set -euo pipefail
 
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
-LIB="$ROOT/perf/scripts/lib"
-readonly ROOT LIB
-readonly SERVER_CORE=0 CLIENT_CORE=1
+# shellcheck source-path=SCRIPTDIR source=lib/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/netns.sh
+source "$LIB/netns.sh"
+
 # What compares with the bare disk must not be in the cache: it is far smaller than the data.
 readonly CACHE=64MiB OBJECT_MIB=64 SMALL_CONNECTIONS=64
-readonly READY_SECONDS_MAX=60 STOP_SECONDS_MAX=30
-readonly CONGESTION=cubic
-readonly ALLOWED_KNOB=/proc/sys/net/ipv4/tcp_allowed_congestion_control
-readonly NETNS="rond-storage-$$"
 readonly READ_SEED=1
 
 DIR="" ROUNDS=5 OBJECTS=16 CONNECTIONS=4 SMALL=8000 ONLY=read,write,small OUT=""
-CANDIDATE="" LOAD="" WORK="" NETNS_MADE=no ALLOWED_BEFORE="" DIR_MADE=no
+CANDIDATE="" LOAD="" DIR_MADE=no
 NODE_PID="" NODE_HTTP="" SEED=$((READ_SEED + 1))
-
-say() { printf '%s\n' "$*" >&2; }
-die() {
-    say "storage.sh: $*"
-    exit 1
-}
-usage() { sed -n '2,/^set -euo/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
-misuse() {
-    say "storage.sh: $*"
-    usage >&2
-    exit 2
-}
-
-# shellcheck source=perf/scripts/lib/netns.sh
-source "$LIB/netns.sh"
 
 parse_arguments() {
     local name
@@ -59,7 +41,7 @@ parse_arguments() {
             ;;
         --dir | --rounds | --objects | --connections | --small | --only | --out | \
             --candidate | --load)
-            if (($# < 2)) || [[ -z $2 ]]; then misuse "$1 wants a value"; fi
+            want_value "$1" $# "${2:-}"
             set_option "$1" "$2"
             shift
             ;;
@@ -75,9 +57,7 @@ parse_arguments() {
 
 set_option() { # NAME VALUE
     case $1 in
-    --rounds | --objects | --connections | --small)
-        if ! [[ $2 =~ ^[1-9][0-9]{0,6}$ ]]; then misuse "$1 wants a number above 0, not $2"; fi
-        ;;&
+    --rounds | --objects | --connections | --small) want_number "$1" "$2" ;;&
     --dir) DIR=$2 ;;
     --rounds) ROUNDS=$2 ;;
     --objects) OBJECTS=$2 ;;
@@ -91,66 +71,33 @@ set_option() { # NAME VALUE
 }
 
 check_machine() {
-    local -A package=([fio]=fio [ip]=iproute2 [python3]=python3 [taskset]=util-linux)
-    local tool
-    local -a missing=()
-    for tool in "${!package[@]}"; do
-        if ! type -P "$tool" >/dev/null; then missing+=("${package[$tool]}"); fi
-    done
-    if ((${#missing[@]} > 0)); then
-        die "missing tools; install them with: apt-get install ${missing[*]}"
-    fi
-    if ((EUID != 0)); then die "must be root, to make a network namespace"; fi
-    if ! taskset -c "$SERVER_CORE" true 2>/dev/null || ! taskset -c "$CLIENT_CORE" true \
-        2>/dev/null; then
-        die "needs cores $SERVER_CORE and $CLIENT_CORE"
-    fi
+    need_tools fio ip=iproute2 python3 taskset=util-linux
+    need_root
+    need_cores
     if [[ -e $DIR ]]; then die "$DIR exists"; fi
-    ulimit -l unlimited 2>/dev/null || ulimit -l "$(ulimit -H -l)"
-    ulimit -n "$(ulimit -H -n)"
-}
-
-build() { # PACKAGE BINARY
-    if ! type -P cargo >/dev/null; then die "no cargo in root's PATH; name the binaries"; fi
-    say "building $2"
-    (cd "$ROOT" && cargo build --release --package "$1" --bin "$2" \
-        --message-format json-render-diagnostics | python3 "$LIB/field.py" executable)
+    raise_limits
 }
 
 clean_up() {
     stop_node
     remove_netns
-    if [[ -n $WORK ]]; then rm -rf -- "$WORK"; fi
     if [[ $DIR_MADE == yes ]]; then rm -rf -- "$DIR"; fi
 }
 
 start_node() {
-    local line="" pipe
-    mkfifo "$WORK/ready"
+    mkfifo "$SCRATCH/ready"
     ip netns exec "$NETNS" taskset -c "$SERVER_CORE" "$CANDIDATE" \
         --data-dir "$DIR/node" --http 127.0.0.1:0 --https off --oap off \
         --admin 127.0.0.1:0 --cores "$SERVER_CORE" --cache "$CACHE" \
-        >"$WORK/ready" 2>"$WORK/stderr" &
+        >"$SCRATCH/ready" 2>"$SCRATCH/stderr" &
     NODE_PID=$!
-    # The pipe stays open until we exit, so that the server never writes into a closed one.
-    exec {pipe}<"$WORK/ready"
-    if ! IFS= read -r -t "$READY_SECONDS_MAX" -u "$pipe" line; then
-        cat "$WORK/stderr" >&2
-        die "$CANDIDATE printed no ready line"
-    fi
-    NODE_HTTP=$(python3 "$LIB/field.py" http <<<"$line")
+    await_ready_line "$SCRATCH/ready" "$SCRATCH/stderr" "$CANDIDATE"
+    NODE_HTTP=$(python3 "$LIB/field.py" http <<<"$READY_LINE")
 }
 
 stop_node() {
-    local deadline
     if [[ -z $NODE_PID ]]; then return 0; fi
-    kill -TERM "$NODE_PID" 2>/dev/null || true
-    deadline=$((SECONDS + STOP_SECONDS_MAX))
-    while kill -0 "$NODE_PID" 2>/dev/null; do
-        if ((SECONDS >= deadline)); then kill -KILL "$NODE_PID" 2>/dev/null || true; fi
-        sleep 0.05
-    done
-    wait "$NODE_PID" 2>/dev/null || true
+    stop_process "$NODE_PID"
     NODE_PID=""
 }
 
@@ -186,12 +133,12 @@ measure() { # ROUND CASE SIDE FUNCTION [ARGUMENTS]
     local before
     SEED=$((SEED + 1))
     before=$(python3 "$LIB/storage.py" before --pid "$NODE_PID")
-    if ! "${@:4}" >"$WORK/printed" 2>"$WORK/complaint"; then
-        tail -n 5 "$WORK/stderr" >&2
-        die "$2 on $3 failed: $(cat "$WORK/complaint")"
+    if ! "${@:4}" >"$SCRATCH/printed" 2>"$SCRATCH/complaint"; then
+        tail -n 5 "$SCRATCH/stderr" >&2
+        die "$2 on $3 failed: $(cat "$SCRATCH/complaint")"
     fi
     python3 "$LIB/storage.py" record --round "$1" --case "$2" --side "$3" --pid "$NODE_PID" \
-        --before "$before" --printed "$WORK/printed" --out "$WORK/runs.jsonl" >&2
+        --before "$before" --printed "$SCRATCH/printed" --out "$SCRATCH/runs.jsonl" >&2
 }
 
 measure_case() { # ROUND CASE
@@ -208,21 +155,11 @@ measure_case() { # ROUND CASE
     esac
 }
 
-commit_of_checkout() {
-    local commit
-    local -a git=(git -c 'safe.directory=*' -C "$ROOT" --no-optional-locks)
-    commit=$("${git[@]}" rev-parse --short=12 HEAD 2>/dev/null) || commit=unknown
-    if [[ -n $("${git[@]}" status --porcelain -- . ':!perf/results' 2>/dev/null) ]]; then
-        commit+=", modified"
-    fi
-    printf '%s' "$commit"
-}
-
 write_report() { # LOAD_AT_START STARTED
-    python3 "$LIB/storage.py" report --runs "$WORK/runs.jsonl" --out "$OUT" \
+    python3 "$LIB/storage.py" report --runs "$SCRATCH/runs.jsonl" --out "$OUT" \
         --set started "$2" --set load_at_start "$1" --set commit "$(commit_of_checkout)" \
         --set node "$("$CANDIDATE" --version | head -n 1)" \
-        --set node_sha256 "$(sha256sum "$CANDIDATE" | cut -d ' ' -f 1)" \
+        --set node_sha256 "$(sha256_of "$CANDIDATE")" \
         --set fio "$(fio --version)" \
         --set file_system "$(df --output=fstype,source "$DIR" | tail -n 1 | xargs)" \
         --set rounds "$ROUNDS" --set objects "$OBJECTS" --set object_mib "$OBJECT_MIB" \
@@ -232,24 +169,16 @@ write_report() { # LOAD_AT_START STARTED
 }
 
 main() {
-    local name load_before started stem suffix=1 round
+    local name load_before started round
     parse_arguments "$@"
     check_machine
-    if [[ -z $OUT ]]; then
-        stem="$ROOT/perf/results/$(date +%F)-storage"
-        OUT=$stem
-        # A result is a record: without --out, an earlier one of the day is kept.
-        while [[ -e $OUT.md ]]; do OUT="$stem-$((++suffix))"; done
-    fi
+    if [[ -z $OUT ]]; then OUT=$(fresh_result storage); fi
     mkdir -p -- "$(dirname -- "$OUT")"
     if [[ -z $CANDIDATE ]]; then CANDIDATE=$(build ron-engine rond); fi
     if [[ -z $LOAD ]]; then LOAD=$(build ron-perf ron-perf); fi
     started=$(date --iso-8601=seconds)
-    load_before=$(cut -d ' ' -f 1-3 /proc/loadavg)
-    trap clean_up EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
-    WORK=$(mktemp -d)
+    load_before=$(load_average)
+    open_scratch
     mkdir -p -- "$DIR/fio" "$DIR/node"
     DIR_MADE=yes
     make_netns

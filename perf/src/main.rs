@@ -1,12 +1,38 @@
-//! `ron-perf`: storage load for a node, measured.
+//! `ron-perf`: load for servers of content, measured.
 
-use std::process::ExitCode;
+use std::{
+    error::Error,
+    fs,
+    io::{self, IsTerminal, Read, Write},
+    net::SocketAddr,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    thread,
+};
 
 use clap::{Args, Parser, Subcommand};
-use ron_perf::storage::{Load, LoadError, Outcome, Verb, run};
-use serde_json::json;
+use ron_perf::{
+    compare, files,
+    load::{self, Report, RunError, options::Options},
+    objects::{ClassSpec, parse_size},
+    respond::Responder,
+    storage::{self, Load, LoadError, Outcome, Verb},
+};
+use serde_json::{Value, json};
 
-/// Puts load on the storage of a node, and says how fast it was.
+/// Something could not be measured, or not begun.
+const EXIT_FAILED: u8 = 1;
+/// Options that make no sense together.
+const EXIT_USAGE: u8 = 2;
+/// It was measured, and there were errors.
+const EXIT_ERRORS: u8 = 3;
+
+/// Largest document that is compared.
+const DOCUMENT_LEN_MAX: u64 = 64 * 1024 * 1024;
+
+/// Puts load on a server of content, and says how fast it was.
 #[derive(Debug, Parser)]
 #[command(name = "ron-perf", version)]
 struct Cli {
@@ -16,12 +42,36 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Load for any HTTP/1.1 server and for OAP/1, closed or open loop. Exit status: 0 good; 1 it
+    /// could not run; 2 wrong usage; 3 there were errors, which the result tells.
+    Load(Box<Options>),
+    /// Write the objects of a load as DIR/o/b3:…, for other servers.
+    Files {
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long, value_name = "SIZE[:COUNT[:WEIGHT]]", value_delimiter = ',', required = true)]
+        objects: Vec<ClassSpec>,
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+    /// Serve one answer made beforehand to every request, until killed or the input closes.
+    Respond {
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Length of the body.
+        #[arg(long, value_parser = parse_size)]
+        body: usize,
+        #[arg(long)]
+        tls: bool,
+    },
+    /// Put two documents of `load` side by side.
+    Compare { a: PathBuf, b: PathBuf },
     /// Store objects that are not there yet.
-    Put(Options),
+    Put(StorageOptions),
     /// Fetch the objects that a `put` of the same size, count and seed has stored.
     Get {
         #[command(flatten)]
-        options: Options,
+        options: StorageOptions,
         /// How often each object is fetched.
         #[arg(long, default_value_t = 1)]
         passes: u64,
@@ -32,7 +82,7 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct Options {
+struct StorageOptions {
     /// The node: http://HOST:PORT
     #[arg(long, value_parser = parse_node)]
     node: String,
@@ -62,20 +112,74 @@ fn parse_node(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_size(text: &str) -> Result<usize, String> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit: usize = match &text[digits.len()..] {
-        "" => 1,
-        "KiB" => 1024,
-        "MiB" => 1024 * 1024,
-        "GiB" => 1024 * 1024 * 1024,
-        unit => return Err(format!("unknown unit {unit:?}: use KiB, MiB or GiB")),
+fn load(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    let report = match load::run(options) {
+        Ok(report) => report,
+        Err(RunError::Usage(error)) => {
+            eprintln!("ron-perf: {error}");
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+        Err(error) => return Err(error.into()),
     };
-    let number: usize = digits.parse().map_err(|error| format!("{error}"))?;
-    number.checked_mul(unit).ok_or_else(|| "too large".to_string())
+    write_report(&report, options.json.as_deref())?;
+    Ok(if report.errors() == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_ERRORS) })
 }
 
-fn print(verb: Verb, options: &Options, outcome: &Outcome) {
+/// The table goes where the document does not.
+fn write_report(report: &Report, json: Option<&Path>) -> io::Result<()> {
+    let mut line = report.json().to_string();
+    line.push('\n');
+    match json {
+        Some(path) if path == Path::new("-") => {
+            io::stdout().write_all(line.as_bytes())?;
+            io::stderr().write_all(report.table().as_bytes())
+        }
+        Some(path) => {
+            let named = |error| io::Error::other(format!("writing {}: {error}", path.display()));
+            fs::write(path, line).map_err(named)?;
+            io::stdout().write_all(report.table().as_bytes())
+        }
+        None => io::stdout().write_all(report.table().as_bytes()),
+    }
+}
+
+fn respond(listen: SocketAddr, body: usize, tls: bool) -> Result<(), Box<dyn Error>> {
+    let responder = Responder::bind(listen, body, tls)?;
+    println!("listening on {}", responder.address());
+    let stopper = Arc::new(responder.stopper()?);
+    if input_may_close() {
+        // It wakes nobody once it is dropped, so it must outlive the loop that it wakes.
+        let stopper = Arc::clone(&stopper);
+        // The thread waits for an input that may never close; it does not outlive the process.
+        thread::spawn(move || {
+            let ended = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            if ended.is_ok() {
+                // If it cannot be told, it can be killed.
+                let _ = stopper.wake();
+            }
+        });
+    }
+    responder.run()?;
+    drop(stopper);
+    Ok(())
+}
+
+/// Whether somebody holds the other end of the input. Shells give background jobs one that has
+/// ended from the start, which says nothing.
+fn input_may_close() -> bool {
+    let kind = fs::metadata("/proc/self/fd/0").map(|input| input.file_type());
+    io::stdin().is_terminal() || kind.is_ok_and(|kind| kind.is_fifo() || kind.is_socket())
+}
+
+fn read_document(path: &Path) -> Result<Value, Box<dyn Error>> {
+    let named = |error: &dyn Error| format!("{}: {error}", path.display());
+    let file = fs::File::open(path).map_err(|error| named(&error))?;
+    let mut text = Vec::new();
+    file.take(DOCUMENT_LEN_MAX).read_to_end(&mut text).map_err(|error| named(&error))?;
+    Ok(serde_json::from_slice(&text).map_err(|error| named(&error))?)
+}
+
+fn print_storage(verb: Verb, options: &StorageOptions, outcome: &Outcome) {
     let verb = if verb == Verb::Put { "put" } else { "get" };
     let us = |share| outcome.quantile(share).as_micros() as u64;
     if options.json {
@@ -106,11 +210,12 @@ fn print(verb: Verb, options: &Options, outcome: &Outcome) {
     }
 }
 
-fn perform(cli: Cli) -> Result<(), LoadError> {
-    let (verb, options, passes, verify) = match cli.command {
-        Command::Put(options) => (Verb::Put, options, 1, false),
-        Command::Get { options, passes, verify } => (Verb::Get, options, passes, verify),
-    };
+fn storage(
+    verb: Verb,
+    options: &StorageOptions,
+    passes: u64,
+    verify: bool,
+) -> Result<(), LoadError> {
     let load = Load {
         node: options.node.clone(),
         verb,
@@ -121,16 +226,34 @@ fn perform(cli: Cli) -> Result<(), LoadError> {
         seed: options.seed,
         verify,
     };
-    print(verb, &options, &run(&load)?);
+    print_storage(verb, options, &storage::run(&load)?);
     Ok(())
+}
+
+fn perform(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
+    match cli.command {
+        Command::Load(options) => return load(&options),
+        Command::Files { dir, objects, seed } => {
+            println!("{} files", files::write(&dir, &objects, seed)?);
+        }
+        Command::Respond { listen, body, tls } => respond(listen, body, tls)?,
+        Command::Compare { a, b } => {
+            print!("{}", compare::table(&read_document(&a)?, &read_document(&b)?));
+        }
+        Command::Put(options) => storage(Verb::Put, &options, 1, false)?,
+        Command::Get { options, passes, verify } => {
+            storage(Verb::Get, &options, passes, verify)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn main() -> ExitCode {
     match perform(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("ron-perf: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(EXIT_FAILED)
         }
     }
 }
@@ -140,14 +263,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_nodes_are_read_or_refused() {
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert_eq!(parse_size("64MiB"), Ok(64 << 20));
-        assert!(
-            parse_size("64MB").is_err() && parse_size("KiB").is_err() && parse_size("").is_err()
-        );
-        assert!(parse_size("99999999999GiB").is_err());
+    fn nodes_of_storage_are_read_or_refused() {
         assert_eq!(parse_node("http://127.0.0.1:80/"), Ok("127.0.0.1:80".to_string()));
         assert!(parse_node("http://localhost").is_err() && parse_node("http://:1").is_err());
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
     }
 }

@@ -1,11 +1,8 @@
 //! Load for the storage of a node: objects nobody has seen before are stored, or those of an
 //! earlier run fetched, each once in every pass, over a fixed number of kept HTTP/1.1 connections.
 //!
-//! The objects follow from a seed, so a fetching run knows the addresses that a storing one made:
-//!
-//! ```text
-//!   object n   │ seed, 8 bytes │ n, 8 bytes │ noise, the same for all objects │
-//! ```
+//! The objects follow from a seed ([`crate::objects`]), so a fetching run knows the addresses that
+//! a storing one made.
 //!
 //! All objects are one buffer with another beginning, so the load costs hardly more than its
 //! system calls. An answer that is not wholly as expected ends the run with an error: a number of
@@ -15,7 +12,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
     sync::{
-        Barrier,
+        Arc, Barrier,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -25,8 +22,7 @@ use std::{
 use ron_codec::address::Address;
 use thiserror::Error;
 
-/// Bytes at the start of an object that differ from those of every other.
-const STAMP_LEN: usize = 16;
+use crate::objects::{Family, ObjectsError, noise, stamp};
 
 /// Longest line of an answer's head.
 const LINE_LEN_MAX: u64 = 16 * 1024;
@@ -81,8 +77,8 @@ pub struct Outcome {
 /// Why a run has no outcome.
 #[derive(Debug, Error)]
 pub enum LoadError {
-    #[error("the objects need at least {STAMP_LEN} bytes, not {size}")]
-    Small { size: usize },
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
     #[error("connecting to {node}: {source}")]
     Connect { node: String, source: io::Error },
     #[error("talking to the node: {0}")]
@@ -118,13 +114,10 @@ impl Outcome {
 /// # Errors
 /// The first thing that went wrong on any connection.
 pub fn run(load: &Load) -> Result<Outcome, LoadError> {
-    if load.size < STAMP_LEN {
-        return Err(LoadError::Small { size: load.size });
-    }
-    let noise = noise(load.size);
+    let family = Family::new(load.size, &Arc::new(noise(load.size)))?;
     let addresses = match load.verb {
         Verb::Put => Vec::new(),
-        Verb::Get => addresses(load, &noise),
+        Verb::Get => addresses(load, &family),
     };
     let next = AtomicU64::new(0);
     let start = Barrier::new(load.connections + 1);
@@ -133,7 +126,7 @@ pub fn run(load: &Load) -> Result<Outcome, LoadError> {
             // All reach the barrier, whatever becomes of their connections.
             let peer = Peer::connect(&load.node);
             start.wait();
-            worker(load, peer?, &noise, &addresses, &next)
+            worker(load, peer?, family.rest(), &addresses, &next)
         };
         let workers: Vec<_> = (0..load.connections).map(|_| scope.spawn(work)).collect();
         start.wait();
@@ -154,43 +147,15 @@ pub fn run(load: &Load) -> Result<Outcome, LoadError> {
     Ok(Outcome { requests, bytes: requests * load.size as u64, took, latencies })
 }
 
-/// Bytes that do not compress and repeat nowhere.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    let mut bytes = vec![0; len.next_multiple_of(8)];
-    for word in bytes.chunks_exact_mut(8) {
-        // The generator SplitMix64.
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        word.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
-}
-
-fn stamp(load: &Load, number: u64) -> [u8; STAMP_LEN] {
-    let mut stamp = [0; STAMP_LEN];
-    stamp[..8].copy_from_slice(&load.seed.to_le_bytes());
-    stamp[8..].copy_from_slice(&number.to_le_bytes());
-    stamp
-}
-
-fn addresses(load: &Load, noise: &[u8]) -> Vec<Address> {
-    let mut object = noise.to_vec();
-    let address = |number| {
-        object[..STAMP_LEN].copy_from_slice(&stamp(load, number));
-        Address::of(&object)
-    };
-    (0..load.count).map(address).collect()
+fn addresses(load: &Load, family: &Family) -> Vec<Address> {
+    (0..load.count).map(|number| family.address(&stamp(load.seed, number))).collect()
 }
 
 /// Takes numbers until all are taken. Returns how long each request took.
 fn worker(
     load: &Load,
     mut peer: Peer,
-    noise: &[u8],
+    rest: &[u8],
     addresses: &[Address],
     next: &AtomicU64,
 ) -> Result<Vec<Duration>, LoadError> {
@@ -203,7 +168,7 @@ fn worker(
         }
         let begun = Instant::now();
         match load.verb {
-            Verb::Put => peer.put(&stamp(load, number), &noise[STAMP_LEN..])?,
+            Verb::Put => peer.put(&stamp(load.seed, number), rest)?,
             Verb::Get => {
                 let address = &addresses[(number % load.count) as usize];
                 peer.get(address, load.size, load.verify)?;
@@ -315,6 +280,7 @@ mod tests {
     use std::{collections::HashMap, net::TcpListener, sync::Mutex};
 
     use super::*;
+    use crate::objects::STAMP_LEN;
 
     /// A node that keeps what it is given in a map, and answers `connections` connections.
     fn serve(listener: &TcpListener, connections: usize, spoil: bool) {
@@ -407,6 +373,7 @@ mod tests {
             seed: 0,
             verify: false,
         };
-        assert!(matches!(run(&load), Err(LoadError::Small { size: 15 })));
+        let refused = run(&load);
+        assert!(matches!(refused, Err(LoadError::Objects(ObjectsError::Size { size: 15 }))));
     }
 }

@@ -17,14 +17,15 @@
 //! ```
 //!
 //! The window bounds the memory one reader holds. A window of up to [`NEAR_GROUPS`] is an array in
-//! place, so a download that needs no more allocates nothing. It begins with `window_groups`. For a session that delivers nothing else meanwhile it
-//! doubles, up to [`WINDOW_GROUPS_MAX`], whenever the reader has to wait for the disk and the disk
-//! has little to do: one reader alone needs many reads under way to get what a disk can give. When
-//! it is the reader that is behind, or reads have to wait, the window is as small as at first.
+//! place, so a download that needs no more allocates nothing. It begins with `window_groups`. For a
+//! session that delivers nothing else meanwhile it doubles, up to [`WINDOW_GROUPS_MAX`], whenever
+//! the reader has to wait for the disk and the disk has little to do: one reader alone needs many
+//! reads under way to get what a disk can give. When it is the reader that is behind, or reads have
+//! to wait, the window is as small as at first.
 //!
-//! When a group that was asked for waits for memory, the download lets go of all that it keeps behind
-//! the next group, and asks for one at a time until that has come: what it keeps may be what it
-//! waits for.
+//! When a group that was asked for waits for memory, the download lets go of all that it keeps
+//! behind the next group, and asks for one at a time until that has come: what it keeps may be what
+//! it waits for.
 //!
 //! This room gives out only what was verified, and nothing outside the range; it does not know what
 //! a failed group means for an answer that has begun.
@@ -120,7 +121,7 @@ pub struct Download {
     behind_since: Option<u64>,
     /// Whether the session could have sent a group that was not there yet.
     starved: bool,
-    /// Memory is short: no group is asked for but the next.
+    /// Memory is short: no group is asked for but the next, until one comes.
     narrow: bool,
     /// Whether groups were let go that were asked for: they may still come.
     let_go: bool,
@@ -255,7 +256,7 @@ impl Download {
         self.let_go |= self.asked > next + 1;
         (next + 1..self.asked).for_each(|index| *self.kept.place(index) = None);
         (self.asked, self.ahead) = (next + 1, 0);
-        self.narrow = !self.kept.has(next);
+        self.narrow = true;
     }
 
     /// The next bytes, at most `max` and never from two groups. `None` until they are there, and
@@ -528,6 +529,15 @@ mod tests {
             got.extend_from_slice(slice.bytes());
         }
         assert_eq!(got, &source[..4 * GROUP_LEN]);
+        download.pump(usize::MAX, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [4, 5, 6, 7]);
+        download.on_group(group(&mut bench, &source, 4));
+        download.let_go();
+        download.pump(usize::MAX, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [0; 0], "else it would be told again, and so for ever");
+        assert!(download.take(usize::MAX).is_some());
+        download.pump(usize::MAX, &mut bench.cx());
+        assert_eq!(asked(&mut bench), [5]);
     }
 
     #[test]

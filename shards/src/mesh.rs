@@ -1,9 +1,9 @@
 //! Questions to other shards: how many are open with each, and those that wait for a place.
 //!
 //! A lane between two shards has a fixed length. Each question is answered by exactly one reply,
-//! before which it may be told once that memory is short; so bounding the questions a shard has open
-//! with another bounds both lanes between them. What finds no place waits here, bounded as well;
-//! beyond that it is refused.
+//! before which it may be told once that memory is short; so bounding the questions a shard has
+//! open with another bounds both lanes between them. What finds no place waits here, bounded as
+//! well; beyond that it is refused.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,11 @@
 //! The node.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
+use ron_codec::address::Address;
 use ron_engine::{config::Config, machine::Machine, node};
 
 fn main() -> ExitCode {
@@ -22,10 +26,23 @@ fn main() -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    match node::run(&config, &machine) {
+    match node::run(&config, &machine, announce) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*error),
     }
+}
+
+/// The ready line on standard output, and on standard error what to try first.
+fn announce(ready: &serde_json::Value) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{ready}")?;
+    out.flush()?;
+    if let Some(http) = ready["http"].as_str() {
+        let address = Address::of(b"hello\n");
+        eprintln!("store an object:  echo hello | curl -sT - http://{http}/o/");
+        eprintln!("fetch it again:   curl http://{http}/o/{address}");
+    }
+    Ok(())
 }
 
 fn failed(error: &dyn std::error::Error) -> ExitCode {

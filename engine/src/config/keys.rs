@@ -39,7 +39,7 @@ const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key
 }
 
 /// Every setting, in the order of the help.
-pub const KEYS: [Key; 30] = [
+pub const KEYS: [Key; 31] = [
     key("data_dir", "DIR", "Where objects are kept [default: ./ron-data]"),
     Key {
         many: true,
@@ -75,6 +75,11 @@ pub const KEYS: [Key; 30] = [
              this machine can read flags: prefer the file or the variable",
         )
     },
+    key(
+        "stall_limit",
+        "SECONDS",
+        "What holds a shard longer at a stretch is reported; 0 for nothing [default: 0.02]",
+    ),
     key(
         "partitions",
         "N",

@@ -53,6 +53,13 @@ pub const WINDOW_GROUPS_DEFAULT: u64 = 4;
 pub const TOKENS_MAX: usize = 64;
 pub const TOKEN_LEN_MAX: usize = 256;
 
+/// How long a step may hold a shard before it is reported: least, most and by default. What a shard
+/// does takes microseconds, and few milliseconds where a page has to come from a slow disk. The
+/// default is longer than that, and long enough to be felt by whoever waits.
+pub const STALL_LIMIT_MIN: Duration = Duration::from_millis(1);
+pub const STALL_LIMIT_MAX: Duration = Duration::from_secs(60);
+pub const STALL_LIMIT_DEFAULT: Duration = Duration::from_millis(20);
+
 /// Bytes of a file of settings.
 pub const FILE_LEN_MAX: u64 = 1024 * 1024;
 

@@ -44,6 +44,7 @@ fn nothing_given_is_the_documented_defaults() {
     assert_eq!((config.log.as_str(), config.connections_max), ("info", 10_000));
     assert_eq!(config.object_len_max, 16 * 1024 * MIB);
     assert_eq!(config.deadlines.idle, Duration::from_secs(75));
+    assert_eq!(config.stall_limit, Duration::from_millis(20));
     assert_eq!(config.write_tokens, Tokens::default());
     assert!(config.warnings.is_empty());
 }
@@ -78,7 +79,7 @@ fn the_file_is_named_by_flag_or_variable() {
 }
 
 /// A value for each key that no default has, to be seen in the settings.
-const SAMPLES: [(&str, &str); 30] = [
+const SAMPLES: [(&str, &str); 31] = [
     ("data_dir", "/x"),
     ("data_dirs", "/x,/y"),
     ("http", "127.0.0.1:11"),
@@ -95,6 +96,7 @@ const SAMPLES: [(&str, &str); 30] = [
     ("object_len_max", "17"),
     ("window_groups", "18"),
     ("write_tokens", "a,b"),
+    ("stall_limit", "0.032"),
     ("partitions", "19"),
     ("storage.max_bytes", "30GiB"),
     ("storage.reserve", "31MiB"),
@@ -200,6 +202,9 @@ fn what_is_not_allowed_is_said_with_key_value_and_origin() {
         ("--window-groups", "window_groups", "65"),
         ("--partitions", "partitions", "1025"),
         ("--partitions", "partitions", "+1"),
+        ("--stall-limit", "stall_limit", "0.0009"),
+        ("--stall-limit", "stall_limit", "61"),
+        ("--stall-limit", "stall_limit", "20ms"),
         ("--data-dir", "data_dir", ""),
         ("--deadline-head", "deadlines.head", "0"),
         ("--deadline-head", "deadlines.head", "604801"),
@@ -214,7 +219,13 @@ fn what_is_not_allowed_is_said_with_key_value_and_origin() {
 
 #[test]
 fn limits_hold_to_the_last_one() {
-    let good = ["--cache=40MiB", "--partitions=1024", "--window-groups=64", "--object-len-max=1"];
+    let good = [
+        "--cache=40MiB",
+        "--partitions=1024",
+        "--stall-limit=0.001",
+        "--window-groups=64",
+        "--object-len-max=1",
+    ];
     for flag in good {
         assert!(load(&[flag], &[], "").is_ok(), "{flag}");
     }

@@ -2,15 +2,14 @@
 //!
 //! The bytes of open files move on the ring that the sockets use: past the page cache (O_DIRECT),
 //! to and from blocks without a copy where they lie on pages. What only the file system's tables
-//! know (names, folders, lengths) is a task that has it done by a thread that may block. So is a
-//! read that nobody waits for: its tasks have a queue of their own with few shares, few are under
-//! way at once, and the disk serves them last. Outcomes are collected in one place and told to the
-//! shard a turn at a time.
+//! know (names, folders, lengths) is done by threads that may block. So is a read that nobody waits
+//! for: few of them are under way at once, so that some thread is always there for the rest, and the
+//! disk serves them last. Outcomes are told to the shard a turn at a time.
 //!
 //! ```text
-//!   perform ──► waiting ──► ring: Read, Scan, Write, Sync ───────────────► outcomes
-//!      │           └──────► tasks: Open, Close, Truncate, names ─────────►    ▲
-//!      └──► idling ───────► background tasks: Scan that is not urgent ────────┘
+//!   perform ──► waiting ──► ring: Read, Scan, Write, Sync ──────────► outcomes
+//!      │           └──────► threads: Open, Close, Truncate, names ─►     ▲
+//!      └──► idling ───────► threads: Scan that is not urgent ────────────┘
 //! ```
 //!
 //! On a file system without direct I/O the same operations go through the page cache, and the
@@ -18,16 +17,12 @@
 //! not open.
 
 use std::{
-    cell::{Cell, RefCell},
     collections::{HashMap, HashSet, VecDeque},
     fs, io,
     path::{Path, PathBuf},
-    rc::Rc,
     sync::Arc,
-    task::Waker,
 };
 
-use glommio::TaskQueueHandle;
 use io_uring::squeue;
 use slab::Slab;
 
@@ -39,8 +34,10 @@ use crate::{
 mod buffer;
 mod names;
 mod transfer;
+mod workers;
 
 use buffer::{Buffer, Spares};
+use names::Opened;
 use transfer::Transfer;
 
 /// The outcome of one operation.
@@ -54,19 +51,30 @@ pub(super) enum Access {
     Buffered,
 }
 
-/// The task queues of a disk.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Queues {
-    pub(super) foreground: TaskQueueHandle,
-    /// Has few shares.
-    pub(super) background: TaskQueueHandle,
+/// What a thread is asked to do.
+#[derive(Debug)]
+pub(super) struct About {
+    ticket: Ticket,
+    /// Nobody waits for it.
+    idle: bool,
 }
+
+/// What a thread has done.
+pub(super) enum Done {
+    Told(DiskDone),
+    Opened { id: FileId, path: PathBuf, opened: Opened },
+}
+
+/// The threads of a disk.
+pub(super) type Workers = workers::Workers<About, Done>;
 
 /// The disk side of a driver.
 pub(super) struct Disk {
-    queues: Queues,
+    workers: Workers,
     access: Access,
-    shared: Rc<Shared>,
+    files: HashMap<FileId, Arc<fs::File>>,
+    /// Outcomes that need no thread to come.
+    outcomes: VecDeque<Outcome>,
     /// Operations that wait because `DISK_OPS_MAX` are under way.
     waiting: VecDeque<(Ticket, DiskOp)>,
     /// Reads that nobody waits for, until there is room for them.
@@ -75,26 +83,16 @@ pub(super) struct Disk {
     transfers: Slab<Transfer>,
     /// What is to be submitted: numbers of transfers.
     submit: VecDeque<u32>,
+    /// What threads work on, and how much of it nobody waits for.
+    jobs: usize,
+    idle_jobs: usize,
     /// Closed files on which something is still under way.
     closing: Vec<(Ticket, Arc<fs::File>)>,
     spares: Spares,
-}
-
-/// What the tasks of a disk share with it.
-#[derive(Default)]
-struct Shared {
-    files: RefCell<HashMap<FileId, Arc<fs::File>>>,
-    outcomes: RefCell<VecDeque<Outcome>>,
-    /// Tasks that have not ended.
-    tasks: Cell<usize>,
-    /// Those of them that read what nobody waits for.
-    idling: Cell<usize>,
     /// Devices whose files turned out to have no direct I/O.
-    buffered: RefCell<HashSet<u64>>,
+    buffered: HashSet<u64>,
     /// What the operator should know.
-    notes: RefCell<VecDeque<String>>,
-    /// Whoever sleeps until there is an outcome.
-    sleeper: RefCell<Option<Waker>>,
+    notes: VecDeque<String>,
 }
 
 /// A read that nobody waits for.
@@ -106,17 +104,22 @@ struct Idling {
 }
 
 impl Disk {
-    pub(super) fn new(queues: Queues, access: Access) -> Disk {
+    pub(super) fn new(workers: Workers, access: Access) -> Disk {
         Disk {
-            queues,
+            workers,
             access,
-            shared: Rc::default(),
+            files: HashMap::new(),
+            outcomes: VecDeque::new(),
             waiting: VecDeque::new(),
             idling: VecDeque::new(),
             transfers: Slab::new(),
             submit: VecDeque::new(),
+            jobs: 0,
+            idle_jobs: 0,
             closing: Vec::new(),
             spares: Spares::default(),
+            buffered: HashSet::new(),
+            notes: VecDeque::new(),
         }
     }
 
@@ -137,44 +140,61 @@ impl Disk {
         let transfer = self.transfers.remove(number as usize);
         let ticket = transfer.ticket;
         let done = transfer.finish(result, &mut self.spares);
-        self.shared.outcomes.borrow_mut().push_back((ticket, done));
+        self.outcomes.push_back((ticket, done));
     }
 
     /// The next outcome, if there is one.
     pub(super) fn outcome(&mut self) -> Option<Outcome> {
-        let outcome = self.shared.outcomes.borrow_mut().pop_front();
-        if outcome.is_some() {
-            self.start();
-        }
-        outcome
+        let outcome = match self.outcomes.pop_front() {
+            Some(outcome) => outcome,
+            None => self.worked()?,
+        };
+        self.start();
+        Some(outcome)
+    }
+
+    /// The next thing that a thread has done.
+    fn worked(&mut self) -> Option<Outcome> {
+        let (About { ticket, idle }, result) = self.workers.result()?;
+        self.jobs -= 1;
+        self.idle_jobs -= usize::from(idle);
+        let done = result.map(|done| match done {
+            Done::Told(done) => done,
+            Done::Opened { id, path, opened } => {
+                if !opened.direct && self.buffered.insert(opened.device) {
+                    self.notes.push_back(no_direct_io(&path));
+                }
+                let before = self.files.insert(id, Arc::new(opened.file));
+                assert!(before.is_none(), "{id:?} names two open files");
+                DiskDone::Opened { len: opened.len }
+            }
+        });
+        Some((ticket, done))
     }
 
     /// The next thing the operator should know.
-    pub(super) fn note(&self) -> Option<String> {
-        self.shared.notes.borrow_mut().pop_front()
+    pub(super) fn note(&mut self) -> Option<String> {
+        self.notes.pop_front()
     }
 
-    /// Whether no task has to run and nothing is to be told: all that is under way is on the ring.
-    pub(super) fn is_idle(&self) -> bool {
-        self.shared.tasks.get() == 0 && !self.has_outcome()
+    /// Operations on the ring, with other threads, and waiting; and reads that nobody waits for and
+    /// that wait.
+    pub(super) fn depths(&self) -> [usize; 4] {
+        [self.transfers.len(), self.jobs, self.waiting.len(), self.idling.len()]
     }
 
+    /// Whether there is something to tell. While the loop sleeps, threads ring the bell.
     pub(super) fn has_outcome(&self) -> bool {
-        !self.shared.outcomes.borrow().is_empty()
-    }
-
-    /// Whom to wake when there is an outcome.
-    pub(super) fn wake(&self, waker: &Waker) {
-        self.shared.sleeper.replace(Some(waker.clone()));
+        !self.outcomes.is_empty() || self.workers.has_result()
     }
 
     fn start(&mut self) {
         self.close_unused();
-        while self.transfers.len() + self.shared.tasks.get() < DISK_OPS_MAX {
+        while self.transfers.len() + self.jobs < DISK_OPS_MAX {
             let Some((ticket, op)) = self.waiting.pop_front() else { break };
             self.start_one(ticket, op);
         }
-        while self.shared.idling.get() < BACKGROUND_SCANS_MAX {
+        while self.idle_jobs < BACKGROUND_SCANS_MAX {
             let Some(idling) = self.idling.pop_front() else { break };
             self.scan_idly(idling);
         }
@@ -184,7 +204,7 @@ impl Disk {
     fn start_one(&mut self, ticket: Ticket, op: DiskOp) {
         let file = match file_of(&op).map(|id| self.file(id)) {
             Some(Err(error)) => {
-                return self.shared.outcomes.borrow_mut().push_back((ticket, Err(error)));
+                return self.outcomes.push_back((ticket, Err(error)));
             }
             Some(Ok(file)) => Some(file),
             None => None,
@@ -208,7 +228,7 @@ impl Disk {
                 self.block(ticket, move || file.set_len(len).map(|()| DiskDone::Done));
             }
             (DiskOp::Close { file: id }, Some(file)) => {
-                self.shared.files.borrow_mut().remove(&id);
+                self.files.remove(&id);
                 self.closing.push((ticket, file));
                 self.close_unused();
             }
@@ -219,7 +239,7 @@ impl Disk {
 
     fn file(&self, id: FileId) -> io::Result<Arc<fs::File>> {
         let not_open = || io::Error::new(io::ErrorKind::NotFound, "the file is not open");
-        self.shared.files.borrow().get(&id).cloned().ok_or_else(not_open)
+        self.files.get(&id).cloned().ok_or_else(not_open)
     }
 
     fn transfer(&mut self, make: impl FnOnce(&mut Spares) -> Transfer) {
@@ -228,65 +248,37 @@ impl Disk {
     }
 
     /// Has a job done by a thread that may block, and its result told.
-    fn block(&self, ticket: Ticket, job: impl FnOnce() -> io::Result<DiskDone> + Send + 'static) {
-        let task = async move { glommio::executor().spawn_blocking(job).await };
-        self.spawn(ticket, self.queues.foreground, task);
-    }
-
-    fn spawn(
-        &self,
+    fn block(
+        &mut self,
         ticket: Ticket,
-        queue: TaskQueueHandle,
-        task: impl Future<Output = io::Result<DiskDone>> + 'static,
+        job: impl FnOnce() -> io::Result<DiskDone> + Send + 'static,
     ) {
-        let shared = Rc::clone(&self.shared);
-        shared.tasks.set(shared.tasks.get() + 1);
-        let task = async move {
-            let done = task.await;
-            shared.tasks.set(shared.tasks.get() - 1);
-            shared.outcomes.borrow_mut().push_back((ticket, done));
-            if let Some(sleeper) = shared.sleeper.take() {
-                sleeper.wake();
-            }
-        };
-        match glommio::spawn_local_into(task, queue) {
-            Ok(task) => drop(task.detach()),
-            Err(error) => panic!("a task queue of the disk is gone: {error}"),
-        }
+        self.give(About { ticket, idle: false }, move || job().map(Done::Told));
     }
 
-    fn open(&self, ticket: Ticket, id: FileId, path: PathBuf, how: OpenHow) {
-        let (shared, access) = (Rc::clone(&self.shared), self.access);
-        let task = async move {
-            let place = path.clone();
-            let open = move || names::open(&place, how, access);
-            let opened = glommio::executor().spawn_blocking(open).await?;
-            if !opened.direct && shared.buffered.borrow_mut().insert(opened.device) {
-                shared.notes.borrow_mut().push_back(no_direct_io(&path));
-            }
-            let before = shared.files.borrow_mut().insert(id, Arc::new(opened.file));
-            assert!(before.is_none(), "{id:?} names two open files");
-            Ok(DiskDone::Opened { len: opened.len })
-        };
-        self.spawn(ticket, self.queues.foreground, task);
+    fn give(&mut self, about: About, job: impl FnOnce() -> io::Result<Done> + Send + 'static) {
+        self.jobs += 1;
+        self.idle_jobs += usize::from(about.idle);
+        self.workers.give(about, Box::new(job));
     }
 
-    fn scan_idly(&self, Idling { ticket, file, at, len }: Idling) {
-        let shared = Rc::clone(&self.shared);
-        shared.idling.set(shared.idling.get() + 1);
-        let read = move || {
+    fn open(&mut self, ticket: Ticket, id: FileId, path: PathBuf, how: OpenHow) {
+        let access = self.access;
+        self.give(About { ticket, idle: false }, move || {
+            let opened = names::open(&path, how, access)?;
+            Ok(Done::Opened { id, path, opened })
+        });
+    }
+
+    fn scan_idly(&mut self, Idling { ticket, file, at, len }: Idling) {
+        self.give(About { ticket, idle: true }, move || {
             let skip = (at % PAGE_LEN as u64) as usize;
             let mut buffer = Buffer::new((skip + len).next_multiple_of(PAGE_LEN));
             let read = names::read_idly(&file, at - skip as u64, buffer.bytes_mut())?;
             let end = read.min(skip + len);
-            Ok(DiskDone::Scanned(buffer.bytes()[skip.min(end)..end].to_vec()))
-        };
-        let task = async move {
-            let done = glommio::executor().spawn_blocking(read).await;
-            shared.idling.set(shared.idling.get() - 1);
-            done
-        };
-        self.spawn(ticket, self.queues.background, task);
+            let bytes = buffer.bytes()[skip.min(end)..end].to_vec();
+            Ok(Done::Told(DiskDone::Scanned(bytes)))
+        });
     }
 
     /// Closes the closed files on which nothing is under way any more. That may take long, when a

@@ -119,6 +119,22 @@ pub(super) struct Net {
     pipe: Pipe,
     accepting: bool,
     bell: RawFd,
+    counts: Counts,
+}
+
+/// What the ring did so far, for whoever looks in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) enters: u64,
+    pub(super) completions: u64,
+    /// Turns that found completions waiting in the kernel for want of room.
+    pub(super) overflows: u64,
+    /// Receives that found no free buffer.
+    pub(super) starved: u64,
+    /// Submissions that wait for room in the queue, as of now.
+    pub(super) waiting: u64,
+    /// Connections, as of now.
+    pub(super) conns: u64,
 }
 
 struct ListenerState {
@@ -130,18 +146,10 @@ struct ListenerState {
 }
 
 impl Net {
-    /// Sets up the ring. The ring hears `bell`; its own completions write `completions` while it
-    /// is told that the loop sleeps elsewhere.
-    pub(super) fn new(
-        bell: RawFd,
-        completions: RawFd,
-        listeners: Vec<Listener>,
-    ) -> Result<Net, probe::Refused> {
+    /// Sets up the ring, which hears `bell`.
+    pub(super) fn new(bell: RawFd, listeners: Vec<Listener>) -> Result<Net, probe::Refused> {
         let ring = probe::ring()?;
         let pool = RecvPool::new(&ring).map_err(|source| probe::refused("buffers", source))?;
-        ring.submitter()
-            .register_eventfd(completions)
-            .map_err(|source| probe::refused("the eventfd", source))?;
         let listeners = listeners.into_iter().map(|listener| ListenerState {
             // TLS is encrypted from the mapping and never sent by reference.
             by_reference: listener.tls.is_none() && !paces(&listener.socket),
@@ -164,27 +172,30 @@ impl Net {
             pipe: Pipe::new().map_err(|source| probe::refused("a pipe", source))?,
             accepting: true,
             bell,
+            counts: Counts::default(),
         };
-        net.ring.completion().disable_eventfd();
         net.arm_bell();
         net.arm_listeners();
         Ok(net)
     }
 
     /// Submits what was asked for and collects what completed. With nothing at hand it waits, for
-    /// as long as it may. Returns whether anything is to be heard or done.
-    pub(super) fn turn(&mut self, wait: Wait) -> io::Result<bool> {
+    /// as long as it may.
+    pub(super) fn turn(&mut self, wait: Wait) -> io::Result<()> {
         self.flush_ready();
         self.pool.publish();
         let at_hand = !self.heard.is_empty() || !self.ready.is_empty() || !self.waiting.is_empty();
         self.enter(if at_hand { Wait::Not } else { wait })?;
         self.completed.extend(self.ring.completion());
+        self.counts.enters += 1;
+        self.counts.completions += self.completed.len() as u64;
+        self.counts.overflows += u64::from(self.ring.submission().cq_overflow());
         let mut completed = std::mem::take(&mut self.completed);
         for entry in completed.drain(..) {
             self.complete(&entry);
         }
         self.completed = completed;
-        Ok(!self.heard.is_empty() || !self.ready.is_empty() || !self.landed.is_empty())
+        Ok(())
     }
 
     /// Submits a transfer of the disk in the next turn; `number` is told when it has completed.
@@ -198,19 +209,14 @@ impl Net {
         self.landed.pop_front()
     }
 
+    pub(super) fn counts(&self) -> Counts {
+        let (waiting, conns) = (self.waiting.len() as u64, self.conns.len() as u64);
+        Counts { waiting, conns, ..self.counts }
+    }
+
     /// The next thing that happened.
     pub(super) fn hear(&mut self) -> Option<Heard> {
         self.heard.pop_front()
-    }
-
-    /// From now on completions write the eventfd. The caller takes one more turn, then sleeps.
-    pub(super) fn sleepy(&mut self) {
-        self.ring.completion().enable_eventfd();
-    }
-
-    /// Completions need not be told elsewhere.
-    pub(super) fn awake(&mut self) {
-        self.ring.completion().disable_eventfd();
     }
 
     /// Takes no more connections: from now on they are refused, and so are those that wait.
@@ -470,6 +476,7 @@ impl Net {
             (0, _) => self.ended(id),
             // Out of buffers: they are given back in this very turn.
             (error, _) if error == -libc::ENOBUFS || error == -libc::ECANCELED => {
+                self.counts.starved += u64::from(error == -libc::ENOBUFS);
                 self.arm_receive(id);
             }
             _ => self.abort(id),

@@ -1,6 +1,7 @@
 //! The driver with a small machine in place of a shard, over real sockets and a real disk.
 
 mod disk;
+mod watch;
 
 use std::{
     collections::HashMap,

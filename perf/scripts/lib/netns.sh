@@ -1,7 +1,11 @@
 # shellcheck shell=bash
-# A network namespace for one measurement, with the congestion control that measures the servers and
-# not its own timer. Sourced; the caller owns the variables NETNS, CONGESTION and ALLOWED_KNOB, sets
-# NETNS_MADE=no and ALLOWED_BEFORE="", has `say` and `die`, and calls `remove_netns` when it ends.
+# A network namespace for one measurement, with the congestion control that measures the servers
+# and not its own timer. Sourced after common.sh; whoever calls `make_netns` calls `remove_netns`
+# when it ends.
+
+readonly ALLOWED_KNOB=/proc/sys/net/ipv4/tcp_allowed_congestion_control
+NETNS="rond-perf-$$" NETNS_MADE=no ALLOWED_BEFORE=""
+: "${CONGESTION:=cubic}" # bbr, for a question of its own
 
 in_netns() { ip netns exec "$NETNS" "$@"; }
 
@@ -42,4 +46,12 @@ restore_allowed() {
     if [[ -z $ALLOWED_BEFORE ]]; then return 0; fi
     printf '%s\n' "$ALLOWED_BEFORE" >"$ALLOWED_KNOB" || say "could not restore $ALLOWED_KNOB"
     ALLOWED_BEFORE=""
+}
+
+# The namespace's setting is only a default: the listeners themselves are asked too.
+check_listeners() {
+    local listeners others
+    listeners=$(in_netns ss --no-header --oneline --listening --tcp --numeric --info)
+    others=$(grep -vw "$CONGESTION" <<<"$listeners" || true)
+    if [[ -z $listeners || -n $others ]]; then die "listeners without $CONGESTION: $others"; fi
 }

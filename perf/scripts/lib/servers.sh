@@ -1,167 +1,185 @@
 # shellcheck shell=bash
-# Starting, asking and stopping the two servers of a comparison. Sourced by compare.sh, which owns
-# the variables WORK (scratch directory), NETNS, SERVER_CORE, TCP_NOPUSH, LIB and `die`.
+# Starting, asking and stopping the servers of a comparison. Sourced after common.sh, netns.sh,
+# cases.sh and cgroup.sh; the peers' configurations are in peers.sh.
 #
-# A side is `baseline` or `candidate`. What runs on it is either the word `nginx` or the command
-# of a rond binary; everything after the start treats both alike.
+# A side is `baseline`, `candidate`, `h2o` or `varnish`. What runs on the first two is either the
+# word `nginx` or the command of a rond binary; everything after the start treats all alike. A
+# group is a set of cases that share running servers: `hot` or `zipf`.
 #
-# compare.sh reads the tables, which a checker of this file alone cannot see.
+# The scripts read the tables, which a checker of this file alone cannot see.
 # shellcheck disable=SC2034
 
-declare -A SERVER_PID=() SERVER_HTTP=() SERVER_HTTPS=() SERVER_KIND=() SERVER_VERSION=()
-declare -A SERVER_TLS=()
+# shellcheck source-path=SCRIPTDIR source=peers.sh
+source "$LIB/peers.sh"
+
+declare -A SERVER_PID=() SERVER_HTTP=() SERVER_HTTPS=() SERVER_ADMIN=()
+declare -A SERVER_KIND=() SERVER_VERSION=() SERVER_TLS=() SERVER_DIR=()
 declare -A OBJECT_PATH=() # "side,length" -> path of the object in the URL
 
-readonly READY_SECONDS_MAX=60
-readonly STOP_SECONDS_MAX=10
-
-in_netns() { ip netns exec "$NETNS" "$@"; }
+TCP_NOPUSH=on NGINX_AIO=off ZIPF_MEMORY="not limited" ROND_CORES=$SERVER_CORE
 
 # A request from inside the namespace. The certificates are made for the occasion.
 fetch() { in_netns curl --silent --show-error --fail --noproxy '*' --insecure "$@"; }
 
-make_certificate() { # DIRECTORY
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
-        -subj /CN=localhost -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' \
-        -keyout "$1/key.pem" -out "$1/cert.pem" 2>"$1/openssl.log"
+node_of() { # SIDE SCHEME
+    if [[ $2 == https ]]; then
+        printf 'https://%s' "${SERVER_HTTPS[$1]}"
+    else
+        printf 'http://%s' "${SERVER_HTTP[$1]}"
+    fi
+}
+path_of() { printf '%s' "${OBJECT_PATH["$1,$2"]}"; } # SIDE LENGTH
+
+# What is fetched: files for those who serve files, which rond is given by PUT.
+make_objects() { # GROUP
+    local root="$SCRATCH/$1/root" len
+    if [[ -d $root ]]; then return 0; fi
+    mkdir -p "$root/o"
+    case $1 in
+    hot)
+        for len in $HOT_LENGTHS; do head -c "$len" /dev/urandom >"$root/o/$len"; done
+        if has_case range64k; then
+            "$LOAD" files --dir "$root" --objects "$RANGE_OBJECTS" --seed "$RANGE_SEED" >&2
+        fi
+        ;;
+    zipf)
+        "$LOAD" files --dir "$root" --objects "$ZIPF_LEN:$ZIPF_COUNT" --seed "$ZIPF_SEED" >&2
+        # What the page cache holds by now is nobody's: it must not serve outside the limit.
+        sync -f "$root"
+        python3 "$LIB/evict.py" "$root/o"
+        ;;
+    esac
+    # Workers run as other users.
+    chmod 755 "$SCRATCH" "$SCRATCH/$1"
+    chmod -R a+rX "$root"
 }
 
-write_nginx_config() { # DIRECTORY HTTP_ADDRESS HTTPS_ADDRESS
-    local cpu_mask
-    cpu_mask=$(printf '1%0*d' "$SERVER_CORE" 0)
-    if ((SERVER_CORE == 0)); then cpu_mask=1; fi
-    cat >"$1/nginx.conf" <<CONF
-user www-data;
-worker_processes 1;
-worker_cpu_affinity $cpu_mask;
-daemon off;
-pid $1/nginx.pid;
-error_log $1/error.log warn;
-events { worker_connections 4096; }
-http {
-    default_type application/octet-stream;
-    access_log off;
-    sendfile on;
-    tcp_nopush $TCP_NOPUSH;
-    keepalive_timeout 1h;
-    keepalive_requests 1000000000;
-    open_file_cache max=1024 inactive=1h;
-    open_file_cache_valid 1h;
-    open_file_cache_min_uses 1;
-    client_body_temp_path $1/body;
-    proxy_temp_path $1/proxy;
-    fastcgi_temp_path $1/fastcgi;
-    uwsgi_temp_path $1/uwsgi;
-    scgi_temp_path $1/scgi;
-    ssl_protocols TLSv1.3;
-    ssl_session_cache shared:perf:1m;
-    ssl_certificate $1/cert.pem;
-    ssl_certificate_key $1/key.pem;
-    server { listen $2; listen $3 ssl; root $1/root; }
-}
-CONF
-}
-
-start_nginx() { # SIDE
-    local side=$1 dir="$WORK/$1" last deadline
-    # The namespace is ours alone, so fixed ports are free; each side has its own.
-    last=$([[ $side == baseline ]] && echo 0 || echo 1)
-    SERVER_HTTP[$side]="127.0.0.1:808$last"
-    SERVER_HTTPS[$side]="127.0.0.1:844$last"
-    mkdir -p "$dir/root/o"
-    cp "$WORK"/objects/* "$dir/root/o/"
-    chmod -R a+rX "$dir/root" # The worker runs as www-data.
-    make_certificate "$dir"
-    write_nginx_config "$dir" "${SERVER_HTTP[$side]}" "${SERVER_HTTPS[$side]}"
-    ip netns exec "$NETNS" taskset -c "$SERVER_CORE" \
-        nginx -p "$dir" -c "$dir/nginx.conf" -e "$dir/error.log" \
-        >"$dir/stdout" 2>"$dir/stderr" &
-    SERVER_PID[$side]=$!
-    SERVER_VERSION[$side]=$(nginx -v 2>&1 | sed 's|.*nginx/|nginx |')
-    # nginx has no ready line: ask until it answers, or until it is gone.
-    deadline=$((SECONDS + READY_SECONDS_MAX))
-    until fetch --head --output /dev/null "http://${SERVER_HTTP[$side]}/o/4096" 2>/dev/null; do
-        if ((SECONDS >= deadline)) || ! kill -0 "${SERVER_PID[$side]}" 2>/dev/null; then
-            cat "$dir/stderr" "$dir/error.log" >&2 || true
-            die "nginx ($side) did not become ready"
+# Asks until a server that has no ready line answers, or until it is gone.
+await_answer() { # SIDE
+    local deadline=$((SECONDS + READY_SECONDS_MAX)) dir=${SERVER_DIR[$1]}
+    until fetch --output /dev/null "http://${SERVER_HTTP[$1]}/ready" 2>/dev/null; do
+        if ((SECONDS >= deadline)) || ! kill -0 "${SERVER_PID[$1]}" 2>/dev/null; then
+            tail -n 20 "$dir/stdout" "$dir/stderr" "$dir/error.log" >&2 2>/dev/null || true
+            die "$1 did not become ready"
         fi
         sleep 0.05
     done
-    local object
-    for object in "$WORK"/objects/*; do
-        OBJECT_PATH["$side,${object##*/}"]="/o/${object##*/}"
+}
+
+store_in_rond() { # SIDE GROUP
+    local file reply address http=${SERVER_HTTP[$1]}
+    if [[ $2 == zipf ]]; then
+        in_netns taskset -c "$CLIENT_CORE" "$LOAD" put --node "http://$http" --size "$ZIPF_LEN" \
+            --count "$ZIPF_COUNT" --seed "$ZIPF_SEED" --connections 16 >&2
+        return 0
+    fi
+    for file in "$SCRATCH/$2"/root/o/*; do
+        reply=$(fetch --request PUT --data-binary "@$file" \
+            --header 'Content-Type: application/octet-stream' "http://$http/o/")
+        address=$(python3 "$LIB/field.py" addr <<<"$reply")
+        OBJECT_PATH["$1,${file##*/}"]="/o/${address#b3:}"
     done
 }
 
-start_rond() { # SIDE COMMAND...
-    local side=$1 dir="$WORK/$1" line="" pipe
-    shift
+start_rond() { # SIDE GROUP COMMAND...
+    local side=$1 group=$2 dir=${SERVER_DIR[$1]} cache=$HOT_CACHE
+    shift 2
+    if [[ $group == zipf ]]; then cache=$ZIPF_CACHE; fi
     mkfifo "$dir/ready"
     mkdir "$dir/data"
-    ip netns exec "$NETNS" taskset -c "$SERVER_CORE" "$@" \
+    ip netns exec "$NETNS" taskset -c "$ROND_CORES" "$@" \
         --data-dir "$dir/data" --http 127.0.0.1:0 --https 127.0.0.1:0 --oap off \
-        --admin 127.0.0.1:0 --cores "$SERVER_CORE" --cache 512MiB \
+        --admin 127.0.0.1:0 --cores "$ROND_CORES" --cache "$cache" \
         >"$dir/ready" 2>"$dir/stderr" &
     SERVER_PID[$side]=$!
-    # The pipe stays open until we exit, so that the server never writes into a closed one.
-    exec {pipe}<"$dir/ready"
-    if ! IFS= read -r -t "$READY_SECONDS_MAX" -u "$pipe" line; then
-        cat "$dir/stderr" >&2
-        die "$1 ($side) printed no ready line"
-    fi
-    SERVER_HTTP[$side]=$(python3 "$LIB/field.py" http <<<"$line")
-    SERVER_HTTPS[$side]=$(python3 "$LIB/field.py" https <<<"$line")
+    await_ready_line "$dir/ready" "$dir/stderr" "$1 ($side)"
+    SERVER_HTTP[$side]=$(python3 "$LIB/field.py" http <<<"$READY_LINE")
+    SERVER_HTTPS[$side]=$(python3 "$LIB/field.py" https <<<"$READY_LINE")
+    SERVER_ADMIN[$side]=$(python3 "$LIB/field.py" admin <<<"$READY_LINE")
     SERVER_VERSION[$side]=$(timeout 5 "$@" --version 2>/dev/null | head -n 1 || basename "$1")
-    local object reply address
-    for object in "$WORK"/objects/*; do
-        reply=$(fetch --request PUT --data-binary "@$object" \
-            --header 'Content-Type: application/octet-stream' "http://${SERVER_HTTP[$side]}/o/")
-        address=$(python3 "$LIB/field.py" addr <<<"$reply")
-        OBJECT_PATH["$side,${object##*/}"]="/o/${address#b3:}"
-    done
+    store_in_rond "$side" "$group"
 }
 
-start_server() { # SIDE WHAT
+start_server() { # SIDE WHAT GROUP
+    local side=$1 object
     local -a words
     read -ra words <<<"$2"
-    mkdir "$WORK/$1"
-    if [[ $2 == nginx ]]; then
-        SERVER_KIND[$1]=nginx
-        start_nginx "$1"
-    else
-        SERVER_KIND[$1]=rond
-        start_rond "$1" "${words[@]}"
-    fi
+    SERVER_DIR[$side]="$SCRATCH/$3/$side"
+    SERVER_ADMIN[$side]=""
+    SERVER_HTTPS[$side]=""
+    mkdir -p "${SERVER_DIR[$side]}"
+    for object in $HOT_LENGTHS; do OBJECT_PATH["$side,$object"]="/o/$object"; done
+    case $2 in
+    nginx | h2o | varnish)
+        SERVER_KIND[$side]=$2
+        "start_$2" "$side" "$3"
+        await_answer "$side"
+        ;;
+    *)
+        SERVER_KIND[$side]=rond
+        start_rond "$side" "$3" "${words[@]}"
+        ;;
+    esac
+    say "$side: ${SERVER_VERSION[$side]}, pid ${SERVER_PID[$side]}, http ${SERVER_HTTP[$side]}"
 }
 
 stop_server() { # SIDE
-    local pid=${SERVER_PID[$1]:-} deadline
+    local pid=${SERVER_PID[$1]:-}
     if [[ -z $pid ]]; then return 0; fi
     unset "SERVER_PID[$1]"
-    kill -TERM "$pid" 2>/dev/null || true
-    deadline=$((SECONDS + STOP_SECONDS_MAX))
-    while kill -0 "$pid" 2>/dev/null; do
-        if ((SECONDS >= deadline)); then kill -KILL "$pid" 2>/dev/null || true; fi
-        sleep 0.05
-    done
-    wait "$pid" 2>/dev/null || true
+    stop_process "$pid"
 }
 
-url_of() { # SIDE SCHEME LENGTH
-    if [[ $2 == https ]]; then
-        printf 'https://%s%s' "${SERVER_HTTPS[$1]}" "${OBJECT_PATH["$1,$3"]}"
+stop_servers() {
+    local side
+    for side in varnish h2o baseline candidate; do stop_server "$side"; done
+    remove_memory_group
+}
+
+# nginx gets the memory that rond has in all, its code and its connections included, and never less
+# than the cache.
+limit_to_memory_of() { # SIDE
+    local kib cache=$((${ZIPF_CACHE%MiB} << 10))
+    kib=$(sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB$/\1/p' "/proc/${SERVER_PID[$1]}/status")
+    if ((${kib:?} < cache)); then kib=$cache; fi
+    make_memory_group $((kib * 1024))
+    ZIPF_MEMORY="rond: cache of $ZIPF_CACHE, $((kib >> 10)) MiB resident in all; "
+    ZIPF_MEMORY+="nginx: $MEMORY_GROUP_HOW"
+}
+
+start_sides() { # GROUP PEERS...
+    local side
+    make_objects "$1"
+    if [[ $1 == zipf ]]; then
+        start_server candidate "$CANDIDATE" zipf
+        if [[ ${SERVER_KIND[candidate]} == rond ]]; then limit_to_memory_of candidate; fi
+        start_server baseline "$BASELINE" zipf
     else
-        printf 'http://%s%s' "${SERVER_HTTP[$1]}" "${OBJECT_PATH["$1,$3"]}"
+        start_server baseline "$BASELINE" "$1"
+        start_server candidate "$CANDIDATE" "$1"
     fi
+    for side in "${@:2}"; do start_server "$side" "$side" "$1"; done
+    check_listeners
 }
 
 # The body must be the source, byte for byte, before anything is measured.
-check_body() { # SIDE SCHEME LENGTH
-    local url
-    url=$(url_of "$1" "$2" "$3")
-    if ! fetch --output - "$url" | cmp --silent - "$WORK/objects/$3"; then
+check_body() { # SIDE CASE
+    local url len=${CASE_LEN[$2]}
+    url="$(node_of "$1" "${CASE_SCHEME[$2]}")$(path_of "$1" "$len")"
+    if ! fetch --output - "$url" | cmp --silent - "$SCRATCH/hot/root/o/$len"; then
         die "$1: $url is not the source"
     fi
+}
+
+# The same for the objects that ranges are asked of, which are hot from then on.
+check_range_objects() { # SIDE
+    local file url
+    for file in "$SCRATCH"/hot/root/o/b3:*; do
+        url="http://${SERVER_HTTP[$1]}/o/${file##*/}"
+        if ! fetch --output - "$url" | cmp --silent - "$file"; then
+            die "$1: $url is not the source"
+        fi
+    done
 }
 
 # What a client of OpenSSL's defaults, such as wrk, negotiates: "TLSv1.3 CIPHERSUITE".

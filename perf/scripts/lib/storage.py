@@ -9,12 +9,13 @@ CPU times are those of measure.py, of the node's whole process tree, kernel work
 
 import argparse
 import json
-import statistics
 import sys
 import time
 
+from host import host
 from measure import cpu_seconds, machine_seconds, process_tree
-from report import machine, row, ruler, spread
+from stats import (OTHERS_BUSY_MAX, add_report_arguments, in_order, machine_lines, ratio_of,
+                   read_runs, row, ruler, spread, spread_cell, write_report)
 
 MIB = 1024 * 1024
 # What the ratio of a case is of, what it must reach, and the unit of its figure.
@@ -24,8 +25,6 @@ CASES = {
     "small": ("many", "one", 10.0, "objects/s", "durable PUT of 4 KiB, 64 connections against one"),
 }
 NAMES = {"node": "rond", "bare": "fio", "one": "1 connection", "many": "64 connections"}
-# Beyond this share of one core, somebody else's work is worth a warning.
-OTHERS_BUSY_MAX = 0.05
 # What interrupts and the kernel's threads may take of a core beside fio.
 KERNEL_BUSY_MAX = 0.4
 
@@ -88,8 +87,6 @@ def summarize(case, runs):
     over, under, goal, unit, title = CASES[case]
     rates = {side: {run["round"]: run["rate"] for run in runs if run["side"] == side}
              for side in (over, under)}
-    each = [rate / rates[under][number] for number, rate in rates[over].items()]
-    medians = {side: statistics.median(found.values()) for side, found in rates.items()}
     return {
         "case": case,
         "title": title,
@@ -97,15 +94,8 @@ def summarize(case, runs):
         "goal": goal,
         over: spread(list(rates[over].values())),
         under: spread(list(rates[under].values())),
-        "ratio": {
-            "of_medians": round(medians[over] / medians[under], 4),
-            "per_round": {key: round(value, 4) for key, value in spread(each).items()},
-        },
+        "ratio": ratio_of(rates[over], rates[under]),
     }
-
-
-def cell(values):
-    return f"**{values['median']:,.0f}** ({values['min']:,.0f}–{values['max']:,.0f})"
 
 
 def results(cases):
@@ -119,7 +109,8 @@ def results(cases):
         each, whole = case["ratio"]["per_round"], case["ratio"]["of_medians"]
         rounds = f"{each['median']:.2f} ({each['min']:.2f}–{each['max']:.2f})"
         met = "met" if whole >= goal else "**missed**"
-        lines.append(row(case["title"], case["unit"], cell(case[over]), cell(case[under]),
+        lines.append(row(case["title"], case["unit"], spread_cell(case[over]),
+                         spread_cell(case[under]),
                          f"**{whole:.2f}**", rounds, f"{goal:g}: {met}"))
     return lines + [""]
 
@@ -156,15 +147,10 @@ def warnings(runs):
 
 
 def markdown(document):
-    box, given = document["machine"], document["settings"]
-    kind = "virtual" if box["virtual"] else "bare metal"
+    given = document["settings"]
     amount = int(given["objects"]) * int(given["object_mib"])
     lines = ["# The storage of one shard beside fio", ""]
-    lines += [
-        f"* Date: {given['started']}; commit: {given['commit']}",
-        f"* Machine: {box['cpu']}, {box['cores']} cores ({kind}), {box['memory_mib']:,} MiB",
-        f"* System: {box['system']}, Linux {box['kernel']}; load at start: "
-        f"{given['load_at_start']}",
+    lines += machine_lines(document["host"], given) + [
         f"* File system: {given['file_system']}",
         f"* Node: {given['node']}, sha256 {given['node_sha256'][:16]}…, one shard on core "
         f"{given['server_core']}, cache {given['cache']}",
@@ -183,23 +169,16 @@ def markdown(document):
 
 
 def report(options):
-    with open(options.runs, encoding="utf-8") as file:
-        runs = [json.loads(line) for line in file]
-    names = list(dict.fromkeys(run["case"] for run in runs))
+    runs = read_runs(options.runs)
     document = {
-        "format": 1,
+        "format": 2,
         "settings": dict(options.set),
-        "machine": machine(),
-        "cases": [summarize(name, [run for run in runs if run["case"] == name]) for name in names],
+        "host": host(),
+        "cases": [summarize(name, [run for run in runs if run["case"] == name])
+                  for name in in_order(runs, "case")],
         "runs": runs,
     }
-    with open(f"{options.out}.json", "w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-    text = markdown(document)
-    with open(f"{options.out}.md", "w", encoding="utf-8") as file:
-        file.write(text)
-    print(text)
+    write_report(options.out, document, markdown(document))
 
 
 def main():
@@ -214,10 +193,7 @@ def main():
     recorder.add_argument("--side", choices=NAMES, required=True)
     for name in ("--before", "--printed", "--out"):
         recorder.add_argument(name, required=True)
-    reporter = verbs.add_parser("report")
-    reporter.add_argument("--runs", required=True)
-    reporter.add_argument("--out", required=True)
-    reporter.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"))
+    add_report_arguments(verbs.add_parser("report"))
     options = parser.parse_args()
     if options.verb == "before":
         print(json.dumps(circumstances(options.pid)))

@@ -70,6 +70,8 @@ pub(super) struct Reads {
     outboards: Outboards,
     /// Those that wait for memory, or for others to be done.
     queue: VecDeque<usize>,
+    /// Whether it was memory that the first of them lacked when it was tried last.
+    short: bool,
 }
 
 impl Reads {
@@ -79,6 +81,7 @@ impl Reads {
             by_group: HashMap::new(),
             outboards: Outboards::new(),
             queue: VecDeque::new(),
+            short: false,
         }
     }
 
@@ -225,7 +228,10 @@ impl Reads {
             if self.queue.len() == before {
                 // It went to the end of the queue: there is still no room. Its turn comes first.
                 self.queue.rotate_right(1);
-                return self.tell_of_want(cx);
+                if self.short {
+                    self.tell_of_want(cx);
+                }
+                return;
             }
         }
     }
@@ -262,14 +268,20 @@ impl Reads {
             match self.outboards.ask(object, key, (files, file_slot), site, cx) {
                 Got::Ready(ready) => outboard = Some(ready),
                 Got::Loading => return,
-                Got::Later => return self.queue.push_back(key),
+                Got::Later => {
+                    self.short = false;
+                    return self.queue.push_back(key);
+                }
             }
         }
         if cx.tickets.under_way() >= limits::READS_UNDER_WAY_MAX {
+            self.short = false;
             return self.queue.push_back(key);
         }
         let len = group_len(entry.size, index);
-        let Some(into) = cx.memory.alloc(len) else { return self.queue.push_back(key) };
+        let room = cx.memory.alloc(len);
+        self.short = room.is_none();
+        let Some(into) = room else { return self.queue.push_back(key) };
         let group_at = index * ron_codec::limits::GROUP_LEN as u64;
         let at = entry.base() + u64::from(header.data_offset()) + group_at;
         self.fetches[key].reading = Some((file_slot, outboard));

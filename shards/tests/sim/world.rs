@@ -367,7 +367,7 @@ impl World {
     fn take_report(&mut self, report: &Report) {
         let sick = self.sky.errors || self.sky.short_reads;
         match report {
-            Report::Ready { .. } | Report::Note { .. } => {}
+            Report::Ready { .. } | Report::Note { .. } | Report::Stalled { .. } => {}
             Report::Stopped { reason: None, .. } if self.draining => {}
             Report::Stopped { reason, .. } => {
                 if !sick && !self.sky.full {

@@ -23,7 +23,7 @@ use crate::{
 
 /// A file that was just opened.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(in crate::ring) struct Opened {
     pub(super) file: fs::File,
     pub(super) len: u64,
     pub(super) device: u64,

@@ -1,0 +1,90 @@
+//! Looking inside a running node: what its threads spend their time on, and what each shard is
+//! doing.
+//!
+//! Shards take no part in it: what they show they show anyway, and samples are taken by the kernel's
+//! leave. A profile costs CPU time, so it is for those who may give orders; it is to be had under
+//! load and while the node is ending.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{ConnectInfo, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::Response,
+};
+use ron_codec::error::ErrorCode;
+
+use crate::{
+    admin::{self, Admin, Refused},
+    conn::Client,
+};
+
+mod ask;
+mod flame;
+pub(crate) mod profile;
+pub mod shards;
+pub(crate) mod stuck;
+
+use ask::{Ask, Form};
+use profile::NoProfile;
+
+/// `GET /debug/shards`.
+pub(crate) async fn shards(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    let report = shards::ShardsReport::new(&admin.kernel.stats);
+    admin::json(&headers, StatusCode::OK, &report)
+}
+
+/// `GET /debug/profile`.
+pub(crate) async fn profile(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(client): ConnectInfo<Client>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let is_local = client.is_local() && !is_of_a_page(&headers);
+    if let Err(denied) = admin.writers.check(is_local, &headers) {
+        return admin::refusal(&headers, Refused::Denied(denied));
+    }
+    let stats = &admin.kernel.stats;
+    let ask = match Ask::parse(uri.query().unwrap_or_default(), stats.len()) {
+        Ok(ask) => ask,
+        Err(wrong) => return admin::error(&headers, ErrorCode::BadRequest, &wrong.to_string()),
+    };
+    let profile = match admin.kernel.profiles.begin(ask, stats) {
+        Ok(profile) => profile,
+        Err(no) => return refused(&headers, &no),
+    };
+    let _waiting = client.wait();
+    match profile.outcome().await {
+        Ok(text) => admin::answer(&headers, StatusCode::OK, content_type(ask.form), text),
+        Err(no) => refused(&headers, &no),
+    }
+}
+
+fn content_type(form: Form) -> &'static str {
+    match form {
+        Form::Svg => "image/svg+xml; charset=utf-8",
+        Form::Folded => "text/plain; charset=utf-8",
+    }
+}
+
+/// Whether a browser says that a page of elsewhere asks. It names that page in `Origin` only when
+/// the request might change something, and a profile does not, but it costs.
+fn is_of_a_page(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    site.is_some_and(|site| site != b"none" && site != b"same-origin")
+}
+
+fn refused(headers: &HeaderMap, no: &NoProfile) -> Response {
+    let code = match no {
+        NoProfile::Busy { .. } => ErrorCode::Overload,
+        NoProfile::NotRunning { .. } => ErrorCode::NotReady,
+        NoProfile::Draining => ErrorCode::Draining,
+        NoProfile::Failed { .. } => ErrorCode::Internal,
+    };
+    let mut response = admin::error(headers, code, &no.to_string());
+    if let Some(seconds) = no.retry_after_s() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
