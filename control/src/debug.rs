@@ -1,9 +1,9 @@
 //! Looking inside a running node: what its threads spend their time on, and what each shard is
 //! doing.
 //!
-//! Shards take no part in it: what they show they show anyway, and samples are taken by the kernel's
-//! leave. A profile costs CPU time, so it is for those who may give orders; it is to be had under
-//! load and while the node is ending.
+//! Shards take no part in it: what they show they show anyway, and samples are taken by the
+//! kernel's leave. A profile costs CPU time, so it is for those who may give orders; it is to be
+//! had under load and while the node is ending.
 
 use std::sync::Arc;
 

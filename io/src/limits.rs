@@ -43,6 +43,10 @@ pub const SEND_TURN_LEN_MAX: usize = 1024 * 1024;
 /// Messages taken from one mailbox in one turn of the loop.
 pub const MAIL_TURN_MAX: usize = 256;
 
+/// Outcomes of the disk told in one turn of the loop. What was read is hashed when it is told and
+/// sent when the turn ends: few enough that it is still in the core's cache by then.
+pub const OUTCOMES_TURN_MAX: usize = 8;
+
 /// Disk operations one shard has under way at once; more wait their turn in the shard.
 pub const DISK_OPS_MAX: usize = 256;
 

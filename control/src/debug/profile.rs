@@ -186,7 +186,7 @@ impl Threads {
         self.0.get(shard).copied().flatten().ok_or(NoProfile::NotRunning { shard })
     }
 
-    /// What to call a thread. Helpers that a shard starts inherit its name.
+    /// What to call a thread: the one that a shard runs on by its number, others by their names.
     fn label(&self, thread: i32, name: &str) -> String {
         match self.0.iter().position(|shard| *shard == Some(thread)) {
             Some(shard) => format!("shard {shard}"),
@@ -329,7 +329,7 @@ mod tests {
         stats[1].watch.thread.set(77);
         let threads = Threads::new(&stats);
         assert_eq!(threads.label(77, "ron-shard-1"), "shard 1");
-        assert_eq!(threads.label(78, "ron-shard-1"), "ron-shard-1 helpers");
+        assert_eq!(threads.label(78, "ron-shard-1/io"), "ron-shard-1/io");
         assert_eq!(threads.label(79, "rond"), "rond");
         assert_eq!((threads.of(1), threads.of(2).is_err()), (Ok(77), true));
     }

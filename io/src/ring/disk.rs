@@ -3,8 +3,8 @@
 //! The bytes of open files move on the ring that the sockets use: past the page cache (O_DIRECT),
 //! to and from blocks without a copy where they lie on pages. What only the file system's tables
 //! know (names, folders, lengths) is done by threads that may block. So is a read that nobody waits
-//! for: few of them are under way at once, so that some thread is always there for the rest, and the
-//! disk serves them last. Outcomes are told to the shard a turn at a time.
+//! for: few of them are under way at once, so that some thread is always there for the rest, and
+//! the disk serves them last. Outcomes are told to the shard a turn at a time.
 //!
 //! ```text
 //!   perform ──► waiting ──► ring: Read, Scan, Write, Sync ──────────► outcomes

@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     lane::{Bell, Receiver, Sender},
-    limits::{BLOCKING_THREADS, CPU_SAMPLE_EVERY, LISTENERS_MAX, MAIL_TURN_MAX, RECV_BUFFER_LEN},
+    limits::{
+        BLOCKING_THREADS, CPU_SAMPLE_EVERY, LISTENERS_MAX, MAIL_TURN_MAX, OUTCOMES_TURN_MAX,
+        RECV_BUFFER_LEN,
+    },
     ports::{Act, ConnId, Event, Machine, Now, Report, Severity, ShardId},
     stats::Stats,
     watch::{Work, clock_ns, own_thread},
@@ -184,7 +187,8 @@ impl<S: Machine> Driving<S> {
                 self.apply(Event::Mail(mail), now);
             }
         }
-        while let Some((ticket, done)) = self.disk.outcome() {
+        for _ in 0..OUTCOMES_TURN_MAX {
+            let Some((ticket, done)) = self.disk.outcome() else { break };
             self.apply(Event::Disk { ticket, done }, now);
         }
         if self.shard.wake_at().is_some_and(|at| at <= now.mono_ns) {

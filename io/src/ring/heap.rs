@@ -2,8 +2,8 @@
 //!
 //! rustls allocates every record that is to be sent, and frees it when it was. Left to itself,
 //! glibc gives the end of a thread's heap back to the system whenever 128 KiB of it are free, and
-//! takes it again for the next answer: a page fault for every 4 KiB that are sent, which was a sixth
-//! of the CPU time of bodies over TLS.
+//! takes it again for the next answer: a page fault for every 4 KiB that are sent, which was a
+//! sixth of the CPU time of bodies over TLS.
 
 /// Makes the allocator keep what is freed, up to 64 MiB for each thread. To be called once, before
 /// there are threads.

@@ -1,12 +1,12 @@
 //! The driver: runs a shard on the real machine.
 //!
 //! One thread, pinned to a core. Its loop tells the shard what its sockets, its disk and its
-//! mailboxes brought, and performs what the shard asks for. Sockets and the bytes of open files live
-//! on an io_uring of our own; what may block is done by other threads.
+//! mailboxes brought, and performs what the shard asks for. Sockets and the bytes of open files
+//! live on an io_uring of our own; what may block is done by other threads.
 //!
 //! With nothing to do the loop sleeps, so an idle shard uses no CPU. It sleeps in the ring, in the
-//! same system call that submits and collects; the ring polls the bell that mailboxes and the disk's
-//! threads ring.
+//! same system call that submits and collects; the ring polls the bell that mailboxes and the
+//! disk's threads ring.
 
 mod conn;
 mod disk;
