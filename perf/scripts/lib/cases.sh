@@ -18,11 +18,11 @@ declare -rA CASE_LEN=([4k]=4096 [4k-c64]=4096 [64k]=65536 [1m]=1048576 [64m]=671
     [open4k]=4096 [zipf]=65536 [shards2]=4096)
 # Where a case needs another number of connections than --connections: few where one answer takes
 # long, so that those cut off by the end of the run count for little; many where an open loop or a
-# disk
-# wants enough of them that the client is never what waits.
+# disk wants enough of them that the client is never what waits.
 declare -rA CASE_CONNECTIONS=([4k-c64]=64 [64m]=4 [open4k]=64 [zipf]=64)
-declare -rA CASE_TOOL=([range64k]=ron-perf [handshake]=ron-perf [open4k]=ron-perf
-    [zipf]=ron-perf)
+# wrk, whose OpenSSL takes twice the CPU time of ron-perf's TLS, would be what is measured over TLS.
+declare -rA CASE_TOOL=([range64k]=ron-perf [tls4k]=ron-perf [tls64k]=ron-perf [tls1m]=ron-perf
+    [handshake]=ron-perf [open4k]=ron-perf [zipf]=ron-perf)
 # Objects of the hot group that are fetched whole: their lengths.
 readonly HOT_LENGTHS="4096 65536 1048576 67108864"
 # All 64 KiB ranges of these are in rond's cache, and in nginx's page cache.
@@ -84,6 +84,7 @@ client_command() { # SIDE CASE SECONDS WARMUP
         --connections "$(connections_of "$name")" --server-pid @PIDS --json -)
     case $name in
     range64k) COMMAND+=(--objects "$RANGE_OBJECTS" --seed "$RANGE_SEED" --range 64KiB) ;;
+    tls4k | tls64k | tls1m) COMMAND+=(--path "$(path_of "$side" "${CASE_LEN[$name]}")") ;;
     handshake) COMMAND+=(--path "$(path_of "$side" 4096)" --reconnect full) ;;
     open4k) COMMAND+=(--path "$(path_of "$side" 4096)" --rate "$OPEN_RATE") ;;
     zipf)

@@ -257,7 +257,7 @@ def facts_list(document, names):
     if given["peers"]:
         lines.append(f"* Also measured, one core each: {given['peers']}")
     lines += [
-        f"* Clients: {given['wrk']}; ron-perf for range64k, handshake, open4k and zipf; one thread "
+        f"* Clients: {given['wrk']}; ron-perf for range64k, TLS, handshake, open4k and zipf; one thread "
         f"on core {given['client_core']}, {given['connections']} connections unless the case says "
         f"otherwise; servers on core {given['server_core']}; {given['openssl']}",
         f"* Congestion control: {given['congestion_control']}, in a network namespace of its own; "
