@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Data, MIB, addr_of, curl::Curl, http::Peer, oap::Oap, object};
+use common::{Data, addr_of, curl::Curl, http::Peer, oap::Oap, object};
 use serde_json::json;
 
 #[test]
@@ -40,13 +40,7 @@ fn health_readiness_and_version() {
 fn a_node_that_ends_is_not_ready() {
     let data = Data::new();
     let node = data.start(1);
-    let large = object(1, 64 * MIB);
-    Curl::http(&node).store(&large);
-    let mut peer = Peer::new(node.connect());
-    peer.send(format!("GET /o/{} HTTP/1.1\r\nHost: t\r\n\r\n", large.addr).as_bytes());
-    assert_eq!(peer.try_head().expect("there is a head").status, 200);
-    node.signal("TERM");
-    node.wait_draining();
+    let peer = node.end_held_up();
     let ready = node.admin("/readyz");
     assert_eq!(ready.status, 503);
     assert_eq!((&ready.json()["ready"], &ready.json()["control"]), (&json!(false), &json!(false)));

@@ -185,13 +185,7 @@ fn what_is_wrong_with_a_profile_is_named() {
 fn a_node_that_ends_is_still_profiled() {
     let data = Data::new();
     let node = data.start(1);
-    let large = object(1, 64 * MIB);
-    Curl::http(&node).store(&large);
-    let mut peer = Peer::new(node.connect());
-    peer.send(format!("GET /o/{} HTTP/1.1\r\nHost: t\r\n\r\n", large.addr).as_bytes());
-    assert_eq!(peer.try_head().expect("there is a head").status, 200);
-    node.signal("TERM");
-    node.wait_draining();
+    let peer = node.end_held_up();
     let picture = node.admin("/debug/profile?seconds=1");
     assert_eq!(picture.status, 200, "{}", text(&picture));
     let shards = node.admin("/debug/shards").json();

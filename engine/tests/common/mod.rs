@@ -410,6 +410,19 @@ impl Node {
         status
     }
 
+    /// Asks the node to end, and holds it up with an answer that is not read: it drains until the
+    /// peer is dropped.
+    pub fn end_held_up(&self) -> http::Peer {
+        let large = object(1, 64 * MIB);
+        curl::Curl::http(self).store(&large);
+        let mut peer = http::Peer::new(self.connect());
+        peer.send(format!("GET /o/{} HTTP/1.1\r\nHost: t\r\n\r\n", large.addr).as_bytes());
+        assert_eq!(peer.try_head().expect("there is a head").status, 200);
+        self.signal("TERM");
+        self.wait_draining();
+        peer
+    }
+
     /// Waits until the node has begun to end: from then on it is not ready.
     pub fn wait_draining(&self) {
         let until = Instant::now() + DEADLINE;

@@ -196,22 +196,12 @@ impl Answer {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::load::options::Options;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::load::options::tests::options;
 
     /// One object of this length.
     pub(in crate::load) fn corpus(size: usize) -> Corpus {
-        let objects = size.to_string();
-        let arguments = ["load", "--node", "http://a", "--objects", &objects];
-        Corpus::new(&Cli::try_parse_from(arguments).unwrap().options).unwrap()
+        Corpus::new(&options(&format!("--node http://a --objects {size}"))).unwrap()
     }
 
     pub(in crate::load) fn object(corpus: &Corpus) -> Vec<u8> {

@@ -222,19 +222,11 @@ fn nonce() -> u64 {
 mod tests {
     use std::collections::HashSet;
 
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::load::options::tests;
 
     fn options(arguments: &str) -> Options {
-        let all = format!("load --node http://a {arguments}");
-        Cli::try_parse_from(all.split(' ')).unwrap().options
+        tests::options(&format!("--node http://a {arguments}"))
     }
 
     /// How often each object was asked for in `draws` requests.

@@ -346,7 +346,7 @@ fn parse_field(text: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
@@ -355,6 +355,12 @@ mod tests {
     struct Cli {
         #[command(flatten)]
         options: Options,
+    }
+
+    /// The options that these arguments, apart by spaces, amount to.
+    pub(in crate::load) fn options(arguments: &str) -> Options {
+        let all = ["load"].into_iter().chain(arguments.split_whitespace());
+        Cli::try_parse_from(all).unwrap().options
     }
 
     fn read(arguments: &[&str]) -> Result<Options, String> {

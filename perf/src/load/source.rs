@@ -126,7 +126,10 @@ impl<'a> Store<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::answer::tests::corpus, *};
+    use super::{
+        super::{answer::tests::corpus, options::tests::options},
+        *,
+    };
 
     #[test]
     fn what_is_not_there_is_stored() {
@@ -157,14 +160,8 @@ mod tests {
     #[test]
     fn a_run_wants_the_status_of_its_question() {
         let corpus = corpus(100);
-        let arguments = "load --node http://a --objects 100";
-        #[derive(clap::Parser)]
-        struct Cli {
-            #[command(flatten)]
-            options: super::super::options::Options,
-        }
-        let cli = <Cli as clap::Parser>::try_parse_from(arguments.split(' ')).unwrap();
-        let mut source = Source::Mix(Mix::new(&corpus, &cli.options, 0, 1));
+        let options = options("--node http://a --objects 100");
+        let mut source = Source::Mix(Mix::new(&corpus, &options, 0, 1));
         for (op, status) in [
             (Op::Get, 200),
             (Op::Range { first: 0, len: 1 }, 206),

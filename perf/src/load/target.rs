@@ -192,19 +192,11 @@ impl ServerCertVerifier for Anyone {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::load::options::tests::options;
 
     fn target(arguments: &[&str]) -> Result<Target, TargetError> {
-        let all = ["load", "--path", "/"].iter().chain(arguments);
-        Target::new(&Cli::try_parse_from(all).unwrap().options)
+        Target::new(&options(&format!("--path / {}", arguments.join(" "))))
     }
 
     #[test]

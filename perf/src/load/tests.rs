@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
 use ron_codec::{
     address::Address,
     oap::{
@@ -26,20 +25,14 @@ use serde_json::Value;
 use super::{Options, Report, RunError, run};
 use crate::respond::Responder;
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    options: Options,
-}
-
 fn options(node: &str, arguments: &str) -> Options {
-    let mut all = format!("load --node {node} {arguments}");
+    let mut all = format!("--node {node} {arguments}");
     for (name, value) in [("--seconds", "0.3"), ("--warmup", "0"), ("--connections", "2")] {
         if !arguments.contains(name) {
             all += &format!(" {name} {value}");
         }
     }
-    Cli::try_parse_from(all.split_whitespace()).unwrap().options
+    super::options::tests::options(&all)
 }
 
 fn load(node: &str, arguments: &str) -> Report {
