@@ -190,7 +190,6 @@ impl Threads {
     fn label(&self, thread: i32, name: &str) -> String {
         match self.0.iter().position(|shard| *shard == Some(thread)) {
             Some(shard) => format!("shard {shard}"),
-            None if name.starts_with("ron-shard-") => format!("{name} helpers"),
             None => name.to_owned(),
         }
     }

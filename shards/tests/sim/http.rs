@@ -262,6 +262,8 @@ impl Http {
 
 /// Bytes that are not HTTP, or not quite, and what they may do to objects.
 pub fn garble(stage: &mut Stage<'_>) -> Vec<u8> {
+    // Whatever was to be put, without its length it is the empty object.
+    stage.oracle.begin_put(objects::EMPTY);
     let object = stage.chance.pick(&stage.plan.objects);
     let mut client = Http::new(true);
     let mut bytes = match stage.chance.below(4) {

@@ -235,6 +235,8 @@ impl Oap {
 
 /// Bytes that are not OAP/1, or not quite.
 pub fn garble(stage: &mut Stage<'_>) -> Vec<u8> {
+    // Whatever was to be put, without its length it is the empty object.
+    stage.oracle.begin_put(objects::EMPTY);
     let mut client = Oap::new(true);
     let mut bytes = Vec::new();
     for _ in 0..stage.chance.between(1, 3) {

@@ -13,6 +13,10 @@ const LENS: [usize; 40] = [
     1_114_112, 1_500_000, 2_621_441,
 ];
 
+/// The object that has no bytes.
+pub const EMPTY: ObjectId = 0;
+const _: () = assert!(LENS[EMPTY] == 0);
+
 /// Objects whose bytes look like records of a log.
 const MIMICS: usize = 3;
 
