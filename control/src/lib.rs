@@ -197,6 +197,7 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
         tokio::net::TcpListener::from_std(config.listener).map_err(ControlError::Listener)?;
     let addr = listener.local_addr().map_err(ControlError::Listener)?;
     let bell = pump::watch(config.bell).map_err(ControlError::Bell)?;
+    let woken = stuck::bell(&config.stats).map_err(ControlError::Bell)?;
     let signals = match config.signals {
         true => Some(Signals::install().map_err(ControlError::Signals)?),
         false => None,
@@ -226,6 +227,7 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
         listener: Limited::new(listener, limits::CONNECTIONS_MAX, limits::IDLE_MAX),
         reports: Arc::new(config.reports),
         bell,
+        woken,
         signals,
         admin,
         stopped,
@@ -323,6 +325,8 @@ struct Plane {
     listener: Limited,
     reports: Arc<Receiver<Report>>,
     bell: AsyncFd<BellFd>,
+    /// Rung by shards that wake, if they are watched.
+    woken: Option<AsyncFd<BellFd>>,
     signals: Option<Signals>,
     admin: Arc<Admin>,
     stopped: oneshot::Receiver<()>,
@@ -339,7 +343,7 @@ impl Plane {
         kernel.announce(KernelEvent::ConfigUpdated { version: 1 });
         let pump = pump::run(Arc::clone(&self.reports), self.bell, Arc::clone(&kernel));
         let pump = tokio::spawn(pump);
-        let watch = tokio::spawn(stuck::run(Arc::clone(&kernel)));
+        let watch = self.woken.map(|bell| tokio::spawn(stuck::run(bell, Arc::clone(&kernel))));
         if let Some(signals) = self.signals {
             tokio::spawn(announce_signals(signals, Arc::clone(&kernel)));
         }
@@ -356,7 +360,9 @@ impl Plane {
         // The shards have ended: what was asked of them has no answer.
         kernel.verifies.give_up();
         kernel.profiles.end();
-        watch.abort();
+        if let Some(watch) = watch {
+            watch.abort();
+        }
         if tokio::time::timeout(limits::SHUTDOWN_MAX, server).await.is_err() {
             tracing::warn!("admin connections were cut");
         }

@@ -47,7 +47,7 @@ pub const PROFILE_WORK_S: u64 = 3;
 /// Rows of a picture; functions further in are left out.
 pub const PICTURE_ROWS_MAX: usize = 256;
 
-/// How often is looked whether a shard hangs: rarely enough that an idle node stays idle.
+/// How often is looked whether a shard hangs, while any is awake.
 pub const HELD_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often it is said again that a shard hangs.

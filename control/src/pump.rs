@@ -20,7 +20,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use crate::{Kernel, bus::KernelEvent, limits::REPORTS_TURN_MAX, storage::state_name};
 
 /// A bell as something to be polled.
-pub(crate) struct BellFd(Arc<Bell>);
+pub(crate) struct BellFd(pub(crate) Arc<Bell>);
 
 impl AsRawFd for BellFd {
     fn as_raw_fd(&self) -> RawFd {

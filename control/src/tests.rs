@@ -29,6 +29,7 @@ const TOKEN: &str = "yes";
 /// A control plane over shards that do nothing but take orders, after so many refusals.
 fn node(shards: usize) -> Node {
     let stats: Vec<Arc<Stats>> = (0..shards).map(|_| Arc::default()).collect();
+    stats.iter().for_each(|stats| stats.watch.set_limit(Duration::from_millis(20)));
     let bell = Arc::new(Bell::new().unwrap());
     let (reports, received) = lane(8, &bell);
     let refusals = Arc::new(AtomicUsize::new(0));

@@ -11,13 +11,18 @@
 
 use std::{
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use crate::{lane::Depth, limits::SLOWEST_SPAN, ports::Event, stats::Counter};
+use crate::{
+    lane::{Bell, Depth},
+    limits::SLOWEST_SPAN,
+    ports::Event,
+    stats::Counter,
+};
 
 /// Work that may hold a shard: an event with all that it causes, or what the driver does besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +118,7 @@ pub struct Watch {
     slowest: [Slow; SLOWEST_BUCKETS],
     stalls: [Counter; Work::ALL.len()],
     lanes: OnceLock<Vec<Depth>>,
+    watcher: OnceLock<Arc<Bell>>,
 }
 
 /// What the ring of sockets and files did, and has before it.
@@ -215,6 +221,16 @@ impl Watch {
         self.doing.store(steps << 8 | (work as u64 + 1), Ordering::Relaxed);
     }
 
+    /// The shard slept and collects what woke it. A watcher who sleeps is woken, after there is
+    /// something to see: it looks once more before it sleeps.
+    #[inline]
+    pub fn wake(&self) {
+        self.begin(Work::Ring);
+        if let Some(watcher) = self.watcher.get() {
+            watcher.ring();
+        }
+    }
+
     /// Nothing is being done.
     #[inline]
     pub fn rest(&self) {
@@ -256,6 +272,11 @@ impl Watch {
     /// The lanes that the shard reads. Only the first call counts.
     pub fn set_lanes(&self, lanes: Vec<Depth>) {
         let _ = self.lanes.set(lanes);
+    }
+
+    /// Whom to wake when the shard wakes. Only the first call counts.
+    pub fn set_watcher(&self, bell: Arc<Bell>) {
+        let _ = self.watcher.set(bell);
     }
 
     /// A step held the shard longer than it may.
@@ -378,6 +399,26 @@ mod tests {
         watch.begin(Work::Ring);
         let third = watch.doing().unwrap();
         assert!(third.work == Work::Ring && third.step > second.step);
+    }
+
+    #[test]
+    fn a_watcher_who_sleeps_is_woken_and_then_sees_something() {
+        let (watch, bell) = (Watch::default(), Arc::new(Bell::new().unwrap()));
+        watch.wake();
+        watch.set_watcher(Arc::clone(&bell));
+        watch.rest();
+        let rung = || {
+            let mut poll = libc::pollfd { fd: bell.eventfd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one valid pollfd.
+            unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+        };
+        watch.wake();
+        assert!(!rung(), "the watcher is awake");
+        watch.rest();
+        bell.sleepy();
+        assert!(!rung());
+        watch.wake();
+        assert!(rung() && watch.doing().is_some());
     }
 
     #[test]

@@ -4,17 +4,21 @@
 //! seen from here: a look every so often compares which step each shard is in with the look before.
 //! The same step at two looks that are further apart than it may take is reported, once, and again
 //! every [`HELD_AGAIN`] while it lasts. What shorter steps do is left to the shard's own report.
+//! While all shards sleep nobody looks: the first that wakes rings a bell.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use ron_io::{stats::Stats, watch::Work};
+use ron_io::{lane::Bell, stats::Stats, watch::Work};
+use tokio::io::unix::AsyncFd;
 
 use crate::{
     Kernel,
     limits::{HELD_AGAIN, HELD_LOOK_EVERY},
+    pump::{self, BellFd},
 };
 
 /// What was seen of each shard.
@@ -69,16 +73,38 @@ fn look_at(shard: usize, seen: &mut Option<Seen>, stats: &Stats, now: Instant) -
     Some(Held { shard, work: doing.work, at_least })
 }
 
-/// Looks at the shards until it is dropped, if there is a limit to what may hold them.
-pub(crate) async fn run(kernel: Arc<Kernel>) {
-    let stats = &kernel.stats;
+/// The bell that the shards ring when they wake; `None` when there is no limit to what may hold
+/// them. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// What `eventfd(2)` or `epoll_ctl(2)` answered.
+pub(crate) fn bell(stats: &[Arc<Stats>]) -> io::Result<Option<AsyncFd<BellFd>>> {
     if stats.iter().all(|stats| stats.watch.limit().is_zero()) {
-        return;
+        return Ok(None);
     }
+    let bell = Arc::new(Bell::new()?);
+    stats.iter().for_each(|stats| stats.watch.set_watcher(Arc::clone(&bell)));
+    pump::watch(bell).map(Some)
+}
+
+/// Looks at the shards until it is dropped.
+pub(crate) async fn run(bell: AsyncFd<BellFd>, kernel: Arc<Kernel>) {
+    let stats = &kernel.stats;
     let mut looks = Looks::new(stats.len());
     loop {
-        tokio::time::sleep(HELD_LOOK_EVERY).await;
         looks.look(stats, Instant::now()).iter().for_each(log);
+        bell.get_ref().0.sleepy();
+        if stats.iter().all(|stats| stats.watch.doing().is_none()) {
+            match bell.readable().await {
+                Ok(mut rung) => rung.clear_ready(),
+                Err(error) => {
+                    tracing::error!("shards that hang are no longer noticed: {error}");
+                    return;
+                }
+            }
+        }
+        bell.get_ref().0.awake();
+        tokio::time::sleep(HELD_LOOK_EVERY).await;
     }
 }
 

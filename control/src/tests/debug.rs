@@ -88,6 +88,17 @@ fn a_shard_that_hangs_is_an_error_in_the_log() {
 }
 
 #[test]
+fn a_shard_that_wakes_and_hangs_is_noticed_by_a_thread_that_slept() {
+    let (log, node) = (Log::start(), serving(4));
+    // Whoever answers this has looked at the shards before, and seen none awake.
+    ask(&node, "GET /healthz", "");
+    node.stats[3].watch.wake();
+    let line = log.wait("\"shard\":3");
+    assert_eq!((&line["level"], &line["what"]), (&json!("ERROR"), &json!("ring")), "{line}");
+    assert!(line["at_least_ms"].as_u64() >= Some(20), "{line}");
+}
+
+#[test]
 fn shards_are_shown_to_everyone_and_hold_nobody_up() {
     let node = serving(2);
     node.stats[1].watch.begin(Work::Mail);

@@ -174,8 +174,9 @@ impl<S: Machine> Driving<S> {
         self.mailboxes.bell.awake();
         let now = self.now();
         let now_ns = self.start_ns + now.mono_ns;
-        if matches!(wait, Wait::Not) {
-            self.spent(Work::Ring, now_ns);
+        match wait {
+            Wait::Not => self.spent(Work::Ring, now_ns),
+            Wait::For(_) | Wait::Forever => self.stats.watch.wake(),
         }
         self.laps.start(now_ns);
         while let Some(heard) = self.net.hear() {
