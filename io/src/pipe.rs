@@ -27,6 +27,15 @@ pub struct Pipe {
     room: usize,
 }
 
+/// What a socket took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes.
+    pub len: usize,
+    /// Whether it would have taken no more.
+    pub full: bool,
+}
+
 impl Pipe {
     /// # Errors
     /// What `pipe2(2)` answered, or the opening of `/dev/null`.
@@ -52,12 +61,12 @@ impl Pipe {
         Ok(Pipe { read, write, nowhere, room: room as usize })
     }
 
-    /// Queues bytes on a socket without a copy. Returns how many it took, from the front, or `None`
-    /// when it is full. The memory must not change until the peer has read it.
+    /// Queues bytes on a socket without a copy, from the front. The memory must not change until
+    /// the peer has read it.
     ///
     /// # Errors
     /// What the socket answered.
-    pub fn send(&mut self, socket: RawFd, pieces: &[&[u8]]) -> io::Result<Option<usize>> {
+    pub fn send(&mut self, socket: RawFd, pieces: &[&[u8]]) -> io::Result<Sent> {
         let mut slices = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES_MAX];
         let mut pages = self.room / PAGE_LEN;
         let mut used = 0;
@@ -85,15 +94,16 @@ impl Pipe {
             return Err(io::Error::last_os_error());
         }
         let sent = self.splice(read, socket, filled as usize, nonblock | libc::SPLICE_F_MOVE);
-        let taken = sent.as_ref().map_or(0, |taken| taken.unwrap_or(0));
-        let mut left = filled as usize - taken;
+        let len = sent.as_ref().map_or(0, |taken| taken.unwrap_or(0));
+        let full = len < filled as usize;
+        let mut left = filled as usize - len;
         while left > 0 {
             match self.splice(read, self.nowhere.as_raw_fd(), left, nonblock)? {
                 Some(gone) if gone > 0 => left -= gone,
                 _ => return Err(io::Error::other("the pipe lost bytes")),
             }
         }
-        sent
+        sent.map(|_| Sent { len, full })
     }
 
     fn splice(
@@ -139,13 +149,16 @@ mod tests {
         while sent < memory.len() {
             let rest = &memory[sent..];
             let (one, two) = rest.split_at(rest.len().min(5000));
-            match pipe.send(sender.as_raw_fd(), &[one, two]).unwrap() {
-                Some(len) => sent += len,
-                None => {
-                    let mut some = vec![0; 500_000];
-                    let len = reader.read(&mut some).unwrap();
-                    received.extend_from_slice(&some[..len]);
-                }
+            let Sent { len, full } = pipe.send(sender.as_raw_fd(), &[one, two]).unwrap();
+            sent += len;
+            assert!(full || len > 0, "a socket that takes nothing is full");
+            if full {
+                let more = &memory[sent..];
+                let again = pipe.send(sender.as_raw_fd(), &[&more[..more.len().min(1)]]).unwrap();
+                assert_eq!(again, Sent { len: 0, full: true }, "what took a part is full");
+                let mut some = vec![0; 500_000];
+                let len = reader.read(&mut some).unwrap();
+                received.extend_from_slice(&some[..len]);
             }
         }
         drop(sender);
@@ -164,7 +177,8 @@ mod tests {
         assert!(pipe.send(sender.as_raw_fd(), &[&memory]).is_err());
         let again = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut other, _) = listener.accept().unwrap();
-        assert_eq!(pipe.send(again.as_raw_fd(), &[&[1, 2, 3]]).unwrap(), Some(3));
+        let sent = pipe.send(again.as_raw_fd(), &[&[1, 2, 3]]).unwrap();
+        assert_eq!(sent, Sent { len: 3, full: false });
         drop(again);
         let mut received = Vec::new();
         other.read_to_end(&mut received).unwrap();

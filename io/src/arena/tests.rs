@@ -69,7 +69,7 @@ fn queue_by_reference(block: &Block) -> std::net::TcpStream {
     let (reader, _) = listener.accept().unwrap();
     let mut pipe = crate::pipe::Pipe::new().unwrap();
     let sent = pipe.send(sender.as_raw_fd(), &[block.lend()]).unwrap();
-    assert_eq!(sent, Some(block.len()));
+    assert_eq!(sent, crate::pipe::Sent { len: block.len(), full: false });
     reader
 }
 

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     limits::{DISK_OPS_MAX, RING_COMPLETIONS, SEND_SLICES_MAX, SEND_TURN_LEN_MAX},
-    pipe::Pipe,
+    pipe::{Pipe, Sent},
     ports::{ConnId, ListenerId, Slice},
 };
 
@@ -601,19 +601,25 @@ impl Net {
                     self.submit(entry.user_data(tag(Kind::Send, id)));
                     return Ok(());
                 }
-                Next::Head { start, len } => send_head(fd, start, len)?,
+                Next::Head { start, len } => {
+                    let len = send_head(fd, start, len)?;
+                    Sent { len: len.unwrap_or(0), full: len.is_none() }
+                }
                 Next::Lend => {
                     let mut pieces = [&[][..]; SEND_SLICES_MAX];
                     let count = conn.out.lent(&mut pieces);
                     self.pipe.send(fd, &pieces[..count])?
                 }
             };
-            let Some(len) = sent else {
+            let Sent { len, full } = sent;
+            if len > 0 {
+                conn.out.advance(len, &mut self.spares);
+                self.heard.push_back(Heard::Sent { conn: id, len });
+            }
+            if full {
                 self.poll(id);
                 return Ok(());
-            };
-            conn.out.advance(len, &mut self.spares);
-            self.heard.push_back(Heard::Sent { conn: id, len });
+            }
             budget = budget.saturating_sub(len);
             if budget == 0 {
                 // The others get their turn; this one goes on in the next.
