@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use ron_io::ports::{Act, Acts, ShardId};
 
 use crate::{
-    flow::{Ask, Asker, Mail},
+    flow::{Ask, Asker, Mail, Reply},
     limits::{MESH_ASKS_MAX, MESH_WAITING_MAX},
 };
 
@@ -61,11 +61,14 @@ impl Mesh {
         None
     }
 
-    /// A question to this shard was answered.
-    pub(crate) fn answered(&mut self, by: ShardId) {
-        let peer = &mut self.peers[usize::from(by.0)];
-        assert!(peer.open > 0, "shard {} answered what was not asked", by.0);
-        peer.open -= 1;
+    /// A shard said something about a question. Unless it only said that memory is short, the
+    /// question is answered.
+    pub(crate) fn heard(&mut self, from: ShardId, reply: &Reply) {
+        let peer = &mut self.peers[usize::from(from.0)];
+        assert!(peer.open > 0, "shard {} answered what was not asked", from.0);
+        if !matches!(reply, Reply::Short) {
+            peer.open -= 1;
+        }
     }
 
     /// Tells all others that this shard will ask nothing more.
@@ -125,8 +128,11 @@ mod tests {
         }
         assert!(!ask(&mut mesh, &mut acts));
         assert_eq!(acts.len(), MESH_ASKS_MAX);
-        mesh.answered(ShardId(1));
-        mesh.answered(ShardId(1));
+        mesh.heard(ShardId(1), &Reply::Short);
+        mesh.send_waiting(&mut acts);
+        assert_eq!(acts.len(), MESH_ASKS_MAX, "a question that waits for memory keeps its place");
+        mesh.heard(ShardId(1), &Reply::Missing);
+        mesh.heard(ShardId(1), &Reply::Missing);
         mesh.send_waiting(&mut acts);
         assert_eq!(acts.len(), MESH_ASKS_MAX + 2);
         assert!(ask(&mut mesh, &mut acts));

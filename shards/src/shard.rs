@@ -247,9 +247,7 @@ impl Shard {
                 self.store.on_ask(from, ask, &mut cx!(self, now));
             }
             Mail::Reply { from, to, reply } => {
-                if !matches!(reply, Reply::Short) {
-                    self.mesh.answered(from);
-                }
+                self.mesh.heard(from, &reply);
                 self.replies.push_back((self.own(to), reply));
             }
             Mail::Drained { from } => self.mesh.drained(from),
