@@ -20,6 +20,8 @@ pub struct Wheel {
     turn: u64,
     /// Slots that lie in some bucket.
     filed: usize,
+    /// The first turn whose bucket holds any, while some does.
+    soonest: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +35,7 @@ struct Slot {
 impl Default for Wheel {
     fn default() -> Self {
         let buckets = (0..TURNS).map(|_| Vec::new()).collect();
-        Wheel { buckets, slots: Vec::new(), turn: 0, filed: 0 }
+        Wheel { buckets, slots: Vec::new(), turn: 0, filed: 0, soonest: 0 }
     }
 }
 
@@ -61,11 +63,7 @@ impl Wheel {
 
     /// When to call `expire` next; `None` when no slot has a deadline or had one of late.
     pub fn wake_at(&self) -> Option<u64> {
-        if self.filed == 0 {
-            return None;
-        }
-        let waiting = (0..TURNS as u64).find(|n| !self.bucket(self.turn + n).is_empty())?;
-        Some((self.turn + waiting + 1) * TURN_NS)
+        (self.filed > 0).then_some((self.soonest + 1) * TURN_NS)
     }
 
     /// Appends to `due` each slot whose deadline has passed, and forgets those deadlines.
@@ -86,6 +84,11 @@ impl Wheel {
             if place.is_empty() {
                 *place = bucket;
             }
+        }
+        if self.filed > 0 && self.soonest < self.turn {
+            let is_held = |turn: &u64| !self.buckets[*turn as usize % TURNS].is_empty();
+            let held = (self.turn..self.turn + TURNS as u64).find(is_held);
+            self.soonest = held.expect("a slot that is filed lies in a bucket");
         }
     }
 
@@ -110,16 +113,13 @@ impl Wheel {
     fn file(&mut self, slot: u32, turn: u64) {
         self.slots[slot as usize].filed_at = Some(turn);
         self.buckets[turn as usize % TURNS].push(slot);
+        self.soonest = if self.filed == 0 { turn } else { self.soonest.min(turn) };
         self.filed += 1;
     }
 
     /// The turn a deadline is looked at: never one that is past, never more than a round away.
     fn turn_of(&self, due_ns: u64) -> u64 {
         (due_ns / TURN_NS).clamp(self.turn, self.turn + TURNS as u64 - 1)
-    }
-
-    fn bucket(&self, turn: u64) -> &[u32] {
-        &self.buckets[turn as usize % TURNS]
     }
 }
 
@@ -165,6 +165,7 @@ mod tests {
                     let at = map.remove(&slot);
                     prop_assert!(at.is_some_and(|at| at <= now), "{slot} {at:?} at {now}");
                 }
+                prop_assert!(wheel.wake_at().is_none_or(|at| at > now), "it was just looked at");
                 for (slot, at) in &map {
                     prop_assert!(*at + 2 * TURN_NS > now, "{slot} due {at} is late at {now}");
                 }
