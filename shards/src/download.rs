@@ -284,6 +284,14 @@ impl Download {
         Some(slice)
     }
 
+    /// All that is left of the next group, if it is at most `max`: a group sent in pieces costs
+    /// calls for each, and short pieces a copy.
+    pub fn take_whole(&mut self, max: usize) -> Option<Slice> {
+        let group_end = (self.next / GROUP_LEN as u64 + 1) * GROUP_LEN as u64;
+        let left = group_end.min(self.end) - self.next;
+        if left > max as u64 { None } else { self.take(max) }
+    }
+
     /// Whether the whole range was taken.
     pub fn is_done(&self) -> bool {
         self.phase == Phase::Flowing && self.next == self.end

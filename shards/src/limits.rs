@@ -13,6 +13,10 @@ pub const UNSENT_LEN_MAX: usize = 256 * 1024;
 /// reference, which costs less in long runs.
 pub const UNSENT_HOT_LEN_MAX: usize = 1024 * 1024;
 
+/// Bytes of heads that may be queued besides, so that the head of an answer does not keep the last
+/// group of its body back.
+pub const UNSENT_HEAD_LEN: usize = 1024;
+
 /// Pipelined bytes kept for a session that is busy with an earlier request; beyond it the
 /// connection is paused.
 pub const PIPELINE_LEN_MAX: usize = 64 * 1024;

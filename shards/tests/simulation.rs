@@ -22,6 +22,19 @@ fn no_world_sees_a_promise_broken() {
     assert!(tally.boots > 2 * SEEDS, "{tally:?}: nothing ever crashes");
 }
 
+/// Worlds that saw one broken once, or whose oracle was wrong.
+const BROKEN_ONCE: [u64; 4] = [1_752, 22_011, 67_458, 68_352];
+
+#[test]
+fn worlds_that_saw_one_broken_see_it_kept() {
+    keep_words();
+    for seed in BROKEN_ONCE {
+        if let Err(failure) = run_seed(seed, Telling::Off) {
+            panic!("seed {}: {}\n  {}", failure.seed, failure.what, replay(failure.seed));
+        }
+    }
+}
+
 #[test]
 fn a_seed_is_run_again_step_by_step() {
     for seed in 0..5 {

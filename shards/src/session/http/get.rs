@@ -108,8 +108,7 @@ impl Get {
         if matches!(self.stage, Stage::Opening) {
             return Turn::Wait;
         }
-        while wire.room() > 0 {
-            let Some(slice) = self.download.take(wire.room()) else { break };
+        while let Some(slice) = self.download.take_whole(wire.room()) {
             match self.stage {
                 Stage::Starting { size, part } => {
                     self.decide_end(wire);

@@ -7,6 +7,7 @@ use ron_codec::{
         range::ByteRange,
         response::{DateCache, ResponseHead},
     },
+    limits::GROUP_LEN,
 };
 use ron_io::{
     ports::{ConnId, Slice},
@@ -16,7 +17,7 @@ use ron_io::{
 use super::{refusal::Refusal, request::Request};
 use crate::{
     flow::Cx,
-    limits::{UNSENT_HOT_LEN_MAX, UNSENT_LEN_MAX},
+    limits::{UNSENT_HEAD_LEN, UNSENT_HOT_LEN_MAX, UNSENT_LEN_MAX},
 };
 
 /// What every answer with content says: it never changes, and its name is all that is known of it.
@@ -43,9 +44,9 @@ pub(super) struct Wire {
     unsent: usize,
     /// When the kernel last took some, or was first given some to take, in `Now::mono_ns`.
     progress_ns: u64,
-    /// Whether answers end the connection because the node is going.
     /// Whether the last piece of a body was hot.
     hot: bool,
+    /// Whether answers end the connection because the node is going.
     draining: bool,
     date: DateCache,
 }
@@ -87,10 +88,12 @@ impl Wire {
         self.progress_ns
     }
 
-    /// Bytes of bodies that may be queued now.
+    /// Bytes of bodies that may be queued now, whole groups of them: what the socket took of one
+    /// makes room for no piece of the next.
     pub(super) fn room(&self) -> usize {
         let limit = if self.hot { UNSENT_HOT_LEN_MAX } else { UNSENT_LEN_MAX };
-        limit.saturating_sub(self.unsent)
+        let room = (limit + UNSENT_HEAD_LEN).saturating_sub(self.unsent);
+        room - room % GROUP_LEN
     }
 
     /// The kernel took `len` bytes.
