@@ -11,6 +11,8 @@
 #   --small N          objects of 4 KiB from 64 connections; a twentieth of it from one
 #                                                                            (default 8000)
 #   --only LIST        cases, comma-separated, of read,write,small           (default all)
+#   --profile          one more read and write under `perf record` of the node: the shares of
+#                      hashing and of the kernel go to PATH.md
 #   --out PATH         writes PATH.md and PATH.json  (default perf/results/<date>-storage)
 #   --candidate PATH   a rond binary                              (default: builds this checkout)
 #   --load PATH        a ron-perf binary                          (default: builds this checkout)
@@ -22,13 +24,15 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
 # shellcheck source-path=SCRIPTDIR source=lib/netns.sh
 source "$LIB/netns.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/profile.sh
+source "$LIB/profile.sh"
 
 # What compares with the bare disk must not be in the cache: it is far smaller than the data.
 readonly CACHE=64MiB OBJECT_MIB=64 SMALL_CONNECTIONS=64
 readonly READ_SEED=1
 
 DIR="" ROUNDS=5 OBJECTS=16 CONNECTIONS=4 SMALL=8000 ONLY=read,write,small OUT=""
-CANDIDATE="" LOAD="" DIR_MADE=no
+CANDIDATE="" LOAD="" DIR_MADE=no PROFILE=no
 NODE_PID="" NODE_HTTP="" SEED=$((READ_SEED + 1))
 
 parse_arguments() {
@@ -39,6 +43,7 @@ parse_arguments() {
             usage
             exit 0
             ;;
+        --profile) PROFILE=yes ;;
         --dir | --rounds | --objects | --connections | --small | --only | --out | \
             --candidate | --load)
             want_value "$1" $# "${2:-}"
@@ -74,6 +79,7 @@ check_machine() {
     need_tools fio ip=iproute2 python3 taskset=util-linux
     need_root
     need_cores
+    if [[ $PROFILE == yes ]]; then need_tools perf=linux-perf; fi
     if [[ -e $DIR ]]; then die "$DIR exists"; fi
     raise_limits
 }
@@ -163,8 +169,22 @@ measure_case() { # ROUND CASE
     esac
 }
 
+profile_node() { # CASE
+    local data="$SCRATCH/perf.data" load_pid
+    SEED=$((SEED + 1))
+    "node_$1" >/dev/null &
+    load_pid=$!
+    # Ends with the load.
+    perf record --quiet --event "$(perf_event)" --pid "$NODE_PID" --output "$data" -- \
+        tail --pid "$load_pid" --follow /dev/null 2>"$SCRATCH/perf.log" ||
+        say "perf record: $(cat "$SCRATCH/perf.log")"
+    wait "$load_pid" || die "the load of the profile failed"
+    append_shares "$1" "$data"
+}
+
 write_report() { # LOAD_AT_START STARTED
     python3 "$LIB/storage.py" report --runs "$SCRATCH/runs.jsonl" --out "$OUT" \
+        --profiles "$SCRATCH/profiles.jsonl" \
         --set started "$2" --set load_at_start "$1" --set commit "$(commit_of_checkout)" \
         --set node "$("$CANDIDATE" --version | head -n 1)" \
         --set node_sha256 "$(sha256_of "$CANDIDATE")" \
@@ -200,6 +220,13 @@ main() {
     for ((round = 1; round <= ROUNDS; round++)); do
         for name in ${ONLY//,/ }; do measure_case "$round" "$name"; done
     done
+    : >"$SCRATCH/profiles.jsonl"
+    if [[ $PROFILE == yes ]]; then
+        for name in ${ONLY//,/ }; do
+            # The load of small ones is over before it could be looked at.
+            if [[ $name != small ]]; then profile_node "$name"; fi
+        done
+    fi
     write_report "$load_before" "$started"
 }
 

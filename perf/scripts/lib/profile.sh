@@ -45,9 +45,13 @@ profile_case() { # CASE
     } | sed -e '/^#$/d' -e '/^[[:space:]]*$/d' -e 's/[[:space:]]*$//' |
         sed -n '1,400p' >"$report" ||
         say "perf report failed for $1"
+    append_shares "$1" "$data"
+}
+
+# Appends a line with the shares of a recording to profiles.jsonl.
+append_shares() { # CASE RECORDING
     perf report --stdio --no-inline --no-children --call-graph none --field-separator ';' \
-        --fields overhead,dso,symbol --input "$data" 2>/dev/null |
+        --fields overhead,dso,symbol --input "$2" 2>/dev/null |
         python3 "$LIB/shares.py" "$1" >>"$SCRATCH/profiles.jsonl" ||
         say "no shares of $1"
-    say "profile: $report"
 }

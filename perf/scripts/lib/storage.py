@@ -2,7 +2,7 @@
 
     storage.py before --pid PID                     CPU seconds so far, as one JSON line
     storage.py record [facts] --before JSON ...     appends one run, and prints it in short
-    storage.py report --runs runs.jsonl --out PATH [--set KEY VALUE]...
+    storage.py report --runs runs.jsonl --out PATH --profiles FILE [--set KEY VALUE]...
 
 CPU times are those of measure.py, of the node's whole process tree, kernel workers included.
 """
@@ -115,6 +115,17 @@ def results(cases):
     return lines + [""]
 
 
+def shares(profiles):
+    if not profiles:
+        return []
+    lines = ["## Where the node's CPU time goes", ""]
+    lines += [row("case", "hashing", "kernel", "the rest"), ruler(1, 3)]
+    for entry in profiles:
+        cells = (entry[kind] for kind in ("verification", "kernel", "rest"))
+        lines.append(row(CASES[entry["case"]][4], *(f"{share:.1%}" for share in cells)))
+    return lines + [""]
+
+
 def raw(runs):
     lines = ["## Raw runs, in the order they ran", ""]
     head = ("round", "case", "side", "rate", "seconds", "server CPU s", "p50 µs", "p99 µs",
@@ -163,7 +174,7 @@ def markdown(document):
         "",
     ]
     lines += warnings(document["runs"])
-    lines += results(document["cases"]) + raw(document["runs"])
+    lines += results(document["cases"]) + shares(document["profiles"]) + raw(document["runs"])
     lines += ["Medians with (least–greatest). How to read this: perf/README.md.", ""]
     return "\n".join(lines)
 
@@ -176,6 +187,7 @@ def report(options):
         "host": host(),
         "cases": [summarize(name, [run for run in runs if run["case"] == name])
                   for name in in_order(runs, "case")],
+        "profiles": read_runs(options.profiles),
         "runs": runs,
     }
     write_report(options.out, document, markdown(document))
@@ -193,7 +205,9 @@ def main():
     recorder.add_argument("--side", choices=NAMES, required=True)
     for name in ("--before", "--printed", "--out"):
         recorder.add_argument(name, required=True)
-    add_report_arguments(verbs.add_parser("report"))
+    reporter = verbs.add_parser("report")
+    reporter.add_argument("--profiles", required=True, help="JSON lines, one a profiled case")
+    add_report_arguments(reporter)
     options = parser.parse_args()
     if options.verb == "before":
         print(json.dumps(circumstances(options.pid)))
