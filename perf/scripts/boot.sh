@@ -7,7 +7,7 @@
 #   --dir DIRECTORY    where the test data go; it must not exist, and is removed at the end
 #   --objects N        objects                                               (default 1000000)
 #   --size N           bytes of each                                         (default 100)
-#   --rounds N         boots with the index; one fewer than half without     (default 5)
+#   --rounds N         boots with the index; half as many without            (default 5)
 #   --out PATH         writes PATH.md             (default perf/results/<date>-boot)
 #   --candidate PATH   a rond binary                              (default: builds this checkout)
 #   --load PATH        a ron-perf binary                          (default: builds this checkout)
@@ -17,71 +17,33 @@ set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/onenode.sh
+source "$LIB/onenode.sh"
 
-DIR="" OBJECTS=1000000 SIZE=100 ROUNDS=5 OUT="" CANDIDATE="" LOAD="" NODE_PID="" NODE_HTTP="" TOOK=""
-
-while (($# > 0)); do
-    case $1 in
-    --help | -h)
-        usage
-        exit 0
-        ;;
-    esac
-    want_value "$1" $# "${2:-}"
-    case $1 in
-    --dir) DIR=$2 ;;
-    --objects) OBJECTS=$2 ;;
-    --size) SIZE=$2 ;;
-    --rounds) ROUNDS=$2 ;;
-    --out) OUT=$2 ;;
-    --candidate) CANDIDATE=$2 ;;
-    --load) LOAD=$2 ;;
-    *) misuse "unknown option $1" ;;
-    esac
-    shift 2
-done
-[[ -n $DIR ]] || misuse "--dir is missing"
-[[ ! -e $DIR ]] || misuse "$DIR exists"
-OUT=${OUT:-$ROOT/perf/results/$(date +%F)-boot}
-if [[ -z $CANDIDATE ]]; then CANDIDATE=$(build ron-engine rond); fi
-if [[ -z $LOAD ]]; then LOAD=$(build ron-perf ron-perf); fi
-
-clean_up() {
-    if [[ -n $NODE_PID ]]; then kill -KILL "$NODE_PID" 2>/dev/null || true; fi
-    rm -rf -- "$DIR"
-}
-trap clean_up EXIT
-mkdir -p "$DIR"
+OBJECTS=1000000 SIZE=100 ROUNDS=5 TOOK=""
+OPTIONS+=([--objects]=OBJECTS [--size]=SIZE [--rounds]=ROUNDS)
+prepare boot "$@"
 
 # Starts the node; TOOK is the time to its ready line, in milliseconds.
-start_node() {
-    local began line
+time_start() {
+    local began
     began=$(date +%s%N)
-    coproc NODE { exec "$CANDIDATE" --data-dir "$DIR/data" --cores 0 --cache 256MiB \
-        --http 127.0.0.1:0 --oap off --admin 127.0.0.1:0 --log warn 2>>"$DIR/log"; }
-    IFS= read -r line <&"${NODE[0]}"
+    start_node
     TOOK=$((($(date +%s%N) - began) / 1000000))
-    NODE_HTTP=$(sed -n 's/.*"http":"\([^"]*\)".*/\1/p' <<<"$line")
-}
-stop_node() {
-    local pid=$NODE_PID
-    kill -TERM "$pid"
-    wait "$pid" || die "the node did not end well"
-    NODE_PID=""
 }
 median() { printf '%s\n' "$@" | sort -n | sed -n "$((($# + 1) / 2))p"; }
 
 start_node
-"$LOAD" put --node "http://$NODE_HTTP" --size "$SIZE" --count "$OBJECTS" --connections 64 >&2
+"$LOAD" put --node "http://$(address_of http)" --size "$SIZE" --count "$OBJECTS" --connections 64 >&2
 stop_node
 with=() without=()
 for ((round = 0; round < ROUNDS; round++)); do
-    start_node
+    time_start
     with+=("$TOOK")
     stop_node
     if ((round % 2 == 1)); then
         rm -rf -- "$DIR"/data/p*/index
-        start_node
+        time_start
         without+=("$TOOK")
         stop_node
     fi

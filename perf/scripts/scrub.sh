@@ -18,49 +18,16 @@ set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib/common.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/onenode.sh
+source "$LIB/onenode.sh"
 
-DIR="" ROUNDS=5 SECONDS_EACH=5 CONNECTIONS=16 RATE=32MiB OUT="" CANDIDATE="" LOAD="" NODE_PID=""
-
-while (($# > 0)); do
-    case $1 in
-    --help | -h)
-        usage
-        exit 0
-        ;;
-    esac
-    want_value "$1" $# "${2:-}"
-    case $1 in
-    --dir) DIR=$2 ;;
-    --rounds) ROUNDS=$2 ;;
-    --seconds) SECONDS_EACH=$2 ;;
-    --connections) CONNECTIONS=$2 ;;
-    --rate) RATE=$2 ;;
-    --out) OUT=$2 ;;
-    --candidate) CANDIDATE=$2 ;;
-    --load) LOAD=$2 ;;
-    *) misuse "unknown option $1" ;;
-    esac
-    shift 2
-done
-[[ -n $DIR ]] || misuse "--dir is missing"
-[[ ! -e $DIR ]] || misuse "$DIR exists"
-OUT=${OUT:-$ROOT/perf/results/$(date +%F)-scrub}
-if [[ -z $CANDIDATE ]]; then CANDIDATE=$(build ron-engine rond); fi
-if [[ -z $LOAD ]]; then LOAD=$(build ron-perf ron-perf); fi
-
-clean_up() {
-    if [[ -n $NODE_PID ]]; then kill -KILL "$NODE_PID" 2>/dev/null || true; fi
-    rm -rf -- "$DIR"
-}
-trap clean_up EXIT
-mkdir -p "$DIR"
-
-coproc NODE { exec "$CANDIDATE" --data-dir "$DIR/data" --cores 0 --cache 256MiB --http 127.0.0.1:0 \
-    --oap off --admin 127.0.0.1:0 --log warn --storage-scrub-rate "$RATE" 2>>"$DIR/log"; }
-# shellcheck disable=SC2153 # coproc sets it
-IFS= read -r line <&"${NODE[0]}"
-http=$(sed -n 's/.*"http":"\([^"]*\)".*/\1/p' <<<"$line")
-admin=$(sed -n 's/.*"admin":"\([^"]*\)".*/\1/p' <<<"$line")
+ROUNDS=5 SECONDS_EACH=5 CONNECTIONS=16 RATE=32MiB
+OPTIONS+=([--rounds]=ROUNDS [--seconds]=SECONDS_EACH [--connections]=CONNECTIONS [--rate]=RATE)
+prepare scrub "$@"
+NODE_OPTIONS=(--storage-scrub-rate "$RATE")
+start_node
+http=$(address_of http)
+admin=$(address_of admin)
 
 metric() { curl -s "http://$admin/metrics" | sed -n "s/^$1\({[^}]*}\)\? \([0-9]*\).*/\2/p" | head -1; }
 
@@ -97,6 +64,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
     # The next run without it waits for its end.
     until [[ $(metric ron_scrub_running) == 0 ]]; do sleep 1; done
 done
+stop_node
 column() { cut -d'|' -f"$1" <<<"${rows%$'\n'}" | tr -d ' ' | sort -n | sed -n "$(((ROUNDS + 1) / 2))p"; }
 {
     echo "# What the scrub costs readers"
