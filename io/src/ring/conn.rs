@@ -53,6 +53,8 @@ pub(super) struct Conn {
     pub(super) ending: Ending,
     /// The peer's end was told to the shard.
     pub(super) eof: bool,
+    /// The ring's poll saw that the peer sends no more.
+    pub(super) half_closed: bool,
     /// It is on the list of connections to be flushed in this turn.
     pub(super) listed: bool,
 }
@@ -71,6 +73,7 @@ impl Conn {
             polling: false,
             ending: Ending::Open,
             eof: false,
+            half_closed: false,
             listed: false,
         }
     }

@@ -11,6 +11,7 @@
 mod conn;
 mod disk;
 mod driver;
+mod half_closed;
 mod heap;
 mod listen;
 mod net;

@@ -23,6 +23,7 @@ use socket2::{SockRef, Socket};
 
 use super::{
     conn::{Conn, Ending, Next, Receive, Spares},
+    half_closed::HalfClosed,
     listen::paces,
     probe,
     recv_pool::{GROUP, RecvPool},
@@ -87,15 +88,29 @@ enum Kind {
     Cancel = 4,
     Bell = 5,
     Transfer = 6,
+    /// Some of the half-closed connections have room.
+    Room = 7,
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::Accept, Kind::Receive, Kind::Send, Kind::Poll, Kind::Cancel, Kind::Bell, Kind::Transfer];
+const KINDS: [Kind; 8] = [
+    Kind::Accept,
+    Kind::Receive,
+    Kind::Send,
+    Kind::Poll,
+    Kind::Cancel,
+    Kind::Bell,
+    Kind::Transfer,
+    Kind::Room,
+];
 const GENERATION_BITS: u32 = 28;
 const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 
 fn tag(kind: Kind, conn: ConnId) -> u64 {
     (kind as u64) << 60 | u64::from(conn.generation & GENERATION_MASK) << 32 | u64::from(conn.slot)
+}
+
+fn conn_of(data: u64) -> ConnId {
+    ConnId { slot: data as u32, generation: (data >> 32) as u32 & GENERATION_MASK }
 }
 
 /// The ring and its connections.
@@ -117,6 +132,10 @@ pub(super) struct Net {
     spares: Spares,
     /// Bodies sent by reference go through it.
     pipe: Pipe,
+    /// Those whose peer sends no more, and that wait for room.
+    half_closed: HalfClosed,
+    /// The set of them is polled.
+    awaits_room: bool,
     accepting: bool,
     bell: RawFd,
     counts: Counts,
@@ -170,6 +189,8 @@ impl Net {
             landed: VecDeque::with_capacity(DISK_OPS_MAX),
             spares: Spares::default(),
             pipe: Pipe::new().map_err(|source| probe::refused("a pipe", source))?,
+            half_closed: HalfClosed::new().map_err(|source| probe::refused("epoll", source))?,
+            awaits_room: false,
             accepting: true,
             bell,
             counts: Counts::default(),
@@ -400,12 +421,13 @@ impl Net {
     fn complete(&mut self, entry: &cqueue::Entry) {
         let data = entry.user_data();
         let kind = KINDS[(data >> 60) as usize];
-        let conn = ConnId { slot: data as u32, generation: (data >> 32) as u32 & GENERATION_MASK };
+        let conn = conn_of(data);
         match kind {
             Kind::Accept => self.accepted(conn.slot as usize, entry),
             Kind::Receive => self.received_some(conn, entry),
             Kind::Send => self.sent_some(conn, entry.result()),
-            Kind::Poll => self.polled(conn),
+            Kind::Poll => self.polled(conn, entry.result()),
+            Kind::Room => self.room_again(),
             Kind::Cancel => {}
             // The loop looks into its mailboxes in every turn.
             Kind::Bell if cqueue::more(entry.flags()) => {}
@@ -519,14 +541,36 @@ impl Net {
         }
     }
 
-    fn polled(&mut self, id: ConnId) {
+    /// A poll completed: with the events, or an error.
+    fn polled(&mut self, id: ConnId, result: i32) {
         let Some(conn) = self.conns.get_mut(id.slot as usize) else { return };
         assert_eq!(conn.generation, id.generation, "a poll outlived its connection");
         conn.polling = false;
+        conn.half_closed |= result & i32::from(libc::POLLRDHUP) != 0;
         if conn.ending == Ending::Dead {
             self.bury(id);
         } else {
             self.list(id);
+        }
+    }
+
+    /// Some of those that are half closed have room, or are dead.
+    fn room_again(&mut self) {
+        self.awaits_room = false;
+        let mut numbers = Vec::new();
+        // Nothing can be wrong with a set that is there, and what was not taken is told again.
+        let _ = self.half_closed.take(&mut numbers);
+        for data in numbers {
+            self.polled(conn_of(data), 0);
+        }
+        self.await_room();
+    }
+
+    fn await_room(&mut self) {
+        if self.half_closed.is_waiting() && !self.awaits_room {
+            self.awaits_room = true;
+            let poll = opcode::PollAdd::new(Fd(self.half_closed.fd()), libc::POLLIN as u32);
+            self.submit(poll.build().user_data(tag(Kind::Room, listener_id(0))));
         }
     }
 
@@ -638,9 +682,18 @@ impl Net {
 
     fn poll(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id).filter(|conn| !conn.polling) else { return };
+        let (fd, number) = (conn.socket.as_raw_fd(), tag(Kind::Poll, id));
         conn.polling = true;
-        let poll = opcode::PollAdd::new(Fd(conn.socket.as_raw_fd()), libc::POLLOUT as u32);
-        self.submit(poll.build().user_data(tag(Kind::Poll, id)));
+        if !conn.half_closed {
+            let poll = opcode::PollAdd::new(Fd(fd), libc::POLLOUT as u32).build();
+            self.submit(poll.user_data(number));
+        } else if self.half_closed.wait(fd, number).is_ok() {
+            self.await_room();
+        } else {
+            // For want of memory: nothing will tell when it has room.
+            self.conns[id.slot as usize].polling = false;
+            self.abort(id);
+        }
     }
 
     /// Forgets a dead connection once the kernel works on nothing of it.

@@ -10,6 +10,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use socket2::SockRef;
@@ -139,6 +140,7 @@ impl Machine for Toy {
 struct Running {
     address: SocketAddr,
     orders: Sender<&'static str>,
+    stats: Arc<Stats>,
     thread: Option<JoinHandle<()>>,
     _folder: tempfile::TempDir,
 }
@@ -152,12 +154,13 @@ fn start() -> Running {
     let (orders, from) = lane(8, &bell);
     let (reports, _) = lane(8, &Arc::new(Bell::new().unwrap()));
     let file = folder.path().join("toy");
+    let stats = Arc::new(Stats::default());
     let driver = Driver {
         core: None,
         name: "toy".into(),
         listeners: vec![Listener { socket: sockets.remove(0), tls: None }],
         mailboxes: Mailboxes { bell, from: vec![from], to: vec![None], reports },
-        stats: Arc::new(Stats::default()),
+        stats: Arc::clone(&stats),
     };
     let thread = std::thread::spawn(move || {
         let make = || {
@@ -172,7 +175,7 @@ fn start() -> Running {
         };
         driver.run(make).unwrap();
     });
-    Running { address, orders, thread: Some(thread), _folder: folder }
+    Running { address, orders, stats, thread: Some(thread), _folder: folder }
 }
 
 impl Running {
@@ -220,6 +223,32 @@ fn blocks_go_out_by_copy_and_by_reference() {
         let expected = |n: usize| ((n % 65536) % 251) as u8;
         assert!((0..len).all(|n| answer[1 + n] == expected(n)), "{len} {hot}");
         assert!(answer.ends_with(b"end"));
+    }
+    node.stop();
+}
+
+#[test]
+fn a_peer_that_sends_no_more_and_reads_slowly_costs_nothing() {
+    let node = start();
+    for (hot, len) in [("hot", 9_000_000), ("cold", 9_000_001)] {
+        let mut stream = TcpStream::connect(node.address).unwrap();
+        SockRef::from(&stream).set_recv_buffer_size(65536).unwrap();
+        stream.write_all(format!("block {len} {hot}\n").as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut received = vec![0; 1 + len];
+        for part in received.chunks_mut(3_000_000) {
+            // Its sockets are full: the loop comes to rest, as one that spins never does.
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let mut turns = 0;
+            while turns != node.stats.watch.turns.get() {
+                assert!(Instant::now() < deadline, "{hot}: {turns} turns and no end");
+                turns = node.stats.watch.turns.get();
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+            stream.read_exact(part).unwrap();
+        }
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        assert!(received[1..].iter().enumerate().all(|(n, b)| *b == ((n % 65536) % 251) as u8));
     }
     node.stop();
 }
