@@ -1,9 +1,9 @@
 //! Waiting for room in the sockets of peers that send no more.
 //!
-//! The ring's own poll hears that a peer has closed its side whether it was asked to or not, so with
-//! such a socket it completes at once, full or not, and whoever waits by it spins for as long as the
-//! peer reads slowly. epoll hears what it was asked for. The few connections that need it are in one
-//! set of it, and the ring polls the set.
+//! The ring's own poll hears that a peer has closed its side whether it was asked to or not. So
+//! with such a socket it completes at once, full or not, and whoever waits by it spins for as long
+//! as the peer reads slowly. epoll hears what it was asked for. The few connections that need it
+//! are in one set of it, and the ring polls the set.
 
 use std::{
     io,
