@@ -89,10 +89,26 @@ mod tests {
         net::{Shutdown, TcpListener, TcpStream},
     };
 
-    fn readable(set: &HalfClosed) -> bool {
-        let mut poll = libc::pollfd { fd: set.fd(), events: libc::POLLIN, revents: 0 };
+    /// Whether it happens in so many milliseconds.
+    fn polls(fd: RawFd, events: i16, timeout_ms: i32) -> bool {
+        let mut poll = libc::pollfd { fd, events, revents: 0 };
         // SAFETY: one valid pollfd.
-        unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+        unsafe { libc::poll(&mut poll, 1, timeout_ms) == 1 }
+    }
+
+    fn readable(set: &HalfClosed) -> bool {
+        polls(set.fd(), libc::POLLIN, 0)
+    }
+
+    /// Writes until the socket takes no more, and what is on its way has come as far as it can.
+    fn fill(socket: &mut TcpStream) -> usize {
+        let mut len = 0;
+        while polls(socket.as_raw_fd(), libc::POLLOUT, 200) {
+            while let Ok(more) = socket.write(&[0; 65536]) {
+                len += more;
+            }
+        }
+        len
     }
 
     #[test]
@@ -105,22 +121,17 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         let (mut set, mut told) = (HalfClosed::new().unwrap(), Vec::new());
         for number in [7, 8] {
-            let mut len = 0;
-            while let Ok(more) = socket.write(&[0; 65536]) {
-                len += more;
-            }
+            let len = fill(&mut socket);
             set.wait(socket.as_raw_fd(), number).unwrap();
             assert!(!readable(&set) && set.is_waiting());
             peer.read_exact(&mut vec![0; len]).unwrap();
-            let mut poll = libc::pollfd { fd: set.fd(), events: libc::POLLIN, revents: 0 };
-            // SAFETY: one valid pollfd.
-            assert_eq!(unsafe { libc::poll(&mut poll, 1, 10_000) }, 1);
+            assert!(polls(set.fd(), libc::POLLIN, 10_000));
             set.take(&mut told).unwrap();
             assert!(!set.is_waiting() && !readable(&set), "it is told once");
         }
         assert_eq!(told, [7, 8]);
         // One that dies is told too.
-        while socket.write(&[0; 65536]).is_ok() {}
+        fill(&mut socket);
         set.wait(socket.as_raw_fd(), 9).unwrap();
         socket.shutdown(Shutdown::Both).unwrap();
         assert!(readable(&set));
