@@ -23,6 +23,9 @@ use crate::{
     stats::Stats,
 };
 
+/// How long something may take that does not take long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Answers each line: `echo TEXT`, `block N HOT` (N bytes of a block), `file` (written, synced,
 /// read back), `bye`.
 struct Toy {
@@ -230,18 +233,20 @@ fn blocks_go_out_by_copy_and_by_reference() {
 #[test]
 fn a_peer_that_sends_no_more_and_reads_slowly_costs_nothing() {
     let node = start();
-    for (hot, len) in [("hot", 9_000_000), ("cold", 9_000_001)] {
+    let bodies = [("hot", 9_000_000), ("cold", 9_000_001)].map(|(hot, len)| {
         let mut stream = TcpStream::connect(node.address).unwrap();
         SockRef::from(&stream).set_recv_buffer_size(65536).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(format!("block {len} {hot}\n").as_bytes()).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
-        let mut received = vec![0; 1 + len];
+        (stream, vec![0; 1 + len])
+    });
+    for (mut stream, mut received) in bodies {
         for part in received.chunks_mut(3_000_000) {
-            // Its sockets are full: the loop comes to rest, as one that spins never does.
-            let deadline = Instant::now() + Duration::from_secs(20);
-            let mut turns = 0;
+            // The sockets are full: the loop comes to rest, as one that spins never does.
+            let (deadline, mut turns) = (Instant::now() + PATIENCE, 0);
             while turns != node.stats.watch.turns.get() {
-                assert!(Instant::now() < deadline, "{hot}: {turns} turns and no end");
+                assert!(Instant::now() < deadline, "{turns} turns and no end");
                 turns = node.stats.watch.turns.get();
                 std::thread::park_timeout(Duration::from_millis(100));
             }

@@ -3,7 +3,6 @@
 use std::{
     sync::{Arc, mpsc},
     thread::JoinHandle,
-    time::Duration,
 };
 
 use super::*;
@@ -11,8 +10,6 @@ use crate::{
     lane::Receiver,
     watch::{Work, clock_ns},
 };
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Long enough to be no stall on any machine.
 const NEVER: Duration = Duration::from_secs(30);
@@ -120,6 +117,25 @@ impl Rig {
 
 fn counted(stats: &Stats) -> u64 {
     Work::ALL.iter().map(|work| stats.watch.stalls(*work)).sum()
+}
+
+#[test]
+fn a_shard_that_wakes_wakes_its_watcher() {
+    let rig = Rig::new(NEVER);
+    let bell = Arc::new(Bell::new().unwrap());
+    rig.stats.watch.set_watcher(Arc::clone(&bell));
+    rig.done(Do::Nothing);
+    let deadline = Instant::now() + PATIENCE;
+    while rig.stats.watch.doing().is_some() {
+        assert!(Instant::now() < deadline, "it does not come to rest");
+        std::thread::yield_now();
+    }
+    bell.sleepy();
+    rig.done(Do::Nothing);
+    let mut poll = libc::pollfd { fd: bell.eventfd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid pollfd.
+    assert_eq!(unsafe { libc::poll(&mut poll, 1, 0) }, 1);
+    rig.stop();
 }
 
 #[test]
