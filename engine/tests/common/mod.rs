@@ -27,8 +27,10 @@ use tempfile::TempDir;
 
 pub mod curl;
 pub mod disk;
+pub mod flood;
 pub mod http;
 pub mod oap;
+pub mod rude;
 
 /// How long anything may take that is expected to happen at once on an idle machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);

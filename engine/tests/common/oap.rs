@@ -156,6 +156,22 @@ impl Write for Wire {
     }
 }
 
+/// How a client speaks TLS with a node: it trusts its CA, and speaks one protocol inside.
+pub fn client_config(node: &Node, alpn: &[u8]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let pem = fs::read(node.ca()).expect("the CA can be read");
+    let ca = CertificateDer::from_pem_slice(&pem).expect("the CA is a certificate");
+    roots.add(ca).expect("the CA can be trusted");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3 is built in")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Arc::new(config)
+}
+
 /// A client on one connection.
 pub struct Oap {
     wire: Wire,
@@ -187,19 +203,9 @@ impl Oap {
 
     /// A connection with TLS to an address of the node that its ready line does not tell.
     pub fn tls_at(node: &Node, at: SocketAddr) -> Oap {
-        let mut roots = RootCertStore::empty();
-        let pem = fs::read(node.ca()).expect("the CA can be read");
-        let ca = CertificateDer::from_pem_slice(&pem).expect("the CA is a certificate");
-        roots.add(ca).expect("the CA can be trusted");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3 is built in")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"ron/1".to_vec()];
         let name = ServerName::try_from("localhost").expect("a name");
-        let client = ClientConnection::new(Arc::new(config), name).expect("the settings are good");
+        let client = ClientConnection::new(client_config(node, b"ron/1"), name)
+            .expect("the settings are good");
         let stream = StreamOwned::new(client, connect(at));
         Oap { wire: Wire::Tls(Box::new(stream)), last_corr: 0 }
     }
