@@ -7,8 +7,9 @@
 //! There are two ways out of the arena. *By copy*: the kernel reads the mapping. *By reference*:
 //! `vmsplice(2)` and `splice(2)` queue the very pages on a socket, and a reader on the same host
 //! may still have them queued long after the block was let go. Such a page must never be written
-//! again, so memory that was ever lent to a socket is given up (`MADV_DONTNEED`) before it is
-//! handed out once more: queued packets keep the old page, the block gets a fresh one.
+//! again, so it is given up (`MADV_DONTNEED`) before it is handed out once more: queued packets
+//! keep the old page, the block gets a fresh one. That a page was lent is noted for the page and
+//! not for the block it was part of, because it may come back as part of another: see [`lent`].
 //!
 //! ```text
 //!   mapping │ block 0, 64 KiB                │ block 1 │ …
@@ -18,10 +19,11 @@
 
 use std::{
     fmt, io,
+    ops::Range,
     ptr::NonNull,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering, fence},
+        atomic::{AtomicU32, Ordering, fence},
     },
 };
 
@@ -30,8 +32,11 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use crate::limits::{ARENA_BLOCKS_MAX, BLOCK_LEN, BLOCK_PAGES, PAGE_LEN};
 
 mod bits;
+mod lent;
 
 use bits::Bits;
+pub use lent::Lent;
+use lent::LentPages;
 
 /// How much of a block a piece of memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +86,8 @@ struct Shared {
     /// Bytes of the mapping before the first block, which begins on a huge page.
     lead: usize,
     pages: Box<[Page]>,
+    /// Pages that were sent by reference since their memory was fresh.
+    lent: LentPages,
     /// Head of the list of pieces whose last handle was dropped, linked through `Page::next`.
     /// Anyone pushes; the owner takes the whole list at once, so no ABA can arise.
     returned: AtomicU32,
@@ -94,8 +101,6 @@ struct Page {
     next: AtomicU32,
     /// Pages of the piece, written by the owner when it is handed out.
     span: AtomicU32,
-    /// Whether the piece was ever sent by reference since its memory was fresh.
-    lent: AtomicBool,
 }
 
 /// The owner's end of an arena: the only one that hands memory out.
@@ -132,12 +137,12 @@ impl Arena {
             handles: AtomicU32::new(0),
             next: AtomicU32::new(NONE),
             span: AtomicU32::new(0),
-            lent: AtomicBool::new(false),
         };
         let shared = Shared {
             map,
             lead,
             pages: (0..blocks * BLOCK_PAGES).map(|_| page()).collect(),
+            lent: LentPages::none(blocks),
             returned: AtomicU32::new(NONE),
         };
         Ok(Arena {
@@ -165,9 +170,10 @@ impl Arena {
         })?;
         let entry = &self.shared.pages[page as usize];
         assert_eq!(entry.handles.load(Ordering::Relaxed), 0, "a free piece has no handles");
-        entry.span.store(class.pages() as u32, Ordering::Relaxed);
-        if entry.lent.swap(false, Ordering::Relaxed) {
-            self.shared.renew(page, class);
+        let span = class.pages() as u32;
+        entry.span.store(span, Ordering::Relaxed);
+        while let Some((first, count)) = self.shared.lent.first_run(page, span) {
+            self.shared.renew(first, count);
         }
         Some(BlockMut { shared: Some(Arc::clone(&self.shared)), page, len: len as u32 })
     }
@@ -210,9 +216,9 @@ impl Arena {
 
     /// Bytes of the tables behind an arena of `blocks` blocks, the arena itself not counted.
     pub const fn tables_len(blocks: usize) -> usize {
-        // A header for each page; for each block its mask of free pages and a bit in three sets,
-        // whose summaries are lost in the rounding up to a byte each.
-        blocks * (BLOCK_PAGES * size_of::<Page>() + size_of::<u16>() + 3)
+        // A header for each page; for each block its masks of free and of lent pages and a bit in
+        // three sets, whose summaries are lost in the rounding up to a byte each.
+        blocks * (BLOCK_PAGES * size_of::<Page>() + 2 * size_of::<u16>() + 3)
     }
 
     fn take(&mut self, class: Class, neighbour: Option<&Block>) -> Option<u32> {
@@ -268,9 +274,10 @@ impl Shared {
         unsafe { NonNull::new_unchecked(self.map.as_mut_ptr().add(at)) }
     }
 
-    /// Gives a piece fresh pages: whoever still has the old ones queued keeps them unchanged.
-    fn renew(&self, page: u32, class: Class) {
-        let (start, len) = (self.bytes(page).as_ptr(), class.bytes());
+    /// Gives `count` pages of a free piece fresh memory: queued packets keep the old pages
+    /// unchanged. From now on these pages, and no others, are not lent.
+    fn renew(&self, page: u32, count: u32) {
+        let (start, len) = (self.bytes(page).as_ptr(), count as usize * PAGE_LEN);
         // SAFETY: the range lies within our private anonymous mapping. No one reads or writes
         // it: the piece is free, so it has no handle. It reads as zeros from now on.
         let given_up = unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTNEED) };
@@ -282,6 +289,7 @@ impl Shared {
         unsafe {
             libc::madvise(start.cast(), len, libc::MADV_POPULATE_WRITE);
         }
+        self.lent.clear(page, count);
     }
 
     fn give_back(&self, page: u32) {
@@ -314,10 +322,9 @@ pub struct BlockMut {
 impl BlockMut {
     /// The bytes asked for, with what was there before or zeros.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let shared = self.shared.as_ref().expect("a frozen block is consumed");
-        let start = shared.bytes(self.page).as_ptr();
-        // SAFETY: the piece is at least `len` long and this is its only handle; pages that were
-        // sent by reference were renewed before it was handed out. The mapping is initialized.
+        let (start, _) = self.writable();
+        // SAFETY: the piece is at least `len` long and this is its only handle; none of its pages
+        // is lent. The mapping is initialized.
         unsafe { std::slice::from_raw_parts_mut(start, self.len as usize) }
     }
 
@@ -328,13 +335,22 @@ impl BlockMut {
     #[cfg(feature = "ring")]
     pub(crate) fn pages_mut(&mut self, len: usize) -> &mut [u8] {
         assert!(len <= self.len as usize, "{len} bytes of {}", self.len);
-        let shared = self.shared.as_ref().expect("a frozen block is consumed");
         let pages = len.next_multiple_of(PAGE_LEN);
-        let span = shared.pages[self.page as usize].span.load(Ordering::Relaxed) as usize;
-        assert!(pages <= span * PAGE_LEN);
-        let start = shared.bytes(self.page).as_ptr();
+        let (start, span) = self.writable();
+        assert!(pages <= span as usize * PAGE_LEN);
         // SAFETY: as in `bytes_mut`; the piece is `span` pages long, all of them its own.
         unsafe { std::slice::from_raw_parts_mut(start, pages) }
+    }
+
+    /// Where the piece starts and how many pages it has, to be written. The counterpart of
+    /// [`Block::lend`]: what that marked must have been renewed.
+    fn writable(&self) -> (*mut u8, u32) {
+        let shared = self.shared.as_ref().expect("a frozen block is consumed");
+        let span = shared.pages[self.page as usize].span.load(Ordering::Relaxed);
+        let lent = shared.lent.first_run(self.page, span);
+        // Going on would change bytes that a peer has yet to read: better to stop.
+        assert_eq!(lent, None, "lent pages of a block are about to be written");
+        (shared.bytes(self.page).as_ptr(), span)
     }
 
     pub fn len(&self) -> usize {
@@ -365,9 +381,6 @@ impl Drop for BlockMut {
     }
 }
 
-// SAFETY: a `BlockMut` is the only handle to its piece, and the mapping is plain memory.
-unsafe impl Send for BlockMut {}
-
 /// Bytes that never change. Cloning counts; the last drop gives the memory back to its owner.
 pub struct Block {
     shared: Arc<Shared>,
@@ -396,11 +409,15 @@ impl Block {
         self.shared.pages[self.page as usize].span.load(Ordering::Relaxed) as usize * PAGE_LEN
     }
 
-    /// The bytes, to be queued on a socket by reference. From now on the memory is renewed before
-    /// it is used again.
-    pub fn lend(&self) -> &[u8] {
-        self.shared.pages[self.page as usize].lent.store(true, Ordering::Relaxed);
-        self.bytes()
+    /// Some of the bytes, to be queued on a socket by reference. All pages of the block are lent
+    /// from now on: they are renewed before they are written again.
+    ///
+    /// # Panics
+    /// If the range does not lie within the block.
+    pub fn lend(&self, range: Range<usize>) -> Lent<'_> {
+        let span = self.shared.pages[self.page as usize].span.load(Ordering::Relaxed);
+        self.shared.lent.mark(self.page, span);
+        Lent::new(&self.bytes()[range])
     }
 
     /// Whether there are other handles to the block. "No" stays true while the asker makes none.

@@ -10,6 +10,7 @@ use std::{collections::VecDeque, os::fd::OwnedFd};
 
 use super::tls::Tls;
 use crate::{
+    arena::Lent,
     limits::{COPY_LEN_MAX, SEND_SLICES_MAX},
     ports::{ListenerId, Slice},
 };
@@ -258,21 +259,17 @@ impl Out {
         Next::Many(&raw const message.header)
     }
 
-    /// The hot slices at the front, what is left of them, marked as lent. Returns how many there
-    /// are, at most as many as there are places.
-    pub(super) fn lent<'a>(&'a self, pieces: &mut [&'a [u8]]) -> usize {
+    /// The hot slices at the front, what is left of them. Each is marked as lent when it is taken.
+    pub(super) fn lent(&self) -> impl Iterator<Item = Lent<'_>> {
         let slices = self.items.iter().map_while(|item| match item {
             Item::Slice(slice) if slice.hot => Some(slice),
             _ => None,
         });
         let mut skip = self.front_sent;
-        let mut count = 0;
-        for (slice, piece) in slices.zip(pieces) {
-            *piece = &slice.block.lend()[slice.start as usize + skip..slice.end as usize];
-            skip = 0;
-            count += 1;
-        }
-        count
+        slices.map(move |slice| {
+            let start = slice.start as usize + std::mem::take(&mut skip);
+            slice.block.lend(start..slice.end as usize)
+        })
     }
 }
 
@@ -314,11 +311,7 @@ mod tests {
         slices.into_iter().for_each(|slice| out.push_slice(slice, &mut spares));
         assert!(matches!(out.next(true), Next::Head { len: 4, .. }));
         out.advance(4, &mut spares);
-        let lens = |out: &Out| {
-            let mut pieces = [&[][..]; 8];
-            let count = out.lent(&mut pieces);
-            pieces[..count].iter().map(|piece| piece.len()).collect::<Vec<_>>()
-        };
+        let lens = |out: &Out| out.lent().map(|piece| piece.bytes().len()).collect::<Vec<_>>();
         assert!(matches!(out.next(true), Next::Lend));
         assert_eq!(lens(&out), [65536; 3]);
         out.advance(70_000, &mut spares);

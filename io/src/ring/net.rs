@@ -30,7 +30,7 @@ use super::{
     tls::{self, Flushed, Tls, TlsConfig},
 };
 use crate::{
-    limits::{DISK_OPS_MAX, RING_COMPLETIONS, SEND_SLICES_MAX, SEND_TURN_LEN_MAX},
+    limits::{DISK_OPS_MAX, RING_COMPLETIONS, SEND_TURN_LEN_MAX},
     pipe::{Pipe, Sent},
     ports::{ConnId, ListenerId, Slice},
 };
@@ -625,6 +625,7 @@ impl Net {
         loop {
             let Some(conn) = self.conns.get_mut(id.slot as usize) else { return Ok(()) };
             let by_reference = self.listeners[usize::from(conn.listener.0)].by_reference;
+            let by_reference = by_reference && self.pipe.ready();
             let fd = conn.socket.as_raw_fd();
             let sent = match conn.out.next(by_reference) {
                 Next::Nothing => {
@@ -649,11 +650,7 @@ impl Net {
                     let len = send_head(fd, start, len)?;
                     Sent { len: len.unwrap_or(0), full: len.is_none() }
                 }
-                Next::Lend => {
-                    let mut pieces = [&[][..]; SEND_SLICES_MAX];
-                    let count = conn.out.lent(&mut pieces);
-                    self.pipe.send(fd, &pieces[..count])?
-                }
+                Next::Lend => self.pipe.send(fd, conn.out.lent())?,
             };
             let Sent { len, full } = sent;
             if len > 0 {

@@ -1,5 +1,12 @@
+use std::{
+    io::Read,
+    net::{TcpListener, TcpStream},
+    os::fd::AsRawFd,
+};
+
 use super::*;
 use proptest::prelude::*;
+use ron_io::pipe::Pipe;
 
 fn memory(blocks: usize) -> Memory {
     Memory::new(blocks * BLOCK_LEN, 42).unwrap()
@@ -303,4 +310,68 @@ fn the_bill_is_a_small_part_of_the_arena() {
         assert!(bill > arena / 100 && bill < arena / 25, "{bill} of {arena}");
     }
     assert_eq!(size_of::<Entry>(), 80);
+}
+
+/// Connections whose peers do not read yet, and what each must read in the end.
+struct Queues {
+    pipe: Pipe,
+    queues: Vec<(TcpStream, TcpStream, Vec<u8>)>,
+}
+
+impl Queues {
+    fn new() -> Queues {
+        Queues { pipe: Pipe::new().unwrap(), queues: Vec::new() }
+    }
+
+    /// Sends a block by reference on a connection of its own.
+    fn send(&mut self, block: &Block) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (reader, _) = listener.accept().unwrap();
+        let all = [block.lend(0..block.len())].into_iter();
+        let sent = self.pipe.send(sender.as_raw_fd(), all).unwrap();
+        self.queues.push((sender, reader, block.bytes()[..sent.len].to_vec()));
+    }
+
+    fn check(self) {
+        for (at, (sender, mut reader, expected)) in self.queues.into_iter().enumerate() {
+            drop(sender);
+            let mut found = Vec::new();
+            reader.read_to_end(&mut found).unwrap();
+            let wrong = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
+            assert_eq!((found.len(), wrong), (expected.len(), 0), "connection {at}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A reader that reads late reads what was sent, whatever was evicted and brought in meanwhile,
+    /// and in whatever pieces.
+    #[test]
+    fn what_was_sent_does_not_change_when_it_is_evicted(
+        requests in prop::collection::vec(
+            (0u64..12, prop_oneof![Just(100), Just(10_000), Just(BLOCK_LEN)], any::<bool>()),
+            1..120,
+        ),
+    ) {
+        let (mut memory, mut queues) = (memory(3), Queues::new());
+        for (stamp, (key, len, sends)) in requests.into_iter().enumerate() {
+            let block = match memory.get(&object(), key) {
+                Some(cached) => cached.block,
+                None => {
+                    let mut block = memory.alloc(len).unwrap();
+                    block.bytes_mut().fill(stamp as u8);
+                    let block = block.freeze(len);
+                    memory.insert(&object(), key, 1 << 30, block.clone());
+                    block
+                }
+            };
+            if sends && queues.queues.len() < 24 {
+                queues.send(&block);
+            }
+        }
+        queues.check();
+    }
 }
