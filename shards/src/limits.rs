@@ -104,6 +104,12 @@ pub const FILES_IDLE_MAX: usize = 512;
 /// Bytes of verified outboards that one partition keeps when nobody reads their objects.
 pub const OUTBOARDS_IDLE_LEN_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes that a kept outboard is counted with beside its own: its places in the tables.
+pub const OUTBOARD_ENTRY_LEN: usize = 160;
+
+/// Kept outboards that are looked at for each one that comes, to let the oldest go.
+pub const OUTBOARD_LOOKS_MAX: usize = 8;
+
 /// Outboards of one partition that are being read at once, of at most 8 MiB each.
 pub const OUTBOARD_LOADS_MAX: usize = 8;
 

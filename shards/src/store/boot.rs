@@ -62,7 +62,7 @@ enum Step {
     OpenObject(FileId, Candidate),
     ReadObject(FileId, Candidate),
     /// Files of deleted objects are removed one by one.
-    Unlink,
+    Unlink(Address),
     Over,
 }
 
@@ -148,6 +148,13 @@ impl Boot {
         if matches!(step, Step::ListObjects) && absent {
             return self.next_objects_dir(cx);
         }
+        if let (Step::Unlink(address), Err(error)) = (&step, &done) {
+            // The object is gone all the same; its file takes space and nothing else.
+            let text =
+                format!("the file of {address}, which is deleted, cannot be removed: {error}");
+            self.site.note(cx, Severity::Warn, &text);
+            return Ok(self.unlink_next(cx));
+        }
         let done = done.map_err(|error| self.failed(&step, &error.to_string()))?;
         match (step, done) {
             (Step::MakeDirs(nth), _) => self.make_dir(nth + 1, cx),
@@ -164,6 +171,12 @@ impl Boot {
                 return self.begin_walk(file, len, cx);
             }
             (Step::Scan(file, mut walk), DiskDone::Scanned(bytes)) => {
+                let (found, expected) = (bytes.len() as u64, walk.expected());
+                if found < expected {
+                    // It is no end of the log: cutting it there would lose what was acknowledged.
+                    let error = format!("short read, {found} of {expected} bytes");
+                    return Err(self.failed(&Step::Scan(file, walk), &error));
+                }
                 let next = walk.feed(&bytes).map_err(|version| self.too_new(version))?;
                 return self.on_walked(file, walk, next, cx);
             }
@@ -177,7 +190,7 @@ impl Boot {
                 cx.close_file(file);
                 return self.walk_next_segment(cx);
             }
-            (Step::Unlink, _) => return Ok(self.unlink_next(cx)),
+            (Step::Unlink(_), _) => return Ok(self.unlink_next(cx)),
             (Step::ListObjects, DiskDone::Listed(names)) => {
                 self.take_candidates(&names, cx)?;
                 return self.next_candidate(cx);
@@ -216,7 +229,7 @@ impl Boot {
             Step::Cut(_) | Step::Sync(_) => "syncing its log",
             Step::Carry(..) => "rebuilding its index",
             Step::OpenObject(..) | Step::ReadObject(..) => "reading its object files",
-            Step::Unlink => "removing deleted files",
+            Step::Unlink(_) => "removing deleted files",
             Step::Over => "booting",
         };
         format!("partition {}: {doing}: {error}", self.site.number)
@@ -432,9 +445,13 @@ impl Boot {
 
     /// Removes the file of an object that was deleted before the last end, or ends the boot.
     fn unlink_next(&mut self, cx: &mut Cx<'_>) -> Progress {
+        // What is hidden may be that such an object was stored again: its file is better kept.
+        if self.has_holes {
+            self.unlinks.clear();
+        }
         let Some(address) = self.unlinks.pop_first() else { return self.ready(cx) };
         let path = cx.config.layout.object_path(self.site.number, &address);
-        self.act(Step::Unlink, DiskOp::Remove { path, durable: true }, cx);
+        self.act(Step::Unlink(address), DiskOp::Remove { path, durable: true }, cx);
         Progress::Going
     }
 
@@ -496,6 +513,7 @@ impl Boot {
                     && header.record_len() == len =>
             {
                 self.found += 1;
+                self.unlinks.remove(&address);
                 let size = header.size();
                 let entry = Entry { location: Location::File { segment: 0 }, size, sequence: 0 };
                 self.index().insert(address, entry);

@@ -60,6 +60,8 @@ struct Victim {
     file: FileId,
     /// No segment is older: its tombstones are needed no more.
     oldest: bool,
+    /// `Log::unmoved` when it was opened.
+    unmoved: u64,
 }
 
 /// How far the walk through a victim is.
@@ -90,13 +92,21 @@ pub(super) struct Compaction {
     /// Whether something changed that could make a segment worth it.
     look: bool,
     looked_ns: u64,
+    /// After a failure, when it is tried again, in `Now::mono_ns`.
+    not_before_ns: u64,
     /// Segments that were tried in vain, and what of them counted then.
     stuck: BTreeMap<u32, u64>,
 }
 
 impl Compaction {
     pub(super) fn new() -> Compaction {
-        Compaction { state: State::Idle, look: true, looked_ns: 0, stuck: BTreeMap::new() }
+        Compaction {
+            state: State::Idle,
+            look: true,
+            looked_ns: 0,
+            not_before_ns: 0,
+            stuck: BTreeMap::new(),
+        }
     }
 
     /// Something was deleted, written or removed.
@@ -110,23 +120,49 @@ impl Compaction {
     }
 
     /// Whether `settle` could do something at once.
-    pub(super) fn is_restless(&self, log: &Log) -> bool {
+    pub(super) fn is_restless(&self, log: &Log, now_ns: u64) -> bool {
         match &self.state {
+            _ if now_ns < self.not_before_ns => false,
             State::Idle => self.look && log.is_idle() && log.extent().0 <= OFTEN_SEGMENTS_MAX,
-            State::Moving(_) => log.has_room_to_move(),
+            State::Moving(_) => log.has_room_to_move() || log.is_broken(),
+            State::Moved(_) => log.is_broken(),
             _ => false,
         }
     }
 
+    /// When it goes on after a failure, in `Now::mono_ns`, if it waits for that.
+    pub(super) fn retry_at(&self, now_ns: u64) -> Option<u64> {
+        let waits = match self.state {
+            State::Idle => self.look,
+            State::Moving(_) | State::Moved(_) => true,
+            _ => false,
+        };
+        (waits && now_ns < self.not_before_ns).then_some(self.not_before_ns)
+    }
+
+    /// A commit or a checkpoint failed: the next try of the same comes later.
+    pub(super) fn on_failed(&mut self, now_ns: u64) {
+        self.not_before_ns = now_ns + limits::CHECKPOINT_AFTER_NS;
+    }
+
     /// Whether a checkpoint must come before the segment can go.
-    pub(super) fn wants_checkpoint(&self, log: &Log) -> bool {
-        matches!(self.state, State::Moved(_)) && !log.is_moving()
+    pub(super) fn wants_checkpoint(&self, log: &Log, now_ns: u64) -> bool {
+        match &self.state {
+            State::Moved(victim) => {
+                let moved = !log.is_moving() && log.is_behind(victim.segment);
+                moved && now_ns >= self.not_before_ns
+            }
+            _ => false,
+        }
     }
 
     /// Whether the log must go on elsewhere before the segment can go.
-    pub(super) fn wants_turn(&self, log: &Log) -> bool {
+    pub(super) fn wants_turn(&self, log: &Log, now_ns: u64) -> bool {
         match &self.state {
-            State::Moved(victim) => !log.is_moving() && !log.is_behind(victim.segment),
+            State::Moved(victim) => {
+                let moved = !log.is_moving() && !log.is_behind(victim.segment);
+                moved && now_ns >= self.not_before_ns
+            }
             _ => false,
         }
     }
@@ -145,23 +181,31 @@ impl Compaction {
     pub(super) fn on_checkpointed(
         &mut self,
         durable: bool,
-        index: &Index,
+        (log, index): (&Log, &Index),
         site: Site,
         cx: &mut Cx<'_>,
     ) {
         let State::Checkpointing(victim) = self.state else { return };
         if !durable {
             self.state = State::Moved(victim);
-        } else if index.tally_of(victim.segment).live > 0 {
-            // A commit failed in between. The segment is tried again when something is deleted.
-            self.state = State::Idle;
-            cx.close_file(victim.file);
+        } else if index.tally_of(victim.segment).live > 0 || log.unmoved() != victim.unmoved {
+            // A commit failed in between: something that counts, perhaps a tombstone, which no
+            // entry speaks for, is here and nowhere else.
+            self.restart(victim, cx);
         } else {
             self.state = State::Removing(victim);
             cx.close_file(victim.file);
             let path = cx.config.layout.segment_path(site.number, victim.segment);
             site.disk(cx, Tag::Compact, DiskOp::Remove { path, durable: true });
         }
+    }
+
+    /// Lets go of a segment that is to be walked from the start again, later.
+    fn restart(&mut self, victim: Victim, cx: &mut Cx<'_>) {
+        self.state = State::Idle;
+        self.look = true;
+        self.on_failed(cx.now.mono_ns);
+        cx.close_file(victim.file);
     }
 
     /// Ends what is under way, so that the partition can be closed.
@@ -185,6 +229,16 @@ impl Compaction {
         cx: &mut Cx<'_>,
     ) {
         match std::mem::replace(&mut self.state, State::Idle) {
+            // Nothing can be moved any more, so nothing is removed.
+            State::Moving(Walker { victim, .. }) | State::Moved(victim) if log.is_broken() => {
+                cx.close_file(victim.file);
+                self.look = false;
+            }
+            State::Moving(Walker { victim, .. }) | State::Moved(victim)
+                if log.unmoved() != victim.unmoved =>
+            {
+                self.restart(victim, cx);
+            }
             State::Idle if self.look && self.may_look(log, cx) => {
                 self.look = false;
                 self.looked_ns = cx.now.mono_ns;
@@ -196,7 +250,8 @@ impl Compaction {
                 let oldest = log.segments().next().is_some_and(|(first, _)| first == segment);
                 let file = cx.tickets.file();
                 let path = cx.config.layout.segment_path(site.number, segment);
-                self.state = State::Opening(Victim { segment, file, oldest });
+                let unmoved = log.unmoved();
+                self.state = State::Opening(Victim { segment, file, oldest, unmoved });
                 site.disk(cx, Tag::Compact, DiskOp::Open { file, path, how: OpenHow::Read });
             }
             State::Moving(walker) => self.advance(walker, (log, index), site, cx),
@@ -207,7 +262,8 @@ impl Compaction {
     /// Looking costs a moment for each segment, so with many of them it is not done all the time.
     fn may_look(&self, log: &Log, cx: &Cx<'_>) -> bool {
         let often = log.extent().0 <= OFTEN_SEGMENTS_MAX;
-        log.is_idle() && (often || cx.now.mono_ns >= self.looked_ns + LOOK_EVERY_NS)
+        let may = log.is_idle() && cx.now.mono_ns >= self.not_before_ns;
+        may && (often || cx.now.mono_ns >= self.looked_ns + LOOK_EVERY_NS)
     }
 
     /// An act of the compaction is complete.
@@ -236,6 +292,9 @@ impl Compaction {
                 site.note(cx, Severity::Error, &text);
             }
             (State::Walking(mut walker), Ok(DiskDone::Scanned(bytes))) => {
+                if (bytes.len() as u64) < walker.walk.expected() {
+                    return self.give_up(walker.victim, "a short read", index, site, cx);
+                }
                 let Ok(next) = walker.walk.feed(&bytes) else {
                     return self.give_up(walker.victim, "it has newer records", index, site, cx);
                 };
@@ -377,7 +436,11 @@ impl Walker {
                 let record = RecordHeader::tombstone(address, sequence).encode().to_vec();
                 let what = Moving::Tombstone { sequence };
                 let relocation = Relocation { address, what, record };
-                if relocation.counts(index) { Fate::Relocate(relocation) } else { Fate::Dead }
+                match relocation.counts(index) {
+                    Some(true) => Fate::Relocate(relocation),
+                    Some(false) => Fate::Dead,
+                    None => Fate::Damaged,
+                }
             }
             RecordKind::File | RecordKind::Object => {
                 // What the index cannot say must be taken for something that counts.

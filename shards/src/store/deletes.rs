@@ -25,7 +25,7 @@ use super::{
     partition::{Site, Tag},
 };
 use crate::{
-    flow::{Asker, Cx, Reply},
+    flow::{Asker, Cx, Fault, Reply},
     limits,
 };
 
@@ -36,6 +36,8 @@ pub(super) type Adoption = (usize, PathBuf);
 struct Deletion {
     address: Address,
     askers: Vec<Asker>,
+    /// Why its file goes although nobody deleted the object: it could not be stored.
+    refused: Option<Fault>,
     has_file: bool,
     /// Groups of the object, and how many of them the cache has forgotten.
     groups: u64,
@@ -78,16 +80,38 @@ impl Deletes {
             return;
         }
         let has_file = matches!(before.location, Location::File { .. });
-        self.removing += usize::from(has_file);
-        let slot = self.under_way.insert(Deletion {
+        let (groups, refused) = (group_count(before.size), None);
+        self.insert(Deletion {
             address,
             askers,
+            refused,
             has_file,
-            groups: group_count(before.size),
+            groups,
             forgotten: 0,
             adoptions: Vec::new(),
         });
-        self.by_address.insert(address, slot);
+    }
+
+    /// An upload has its place and could not be recorded: its file is removed, then `askers` are
+    /// answered.
+    pub(super) fn take_back(&mut self, address: Address, askers: Vec<Asker>, fault: Fault) {
+        self.insert(Deletion {
+            address,
+            askers,
+            refused: Some(fault),
+            has_file: true,
+            groups: 0,
+            forgotten: 0,
+            adoptions: Vec::new(),
+        });
+    }
+
+    fn insert(&mut self, deletion: Deletion) {
+        let address = deletion.address;
+        self.removing += usize::from(deletion.has_file);
+        let slot = self.under_way.insert(deletion);
+        let before = self.by_address.insert(address, slot);
+        assert!(before.is_none(), "{address} is stored while it is deleted");
         self.forgetting.push_back(slot);
     }
 
@@ -127,7 +151,9 @@ impl Deletes {
         if let Err(error) = done {
             // The tombstone is durable: whatever becomes of the file, the object is gone.
             let address = self.under_way[slot].address;
-            let text = format!("{address} is deleted, but its file stays: {error}");
+            let what =
+                if self.under_way[slot].refused.is_some() { "not stored" } else { "deleted" };
+            let text = format!("{address} is {what}, but its file stays: {error}");
             site.note(cx, Severity::Warn, &text);
         }
         self.finish(slot, cx)
@@ -146,11 +172,12 @@ impl Deletes {
     }
 
     fn finish(&mut self, slot: usize, cx: &mut Cx<'_>) -> (Address, Vec<Adoption>) {
-        let Deletion { address, askers, adoptions, .. } = self.under_way.remove(slot);
+        let Deletion { address, askers, refused, adoptions, .. } = self.under_way.remove(slot);
         self.by_address.remove(&address);
-        cx.stats.deletes.add(1);
+        cx.stats.deletes.add(u64::from(refused.is_none()));
         for asker in askers {
-            cx.replies.push_back((asker, Reply::Deleted));
+            let reply = refused.map_or(Reply::Deleted, Reply::Failed);
+            cx.replies.push_back((asker, reply));
         }
         (address, adoptions)
     }

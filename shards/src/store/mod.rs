@@ -31,6 +31,8 @@ mod compact;
 #[cfg(test)]
 mod crash_tests;
 mod deletes;
+#[cfg(test)]
+mod fault_tests;
 mod files;
 mod index;
 pub mod layout;
@@ -328,11 +330,11 @@ impl Store {
         if partition.is_dirty() && self.checkpoint_at.is_none() {
             self.checkpoint_at = Some(cx.now.mono_ns + limits::CHECKPOINT_AFTER_NS);
         }
-        self.eager |= partition.wants_turn();
-        if partition.awaits_memory() {
-            self.retry_at = Some(cx.now.mono_ns + limits::MEMORY_RETRY_NS);
-        }
-        if partition.is_restless() {
+        self.eager |= partition.wants_turn(cx);
+        let memory = partition.awaits_memory().then_some(cx.now.mono_ns + limits::MEMORY_RETRY_NS);
+        let retry_at = [self.retry_at, memory, partition.retry_at(cx)].into_iter().flatten().min();
+        self.retry_at = retry_at;
+        if partition.is_restless(cx) {
             self.look_after(place);
         }
     }

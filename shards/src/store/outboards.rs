@@ -44,16 +44,39 @@ struct Load {
 #[derive(Debug)]
 enum Kept {
     Loading(usize),
-    Ready { outboard: Arc<Outboard>, used: u64 },
+    /// Its slot among those that are ready.
+    Ready(usize),
 }
+
+/// A verified outboard in the list of all, by when they were used last.
+#[derive(Debug)]
+struct Ready {
+    address: Address,
+    outboard: Arc<Outboard>,
+    newer: usize,
+    older: usize,
+}
+
+impl Ready {
+    /// Bytes of memory it is counted with.
+    fn cost(&self) -> usize {
+        self.outboard.as_bytes().len() + limits::OUTBOARD_ENTRY_LEN
+    }
+}
+
+/// The end of the list.
+const NONE: usize = usize::MAX;
 
 /// The verified outboards of one partition, and those on their way.
 #[derive(Debug)]
 pub(super) struct Outboards {
     kept: HashMap<Address, Kept>,
     loads: Slab<Load>,
-    kept_len: usize,
-    askings: u64,
+    ready: Slab<Ready>,
+    newest: usize,
+    oldest: usize,
+    /// Bytes of memory of those that are ready.
+    ready_len: usize,
 }
 
 /// The answer to `Outboards::ask`.
@@ -76,7 +99,14 @@ pub(super) struct Loaded {
 
 impl Outboards {
     pub(super) fn new() -> Outboards {
-        Outboards { kept: HashMap::new(), loads: Slab::new(), kept_len: 0, askings: 0 }
+        Outboards {
+            kept: HashMap::new(),
+            loads: Slab::new(),
+            ready: Slab::new(),
+            newest: NONE,
+            oldest: NONE,
+            ready_len: 0,
+        }
     }
 
     /// The outboard of an object whose file is open.
@@ -88,11 +118,12 @@ impl Outboards {
         site: Site,
         cx: &mut Cx<'_>,
     ) -> Got {
-        self.askings += 1;
-        match self.kept.get_mut(address) {
-            Some(Kept::Ready { outboard, used }) => {
-                *used = self.askings;
-                return Got::Ready(Arc::clone(outboard));
+        match self.kept.get(address) {
+            Some(Kept::Ready(slot)) => {
+                let slot = *slot;
+                self.unlink(slot);
+                self.link_newest(slot);
+                return Got::Ready(Arc::clone(&self.ready[slot].outboard));
             }
             Some(Kept::Loading(slot)) => {
                 self.loads[*slot].waiting.push(waiter);
@@ -148,23 +179,48 @@ impl Outboards {
         Some(Loaded { address, waiting, outcome })
     }
 
+    /// Keeps an outboard as the one used last, and lets the oldest go beyond the limit. Who waited
+    /// for the new one is about to ask for it, so that one stays; those in use get another round.
     fn keep(&mut self, address: Address, outboard: Outboard) {
-        self.kept_len += outboard.as_bytes().len();
-        let ready = Kept::Ready { outboard: Arc::new(outboard), used: self.askings };
-        self.kept.insert(address, ready);
-        while self.kept_len > limits::OUTBOARDS_IDLE_LEN_MAX {
-            let idle = self.kept.iter().filter_map(|(other, kept)| match kept {
-                // Who waited for the newest one is about to ask for it.
-                Kept::Ready { outboard, used }
-                    if Arc::strong_count(outboard) == 1 && *other != address =>
-                {
-                    Some((*used, *other, outboard.as_bytes().len()))
-                }
-                _ => None,
-            });
-            let Some((_, oldest, len)) = idle.min() else { break };
-            self.kept.remove(&oldest);
-            self.kept_len -= len;
+        let outboard = Arc::new(outboard);
+        let slot = self.ready.insert(Ready { address, outboard, newer: NONE, older: NONE });
+        self.link_newest(slot);
+        self.ready_len += self.ready[slot].cost();
+        self.kept.insert(address, Kept::Ready(slot));
+        for _ in 0..limits::OUTBOARD_LOOKS_MAX {
+            let oldest = self.oldest;
+            if self.ready_len <= limits::OUTBOARDS_IDLE_LEN_MAX || oldest == slot {
+                return;
+            }
+            self.unlink(oldest);
+            if Arc::strong_count(&self.ready[oldest].outboard) > 1 {
+                self.link_newest(oldest);
+                continue;
+            }
+            let gone = self.ready.remove(oldest);
+            self.ready_len -= gone.cost();
+            self.kept.remove(&gone.address);
+        }
+    }
+
+    fn link_newest(&mut self, slot: usize) {
+        let before = std::mem::replace(&mut self.newest, slot);
+        (self.ready[slot].newer, self.ready[slot].older) = (NONE, before);
+        match self.ready.get_mut(before) {
+            Some(next) => next.newer = slot,
+            None => self.oldest = slot,
+        }
+    }
+
+    fn unlink(&mut self, slot: usize) {
+        let Ready { newer, older, .. } = self.ready[slot];
+        match self.ready.get_mut(newer) {
+            Some(next) => next.older = older,
+            None => self.newest = older,
+        }
+        match self.ready.get_mut(older) {
+            Some(next) => next.newer = newer,
+            None => self.oldest = newer,
         }
     }
 }
@@ -206,4 +262,67 @@ fn spans(base: u64, header: &RecordHeader) -> Vec<(u64, u32)> {
         at += len;
     }
     spans
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use ron_codec::outboard::Hashing;
+
+    use super::*;
+
+    fn outboard(n: u64, len: usize) -> (Address, Outboard) {
+        let mut bytes = vec![0; len];
+        bytes[..8].copy_from_slice(&n.to_le_bytes());
+        let mut hashing = Hashing::new();
+        hashing.update(&bytes).unwrap();
+        let hashed = hashing.finish();
+        (hashed.address, hashed.outboard)
+    }
+
+    /// As many as there are in the list, from the newest on, walked both ways.
+    fn listed(outboards: &Outboards) -> Vec<Address> {
+        let (mut slot, mut there) = (outboards.newest, VecDeque::new());
+        while let Some(ready) = outboards.ready.get(slot) {
+            there.push_back(ready.address);
+            slot = ready.older;
+        }
+        let (mut slot, mut back) = (outboards.oldest, VecDeque::new());
+        while let Some(ready) = outboards.ready.get(slot) {
+            back.push_front(ready.address);
+            slot = ready.newer;
+        }
+        assert_eq!(there, back);
+        assert_eq!(there.len(), outboards.ready.len());
+        there.into()
+    }
+
+    #[test]
+    fn the_oldest_that_nobody_uses_goes_first() {
+        let mut outboards = Outboards::new();
+        let (first, kept) = outboard(0, 70_000);
+        let cost = kept.as_bytes().len() + limits::OUTBOARD_ENTRY_LEN;
+        outboards.keep(first, kept);
+        let Some(Kept::Ready(slot)) = outboards.kept.get(&first) else { panic!() };
+        let in_use = Arc::clone(&outboards.ready[*slot].outboard);
+        let fit = (limits::OUTBOARDS_IDLE_LEN_MAX / cost) as u64;
+        let mut addresses = vec![first];
+        for n in 1..fit + 10 {
+            let (address, kept) = outboard(n, 70_000);
+            outboards.keep(address, kept);
+            addresses.push(address);
+            assert!(outboards.ready_len <= limits::OUTBOARDS_IDLE_LEN_MAX);
+        }
+        assert_eq!(outboards.ready.len() as u64, fit);
+        let listed = listed(&outboards);
+        assert!(listed.contains(&first), "one in use stays");
+        assert!(!addresses[1..11].iter().any(|gone| listed.contains(gone)));
+        assert!(addresses[11..].iter().all(|kept| listed.contains(kept)));
+        assert_eq!(
+            outboards.ready.iter().map(|(_, ready)| ready.cost()).sum::<usize>(),
+            outboards.ready_len
+        );
+        drop(in_use);
+    }
 }

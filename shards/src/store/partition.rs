@@ -282,19 +282,26 @@ impl Partition {
     }
 
     /// Whether `settle` could do something.
-    pub(super) fn is_restless(&self) -> bool {
+    pub(super) fn is_restless(&self, cx: &Cx<'_>) -> bool {
         self.log.wants_commit()
             || self.reads.is_waiting()
             || self.deletes.is_forgetting()
             || self.is_checkpoint_urgent()
-            || self.wants_turn()
+            || self.wants_turn(cx)
+            || self.retry_at(cx).is_some()
             || (self.stopping && !self.closed)
     }
 
     /// Whether `settle` has work to do that waits for nothing but its next turn.
-    pub(super) fn wants_turn(&self) -> bool {
-        let compacting = !self.stopping && self.compaction.is_restless(&self.log);
+    pub(super) fn wants_turn(&self, cx: &Cx<'_>) -> bool {
+        let now_ns = cx.now.mono_ns;
+        let compacting = !self.stopping && self.compaction.is_restless(&self.log, now_ns);
         self.deletes.is_forgetting() || compacting
+    }
+
+    /// When `settle` is to be called for something that failed and is tried again.
+    pub(super) fn retry_at(&self, cx: &Cx<'_>) -> Option<u64> {
+        self.compaction.retry_at(cx.now.mono_ns)
     }
 
     /// Whether reads wait, for memory among other things.
@@ -316,7 +323,7 @@ impl Partition {
     pub(super) fn settle(&mut self, checkpoint: bool, cx: &mut Cx<'_>) {
         let site = self.site;
         for append in self.log.refused() {
-            answer(append, Fault::Disk, cx);
+            self.not_stored(append, Fault::Disk, cx);
         }
         self.deletes.step(site, cx);
         if self.stopping {
@@ -325,13 +332,14 @@ impl Partition {
             let books = (&mut self.log, &self.index);
             self.compaction.settle(books, &mut self.files, site, cx);
         }
-        let urgent = self.is_checkpoint_urgent() || self.compaction.wants_checkpoint(&self.log);
+        let compacted = self.compaction.wants_checkpoint(&self.log, cx.now.mono_ns);
+        let urgent = self.is_checkpoint_urgent() || compacted;
         self.checkpoint_due |= checkpoint || urgent;
         self.commit(cx);
         self.reads.retry(&mut self.files, site, cx);
         self.files.close_gone(cx);
         let last = self.stopping && self.is_quiet();
-        if (self.dirty || self.compaction.wants_checkpoint(&self.log))
+        if (self.dirty || self.compaction.wants_checkpoint(&self.log, cx.now.mono_ns))
             && !self.index.is_frozen()
             && !self.deletes.owes_removal()
             && (self.checkpoint_due || last)
@@ -354,7 +362,7 @@ impl Partition {
     }
 
     fn commit(&mut self, cx: &mut Cx<'_>) {
-        let turn = self.compaction.wants_turn(&self.log) && self.log.is_idle();
+        let turn = self.compaction.wants_turn(&self.log, cx.now.mono_ns) && self.log.is_idle();
         // A checkpoint must not come between a tombstone and the removal of its file: commits
         // wait until those are over.
         let held = self.checkpoint_due && self.deletes.owes_removal();
@@ -513,16 +521,26 @@ impl Partition {
                 let append = self.log.let_go(append);
                 let text = format!("{} cannot get its place: {error}", append.address);
                 self.site.note(cx, Severity::Error, &text);
-                answer(append, fault_of(&error), cx);
+                self.not_stored(append, fault_of(&error), cx);
             }
+        }
+    }
+
+    /// An append is not in the log. If it stands for a file, that has or may have its place: it is
+    /// removed before anyone is answered, or a later rebuild would show what was refused.
+    fn not_stored(&mut self, append: Append, fault: Fault, cx: &mut Cx<'_>) {
+        match append.what {
+            What::File => self.deletes.take_back(append.address, append.askers, fault),
+            What::Object { .. } | What::Tombstone => answer(append, fault, cx),
         }
     }
 
     fn on_commit(&mut self, outcome: Outcome, cx: &mut Cx<'_>) {
         match outcome {
             Outcome::Failed { appends, fault } => {
+                self.compaction.on_failed(cx.now.mono_ns);
                 for append in appends {
-                    answer(append, fault, cx);
+                    self.not_stored(append, fault, cx);
                 }
             }
             Outcome::Committed { appended, moved } => {
@@ -613,9 +631,10 @@ impl Partition {
         };
         self.index.checkpointed(outcome.is_ok());
         self.checkpoint_failed = outcome.is_err();
-        self.compaction.on_checkpointed(outcome.is_ok(), &self.index, self.site, cx);
+        self.compaction.on_checkpointed(outcome.is_ok(), (&self.log, &self.index), self.site, cx);
         if let Err(error) = outcome {
             self.site.note(cx, Severity::Error, &format!("checkpoint: {error}"));
+            self.compaction.on_failed(cx.now.mono_ns);
             // While stopping it is not tried again: the next boot reads the log instead.
             self.dirty = !self.stopping;
         }

@@ -88,6 +88,12 @@ impl Walk {
         std::mem::take(&mut self.found)
     }
 
+    /// Bytes that the read at hand brings unless the disk withheld some: fewer than this must not
+    /// be taken for the end of the segment by who would cut or remove it there.
+    pub fn expected(&self) -> u64 {
+        self.want(self.at).min(self.len.saturating_sub(self.at))
+    }
+
     /// Takes the bytes that were wanted; fewer only where the segment ends.
     ///
     /// # Errors

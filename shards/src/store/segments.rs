@@ -9,7 +9,7 @@
 //!   Idle ──► (Opening: the segment is full or there is none) ──► Writing ──► Syncing ──► Idle
 //!                    │                                              │           │
 //!                    │ fails: told so                       fails ▼           ▼ fails
-//!                    └──► Idle                              Cutting ──► (CutSyncing) ──► Idle
+//!                    └──► Idle                              Cutting ───► CutSyncing ──► Idle
 //!                                                              │ fails
 //!                                                              ▼
 //!                                                           Broken: no more writes until a restart
@@ -17,7 +17,8 @@
 //!
 //! After a failed write the segment is cut back to its last commit and used on, if the cut can be
 //! synced. After a failed sync nobody knows what the disk holds, so the segment is cut and never
-//! written again.
+//! written again. Either cut is synced before anything else is written: what was refused must not
+//! lie before what is committed later.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -95,13 +96,14 @@ impl Relocation {
         }
     }
 
-    /// Whether the record still counts: nothing that came since says otherwise.
-    pub(super) fn counts(&self, index: &Index) -> bool {
-        let Ok(known) = index.get(&self.address) else { return false };
-        match self.what {
+    /// Whether the record still counts: nothing that came since says otherwise. `None` when the
+    /// index cannot say, so that it must be neither dropped nor written anew.
+    pub(super) fn counts(&self, index: &Index) -> Option<bool> {
+        let known = index.get(&self.address).ok()?;
+        Some(match self.what {
             Moving::Entry(entry) => known == Some(entry),
             Moving::Tombstone { sequence } => known.is_none_or(|known| known.sequence < sequence),
-        }
+        })
     }
 }
 
@@ -113,10 +115,8 @@ pub(super) enum Outcome {
         /// Records that were moved, with what they stand for now.
         moved: Vec<(Address, Moving, Entry)>,
     },
-    Failed {
-        appends: Vec<Append>,
-        fault: Fault,
-    },
+    /// Nothing of the batch is in the log; records that were to be moved are where they were.
+    Failed { appends: Vec<Append>, fault: Fault },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ enum Phase {
     Writing,
     Syncing,
     Cutting { reuse: bool },
-    CutSyncing,
+    CutSyncing { reuse: bool },
     Broken,
 }
 
@@ -173,6 +173,8 @@ pub(super) struct Log {
     appends_len: u64,
     relocations: VecDeque<Relocation>,
     relocations_len: usize,
+    /// Records that were taken up to be moved, and were not.
+    unmoved: u64,
     batch: Vec<Member>,
     batch_len: u64,
     position: Position,
@@ -198,6 +200,7 @@ impl Log {
             appends_len: 0,
             relocations: VecDeque::new(),
             relocations_len: 0,
+            unmoved: 0,
             batch: Vec::new(),
             batch_len: 0,
             position,
@@ -267,6 +270,12 @@ impl Log {
     pub(super) fn is_moving(&self) -> bool {
         let moving = |member: &Member| matches!(member.what, Source::Relocation(_));
         !self.relocations.is_empty() || self.batch.iter().any(moving)
+    }
+
+    /// Counts the records that were taken up to be moved and are still only where they were: who
+    /// moves must not remove a segment when this changed meanwhile.
+    pub(super) fn unmoved(&self) -> u64 {
+        self.unmoved
     }
 
     /// Whether the log goes on behind a segment.
@@ -349,6 +358,7 @@ impl Log {
         if self.phase != Phase::Broken {
             return Vec::new();
         }
+        self.unmoved += self.relocations.len() as u64;
         (self.relocations, self.relocations_len) = (VecDeque::new(), 0);
         let keys = std::mem::take(&mut self.pending);
         keys.into_iter().map(|key| self.let_go(key)).collect()
@@ -438,12 +448,21 @@ impl Log {
                 self.phase = Phase::Broken;
                 None
             }
-            (Phase::CutSyncing, Ok(_)) => {
+            (Phase::CutSyncing { reuse }, Ok(_)) => {
+                if !reuse {
+                    self.end(files);
+                }
                 self.phase = Phase::Idle;
                 None
             }
-            (Phase::CutSyncing, Err(_)) => {
+            (Phase::CutSyncing { reuse: true }, Err(_)) => {
                 self.cut(false, site, files, cx);
+                None
+            }
+            (Phase::CutSyncing { reuse: false }, Err(error)) => {
+                let text = format!("the cut of a segment cannot be synced, writing ends: {error}");
+                site.note(cx, Severity::Error, &text);
+                self.phase = Phase::Broken;
                 None
             }
             (Phase::Idle | Phase::Broken, _) => unreachable!("no act of the log is under way"),
@@ -483,8 +502,13 @@ impl Log {
             let Some(relocation) = self.relocations.pop_front() else { break };
             self.relocations_len -= relocation.record.len();
             // What a tombstone of an earlier batch removed must not come behind that tombstone.
-            if !relocation.counts(index) {
-                continue;
+            match relocation.counts(index) {
+                Some(true) => {}
+                Some(false) => continue,
+                None => {
+                    self.unmoved += 1;
+                    continue;
+                }
             }
             let sequence = relocation.sequence();
             let what = Source::Relocation(relocation);
@@ -574,13 +598,14 @@ impl Log {
     ) -> Outcome {
         let fault = fault_of(error);
         site.note(cx, Severity::Error, &format!("{what}: {error}"));
-        let members = std::mem::take(&mut self.batch).into_iter();
-        // A record that was not moved is still where it was.
-        let appends = members.filter_map(|member| match member.what {
-            Source::Append(append) => Some(self.let_go(append)),
-            Source::Relocation(_) => None,
-        });
-        Outcome::Failed { appends: appends.collect(), fault }
+        let mut appends = Vec::new();
+        for member in std::mem::take(&mut self.batch) {
+            match member.what {
+                Source::Append(append) => appends.push(self.let_go(append)),
+                Source::Relocation(_) => self.unmoved += 1,
+            }
+        }
+        Outcome::Failed { appends, fault }
     }
 
     /// Cuts the segment back to what is committed.
@@ -590,15 +615,10 @@ impl Log {
         site.disk(cx, Tag::Log, DiskOp::Truncate { file: files.id(slot), len: end });
     }
 
-    fn cut_done(&mut self, reuse: bool, site: Site, files: &mut Files, cx: &mut Cx<'_>) {
-        if reuse {
-            let file = files.id(self.current().slot);
-            self.phase = Phase::CutSyncing;
-            site.disk(cx, Tag::Log, DiskOp::Sync { file });
-        } else {
-            self.end(files);
-            self.phase = Phase::Idle;
-        }
+    fn cut_done(&mut self, reuse: bool, site: Site, files: &Files, cx: &mut Cx<'_>) {
+        let file = files.id(self.current().slot);
+        self.phase = Phase::CutSyncing { reuse };
+        site.disk(cx, Tag::Log, DiskOp::Sync { file });
     }
 }
 

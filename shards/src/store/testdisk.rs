@@ -68,6 +68,8 @@ pub(super) struct TestDisk {
     open: HashMap<FileId, usize>,
     entropy: Entropy,
     pub planted: Vec<Planted>,
+    /// So many scans to come bring half of what is there.
+    pub short_scans: usize,
     /// Acts performed, by kind, and bytes written.
     pub performed: Vec<Kind>,
     pub written: u64,
@@ -85,6 +87,7 @@ impl TestDisk {
             open: HashMap::new(),
             entropy: Entropy::new(seed),
             planted: Vec::new(),
+            short_scans: 0,
             performed: Vec::new(),
             written: 0,
             capacity: u64::MAX,
@@ -116,7 +119,12 @@ impl TestDisk {
                 let bytes = &self.inode(file).seen;
                 let start = (at as usize).min(bytes.len());
                 let end = (start + len as usize).min(bytes.len());
-                Ok(DiskDone::Scanned(bytes[start..end].to_vec()))
+                let mut found = bytes[start..end].to_vec();
+                if self.short_scans > 0 && found.len() > 4096 {
+                    self.short_scans -= 1;
+                    found.truncate((found.len() / 2).next_multiple_of(4096));
+                }
+                Ok(DiskDone::Scanned(found))
             }
             DiskOp::Write { file, at, parts } => self.write(file, at, &parts),
             DiskOp::Sync { file } => {

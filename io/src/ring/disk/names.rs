@@ -130,10 +130,14 @@ pub(super) fn perform(op: DiskOp) -> io::Result<DiskDone> {
             }
         }
         DiskOp::Remove { path, durable } => match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(()) if durable => sync_folder(parent(&path))?,
-            Ok(()) => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            // An earlier try may have removed it and not been able to make that durable.
+            _ if durable => match sync_folder(parent(&path)) {
+                // No folder, no file.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                synced => synced?,
+            },
+            _ => {}
         },
         DiskOp::MakeDir { path } => make_dir(&path)?,
         DiskOp::List { path } => return list(&path).map(DiskDone::Listed),
@@ -183,18 +187,24 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 
+/// Makes a folder and those above it, and makes the folder durable also if it was there: whoever
+/// made it may not have synced it yet, or may have failed to.
 fn make_dir(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+    let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) else {
         return Ok(());
-    }
-    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
-        make_dir(above)?;
-        match fs::create_dir(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => sync_folder(above)?,
+    };
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_dir(above)?;
+            match fs::create_dir(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
         }
+        Err(_) if path.is_dir() => {}
+        made => made?,
     }
-    Ok(())
+    sync_folder(above)
 }
 
 fn list(path: &Path) -> io::Result<Vec<(String, u64)>> {

@@ -1,0 +1,251 @@
+//! Faults crossed with compaction, rebuilds and a full disk, on the disk twin.
+
+use std::io::ErrorKind;
+
+use ron_codec::address::Address;
+
+use super::{
+    Store,
+    testdisk::{Kind, Planted},
+    testworld::{World, object},
+};
+use crate::{
+    flow::{Ask, Fault, Reply},
+    limits,
+};
+
+const LARGE: usize = 1_100_000;
+
+/// Acts that one moment may cause: a shard that does more than this while its clock stands still
+/// has a loop without pace.
+const ACTS_AT_ONCE_MAX: usize = 500;
+
+fn delete(world: &mut World, bytes: &[u8]) {
+    let answer = world.answer(Ask::Delete { address: Address::of(bytes) });
+    assert!(matches!(answer, Reply::Deleted), "{answer:?}");
+}
+
+fn put_large(world: &mut World, bytes: &[u8]) -> Reply {
+    let ask = world.upload(bytes);
+    world.answer(ask)
+}
+
+fn fail(world: &mut World, kind: Kind, times: usize, error: ErrorKind) {
+    world.disk.planted.push(Planted { kind, skip: 0, times, error });
+}
+
+/// Lets acts and turns happen until nothing is left to do at this time, and says how many acts
+/// that were.
+#[track_caller]
+fn settle_now(world: &mut World) -> usize {
+    let mut acts = 0;
+    loop {
+        while world.step() {
+            acts += 1;
+            assert!(acts <= ACTS_AT_ONCE_MAX, "the clock stands still: {:?}", world.notes.last());
+        }
+        match world.store.wake_at(&world.room) {
+            Some(at) if at <= world.now.mono_ns => world.settle(),
+            _ => return acts,
+        }
+    }
+}
+
+/// The same as time passes, until nothing is left to do.
+fn quiesce(world: &mut World) {
+    for _ in 0..1000 {
+        settle_now(world);
+        match world.store.wake_at(&world.room) {
+            Some(at) => world.now.mono_ns = world.now.mono_ns.max(at),
+            None => return,
+        }
+        world.settle();
+    }
+    panic!("the store never comes to rest");
+}
+
+/// Another process takes over, as far as the moment in which it serves.
+fn boot(world: &mut World) {
+    world.disk.kill();
+    world.begin_restart();
+    while !world.store.is_ready() {
+        assert!(world.step(), "{:?}", world.store.failed());
+    }
+}
+
+fn lose_index(world: &mut World) {
+    world.store = Store::new(&world.config);
+    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.crash(1);
+}
+
+fn object_files(world: &World) -> usize {
+    let paths = world.disk.paths();
+    paths.iter().filter(|path| path.extension().is_some_and(|e| e == "obj")).count()
+}
+
+#[test]
+fn a_rebuild_keeps_the_file_that_it_takes_up() {
+    let mut world = World::new(1);
+    let bytes = object(1, LARGE);
+    put_large(&mut world, &bytes);
+    delete(&mut world, &bytes);
+    // The record of the second store lies behind a damaged header.
+    let before = world.disk.bytes(&world.segments()[0]).len();
+    world.put(&object(2, 3000));
+    assert!(matches!(put_large(&mut world, &bytes), Reply::Stored { new: true }));
+    // Another segment follows, so that the damage is no torn end.
+    world.kill();
+    world.put(&object(3, 3000));
+    assert!(world.holds(&bytes));
+    let path = world.segments().remove(0);
+    world.disk.damage(&path, |bytes| bytes[before] ^= 1);
+    for _ in 0..2 {
+        lose_index(&mut world);
+        assert!(world.holds(&bytes), "{:?}", world.notes);
+    }
+}
+
+/// A live object in segment 1 with one that is deleted in segment 2, which has enough that is dead
+/// to be compacted.
+fn tombstone_in_a_sparse_segment(world: &mut World) -> Vec<u8> {
+    let gone = object(1, 5000);
+    let below = std::mem::take(&mut world.config.storage.compact_below_percent);
+    world.put(&object(0, 900_000));
+    world.put(&gone);
+    world.kill();
+    delete(world, &gone);
+    for n in 10..14 {
+        world.put(&object(n, 700_000));
+    }
+    for n in 10..14 {
+        delete(world, &object(n, 700_000));
+    }
+    quiesce(world);
+    world.config.storage.compact_below_percent = below;
+    gone
+}
+
+#[test]
+fn a_tombstone_that_was_not_moved_stays_where_it_was() {
+    for kind in [Kind::Write, Kind::Sync, Kind::Open] {
+        for skip in 0..4 {
+            let mut world = World::new(2);
+            let gone = tombstone_in_a_sparse_segment(&mut world);
+            boot(&mut world);
+            let fault = Planted { kind, skip, times: 1, error: ErrorKind::StorageFull };
+            world.disk.planted.push(fault);
+            quiesce(&mut world);
+            assert!(!world.holds(&gone));
+            lose_index(&mut world);
+            assert!(!world.holds(&gone), "{kind:?} {skip}: a deletion is undone");
+            assert!(world.holds(&object(0, 900_000)));
+        }
+    }
+}
+
+#[test]
+fn compaction_waits_before_it_tries_again() {
+    for (kind, error) in [
+        (Kind::Run, ErrorKind::Other),
+        (Kind::Write, ErrorKind::StorageFull),
+        (Kind::Open, ErrorKind::StorageFull),
+        (Kind::Sync, ErrorKind::Other),
+        (Kind::Truncate, ErrorKind::Other),
+    ] {
+        let mut world = World::new(3);
+        let gone = tombstone_in_a_sparse_segment(&mut world);
+        boot(&mut world);
+        fail(&mut world, kind, usize::MAX, error);
+        for _ in 0..5 {
+            settle_now(&mut world);
+            world.now.mono_ns += limits::CHECKPOINT_AFTER_NS;
+            world.settle();
+        }
+        let notes = world.notes.len();
+        assert!(notes < 60, "{kind:?}: {notes} lines, {:?}", &world.notes[notes - 3..]);
+        world.disk.planted.clear();
+        quiesce(&mut world);
+        assert!(!world.holds(&gone) && world.holds(&object(0, 900_000)));
+        // After these the partition takes no more writes, or leaves the segment to a restart.
+        let ended = matches!(kind, Kind::Truncate | Kind::Sync | Kind::Open);
+        assert!(ended || world.stats.compactions.get() > 0, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_short_read_at_boot_cuts_nothing_off() {
+    let mut world = World::new(4);
+    let objects: Vec<Vec<u8>> = (0..8).map(|n| object(n, 50_000)).collect();
+    for bytes in &objects {
+        world.put(bytes);
+    }
+    let path = world.segments().remove(0);
+    let len = world.disk.bytes(&path).len();
+    for rebuilt in [false, true] {
+        world.disk.kill();
+        if rebuilt {
+            world.store = Store::new(&world.config);
+            std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        }
+        world.disk.short_scans = 1;
+        world.restart();
+        assert!(!world.store.is_ready(), "what was read is not all there is");
+        assert!(world.store.failed().unwrap().contains("short read"), "{:?}", world.store.failed());
+        assert_eq!(world.disk.bytes(&path).len(), len);
+        world.kill();
+        for bytes in &objects {
+            assert!(world.holds(bytes));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_at_boot_is_noted() {
+    let mut world = World::new(5);
+    let bytes = object(1, LARGE);
+    put_large(&mut world, &bytes);
+    fail(&mut world, Kind::Remove, 1, ErrorKind::Other);
+    delete(&mut world, &bytes);
+    world.store = Store::new(&world.config);
+    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.disk.kill();
+    fail(&mut world, Kind::Remove, 1, ErrorKind::Other);
+    world.restart();
+    assert!(world.store.is_ready(), "{:?}", world.store.failed());
+    assert!(world.notes.iter().any(|note| note.contains("cannot be removed")), "{:?}", world.notes);
+    assert!(!world.holds(&bytes));
+}
+
+#[test]
+fn an_upload_whose_record_is_not_committed_leaves_no_file() {
+    for (kind, error) in [(Kind::Write, ErrorKind::StorageFull), (Kind::Sync, ErrorKind::Other)] {
+        let mut world = World::new(6);
+        world.put(&object(0, 3000));
+        let bytes = object(1, LARGE);
+        fail(&mut world, kind, 1, error);
+        let answer = put_large(&mut world, &bytes);
+        assert!(matches!(answer, Reply::Failed(Fault::Full | Fault::Disk)), "{answer:?}");
+        assert_eq!(object_files(&world), 0);
+        assert!(!world.holds(&bytes));
+        lose_index(&mut world);
+        assert!(!world.holds(&bytes), "what was refused is there");
+        assert!(matches!(put_large(&mut world, &bytes), Reply::Stored { new: true }));
+        lose_index(&mut world);
+        assert!(world.holds(&bytes));
+    }
+}
+
+#[test]
+fn an_upload_that_cannot_get_its_place_leaves_no_file() {
+    for seed in 0..8 {
+        let mut world = World::new(seed);
+        let bytes = object(1, LARGE);
+        fail(&mut world, Kind::Rename, 1, ErrorKind::Other);
+        let answer = put_large(&mut world, &bytes);
+        assert!(matches!(answer, Reply::Failed(Fault::Disk)), "{answer:?}");
+        assert_eq!(object_files(&world), 0, "seed {seed}");
+        assert!(matches!(put_large(&mut world, &bytes), Reply::Stored { new: true }));
+        assert!(world.holds(&bytes));
+    }
+}
