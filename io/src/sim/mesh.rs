@@ -32,6 +32,11 @@ impl<M> Mesh<M> {
         self.lanes[from * self.shards + to].pop_front()
     }
 
+    /// All messages that lie in lanes.
+    pub fn mails(&self) -> impl Iterator<Item = &M> {
+        self.lanes.iter().flatten()
+    }
+
     /// The lanes that hold something, as sender and receiver.
     pub fn waiting(&self) -> impl Iterator<Item = (usize, usize)> {
         let full = self.lanes.iter().enumerate().filter(|(_, lane)| !lane.is_empty());

@@ -13,12 +13,15 @@
 //!             └─ Mesh    lanes between shards
 //! ```
 //!
+//! Beside these, [`heap`] measures what the machine holds.
+//!
 //! This room decides nothing: whoever runs the simulation chooses what happens next, and when
 //! something fails. It is built with the feature `sim` only.
 
 mod chance;
 mod clock;
 mod disk;
+pub mod heap;
 mod inode;
 mod mesh;
 mod net;

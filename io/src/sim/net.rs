@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use super::Chance;
 use crate::{
+    arena::Block,
     limits::{COPY_LEN_MAX, RECV_BUFFER_LEN},
     ports::{ConnId, Slice},
 };
@@ -245,6 +246,29 @@ impl Net {
     /// Bytes queued to be sent.
     pub fn queued(&self, link: Link) -> usize {
         self.conns[link.0].queued_len
+    }
+
+    /// Bytes that were copied to be sent, and that the kernel has not taken: memory of the node.
+    pub fn copied_len(&self) -> usize {
+        let items = self.conns.iter().flat_map(|conn| &conn.queued);
+        let copied = items.map(|item| if let Item::Bytes(bytes) = item { bytes.len() } else { 0 });
+        copied.sum()
+    }
+
+    /// The blocks that lie in the queues to be sent, each as often as it is queued.
+    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+        let items = self.conns.iter().flat_map(|conn| &conn.queued);
+        items.filter_map(|item| match item {
+            Item::Slice(slice) => Some(&slice.block),
+            Item::Bytes(_) => None,
+        })
+    }
+
+    /// Whether the shard's end of a connection is open: it was neither dropped, nor has it sent its
+    /// last byte.
+    pub fn is_open(&self, link: Link) -> bool {
+        let conn = &self.conns[link.0];
+        !conn.dead && (!conn.finishing || !conn.queued.is_empty())
     }
 
     /// Adds all that could happen next.

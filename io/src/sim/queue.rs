@@ -12,7 +12,10 @@
 use std::{collections::BTreeMap, io};
 
 use super::{Chance, Disk, InodeId};
-use crate::ports::{DiskDone, DiskOp, FileId, Ticket};
+use crate::{
+    arena::{Block, Class},
+    ports::{DiskDone, DiskOp, FileId, Part, Ticket},
+};
 
 /// How a process ends without having been asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +83,32 @@ impl Queue {
     /// Acts that were performed, and not told.
     pub fn untold(&self) -> usize {
         self.done.len()
+    }
+
+    /// The blocks that these acts hold: those to be written, and those that were read.
+    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+        let writes = self.work.iter().filter_map(|work| match &work.op {
+            DiskOp::Write { parts, .. } => Some(parts),
+            _ => None,
+        });
+        let written = writes.flatten().filter_map(|part| match part {
+            Part::Block(slice) => Some(&slice.block),
+            Part::Bytes(_) | Part::Zeros(_) => None,
+        });
+        let read = self.done.iter().filter_map(|(_, done)| match done {
+            Ok(DiskDone::Read(block)) => Some(block),
+            _ => None,
+        });
+        written.chain(read)
+    }
+
+    /// Bytes of memory that is being read into.
+    pub fn reading_len(&self) -> usize {
+        let reads = self.work.iter().filter_map(|work| match &work.op {
+            DiskOp::Read { into, .. } => Some(Class::holding(into.len()).bytes()),
+            _ => None,
+        });
+        reads.sum()
     }
 
     /// Acts that may be performed at this time.
@@ -167,7 +196,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::{OpenHow, Part};
+    use crate::ports::OpenHow;
 
     const FILE: FileId = FileId(3);
 

@@ -2,7 +2,14 @@
 
 use ron_io::sim::Link;
 
-use super::{http, http::Http, oap, oap::Oap, stage::Stage};
+use super::{
+    http,
+    http::Http,
+    oap,
+    oap::Oap,
+    rude::{Misdeed, Rude},
+    stage::Stage,
+};
 
 #[derive(Debug)]
 enum Talk {
@@ -23,6 +30,10 @@ pub struct Client {
     hostile: bool,
     /// It reads only now and then.
     pub lazy: bool,
+    /// It is one of those that do not behave.
+    pub rude: Option<Rude>,
+    /// Its requests that the node did what they asked for.
+    pub served: u64,
     /// It sends no more.
     ended: bool,
 }
@@ -51,8 +62,22 @@ impl Client {
             wishes: stage.chance.magnitude(30) as u32,
             hostile,
             lazy: stage.chance.one_in(faults.lazy),
+            rude: None,
+            served: 0,
             ended: false,
         }
+    }
+
+    /// A client that asks for one thing after another without end, and behaves unless it is `rude`.
+    pub fn tireless(shard: usize, link: Link, is_oap: bool, rude: Option<Rude>) -> Client {
+        // Nobody asked for an answer to what is no request.
+        let hostile = rude.as_ref().is_some_and(Rude::asks_for_nothing);
+        let talk = match is_oap {
+            true => Talk::Oap(Oap::new(hostile)),
+            false => Talk::Http(Http::new(hostile)),
+        };
+        let wishes = u32::MAX;
+        Client { shard, link, talk, wishes, hostile, lazy: false, rude, served: 0, ended: false }
     }
 
     /// A client with one request over HTTP, and the bytes of that.
@@ -65,8 +90,8 @@ impl Client {
         let mut http = Http::new(false);
         let bytes = request(&mut http, stage);
         let talk = Talk::Http(http);
-        let client =
-            Client { shard, link, talk, wishes: 0, hostile: false, lazy: false, ended: true };
+        let mut client = Client::tireless(shard, link, false, None);
+        (client.talk, client.wishes, client.ended) = (talk, 0, true);
         (client, bytes)
     }
 
@@ -104,21 +129,36 @@ impl Client {
         })
     }
 
-    /// It wishes for nothing more.
+    /// Does what it does if it is rude; `on_the_way` bytes of it have not been taken by the node.
+    pub fn misbehave(&mut self, on_the_way: usize, stage: &mut Stage<'_>) -> Misdeed {
+        let Some(rude) = &mut self.rude else { return Misdeed::default() };
+        let deed = match &mut self.talk {
+            Talk::Http(http) => rude.http(http, on_the_way, stage),
+            Talk::Oap(oap) => rude.oap(oap, on_the_way, stage),
+        };
+        self.ended |= deed.end;
+        deed
+    }
+
+    /// It wishes for nothing more, and reads what comes.
     pub fn content(&mut self) {
         self.wishes = 0;
         self.lazy = false;
+        self.rude = None;
     }
 
     /// Takes bytes of the node; returns what it answers.
     pub fn hear(&mut self, bytes: &[u8], stage: &mut Stage<'_>) -> Vec<u8> {
-        match &mut self.talk {
+        let answers = *stage.answers;
+        let reaction = match &mut self.talk {
             Talk::Http(http) => {
                 http.hear(bytes, stage);
                 Vec::new()
             }
             Talk::Oap(oap) => oap.hear(bytes, stage),
-        }
+        };
+        self.served += *stage.answers - answers;
+        reaction
     }
 
     /// The connection ended.

@@ -17,6 +17,10 @@ const REST_STEPS_MAX: u64 = 400_000;
 /// Nanoseconds a request may wait although nothing but time passes.
 const HANG_NS: u64 = 60_000_000_000;
 
+/// Bytes that a node may hold more after a flood, besides a tenth: tables that have grown to the
+/// number of its connections, files and outboards that it keeps open.
+const KEPT_LEN: usize = 128 * 1024;
+
 /// Nanoseconds after which a node that has room again must take objects.
 const RECOVERY_NS: u64 = 600_000_000_000;
 
@@ -48,6 +52,9 @@ impl World {
         self.plan.faults = Faults { index_loss: self.plan.faults.index_loss, ..Faults::default() };
         self.disk.weather = Weather::default();
         self.disk.set_capacity(None);
+        if let Some(flood) = &mut self.plan.flood {
+            flood.disk_ns = 0;
+        }
         if let Some(node) = &mut self.node {
             node.fuse = None;
             node.parts.iter_mut().for_each(|part| part.queue.hurry());
@@ -66,6 +73,7 @@ impl World {
             let at_rest = self.node.as_ref().is_some_and(Node::is_at_rest);
             if waiting == 0 && at_rest && self.clients.is_empty() {
                 self.check_rest();
+                self.check_memory_is_back();
                 self.oracle.settle();
                 return;
             }
@@ -99,7 +107,7 @@ impl World {
             && node.parts.iter().map(under_way).sum::<usize>() == 0
     }
 
-    fn wait_until_ready(&mut self) {
+    pub(super) fn wait_until_ready(&mut self) {
         for _ in 0..REST_STEPS_MAX {
             if self.draining {
                 // It is on its way out; the next one will be ready.
@@ -150,6 +158,16 @@ impl World {
         }
     }
 
+    /// After a flood the node holds about what it held before.
+    fn check_memory_is_back(&mut self) {
+        let Some(before) = self.before_flood else { return };
+        let Some(now) = self.count_memory() else { return };
+        let (was, is) = (before.heap + before.copied, now.heap + now.copied);
+        if is > was + was / 10 + KEPT_LEN {
+            violation!("{was} bytes were held before the flood, {is} are after it");
+        }
+    }
+
     /// Every object is asked for, by somebody who takes no excuse.
     fn check_all(&mut self) {
         let mut objects = self.plan.objects.clone();
@@ -173,7 +191,7 @@ impl World {
     }
 
     /// Makes one request on a connection of its own, and waits until that is over.
-    fn ask_once(
+    pub(super) fn ask_once(
         &mut self,
         shard: usize,
         request: impl FnOnce(&mut super::http::Http, &mut super::stage::Stage<'_>) -> Vec<u8>,

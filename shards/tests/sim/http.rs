@@ -93,6 +93,17 @@ impl Http {
         self.ask(What::Get, token, head("GET", object, ""))
     }
 
+    /// Writes a request whose answer is short, whatever the object is.
+    pub fn short_read(&mut self, object: ObjectId, stage: &mut Stage<'_>) -> Vec<u8> {
+        let token = stage.oracle.begin_read(object);
+        let tag = objects::all()[object].address;
+        let (what, method, fields) = match stage.chance.toss() {
+            true => (What::Head, "HEAD", String::new()),
+            false => (What::NotModified, "GET", format!("If-None-Match: \"{tag}\"\r\n")),
+        };
+        self.ask(what, token, head(method, object, &fields))
+    }
+
     /// Writes the request that stores an object, as plain as it can be.
     pub fn store(&mut self, object: ObjectId, stage: &mut Stage<'_>) -> Vec<u8> {
         let token = stage.oracle.begin_put(object);
@@ -145,7 +156,7 @@ impl Http {
         }
         let mut bytes = match named {
             true => head("PUT", object, &fields),
-            false => format!("PUT /o/ HTTP/1.1\r\nHost: h\r\n{fields}\r\n").into_bytes(),
+            false => format!("PUT /o/ HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n").into_bytes(),
         };
         if chunked {
             write_chunks(body, &mut bytes, stage.chance);
@@ -289,7 +300,7 @@ pub fn garble(stage: &mut Stage<'_>) -> Vec<u8> {
 
 fn head(method: &str, object: ObjectId, fields: &str) -> Vec<u8> {
     let address = objects::all()[object].address;
-    format!("{method} /o/{address} HTTP/1.1\r\nHost: h\r\n{fields}\r\n").into_bytes()
+    format!("{method} /o/{address} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n").into_bytes()
 }
 
 /// A range of an object that is not empty, and what must come of it.

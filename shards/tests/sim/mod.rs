@@ -10,13 +10,16 @@
 mod client;
 mod ending;
 mod faults;
+mod flood;
 mod http;
 mod ledger;
+mod memory;
 mod node;
 mod oap;
 mod objects;
 mod oracle;
 mod plan;
+mod rude;
 pub mod runner;
 mod stage;
 pub mod trace;

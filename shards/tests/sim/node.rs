@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use ron_io::{
     ports::{Act, Event, ListenerId, Machine, Now, Report},
-    sim::{Chance, Disk, End, Link, Mesh, Move, Net, Queue},
+    sim::{Chance, Disk, End, Link, Mesh, Move, Net, Queue, heap::as_node},
     stats::{Proto, Stats},
 };
 use ron_shards::{
+    cache::Pages,
     config::{Config, Listener},
     flow::Mail,
     limits::MESH_LANE_LEN,
@@ -28,6 +29,12 @@ pub const LISTENERS: [Listener; 4] = [
 /// never sleeps.
 const IDLE_TICKS_MAX: u32 = 2000;
 
+/// Ticks of a shard for which time stands still: more are a loop that never sleeps, whatever it does.
+const TICKS_AT_ONCE_MAX: u32 = 20_000;
+
+/// Acts that one event leads to: more are a shard that answers itself.
+const ACTS_MAX: usize = 20_000;
+
 /// Slow acts take up to this long, in nanoseconds.
 const SLOW_NS: u64 = 100_000_000_000;
 
@@ -40,6 +47,8 @@ pub struct Part {
     /// It was told the first tick.
     ticked: bool,
     idle_ticks: u32,
+    /// When it was ticked last, and how often since time stands still.
+    ticked_at: (u64, u32),
     pub ready: bool,
     pub stopped: bool,
 }
@@ -53,6 +62,8 @@ pub struct Deck<'a> {
     pub trace: &'a mut Trace,
     /// One in so many disk acts is slow.
     pub slow: u32,
+    /// Nanoseconds that the others take, at most; 0 for none.
+    pub disk_ns: u64,
 }
 
 pub struct Node {
@@ -72,12 +83,13 @@ impl Node {
         let part = |config| {
             let stats = Arc::new(Stats::default());
             Part {
-                shard: Shard::new(config, Arc::clone(&stats)).expect("there is memory"),
+                shard: as_node(|| Shard::new(config, Arc::clone(&stats))).expect("there is memory"),
                 stats,
                 net: Net::default(),
                 queue: Queue::default(),
                 ticked: false,
                 idle_ticks: 0,
+                ticked_at: (0, 0),
                 ready: false,
                 stopped: false,
             }
@@ -127,10 +139,17 @@ impl Node {
         part.ticked = true;
         let idle_ticks = part.idle_ticks;
         let acted = self.apply(at, Event::Tick, deck);
-        let part = &mut self.parts[at];
-        part.idle_ticks = if acted { 0 } else { idle_ticks + 1 };
-        if part.idle_ticks > IDLE_TICKS_MAX && self.is_due(at, deck.now) {
+        let idle_ticks = if acted { 0 } else { idle_ticks + 1 };
+        if idle_ticks > IDLE_TICKS_MAX && self.is_due(at, deck.now) {
             violation!("shard {at} wants ticks and does nothing");
+        }
+        let part = &mut self.parts[at];
+        part.idle_ticks = idle_ticks;
+        let (before, times) = part.ticked_at;
+        let again = before == deck.now.mono_ns;
+        part.ticked_at = (deck.now.mono_ns, if again { times + 1 } else { 0 });
+        if part.ticked_at.1 > TICKS_AT_ONCE_MAX {
+            violation!("shard {at} wants ticks without end, and time stands still");
         }
     }
 
@@ -222,10 +241,13 @@ impl Node {
             return false;
         }
         self.parts[at].idle_ticks = 0;
-        self.parts[at].shard.apply(event, deck.now);
-        let mut acted = false;
+        as_node(|| self.parts[at].shard.apply(event, deck.now));
+        let mut acts = 0;
         while let Some(act) = self.parts[at].shard.acts().pop() {
-            acted = true;
+            acts += 1;
+            if acts > ACTS_MAX {
+                violation!("one event leads shard {at} to more than {ACTS_MAX} acts");
+            }
             if let Some(fuse) = &mut self.fuse {
                 *fuse -= 1;
                 if *fuse == 0 {
@@ -235,7 +257,7 @@ impl Node {
             }
             self.act(at, act, deck);
         }
-        acted
+        acts > 0
     }
 
     fn act(&mut self, at: usize, act: Act<Mail>, deck: &mut Deck<'_>) {
@@ -254,7 +276,11 @@ impl Node {
                     deck.ledger.note(&op, inode);
                 }
                 let slow = deck.chance.one_in(deck.slow);
-                let delay = if slow { deck.chance.magnitude(SLOW_NS) } else { 0 };
+                let delay = match slow {
+                    true => deck.chance.magnitude(SLOW_NS),
+                    false if deck.disk_ns > 0 => deck.chance.magnitude(deck.disk_ns),
+                    false => 0,
+                };
                 part.queue.submit(ticket, op, deck.now.mono_ns + delay);
                 let under_way = part.queue.under_way() + part.queue.untold();
                 assert!(under_way <= ron_io::limits::DISK_OPS_MAX, "{under_way} disk acts");
@@ -277,9 +303,14 @@ impl Part {
         self.shard.wake_at()
     }
 
+    /// Where the pages of its arena are.
+    pub fn pages(&mut self) -> Pages {
+        self.shard.pages()
+    }
+
     /// Pages of the arena that are neither free nor in the cache: somebody holds them.
     pub fn pages_held(&mut self) -> usize {
-        let pages = self.shard.pages();
+        let pages = self.pages();
         match pages.total.checked_sub(pages.free + pages.cached) {
             Some(held) => held,
             None => violation!("pages are free and cached at once: {pages:?}"),

@@ -88,6 +88,41 @@ impl Oap {
         bytes
     }
 
+    /// Writes the frame that asks for the whole of an object.
+    pub fn get_whole(&mut self, object: ObjectId, stage: &mut Stage<'_>) -> Vec<u8> {
+        self.corr += 1;
+        let Object { size, address } = Object::of(object);
+        let what = GetWhat::ByAddress(address);
+        let mut json = Vec::new();
+        write_get_request(&mut json, &GetRequest { what, offset: 0, len: None, meta: false });
+        let frame = self.header(Flags::REQ | Flags::START);
+        let (is_part, started, meta, credit) = (false, false, false, false);
+        let what = What::Get { at: 0, end: size, is_part, started, meta, credit };
+        let token = stage.oracle.begin_read(object);
+        self.streams.insert(self.corr, Asked { what, token });
+        encode(&frame, &json)
+    }
+
+    /// Writes a frame whose answer is short.
+    pub fn short_read(&mut self, object: ObjectId, stage: &mut Stage<'_>) -> Vec<u8> {
+        self.corr += 1;
+        let token = stage.oracle.begin_read(object);
+        let (what, bytes) = match stage.chance.toss() {
+            true => {
+                let frame = FrameHeader { app_proto_id: APP_HELLO, ..self.header(Flags::REQ) };
+                (What::Hello, encode(&frame, b""))
+            }
+            false => {
+                let mut json = Vec::new();
+                write_has_request(&mut json, &objects::all()[object].address);
+                let frame = self.header(Flags::REQ | Flags::START | Flags::END);
+                (What::Has, encode(&frame, &json))
+            }
+        };
+        self.streams.insert(self.corr, Asked { what, token });
+        bytes
+    }
+
     fn get(&self, object: ObjectId, stage: &mut Stage<'_>) -> (What, Token, Vec<u8>) {
         let Object { size, address } = Object::of(object);
         let chance = &mut *stage.chance;
@@ -269,7 +304,7 @@ impl Object {
     }
 }
 
-fn encode(head: &FrameHeader, payload: &[u8]) -> Vec<u8> {
+pub fn encode(head: &FrameHeader, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     append_frame(head, b"", payload, &mut out).expect("clients keep to the limits of frames");
     out

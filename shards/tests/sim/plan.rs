@@ -4,7 +4,10 @@
 use ron_io::sim::{Chance, Weather};
 use ron_shards::config::{Deadlines, Storage};
 
-use super::objects::{self, ObjectId};
+use super::{
+    objects::{self, ObjectId},
+    rude::Habit,
+};
 
 const SECOND_NS: u64 = 1_000_000_000;
 const MIB: u64 = 1024 * 1024;
@@ -12,6 +15,10 @@ const MIB: u64 = 1024 * 1024;
 /// Steps of the shortest and of the longest run before it is brought to its end.
 const STEPS_MIN: u64 = 200;
 const STEPS_MAX: u64 = 2000;
+
+/// Peers of a flood.
+const PEERS_MIN: u64 = 10;
+const PEERS_MAX: u64 = 150;
 
 /// How often each thing happens: once in so many steps, acts or connections; 0 for never.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,8 +59,24 @@ pub struct Pulls {
     pub client: usize,
 }
 
+/// Slow, silent, greedy and rude peers, many at once, around a few that behave.
+#[derive(Clone, Debug)]
+pub struct Flood {
+    pub peers: usize,
+    /// What they are like.
+    pub habits: Vec<Habit>,
+    /// Clients that behave.
+    pub polite: usize,
+    /// Nanoseconds that the flood lasts.
+    pub lasts_ns: u64,
+    /// Nanoseconds of the longest disk act.
+    pub disk_ns: u64,
+}
+
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// In place of the faults.
+    pub flood: Option<Flood>,
     pub shards: u16,
     pub partitions: u16,
     /// File systems that the partitions are spread over.
@@ -80,11 +103,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(chance: &mut Chance) -> Plan {
+    /// Draws a plan; some are floods, if there may be any.
+    pub fn new(chance: &mut Chance, floods: bool) -> Plan {
+        let flood = (floods && chance.one_in(4)).then(|| flood(chance));
         let shards = chance.between(1, 3) as u16;
-        let faults = if chance.one_in(8) { Faults::default() } else { faults(chance) };
+        let faults =
+            if flood.is_some() || chance.one_in(8) { Faults::default() } else { faults(chance) };
         let deadlines = Deadlines { stream_ns: 3600 * SECOND_NS, ..Deadlines::default() };
+        let objects = match flood.is_some() {
+            true => objects_of_a_flood(chance),
+            false => some_objects(chance),
+        };
         Plan {
+            flood,
             shards,
             partitions: shards + chance.below(3) as u16,
             volumes: chance.pick(&[1, 1, 2]),
@@ -92,7 +123,7 @@ impl Plan {
             steps: chance.between(STEPS_MIN, STEPS_MAX),
             clients: chance.between(1, 8) as usize,
             depth: chance.between(1, 4) as usize,
-            objects: some_objects(chance),
+            objects,
             pace_ns: chance.pick(&[100_000, 10_000_000, SECOND_NS]),
             piece_max: chance.pick(&[256, 4096, 65_536, 1 << 20]),
             faults,
@@ -104,6 +135,17 @@ impl Plan {
             deletes: chance.toss(),
             writes: chance.between(1, 6) as usize,
         }
+    }
+}
+
+fn flood(chance: &mut Chance) -> Flood {
+    let habits = (0..chance.between(1, 3)).map(|_| chance.pick(&Habit::ALL)).collect();
+    Flood {
+        peers: chance.between(PEERS_MIN, PEERS_MAX) as usize,
+        habits,
+        polite: chance.between(2, 4) as usize,
+        lasts_ns: chance.between(20, 200) * SECOND_NS,
+        disk_ns: chance.magnitude(10_000_000),
     }
 }
 
@@ -178,4 +220,14 @@ fn some_objects(chance: &mut Chance) -> Vec<ObjectId> {
     let fitting: Vec<ObjectId> = (0..all.len()).filter(fits).collect();
     let count = chance.between(2, 16) as usize;
     (0..count).map(|_| chance.pick(&fitting)).collect()
+}
+
+/// Some that take many blocks, and some that take few.
+fn objects_of_a_flood(chance: &mut Chance) -> Vec<ObjectId> {
+    let all = objects::all();
+    let (large, small): (Vec<_>, Vec<_>) =
+        (0..all.len()).partition(|id| all[*id].bytes.len() > 200_000);
+    let mut objects: Vec<_> = (0..chance.between(3, 8)).map(|_| chance.pick(&large)).collect();
+    objects.extend((0..chance.between(3, 8)).map(|_| chance.pick(&small)));
+    objects
 }

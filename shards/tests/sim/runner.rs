@@ -1,4 +1,4 @@
-//! Runs seeds, one after another on each of several threads, until one fails.
+//! Runs seeds, one after another on each of several threads, until some have failed.
 
 use std::{
     cell::RefCell,
@@ -30,7 +30,7 @@ pub struct Tally {
     pub boots: u64,
     pub answers: u64,
     pub took: Duration,
-    pub failure: Option<Failure>,
+    pub failures: Vec<Failure>,
 }
 
 /// Which seeds are run, and for how long.
@@ -41,6 +41,17 @@ pub struct Errand {
     pub seeds: Option<u64>,
     pub time: Option<Duration>,
     pub jobs: usize,
+    /// Whether there are floods among the worlds.
+    pub floods: bool,
+    /// Failures after which it ends.
+    pub failures_max: usize,
+}
+
+impl Default for Errand {
+    /// Seeds from 0 on, one after another, until one fails.
+    fn default() -> Errand {
+        Errand { from: 0, seeds: None, time: None, jobs: 1, floods: false, failures_max: 1 }
+    }
 }
 
 thread_local! {
@@ -52,8 +63,8 @@ thread_local! {
 ///
 /// # Errors
 /// The words of the violation or panic that ended it.
-pub fn run_seed(seed: u64, telling: Telling) -> Result<Summary, Failure> {
-    let run = AssertUnwindSafe(|| World::new(seed, telling).run());
+pub fn run_seed(seed: u64, floods: bool, telling: Telling) -> Result<Summary, Failure> {
+    let run = AssertUnwindSafe(|| World::new(seed, floods, telling).run());
     panic::catch_unwind(run).map_err(|_| {
         let what = LAST_WORDS.with(|words| words.borrow_mut().take()).unwrap_or_default();
         Failure { seed, what }
@@ -67,7 +78,7 @@ pub fn keep_words() {
     }));
 }
 
-/// Runs seeds until they are all done, time is up, or one has failed. `progress` is called about
+/// Runs seeds until they are all done, time is up, or too many have failed. `progress` is called about
 /// every second.
 pub fn run(errand: Errand, progress: impl Fn(&Tally) + Sync) -> Tally {
     let (next, over) = (AtomicU64::new(errand.from), AtomicBool::new(false));
@@ -85,7 +96,7 @@ pub fn run(errand: Errand, progress: impl Fn(&Tally) + Sync) -> Tally {
             if until.is_some_and(|until| seed >= until) {
                 break;
             }
-            let outcome = run_seed(seed, Telling::Off);
+            let outcome = run_seed(seed, errand.floods, Telling::Off);
             let mut tally = lock();
             tally.seeds += 1;
             tally.took = begun.elapsed();
@@ -96,8 +107,8 @@ pub fn run(errand: Errand, progress: impl Fn(&Tally) + Sync) -> Tally {
                     tally.answers += answers;
                 }
                 Err(failure) => {
-                    tally.failure.get_or_insert(failure);
-                    over.store(true, Ordering::Relaxed);
+                    tally.failures.push(failure);
+                    over.store(tally.failures.len() >= errand.failures_max, Ordering::Relaxed);
                 }
             }
             if first && told.elapsed() >= Duration::from_secs(1) {
@@ -116,6 +127,7 @@ pub fn run(errand: Errand, progress: impl Fn(&Tally) + Sync) -> Tally {
 }
 
 /// How a failed seed is run again.
-pub fn replay(seed: u64) -> String {
-    format!("cargo run --release -p ron-shards --example sim -- --seed {seed} --trace")
+pub fn replay(seed: u64, floods: bool) -> String {
+    let floods = if floods { " --floods" } else { "" };
+    format!("cargo run --release -p ron-shards --example sim -- --seed {seed}{floods} --trace")
 }

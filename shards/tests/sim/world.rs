@@ -24,6 +24,7 @@ use ron_shards::{config::Config, store::layout::Layout};
 use super::{
     client::{Client, Deed},
     ledger::Ledger,
+    memory::Held,
     node::{Deck, LISTENERS, Node},
     objects,
     oracle::{Known, Oracle},
@@ -34,6 +35,9 @@ use super::{
 
 /// Connections of which the shard was not told the end, beside those of the run's clients.
 const SPARE_CONNECTIONS: usize = 4;
+
+/// Without a flood, one step in so many is followed by a count of the memory.
+const CALM_STEPS_COUNTED: u64 = 16;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub struct Summary {
 
 /// Something that could happen next.
 #[derive(Clone, Copy, Debug)]
-enum Move {
+pub(super) enum Move {
     Tick(usize),
     Perform(usize),
     Tell(usize),
@@ -98,6 +102,12 @@ pub struct World {
     no_deletes: bool,
     /// Whether clients come and ask for more.
     pub(super) busy: bool,
+    /// What `heap::node_len` was before the first node.
+    heap_before: isize,
+    /// The most the node ever held.
+    pub(super) peak: Held,
+    /// What it held before the flood.
+    pub(super) before_flood: Option<Held>,
     moves: Vec<(Move, usize)>,
     net_moves: Vec<sim::Move>,
     // Last, so that the indexes in it are closed before it is removed.
@@ -105,9 +115,9 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, telling: Telling) -> World {
+    pub fn new(seed: u64, floods: bool, telling: Telling) -> World {
         let mut chance = Chance::new(seed);
-        let plan = Plan::new(&mut chance);
+        let plan = Plan::new(&mut chance, floods);
         let folder = Folder::new();
         let volume = |number| folder.0.join(format!("v{number}"));
         let layout = Layout {
@@ -133,6 +143,9 @@ impl World {
             ending: false,
             no_deletes: false,
             busy: true,
+            heap_before: sim::heap::node_len(),
+            peak: Held::default(),
+            before_flood: None,
             moves: Vec::new(),
             net_moves: Vec::new(),
             _folder: folder,
@@ -145,13 +158,20 @@ impl World {
     /// Runs the world from its first boot to its last check.
     pub fn run(mut self) -> Summary {
         self.boot();
-        for _ in 0..self.plan.steps {
-            self.strike();
-            self.step();
+        match self.plan.flood.clone() {
+            Some(flood) => self.flood(&flood),
+            None => self.run_with_faults(),
         }
         self.finish();
         self.summary.digest = self.trace.digest();
         self.summary
+    }
+
+    fn run_with_faults(&mut self) {
+        for _ in 0..self.plan.steps {
+            self.strike();
+            self.step();
+        }
     }
 
     /// Starts a process on the disk as it is.
@@ -165,7 +185,8 @@ impl World {
             let mut config = Config::new(ShardId(shard), self.layout.clone());
             config.arena_len = self.plan.arena_blocks * ron_io::limits::BLOCK_LEN;
             config.listeners = LISTENERS.to_vec();
-            config.connections_max = self.plan.clients + SPARE_CONNECTIONS;
+            let peers = self.plan.flood.as_ref().map_or(0, |flood| 2 * flood.peers);
+            config.connections_max = self.plan.clients + peers + SPARE_CONNECTIONS;
             config.window_groups = self.plan.window_groups;
             config.deadlines = self.plan.deadlines;
             config.storage = self.plan.storage;
@@ -193,7 +214,7 @@ impl World {
         true
     }
 
-    fn choose(&mut self) -> Option<Move> {
+    pub(super) fn choose(&mut self) -> Option<Move> {
         let mut moves = std::mem::take(&mut self.moves);
         moves.clear();
         self.list(&mut moves);
@@ -229,11 +250,15 @@ impl World {
             self.net_moves.clear();
             part.net.moves(&mut self.net_moves);
             for what in &self.net_moves {
-                let lazy = matches!(what, sim::Move::Read(link)
-                    if client_on(&self.clients, at, *link).is_some_and(|at| self.clients[at].lazy));
-                if !lazy || self.chance.one_in(16) {
-                    moves.push((Move::Net(at, *what), pulls.net));
+                if let sim::Move::Read(link) = what
+                    && let Some(client) = client_on(&self.clients, at, *link)
+                {
+                    let client = &self.clients[client];
+                    if client.rude.is_some() || (client.lazy && !self.chance.one_in(16)) {
+                        continue;
+                    }
                 }
+                moves.push((Move::Net(at, *what), pulls.net));
             }
         }
         let waiting = node.mesh.waiting();
@@ -253,13 +278,16 @@ impl World {
         }
     }
 
-    fn happen(&mut self, what: Move) {
+    pub(super) fn happen(&mut self, what: Move) {
         match what {
             Move::Tick(at) => self.tell_node(|node, deck| node.tick(at, deck)),
             Move::Perform(at) => self.tell_node(|node, deck| node.perform(at, deck)),
             Move::Tell(at) => self.tell_node(|node, deck| node.tell(at, deck)),
             Move::Mail(from, to) => self.tell_node(|node, deck| node.deliver(from, to, deck)),
-            Move::Net(at, sim::Move::Read(link)) => self.read(at, link),
+            Move::Net(at, sim::Move::Read(link)) => {
+                let max = (self.chance.magnitude(self.plan.piece_max) as usize).max(512);
+                self.read(at, link, max);
+            }
             Move::Net(at, what) => {
                 let max = self.piece(at, what);
                 self.tell_node(|node, deck| node.happen(at, what, max, deck));
@@ -316,8 +344,7 @@ impl World {
         self.clients.push(client);
     }
 
-    fn read(&mut self, shard: usize, link: Link) {
-        let max = (self.chance.magnitude(self.plan.piece_max) as usize).max(512);
+    pub(super) fn read(&mut self, shard: usize, link: Link, max: usize) {
         let Some(node) = &mut self.node else { return };
         let bytes = node.parts[shard].net.read(link, max);
         self.trace.note(|| format!("{shard}: {link:?} reads {} bytes", bytes.len()));
@@ -344,11 +371,14 @@ impl World {
     }
 
     /// Looks at what came of a step.
-    fn after(&mut self) {
+    pub(super) fn after(&mut self) {
         let Injected { errors, short_reads, full } = self.disk.injected;
         self.sky.errors |= errors > 0;
         self.sky.short_reads |= short_reads > 0;
         self.sky.full |= full > 0;
+        if self.plan.flood.is_some() || self.summary.steps.is_multiple_of(CALM_STEPS_COUNTED) {
+            self.count_memory();
+        }
         let Some(node) = &mut self.node else { return };
         let reports = std::mem::take(&mut node.reports);
         // Somebody looks after a node that failed, and starts it once more.
@@ -362,6 +392,16 @@ impl World {
         } else if over && !self.ending {
             self.drained();
         }
+    }
+
+    /// Counts all memory that the node holds.
+    pub(super) fn count_memory(&mut self) -> Option<Held> {
+        let held = Held::count(self.node.as_mut()?, self.heap_before);
+        held.check();
+        if held.heap + held.copied > self.peak.heap + self.peak.copied {
+            self.peak = held;
+        }
+        Some(held)
     }
 
     fn take_report(&mut self, report: &Report) {
@@ -423,6 +463,7 @@ impl World {
             chance: &mut self.chance,
             trace: &mut self.trace,
             slow: if self.sky.chaos { self.plan.faults.slow } else { 0 },
+            disk_ns: self.plan.flood.as_ref().map_or(0, |flood| flood.disk_ns),
         };
         Some(what(node, &mut deck))
     }
