@@ -1,7 +1,8 @@
 //! Runs worlds made of dice until one of them sees a promise broken.
 //!
 //! ```text
-//! sim [--seed N [--trace]] [--seeds N] [--from N] [--seconds S] [--jobs J] [--failures F] [--floods]
+//! sim [--seed N [--trace]] [--seeds N] [--from N] [--seconds S] [--jobs J]
+//!     [--failures F] [--floods]
 //! ```
 //!
 //! Without an end it runs until it is stopped, or one seed has failed (`--failures` for more). It

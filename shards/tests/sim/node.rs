@@ -29,7 +29,7 @@ pub const LISTENERS: [Listener; 4] = [
 /// never sleeps.
 const IDLE_TICKS_MAX: u32 = 2000;
 
-/// Ticks of a shard for which time stands still: more are a loop that never sleeps, whatever it does.
+/// Ticks of a shard while time stands still: more are a loop that never sleeps, whatever it does.
 const TICKS_AT_ONCE_MAX: u32 = 20_000;
 
 /// Acts that one event leads to: more are a shard that answers itself.

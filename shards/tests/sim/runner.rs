@@ -78,8 +78,8 @@ pub fn keep_words() {
     }));
 }
 
-/// Runs seeds until they are all done, time is up, or too many have failed. `progress` is called about
-/// every second.
+/// Runs seeds until they are all done, time is up, or too many have failed. `progress` is called
+/// about every second.
 pub fn run(errand: Errand, progress: impl Fn(&Tally) + Sync) -> Tally {
     let (next, over) = (AtomicU64::new(errand.from), AtomicBool::new(false));
     let begun = Instant::now();
