@@ -4,6 +4,7 @@
 //! `async`, so every rule of a wire or disk format can be tested here with nothing but slices.
 
 pub mod address;
+pub mod authority;
 pub mod corr;
 pub mod error;
 pub mod http;

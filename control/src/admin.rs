@@ -16,11 +16,13 @@ use axum::{
     body::Body,
     extract::{ConnectInfo, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    middleware::from_fn_with_state,
     response::Response,
     routing::{get, post},
 };
 use ron_codec::{
     address::Address,
+    authority::{Authority, Denied},
     corr::CorrId,
     error::{ErrorCode, ErrorEnvelope},
 };
@@ -34,7 +36,7 @@ use crate::{
     debug,
     limits::{RETRY_GONE_S, RETRY_ORDER_S, VERIFY_MAX},
     metrics::{Form, Metrics},
-    writers::{Denied, Writers},
+    sender::guard,
 };
 
 const JSON: &str = "application/json";
@@ -45,13 +47,16 @@ pub(crate) struct Admin {
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) metrics: Metrics,
     pub(crate) build: BuildInfo,
-    pub(crate) writers: Writers,
+    pub(crate) authority: Authority,
+}
+
+/// Whether a GET of this costs as much as an order.
+pub(crate) fn costs(uri: &Uri) -> bool {
+    uri.path() == "/debug/profile"
 }
 
 pub(crate) fn routes(admin: Arc<Admin>) -> Router {
     Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
         .route("/storage", get(storage))
@@ -59,6 +64,9 @@ pub(crate) fn routes(admin: Arc<Admin>) -> Router {
         .route("/debug/profile", get(debug::profile))
         .route("/scrub", post(scrub))
         .route("/verify/{address}", post(verify))
+        .route_layer(from_fn_with_state(Arc::clone(&admin), guard))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(admin)
@@ -101,12 +109,8 @@ pub struct Ordered {
     pub ordered: usize,
 }
 
-async fn scrub(
-    State(admin): State<Arc<Admin>>,
-    ConnectInfo(client): ConnectInfo<Client>,
-    headers: HeaderMap,
-) -> Response {
-    let given = admin.may_order(&client, &headers).and_then(|()| admin.give(&Order::Scrub));
+async fn scrub(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    let given = admin.takes_orders().and_then(|()| admin.give(&Order::Scrub));
     match given {
         Ok(ordered) => json(&headers, StatusCode::ACCEPTED, &Ordered { ordered }),
         Err(refused) => refusal(&headers, refused),
@@ -154,7 +158,7 @@ async fn verify(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    if let Err(refused) = admin.may_order(&client, &headers) {
+    if let Err(refused) = admin.takes_orders() {
         return refusal(&headers, refused);
     }
     let text = uri.path().strip_prefix("/verify/").unwrap_or_default();
@@ -184,9 +188,8 @@ pub(crate) enum Refused {
 }
 
 impl Admin {
-    /// Whether this client may give orders now.
-    fn may_order(&self, client: &Client, headers: &HeaderMap) -> Result<(), Refused> {
-        self.writers.check(client.is_local(), headers).map_err(Refused::Denied)?;
+    /// Whether orders are taken now; whether their sender may give them was checked before.
+    fn takes_orders(&self) -> Result<(), Refused> {
         if self.kernel.health.leaving() { Err(Refused::Draining) } else { Ok(()) }
     }
 
@@ -212,12 +215,7 @@ impl Admin {
 
 pub(crate) fn refusal(headers: &HeaderMap, refused: Refused) -> Response {
     let (code, message, retry_after) = match refused {
-        Refused::Denied(Denied::Unauthorized) => {
-            (ErrorCode::Unauthorized, "orders need a token", None)
-        }
-        Refused::Denied(Denied::Forbidden) => {
-            (ErrorCode::Forbidden, "token does not allow orders", None)
-        }
+        Refused::Denied(denied) => return not_allowed(headers, denied),
         Refused::Address => {
             (ErrorCode::BadRequest, "no address, which is b3: and 64 lowercase hex digits", None)
         }
@@ -235,7 +233,12 @@ pub(crate) fn refusal(headers: &HeaderMap, refused: Refused) -> Response {
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if code == ErrorCode::Unauthorized {
+    response
+}
+
+fn not_allowed(headers: &HeaderMap, denied: Denied) -> Response {
+    let mut response = error(headers, denied.code(), &format!("not allowed: {denied}"));
+    if denied.code() == ErrorCode::Unauthorized {
         let challenge = HeaderValue::from_static("Bearer");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }

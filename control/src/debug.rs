@@ -15,7 +15,7 @@ use axum::{
 use ron_codec::error::ErrorCode;
 
 use crate::{
-    admin::{self, Admin, Refused},
+    admin::{self, Admin},
     conn::Client,
 };
 
@@ -41,10 +41,6 @@ pub(crate) async fn profile(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let is_local = client.is_local() && !is_of_a_page(&headers);
-    if let Err(denied) = admin.writers.check(is_local, &headers) {
-        return admin::refusal(&headers, Refused::Denied(denied));
-    }
     let stats = &admin.kernel.stats;
     let ask = match Ask::parse(uri.query().unwrap_or_default(), stats.len()) {
         Ok(ask) => ask,
@@ -66,13 +62,6 @@ fn content_type(form: Form) -> &'static str {
         Form::Svg => "image/svg+xml; charset=utf-8",
         Form::Folded => "text/plain; charset=utf-8",
     }
-}
-
-/// Whether a browser says that a page of elsewhere asks. It names that page in `Origin` only when
-/// the request might change something, and a profile does not, but it costs.
-fn is_of_a_page(headers: &HeaderMap) -> bool {
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    site.is_some_and(|site| site != b"none" && site != b"same-origin")
 }
 
 fn refused(headers: &HeaderMap, no: &NoProfile) -> Response {

@@ -1,12 +1,15 @@
 //! Whether the node is ready for traffic, and if not, why and for how long.
 //!
+//! Every reason has a name, and `/readyz` lists those that hold. The one place to add another is
+//! [`HealthState::reasons`]: a name, and what is looked at to tell whether it holds.
+//!
 //! What the shards say of themselves is read from their counters when somebody asks; events add
 //! what counters cannot say, such as a thread that is gone. Partitions that cannot do all they
 //! should are named, and the node stays ready as long as one is left that can: the rest go on.
 //! Nothing here runs on a timer, so an idle node stays asleep.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,12 +17,14 @@ use std::{
     time::Instant,
 };
 
-use ron_io::stats::{Phase, Rejected, Stats};
+use ron_io::stats::{CODES, Op, Phase, Proto, Rejected, Stats};
 use serde::Serialize;
 
 use crate::{
     bus::KernelEvent,
-    limits::{OVERLOAD_HOLD, RETRY_BOOT_S, RETRY_GONE_S},
+    limits::{
+        LOAD_ENTER, LOAD_LEAVE, LOAD_LOOK_EVERY, LOAD_WINDOW, LoadLimit, RETRY_BOOT_S, RETRY_GONE_S,
+    },
     storage::{PartitionFault, StorageState},
 };
 
@@ -33,14 +38,30 @@ pub struct HealthState {
     leaving: AtomicBool,
     /// Services that ended.
     down: Mutex<BTreeSet<String>>,
-    overload: Mutex<Overload>,
+    load: Mutex<Load>,
 }
 
-/// What was last seen of work that shards turned away.
-#[derive(Debug, Default)]
-struct Overload {
-    turned_away: u64,
-    until: Option<Instant>,
+/// Why a node is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// No configuration is in force.
+    Config,
+    /// A shard has not opened its partitions, or no partition serves.
+    Storage,
+    /// A shard takes no connections.
+    Listeners,
+    /// The node was asked to end.
+    Leaving,
+    /// It turns away a good part of its work.
+    Overload,
+}
+
+impl Reason {
+    /// Whether the node will not come back by itself.
+    fn is_final(self) -> bool {
+        self == Reason::Leaving
+    }
 }
 
 /// The answer to "is the node ready".
@@ -58,8 +79,11 @@ pub struct Readiness {
     pub listeners: bool,
     /// The node was not asked to end.
     pub control: bool,
-    /// Work was turned away a moment ago; the only of these that is false in a ready node.
+    /// A good part of the work is turned away; the only of these that is false in a ready node.
     pub overload: bool,
+    /// All that keeps the node from being ready; absent when nothing does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<Reason>,
     /// Seconds after which to ask again; absent in a ready node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
@@ -67,15 +91,14 @@ pub struct Readiness {
 
 impl HealthState {
     pub(crate) fn new(stats: Vec<Arc<Stats>>, storage: Arc<StorageState>) -> HealthState {
-        // What was turned away before this began is no overload of now.
-        let overload = Overload { turned_away: turned_away(&stats), until: None };
+        let load = Mutex::new(Load::new(Work::of(&stats)));
         HealthState {
             stats,
             storage,
             config: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             down: Mutex::default(),
-            overload: Mutex::new(overload),
+            load,
         }
     }
 
@@ -107,61 +130,146 @@ impl HealthState {
     }
 
     /// How things are at `now`.
-    ///
-    /// The node counts as overloaded for [`OVERLOAD_HOLD`] after a look that found more work
-    /// turned away (for want of connections, queue or memory) than the look before.
     pub fn look(&self, now: Instant) -> Readiness {
-        let phases = || self.stats.iter().map(|stats| stats.phase());
-        let open = |phase| matches!(phase, Phase::Serving | Phase::Draining);
-        let all_up = self.down.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        let overload_s = self.overload_left_s(now);
-        let mut readiness = Readiness {
-            ready: false,
-            config: self.config.load(Ordering::Relaxed) > 0,
-            storage: all_up && phases().all(open) && self.storage.serves(),
+        let reasons = self.reasons(now);
+        let lacks = |reason| reasons.contains(&reason);
+        Readiness {
+            ready: reasons.is_empty(),
+            config: !lacks(Reason::Config),
+            storage: !lacks(Reason::Storage),
             partitions: self.storage.faults(),
-            listeners: all_up && phases().all(|phase| phase == Phase::Serving),
-            control: !self.leaving(),
-            overload: overload_s > 0,
-            retry_after: None,
-        };
-        readiness.ready = readiness.config
-            && readiness.storage
-            && readiness.listeners
-            && readiness.control
-            && !readiness.overload;
-        if !readiness.ready {
-            let booting = |phase| matches!(phase, Phase::Booting | Phase::Serving);
-            let gone =
-                !readiness.control || !all_up || !phases().all(booting) || !self.storage.serves();
-            let starting = !(readiness.config && readiness.listeners);
-            readiness.retry_after = Some(match (gone, starting) {
-                (true, _) => RETRY_GONE_S,
-                (false, true) => RETRY_BOOT_S.max(overload_s),
-                (false, false) => overload_s,
-            });
+            listeners: !lacks(Reason::Listeners),
+            control: !lacks(Reason::Leaving),
+            overload: lacks(Reason::Overload),
+            retry_after: (!reasons.is_empty()).then(|| self.retry_after(&reasons)),
+            reasons,
         }
-        readiness
     }
 
-    /// Seconds, rounded up, that the node still counts as overloaded.
-    fn overload_left_s(&self, now: Instant) -> u64 {
-        let turned_away = turned_away(&self.stats);
-        let mut overload = self.overload.lock().unwrap_or_else(PoisonError::into_inner);
-        if turned_away != overload.turned_away {
-            overload.turned_away = turned_away;
-            overload.until = Some(now + OVERLOAD_HOLD);
+    /// All that keeps the node from being ready at `now`.
+    fn reasons(&self, now: Instant) -> Vec<Reason> {
+        let phases = || self.stats.iter().map(|stats| stats.phase());
+        let open = |phase| matches!(phase, Phase::Serving | Phase::Draining);
+        let is_up = self.is_all_up();
+        let stored = is_up && phases().all(open) && self.storage.serves();
+        let listening = is_up && phases().all(|phase| phase == Phase::Serving);
+        let mut load = self.load.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = [
+            (Reason::Config, self.config.load(Ordering::Relaxed) == 0),
+            (Reason::Storage, !stored),
+            (Reason::Listeners, !listening),
+            (Reason::Leaving, self.leaving()),
+            (Reason::Overload, load.look(Work::of(&self.stats), now)),
+        ];
+        holds.into_iter().filter(|(_, holds)| *holds).map(|(reason, _)| reason).collect()
+    }
+
+    /// Whether no service has ended.
+    fn is_all_up(&self) -> bool {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Seconds after which to ask again.
+    fn retry_after(&self, reasons: &[Reason]) -> u64 {
+        let booting = |stats: &Arc<Stats>| matches!(stats.phase(), Phase::Booting | Phase::Serving);
+        let comes_back =
+            self.is_all_up() && self.stats.iter().all(booting) && self.storage.serves();
+        if !comes_back || reasons.iter().any(|reason| reason.is_final()) {
+            return RETRY_GONE_S;
         }
-        let left = overload.until.map(|until| until.saturating_duration_since(now));
-        left.map_or(0, |left| left.as_secs() + u64::from(left.subsec_nanos() > 0))
+        if reasons == [Reason::Overload] { LOAD_WINDOW.as_secs() } else { RETRY_BOOT_S }
     }
 }
 
-fn turned_away(stats: &[Arc<Stats>]) -> u64 {
-    let of = |stats: &Stats| {
-        stats.rejected(Rejected::Connections).wrapping_add(stats.rejected(Rejected::Overload))
+/// What the shards did since they began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Work {
+    /// Requests that were answered, whatever with.
+    requests: u64,
+    /// Requests that were turned away for want of memory or of room in a queue.
+    overload: u64,
+    /// Connections that were turned away because there were too many.
+    connections: u64,
+}
+
+impl Work {
+    fn of(stats: &[Arc<Stats>]) -> Work {
+        let sum = |of: &dyn Fn(&Stats) -> u64| {
+            stats.iter().fold(0, |sum: u64, stats| sum.wrapping_add(of(stats)))
+        };
+        Work {
+            requests: sum(&requests_of),
+            overload: sum(&|stats| stats.rejected(Rejected::Overload)),
+            connections: sum(&|stats| stats.rejected(Rejected::Connections)),
+        }
+    }
+
+    fn since(self, before: Work) -> Work {
+        Work {
+            requests: self.requests.wrapping_sub(before.requests),
+            overload: self.overload.wrapping_sub(before.overload),
+            connections: self.connections.wrapping_sub(before.connections),
+        }
+    }
+}
+
+fn requests_of(stats: &Stats) -> u64 {
+    let of = |proto, op| {
+        (0..CODES.len()).fold(0, |sum: u64, at| sum.wrapping_add(stats.requests(proto, op, at)))
     };
-    stats.iter().fold(0, |sum, stats| sum.wrapping_add(of(stats)))
+    Proto::ALL.iter().fold(0, |sum: u64, proto| {
+        Op::ALL.iter().fold(sum, |sum, op| sum.wrapping_add(of(*proto, *op)))
+    })
+}
+
+/// Whether the node turns away a good part of its work, over the last [`LOAD_WINDOW`] or since the
+/// look before that, if nobody looked for longer.
+///
+/// One request in a quiet second that had bad luck is no load, however great its share is; so both
+/// a rate and a share must be reached. What was overload stays so until both have clearly fallen.
+#[derive(Debug)]
+struct Load {
+    /// The looks of the window, and the last before it.
+    looks: VecDeque<(Instant, Work)>,
+    before: Work,
+    overload: bool,
+}
+
+impl Load {
+    /// What was done before this begins is no load of now.
+    fn new(before: Work) -> Load {
+        Load { looks: VecDeque::new(), before, overload: false }
+    }
+
+    fn look(&mut self, work: Work, now: Instant) -> bool {
+        let Some((last, _)) = self.looks.back() else {
+            self.looks.push_back((now, self.before));
+            return self.look(work, now);
+        };
+        let is_new = now.saturating_duration_since(*last) >= LOAD_LOOK_EVERY;
+        while let [_, (second, _), ..] = self.looks.make_contiguous()
+            && now.saturating_duration_since(*second) >= LOAD_WINDOW
+        {
+            self.looks.pop_front();
+        }
+        let Some((since, before)) = self.looks.front().copied() else { return self.overload };
+        let done = work.since(before);
+        // Less than a second is taken for one: a moment has no rate.
+        let seconds = now.saturating_duration_since(since).as_secs_f64().max(1.0);
+        let (rate, share, connections) = (
+            done.overload as f64 / seconds,
+            done.overload as f64 / done.requests.max(1) as f64,
+            done.connections as f64 / seconds,
+        );
+        let is_over = |limit: LoadLimit| {
+            rate >= limit.rate && share >= limit.share || connections >= limit.connections
+        };
+        self.overload = is_over(if self.overload { LOAD_LEAVE } else { LOAD_ENTER });
+        if is_new {
+            self.looks.push_back((now, work));
+        }
+        self.overload
+    }
 }
 
 #[cfg(test)]
@@ -247,21 +355,99 @@ mod tests {
         assert!(health.look(Instant::now()).ready);
     }
 
+    /// A node, and a clock that goes on by a look at a time.
+    struct Loaded {
+        stats: Vec<Arc<Stats>>,
+        health: HealthState,
+        now: Instant,
+    }
+
+    impl Loaded {
+        fn new() -> Loaded {
+            let (stats, health) = node(1);
+            stats[0].set_phase(Phase::Serving);
+            Loaded { stats, health, now: Instant::now() }
+        }
+
+        /// So much happens each second, for so long, with a look every second.
+        fn runs(&mut self, seconds: u64, served: u64, turned_away: u64) -> bool {
+            let mut overload = false;
+            for _ in 0..seconds {
+                self.now += Duration::from_secs(1);
+                for n in 0..served + turned_away {
+                    let code = if n < served { 200 } else { 503 };
+                    self.stats[0].request(Proto::Http, Op::Get, code, 1);
+                }
+                (0..turned_away).for_each(|_| self.stats[0].reject(Rejected::Overload));
+                let look = self.health.look(self.now);
+                overload = look.overload;
+                assert_eq!(look.ready, !overload);
+                assert_eq!(look.reasons.contains(&Reason::Overload), overload);
+                assert_eq!(look.retry_after, overload.then(|| LOAD_WINDOW.as_secs()));
+            }
+            overload
+        }
+    }
+
     #[test]
-    fn overload_is_held_and_then_forgotten() {
-        let (stats, health) = node(1);
-        stats[0].set_phase(Phase::Serving);
-        let start = Instant::now();
-        stats[0].reject(Rejected::Timeout);
-        assert!(health.look(start).ready, "a slow peer is no overload");
-        stats[0].reject(Rejected::Overload);
-        let look = health.look(start);
-        assert!(!look.ready && look.overload);
-        assert_eq!(look.retry_after, Some(OVERLOAD_HOLD.as_secs()));
-        let nearly = start + OVERLOAD_HOLD - Duration::from_nanos(1);
-        assert_eq!(health.look(nearly).retry_after, Some(1));
-        assert!(health.look(start + OVERLOAD_HOLD).ready);
-        stats[0].reject(Rejected::Connections);
-        assert!(health.look(start + OVERLOAD_HOLD).overload);
+    fn one_unlucky_request_is_no_overload() {
+        let mut node = Loaded::new();
+        assert!(!node.runs(1, 0, 1), "all of the work of this second, and one request");
+        assert!(!node.runs(30, 100, 8), "a writer that meets a deletion again and again");
+        node.stats[0].reject(Rejected::Timeout);
+        assert!(!node.runs(1, 0, 0), "a slow peer");
+        node.stats[0].reject(Rejected::Connections);
+        assert!(!node.runs(1, 0, 0), "one connection");
+    }
+
+    #[test]
+    fn overload_needs_a_rate_and_a_share_and_ends_when_both_have_fallen() {
+        let mut node = Loaded::new();
+        assert!(!node.runs(20, 1000, 100), "a tenth");
+        assert!(node.runs(20, 100, 100), "a half");
+        assert!(node.runs(20, 900, 100), "a tenth is still too much");
+        assert!(!node.runs(20, 1000, 1), "next to nothing");
+        assert!(!node.runs(20, 1000, 100), "a tenth is not enough again");
+    }
+
+    #[test]
+    fn overload_that_nobody_looked_at_is_judged_over_all_of_its_time() {
+        let mut node = Loaded::new();
+        assert!(!node.runs(1, 0, 0));
+        for _ in 0..100 {
+            node.stats[0].request(Proto::Http, Op::Get, 503, 1);
+            node.stats[0].reject(Rejected::Overload);
+        }
+        node.now += Duration::from_secs(100);
+        assert!(!node.health.look(node.now).overload, "one a second");
+        for _ in 0..1000 {
+            node.stats[0].request(Proto::Http, Op::Get, 503, 1);
+            node.stats[0].reject(Rejected::Overload);
+        }
+        node.now += Duration::from_secs(100);
+        assert!(node.health.look(node.now).overload, "ten a second");
+        assert!(!node.runs(2 * LOAD_WINDOW.as_secs(), 0, 0), "nothing any more");
+    }
+
+    #[test]
+    fn connections_that_find_no_place_are_overload_by_themselves() {
+        let mut node = Loaded::new();
+        for _ in 0..60 {
+            node.stats[0].reject(Rejected::Connections);
+        }
+        assert!(node.runs(1, 100_000, 0));
+        assert!(!node.runs(2 * LOAD_WINDOW.as_secs(), 1, 0));
+    }
+
+    #[test]
+    fn many_looks_in_a_moment_are_kept_as_few() {
+        let (stats, _) = node(1);
+        let (mut load, mut now) = (Load::new(Work::of(&stats)), Instant::now());
+        for _ in 0..10_000 {
+            now += Duration::from_millis(7);
+            load.look(Work::of(&stats), now);
+        }
+        let most = LOAD_WINDOW.as_millis() / LOAD_LOOK_EVERY.as_millis() + 2;
+        assert!(load.looks.len() as u128 <= most, "{}", load.looks.len());
     }
 }

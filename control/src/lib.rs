@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use ron_codec::authority::Authority;
 use ron_io::{
     lane::{Bell, Receiver},
     ports::{Order, Report},
@@ -45,10 +46,10 @@ pub mod logging;
 pub mod metrics;
 mod orders;
 mod pump;
+mod sender;
 pub mod signals;
 pub mod storage;
 mod verifies;
-mod writers;
 
 pub use admin::{Ordered, Verdict, VerdictKind};
 pub use bus::{Bus, KernelEvent};
@@ -59,14 +60,13 @@ pub use signals::wait_for_ctrl_c;
 
 use crate::{
     admin::Admin,
-    conn::{Client, Limited},
+    conn::{Client, Limited, Patience},
     debug::{profile::Profiles, stuck},
     orders::Orders,
     pump::BellFd,
     signals::Signals,
     storage::StorageState,
     verifies::Verifies,
-    writers::Writers,
 };
 
 /// Leaves an order in a shard's mailbox; `false` when the mailbox is full. It must always have room
@@ -91,9 +91,8 @@ pub struct ControlConfig {
     pub orders: Vec<OrderPort>,
     /// Partitions of all shards together.
     pub partitions: u16,
-    /// Tokens that allow orders over the admin listener from anywhere; without one, they come from
-    /// loopback only.
-    pub write_tokens: Vec<String>,
+    /// Who may give orders over the admin listener, and look at what it shows.
+    pub authority: Authority,
     pub build: BuildInfo,
     /// When the serving certificate ends, in seconds since 1970.
     pub tls_not_after: Option<u64>,
@@ -175,6 +174,9 @@ impl Kernel {
     }
 }
 
+/// What an admin connection may take.
+const PATIENCE: Patience = Patience { idle: limits::IDLE_MAX, ask: limits::ASK_MAX };
+
 /// The running control plane. When it is dropped, its thread ends by itself.
 pub struct Control {
     addr: SocketAddr,
@@ -220,11 +222,11 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
         kernel: Arc::clone(&kernel),
         metrics: Metrics::new(config.stats, bus, config.build, config.tls_not_after),
         build: config.build,
-        writers: Writers::new(&config.write_tokens),
+        authority: config.authority,
     });
     let (stop, stopped) = oneshot::channel();
     let plane = Plane {
-        listener: Limited::new(listener, limits::CONNECTIONS_MAX, limits::IDLE_MAX),
+        listener: Limited::new(listener, limits::CONNECTIONS_MAX, PATIENCE),
         reports: Arc::new(config.reports),
         bell,
         woken,

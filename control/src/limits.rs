@@ -8,11 +8,15 @@ pub const BUS_LEN_MAX: usize = 256;
 /// Reports taken from the lane before other work of the thread gets its turn.
 pub const REPORTS_TURN_MAX: usize = 256;
 
-/// Connections of the admin listener; more wait in the kernel until one ends.
+/// Connections of the admin listener; when more come, the idlest is closed.
 pub const CONNECTIONS_MAX: usize = 64;
 
 /// How long an admin connection may neither take nor give a byte.
 pub const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// How long an admin connection may take from the first byte of a request to the first of its answer,
+/// unless that waits for a shard.
+pub const ASK_MAX: Duration = Duration::from_secs(10);
 
 /// How long answers under way may hold up the end of the control thread.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
@@ -56,8 +60,23 @@ pub const HELD_AGAIN: Duration = Duration::from_secs(60);
 /// Seconds after which an order may be given again that a full mailbox did not take.
 pub const RETRY_ORDER_S: u64 = 1;
 
-/// How long a node counts as overloaded after it was last seen to turn work away.
-pub const OVERLOAD_HOLD: Duration = Duration::from_secs(5);
+/// How far back is looked for work that was turned away, and how close looks are kept.
+pub const LOAD_WINDOW: Duration = Duration::from_secs(10);
+pub const LOAD_LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What a node turns away when it counts as overloaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadLimit {
+    /// Requests a second, and their share of all requests: both must be reached.
+    pub rate: f64,
+    pub share: f64,
+    /// Connections a second.
+    pub connections: f64,
+}
+
+/// From where on a node is overloaded, and below which it is no more.
+pub const LOAD_ENTER: LoadLimit = LoadLimit { rate: 5.0, share: 0.2, connections: 5.0 };
+pub const LOAD_LEAVE: LoadLimit = LoadLimit { rate: 1.0, share: 0.05, connections: 0.5 };
 
 /// Seconds after which to ask again: a node that is starting, and one that will not come back.
 pub const RETRY_BOOT_S: u64 = 1;
@@ -66,4 +85,5 @@ pub const RETRY_GONE_S: u64 = 30;
 const _: () = assert!(VERIFIES_MAX < CONNECTIONS_MAX);
 const _: () = assert!(PROFILE_S <= PROFILE_S_MAX && PROFILE_HZ <= PROFILE_HZ_MAX);
 const _: () = assert!(PICTURE_ROWS_MAX > 1 && HELD_LOOK_EVERY.as_secs() <= HELD_AGAIN.as_secs());
-const _: () = assert!(RETRY_BOOT_S > 0 && OVERLOAD_HOLD.as_secs() > 0);
+const _: () = assert!(RETRY_BOOT_S > 0 && LOAD_WINDOW.as_secs() > 0);
+const _: () = assert!(LOAD_LEAVE.rate < LOAD_ENTER.rate && LOAD_LEAVE.share < LOAD_ENTER.share);

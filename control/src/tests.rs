@@ -28,6 +28,15 @@ const TOKEN: &str = "yes";
 
 /// A control plane over shards that do nothing but take orders, after so many refusals.
 fn node(shards: usize) -> Node {
+    node_of(shards, Authority::default())
+}
+
+/// The same with a token.
+fn guarded(shards: usize) -> Node {
+    node_of(shards, Authority::new(&[TOKEN.to_owned()], true, &["ron.example".to_owned()]))
+}
+
+fn node_of(shards: usize, authority: Authority) -> Node {
     let stats: Vec<Arc<Stats>> = (0..shards).map(|_| Arc::default()).collect();
     stats.iter().for_each(|stats| stats.watch.set_limit(Duration::from_millis(20)));
     let bell = Arc::new(Bell::new().unwrap());
@@ -52,7 +61,7 @@ fn node(shards: usize) -> Node {
         bell,
         orders: (0..shards).map(port).collect(),
         partitions: 4,
-        write_tokens: vec![TOKEN.to_owned()],
+        authority,
         build: BuildInfo { version: "1.2.3", commit: "abc" },
         tls_not_after: None,
         signals: false,
@@ -70,7 +79,8 @@ fn serving(shards: usize) -> Node {
 fn ask(node: &Node, request_line: &str, fields: &str) -> (String, String) {
     let mut stream = TcpStream::connect(node.control.addr()).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    let head = format!("{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n");
+    let head =
+        format!("{request_line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     answer(stream)
 }
@@ -114,7 +124,13 @@ fn a_node_is_alive_before_it_is_ready() {
     assert!(is_ready && keys["overload"] == false, "{keys}");
     node.stats[1].reject(Rejected::Overload);
     let (is_ready, keys) = ready(&node);
-    assert!(!is_ready && keys["overload"] == true && keys["retry_after"] == 5, "{keys}");
+    assert!(is_ready && keys.get("reasons").is_none(), "one request is no overload: {keys}");
+    for _ in 0..1000 {
+        node.stats[1].reject(Rejected::Overload);
+    }
+    let (is_ready, keys) = ready(&node);
+    assert!(!is_ready && keys["overload"] == true && keys["retry_after"] == 10, "{keys}");
+    assert_eq!(keys["reasons"], serde_json::json!(["overload"]));
     node.control.shutdown().unwrap();
 }
 
@@ -221,10 +237,34 @@ fn a_full_mailbox_is_named() {
 }
 
 #[test]
+fn idle_connections_never_shut_the_listener() {
+    let node = serving(1);
+    // Some say nothing, some are in the middle of a head, some were answered and kept.
+    let idle: Vec<TcpStream> = (0..200)
+        .map(|number| {
+            let mut stream = TcpStream::connect(node.control.addr()).unwrap();
+            let said: &[u8] = match number % 3 {
+                0 => b"",
+                1 => b"GET /healthz HTTP/1.1\r\nHo",
+                _ => b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            };
+            // The first ones may be closed already.
+            let _ = stream.write_all(said);
+            stream
+        })
+        .collect();
+    let start = Instant::now();
+    let (head, body) = ask(&node, "GET /healthz", "");
+    assert!(head.starts_with("http/1.1 200") && body == "ok", "{head}");
+    assert!(start.elapsed() < limits::IDLE_MAX / 2, "{:?}", start.elapsed());
+    drop(idle);
+}
+
+#[test]
 fn the_end_does_not_wait_for_idle_connections() {
     let node = serving(1);
     let mut idle = TcpStream::connect(node.control.addr()).unwrap();
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert_ne!(idle.read(&mut [0; 1024]).unwrap(), 0);
     let mut halfway = TcpStream::connect(node.control.addr()).unwrap();
     halfway.write_all(b"GET /healthz HT").unwrap();

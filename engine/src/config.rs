@@ -9,7 +9,6 @@
 
 use std::{
     ffi::OsString,
-    fmt,
     fs::File,
     io::{self, Read},
     net::SocketAddr,
@@ -25,8 +24,10 @@ pub mod keys;
 pub mod limits;
 mod storage;
 pub mod values;
+mod writers;
 
 pub use storage::Storage;
+pub use writers::{Tokens, Writers};
 
 use keys::{FILE_VARIABLE, Given, Layers, Source};
 
@@ -53,7 +54,7 @@ pub struct Config {
     pub connections_max: usize,
     pub object_len_max: u64,
     pub window_groups: u64,
-    pub write_tokens: Tokens,
+    pub writers: Writers,
     pub deadlines: Deadlines,
     pub storage: Storage,
     /// A step that holds a shard longer is reported; zero for never.
@@ -62,16 +63,6 @@ pub struct Config {
     pub partitions: u32,
     /// What is allowed but worth a line in the log.
     pub warnings: Vec<String>,
-}
-
-/// Tokens that allow writes. They are not shown when printed for debugging.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Tokens(pub Vec<String>);
-
-impl fmt::Debug for Tokens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tokens({})", self.0.len())
-    }
 }
 
 /// Where the serving certificate is, both in PEM.
@@ -224,7 +215,7 @@ impl Settings {
                 .size("object_len_max", 1, object_len_max)?
                 .unwrap_or(object_len_max),
             window_groups: window_groups.unwrap_or(limits::WINDOW_GROUPS_DEFAULT),
-            write_tokens: self.write_tokens()?,
+            writers: self.writers()?,
             deadlines: self.deadlines()?,
             stall_limit: self.stall_limit()?,
             partitions,
@@ -362,22 +353,6 @@ impl Settings {
         let level = self.text("log").unwrap_or("info");
         let known = LEVELS.contains(&level).then(|| level.to_owned());
         known.ok_or_else(|| self.refuse("log", LEVELS.join(", ")))
-    }
-
-    fn write_tokens(&self) -> Result<Tokens, ConfigError> {
-        let Some(given) = self.layers.get("write_tokens") else { return Ok(Tokens::default()) };
-        let tokens: Vec<String> =
-            given.texts.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect();
-        if tokens.len() <= limits::TOKENS_MAX && tokens.iter().all(|token| values::is_token(token))
-        {
-            return Ok(Tokens(tokens));
-        }
-        // A token is a secret even when it is a bad one.
-        let (count, len) = (limits::TOKENS_MAX, limits::TOKEN_LEN_MAX);
-        let allowed =
-            format!("up to {count} tokens of 1 to {len} of A-Za-z0-9-._~+/, = at the end");
-        let (value, origin) = ("…".to_owned(), given.source.clone());
-        Err(ConfigError::Value { key: "write_tokens", value, origin, allowed })
     }
 
     fn deadlines(&self) -> Result<Deadlines, ConfigError> {

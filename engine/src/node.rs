@@ -98,7 +98,7 @@ pub fn run(
         bell,
         orders,
         partitions: data.partitions() as u16,
-        write_tokens: config.write_tokens.0.clone(),
+        authority: config.authority(),
         build: build(),
         tls_not_after: not_after,
         signals: true,
@@ -322,7 +322,7 @@ fn shard_config(
         connections_max: config.connections_max,
         object_len_max: config.object_len_max,
         window_groups: config.window_groups,
-        write_tokens: config.write_tokens.0.clone(),
+        authority: config.authority(),
         deadlines: Deadlines {
             handshake_ns: ns(deadlines.handshake),
             head_ns: ns(deadlines.head),

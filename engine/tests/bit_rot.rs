@@ -82,7 +82,7 @@ fn rot(data: &Data) -> u64 {
 /// Lets every shard verify everything, and waits until they have.
 fn scrub(node: &Node) {
     let mut peer = Peer::new(connect(node.at("admin")));
-    peer.send(b"POST /scrub HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    peer.send(b"POST /scrub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(peer.response("POST").status, 202);
     node.wait_stderr_for("scrub: a round is over", SCRUB_MAX);
 }
@@ -116,7 +116,7 @@ fn a_thousand_flipped_bits_deliver_no_wrong_byte() {
     let whole = std::sync::atomic::AtomicU64::new(0);
     for_each(&node, |_, object| {
         let mut peer = Peer::new(node.connect());
-        peer.send(format!("GET /o/{} HTTP/1.1\r\nHost: t\r\n\r\n", object.addr).as_bytes());
+        peer.send(format!("GET /o/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", object.addr).as_bytes());
         let head = peer.try_head().expect("there is a head");
         let body = match head.status {
             200 => peer.read(object.bytes.len()),

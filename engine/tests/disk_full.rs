@@ -87,7 +87,7 @@ fn put(node: &Node, object: &Object) -> u16 {
 
 fn delete(node: &Node, object: &Object) -> u16 {
     let mut peer = Peer::new(node.connect());
-    peer.send(format!("DELETE /o/{} HTTP/1.1\r\nHost: t\r\n\r\n", object.addr).as_bytes());
+    peer.send(format!("DELETE /o/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", object.addr).as_bytes());
     peer.response("DELETE").status
 }
 

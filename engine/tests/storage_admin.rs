@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 /// A POST to the admin listener.
 fn post(node: &Node, path: &str, fields: &str) -> Response {
     let mut peer = Peer::new(connect(node.at("admin")));
-    peer.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes());
+    peer.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n").as_bytes());
     peer.response("POST")
 }
 
@@ -102,7 +102,7 @@ fn the_report_adds_up() {
 
         let mut peer = Peer::new(node.connect());
         for object in small[..10].iter().chain([&large]) {
-            let head = format!("DELETE /o/{} HTTP/1.1\r\nHost: t\r\n\r\n", object.addr);
+            let head = format!("DELETE /o/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", object.addr);
             peer.send(head.as_bytes());
             assert_eq!(peer.response("DELETE").status, 204);
         }
@@ -220,7 +220,7 @@ fn only_who_may_write_may_give_orders() {
         assert_eq!((answer.status, &*answer.envelope()), (401, "unauthorized"));
         assert_eq!(answer.field("www-authenticate"), Some("Bearer"));
         let answer = post(&node, &path, "Authorization: Bearer other\r\n");
-        assert_eq!((answer.status, &*answer.envelope()), (403, "forbidden"));
+        assert_eq!((answer.status, &*answer.envelope()), (401, "unauthorized"));
         assert!(matches!(post(&node, &path, token).status, 200 | 202));
     }
     assert_eq!(node.admin("/storage").status, 200, "who only looks needs no token");

@@ -120,7 +120,7 @@ fn nth_object(client: u64, nth: u64) -> Object {
 }
 
 fn request(peer: &mut Peer, method: &str, addr: &str) -> Option<Response> {
-    let head = format!("{method} /o/{addr} HTTP/1.1\r\nHost: test\r\n\r\n");
+    let head = format!("{method} /o/{addr} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     peer.try_send(head.as_bytes()).then_some(())?;
     peer.try_response(method)
 }

@@ -1,5 +1,6 @@
 //! What a shard is told about itself before it starts. It does not change while it runs.
 
+use ron_codec::authority::Authority;
 use ron_io::{
     ports::{ListenerId, ShardId},
     stats::Proto,
@@ -22,8 +23,8 @@ pub struct Config {
     pub object_len_max: u64,
     /// Groups of one download that are under way at once.
     pub window_groups: u64,
-    /// Tokens that allow writes from anywhere; without one, writes come from loopback only.
-    pub write_tokens: Vec<String>,
+    /// Who may write.
+    pub authority: Authority,
     pub deadlines: Deadlines,
     pub storage: Storage,
     /// What this node calls itself in `Server` and HELLO.
@@ -125,7 +126,7 @@ impl Config {
             connections_max: limits::CONNECTIONS_MAX,
             object_len_max: ron_codec::limits::OBJECT_LEN_MAX,
             window_groups: limits::WINDOW_GROUPS,
-            write_tokens: Vec::new(),
+            authority: Authority::default(),
             deadlines: Deadlines::default(),
             storage: Storage::default(),
             server: concat!("ron/", env!("CARGO_PKG_VERSION")).to_string(),

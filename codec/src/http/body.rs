@@ -144,6 +144,15 @@ impl ChunkedDecoder {
         }
     }
 
+    /// Bytes of payload that the current chunk has announced and that were not decoded.
+    #[must_use]
+    pub const fn announced(&self) -> u64 {
+        match self.state {
+            State::Data { left } => left,
+            _ => 0,
+        }
+    }
+
     /// Whether the body is over.
     #[must_use]
     pub fn is_done(&self) -> bool {

@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use thiserror::Error;
 
 use super::fields::{FieldLines, decimal_saturating, list_members};
+use crate::authority::{is_page_field, is_proxy_field};
 use crate::error::ErrorCode;
 use crate::limits::{HEAD_EMPTY_LINES_MAX, HEAD_FIELDS_MAX, HEAD_LEN_MAX, TARGET_LEN_MAX};
 
@@ -30,11 +31,16 @@ pub enum Parsed<'a> {
 pub struct RequestHead<'a> {
     pub method: Method,
     /// Path and query, raw, starting with a slash. Of an absolute-form target, the part behind
-    /// the authority; a query without a path is dropped there.
+    /// the authority; a query without a path is dropped there. Of `OPTIONS`, also `*`.
     pub target: &'a str,
     pub version: Version,
-    /// The value of `Host`, with its port.
+    /// The value of `Host`, with its port; of an absolute-form target, the authority, which
+    /// outweighs it (RFC 9112 §3.2.2).
     pub host: Option<&'a [u8]>,
+    /// A field says that a proxy handed the request on; see `authority::Sender`.
+    pub proxied: bool,
+    /// A field says that a page in a browser asks.
+    pub page: bool,
     /// Whether the client can use the connection again, from its version and `Connection`.
     pub keep_alive: bool,
     pub body: BodyKind,
@@ -48,6 +54,8 @@ pub struct RequestHead<'a> {
     pub if_range: Option<&'a [u8]>,
     pub accept_encoding: FieldLines<'a>,
     pub authorization: Option<&'a [u8]>,
+    /// Whether `Content-Range` was sent.
+    pub content_range: bool,
     /// The first `X-Corr-Id`.
     pub corr_id: Option<&'a [u8]>,
     /// The first `traceparent`.
@@ -274,11 +282,19 @@ fn read_head(bytes: &[u8]) -> Result<RequestHead<'_>, HeadError> {
         return Err(HeadError::TargetTooLong { max: TARGET_LEN_MAX });
     }
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
+    let method = read_method(method);
+    let (authority, target) = match (method, target) {
+        // RFC 9110 §9.3.7: the node as a whole is asked.
+        (Method::Known("OPTIONS"), "*") => (None, target),
+        _ => read_target(target)?,
+    };
     let head = RequestHead {
-        method: read_method(method),
-        target: read_target(target)?,
+        method,
+        target,
         version,
         host: None,
+        proxied: false,
+        page: false,
         keep_alive: version == Version::Http11,
         body: BodyKind::None,
         expect_continue: false,
@@ -288,11 +304,12 @@ fn read_head(bytes: &[u8]) -> Result<RequestHead<'_>, HeadError> {
         if_range: None,
         accept_encoding: FieldLines::named("Accept-Encoding"),
         authorization: None,
+        content_range: false,
         corr_id: None,
         traceparent: None,
     };
-    let mut reader =
-        Reader { bytes, head, length: None, codings: Codings::default(), close: false };
+    let codings = Codings::default();
+    let mut reader = Reader { bytes, head, authority, length: None, codings, close: false };
     for field in request.headers.iter() {
         reader.field(field.name, field.value)?;
     }
@@ -325,10 +342,11 @@ fn read_method(method: &str) -> Method {
     }
 }
 
-/// The path and query of a target in origin or absolute form (RFC 9112 §3.2).
-fn read_target(target: &str) -> Result<&str, HeadError> {
+/// The authority, if there is one, and the path and query of a target in origin or absolute form
+/// (RFC 9112 §3.2).
+fn read_target(target: &str) -> Result<(Option<&str>, &str), HeadError> {
     if target.starts_with('/') {
-        return Ok(target);
+        return Ok((None, target));
     }
     let without = |scheme: &str| {
         let (start, rest) = target.split_at_checked(scheme.len())?;
@@ -341,7 +359,7 @@ fn read_target(target: &str) -> Result<&str, HeadError> {
     if no_host || !is_host(authority.as_bytes()) {
         return Err(HeadError::TargetForm);
     }
-    Ok(if path.starts_with('/') { path } else { "/" })
+    Ok((Some(authority), if path.starts_with('/') { path } else { "/" }))
 }
 
 /// Whether `value` has only bytes of a host and a port (RFC 3986 §3.2.2). It may be empty.
@@ -363,6 +381,8 @@ struct Codings {
 struct Reader<'a> {
     bytes: &'a [u8],
     head: RequestHead<'a>,
+    /// Of an absolute-form target.
+    authority: Option<&'a str>,
     length: Option<u64>,
     codings: Codings,
     /// `Connection: close` was sent, which outweighs `keep-alive`.
@@ -396,9 +416,14 @@ impl<'a> Reader<'a> {
             11 if is("traceparent") => head.traceparent = head.traceparent.or(Some(value)),
             13 if is("If-None-Match") => head.if_none_match.push(value, self.bytes),
             13 if is("Authorization") => self.authorization(value)?,
+            13 if is("Content-Range") => head.content_range = true,
             14 if is("Content-Length") => self.content_length(value)?,
             15 if is("Accept-Encoding") => head.accept_encoding.push(value, self.bytes),
             17 if is("Transfer-Encoding") => self.transfer_encoding(value),
+            3 | 6 | 9 | 13.. => {
+                head.proxied |= is_proxy_field(name);
+                head.page |= is_page_field(name, value);
+            }
             _ => {}
         }
         Ok(())
@@ -460,6 +485,7 @@ impl<'a> Reader<'a> {
         if http11 && head.host.is_none() {
             return Err(HeadError::HostMissing);
         }
+        head.host = self.authority.map(str::as_bytes).or(head.host);
         head.keep_alive &= !self.close;
         head.body = body_kind(self.codings, self.length, http11)?;
         // RFC 9110 §10.1.1: HTTP/1.0 clients do not wait, and without a body nobody does.

@@ -216,6 +216,35 @@ fn field_lines_are_strict() {
 }
 
 #[test]
+fn proxies_and_pages_are_seen() {
+    for (lines, proxied, page) in [
+        (&["Accept: *"][..], false, false),
+        (&["Via: 1.1 a"], true, false),
+        (&["Forwarded: for=1"], true, false),
+        (&["X-Real-IP: ::1"], true, false),
+        (&["X-Forwarded-For: ::1"], true, false),
+        (&["x-forwarded-proto: https"], true, false),
+        (&["Accept: *", "Origin: null"], false, true),
+        (&["Sec-Fetch-Site: none"], false, false),
+        (&["Sec-Fetch-Site: none", "Sec-Fetch-Site: same-origin", "Via: a"], true, true),
+        (&["Expect: 100-continue", "X-Corr-Id: a", "Accept-Encoding: br"], false, false),
+    ] {
+        let head = fields(lines).unwrap();
+        assert_eq!((head.proxied, head.page), (proxied, page), "{lines:?}");
+    }
+}
+
+#[test]
+fn the_authority_of_a_target_is_the_host() {
+    for (target, host) in
+        [("/o/", "h"), ("http://a.example:80/o/", "a.example:80"), ("HTTPS://[::1]?x", "[::1]")]
+    {
+        let head = request_line(&format!("GET {target} HTTP/1.1")).unwrap();
+        assert_eq!(head.host, Some(host.as_bytes()), "{target}");
+    }
+}
+
+#[test]
 fn a_host_is_sent_exactly_once_by_http11() {
     let host = |lines: &str| {
         whole(Box::leak(format!("GET / HTTP/1.1\r\n{lines}\r\n").into_boxed_str())).map(|h| h.host)

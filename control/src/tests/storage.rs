@@ -10,7 +10,8 @@ use super::*;
 fn post(node: &Node, path: &str, fields: &str) -> TcpStream {
     let mut stream = TcpStream::connect(node.control.addr()).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     stream
 }
@@ -187,18 +188,69 @@ fn only_so_many_verifications_at_once_and_none_when_the_node_goes() {
 }
 
 #[test]
-fn a_web_page_gives_no_orders() {
-    let node = serving(1);
-    let page = "Origin: http://attacker.example\r\n";
+fn who_gives_orders() {
+    const PROXY: &str = "X-Forwarded-For: 192.0.2.1\r\n";
+    const PAGE: &str = "Sec-Fetch-Site: same-origin\r\n";
+    let (open, closed) = (serving(1), guarded(1));
+    closed.stats.iter().for_each(|stats| stats.set_phase(Phase::Serving));
+    let (right, wrong) =
+        (format!("Authorization: Bearer {TOKEN}\r\n"), "Authorization: Bearer no\r\n");
     for path in ["/scrub".to_owned(), format!("/verify/{}", Address::of(b"x"))] {
-        let (status, _, body) = posted(&node, &path, page);
-        assert_eq!((status, &body["code"]), (401, &json!("unauthorized")));
-        let wrong = format!("{page}Authorization: Bearer no\r\n");
-        assert_eq!(posted(&node, &path, &wrong).0, 403);
+        for fields in ["Origin: http://attacker.example\r\n", PAGE, PROXY, "Via: 1.1 x\r\n"] {
+            let (status, _, body) = posted(&open, &path, fields);
+            assert_eq!((status, &body["code"]), (403, &json!("forbidden")), "{fields}");
+        }
+        assert_eq!(posted(&open, &path, wrong).0, 401, "a wrong token, where there is none");
+        for fields in ["", PAGE, PROXY, wrong] {
+            let (status, _, body) = posted(&closed, &path, fields);
+            assert_eq!((status, &body["code"]), (401, &json!("unauthorized")), "{fields}");
+        }
+        let (head, _) = answer(post(&closed, &path, ""));
+        assert!(head.contains("www-authenticate: bearer"), "{head}");
     }
-    assert!(node.taken.try_recv().is_err(), "no shard was told");
-    let right = format!("{page}Authorization: Bearer {TOKEN}\r\n");
-    assert_eq!(posted(&node, "/scrub", &right).0, 202);
-    let (head, _) = answer(post(&node, "/scrub", page));
-    assert!(head.contains("www-authenticate: bearer"), "{head}");
+    for node in [&open, &closed] {
+        assert!(node.taken.try_recv().is_err(), "no shard was told");
+    }
+    assert_eq!(posted(&open, "/scrub", "").0, 202);
+    assert_eq!(posted(&closed, "/scrub", &format!("{right}{PAGE}{PROXY}")).0, 202);
+}
+
+#[test]
+fn a_page_and_a_foreign_name_see_nothing_but_health() {
+    let (open, closed) = (serving(1), guarded(1));
+    let status = |node: &Node, path: &str, host: &str, fields: &str| {
+        let mut stream = TcpStream::connect(node.control.addr()).unwrap();
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        answer(stream).0["http/1.1 ".len()..][..3].to_owned()
+    };
+    let shown = ["/metrics", "/version", "/storage", "/debug/shards"];
+    for path in shown {
+        for host in ["localhost", "127.0.0.1:9096", "[::1]:9096", "192.0.2.1"] {
+            assert_eq!(status(&open, path, host, ""), "200", "{path} {host}");
+            assert_eq!(status(&closed, path, host, ""), "200", "{path} {host}");
+        }
+        let token = format!("Authorization: Bearer {TOKEN}\r\n");
+        for (host, fields) in [
+            ("evil.example:9096", ""),
+            ("localhost", "Origin: http://evil.example\r\n"),
+            ("localhost", "Sec-Fetch-Site: cross-site\r\n"),
+            ("localhost", "Sec-Fetch-Site: same-origin\r\n"),
+            ("localhost", "X-Forwarded-For: 192.0.2.1\r\n"),
+        ] {
+            assert_eq!(status(&open, path, host, fields), "403", "{path} {host} {fields}");
+            assert_eq!(status(&closed, path, host, fields), "401", "{path} {host} {fields}");
+            let with_token = format!("{fields}{token}");
+            assert_eq!(status(&closed, path, host, &with_token), "200", "{path} {with_token}");
+        }
+        assert_eq!(status(&open, path, "ron.example", ""), "403", "{path}");
+        assert_eq!(status(&closed, path, "ron.example:9096", ""), "200", "{path}");
+        assert_eq!(status(&open, path, "localhost", "Sec-Fetch-Site: none\r\n"), "200", "{path}");
+    }
+    for path in ["/healthz", "/readyz"] {
+        let page = "Origin: http://evil.example\r\nVia: 1.1 x\r\n";
+        assert_ne!(status(&open, path, "lb.example", page), "403", "{path}");
+        assert_ne!(status(&closed, path, "lb.example", page), "401", "{path}");
+    }
 }

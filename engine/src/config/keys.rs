@@ -39,7 +39,7 @@ const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key
 }
 
 /// Every setting, in the order of the help.
-pub const KEYS: [Key; 31] = [
+pub const KEYS: [Key; 33] = [
     key("data_dir", "DIR", "Where objects are kept [default: ./ron-data]"),
     Key {
         many: true,
@@ -71,8 +71,22 @@ pub const KEYS: [Key; 31] = [
         ..key(
             "write_tokens",
             "TOKEN",
-            "Bearer token that allows writes from elsewhere than loopback; repeatable. Others on \
-             this machine can read flags: prefer the file or the variable",
+            "Bearer token that allows writes; with one, every write needs one. Repeatable. Others \
+             on this machine can read flags: prefer the file or the variable",
+        )
+    },
+    key(
+        "write_loopback",
+        "BOOL",
+        "Whether requests of this machine may write while there is no token [default: true]",
+    ),
+    Key {
+        many: true,
+        ..key(
+            "server_names",
+            "NAME",
+            "Name that this node is reached by on this machine and on the admin listener, beside \
+             localhost and IP addresses; repeatable",
         )
     },
     key(
@@ -117,8 +131,10 @@ impl Key {
     /// `storage-max-bytes`.
     pub fn flag(&self) -> String {
         // A flag that is repeated names one thing at a time.
-        if self.name == "write_tokens" {
-            return "write-token".to_owned();
+        match self.name {
+            "write_tokens" => return "write-token".to_owned(),
+            "server_names" => return "server-name".to_owned(),
+            _ => {}
         }
         self.words().replace('_', "-")
     }
@@ -263,7 +279,11 @@ fn add_value(
     let texts = texts.ok_or_else(|| ConfigError::Type {
         key: key.name,
         found: value.type_str(),
-        allowed: if key.many { "text, a number, or a list of them" } else { "text or a number" },
+        allowed: if key.many {
+            "text, a number, or a list of them"
+        } else {
+            "text, a number or a boolean"
+        },
     })?;
     layers.entry(key.name).or_insert(Given { texts, source: Source::File });
     Ok(())
@@ -274,6 +294,7 @@ fn scalar(value: &Value) -> Option<String> {
         Value::String(text) => Some(text.clone()),
         Value::Integer(number) => Some(number.to_string()),
         Value::Float(number) => Some(number.to_string()),
+        Value::Boolean(value) => Some(value.to_string()),
         _ => None,
     }
 }

@@ -53,6 +53,10 @@ pub const WINDOW_GROUPS_DEFAULT: u64 = 4;
 pub const TOKENS_MAX: usize = 64;
 pub const TOKEN_LEN_MAX: usize = 256;
 
+/// Most names that a node is reached by, and the longest (RFC 1035 §2.3.4).
+pub const NAMES_MAX: usize = 64;
+pub const NAME_LEN_MAX: usize = 253;
+
 /// How long a step may hold a shard before it is reported: least, most and by default. What a shard
 /// does takes microseconds, and few milliseconds where a page has to come from a slow disk. The
 /// default is longer than that, and long enough to be felt by whoever waits.

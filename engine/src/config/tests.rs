@@ -45,7 +45,7 @@ fn nothing_given_is_the_documented_defaults() {
     assert_eq!(config.object_len_max, 16 * 1024 * MIB);
     assert_eq!(config.deadlines.idle, Duration::from_secs(75));
     assert_eq!(config.stall_limit, Duration::from_millis(20));
-    assert_eq!(config.write_tokens, Tokens::default());
+    assert_eq!(config.writers, Writers::default());
     assert!(config.warnings.is_empty());
 }
 
@@ -96,6 +96,8 @@ const SAMPLES: [(&str, &str); 31] = [
     ("object_len_max", "17"),
     ("window_groups", "18"),
     ("write_tokens", "a,b"),
+    ("write_loopback", "false"),
+    ("server_names", "a,b.example"),
     ("stall_limit", "0.032"),
     ("partitions", "19"),
     ("storage.max_bytes", "30GiB"),
@@ -157,12 +159,16 @@ fn the_file_takes_numbers_and_lists() {
     assert_eq!(config.cores, [0, 2, 3]);
     assert_eq!(config.cache_len, 67_108_864 - 67_108_864 % (3 * 65_536));
     assert_eq!(config.connections_max, 7);
-    assert_eq!(config.write_tokens.0, ["one", "two"]);
+    assert_eq!(config.writers.tokens.0, ["one", "two"]);
     assert_eq!(config.deadlines.head, Duration::from_millis(1500));
     assert_eq!(config.deadlines.idle, Duration::from_secs(2));
     let flags = ["--write-token", "one", "--write-token", "two"];
-    assert_eq!(load(&flags, &[], "").unwrap().write_tokens, config.write_tokens);
-    assert_eq!(load(&[], &[], "write_tokens = []").unwrap().write_tokens, Tokens::default());
+    assert_eq!(load(&flags, &[], "").unwrap().writers, config.writers);
+    assert_eq!(load(&[], &[], "write_tokens = []").unwrap().writers, Writers::default());
+    let file = "write_loopback = false\nserver_names = ['ron.example']";
+    let writers = load(&[], &[], file).unwrap().writers;
+    assert_eq!((writers.loopback, writers.names), (false, vec!["ron.example".to_owned()]));
+    assert_eq!(load(&["--write-loopback=on"], &[], "").unwrap().writers, Writers::default());
 }
 
 #[test]
@@ -172,7 +178,8 @@ fn what_the_file_may_not_hold_is_named() {
         ("[deadlines]\nheads = 1", "\"deadlines.heads\""),
         ("[http]\na = 1", "http: a value of type table"),
         ("deadlines = 3", "\"deadlines\""),
-        ("log = true", "log: a value of type boolean"),
+        ("log = true", "log = \"true\" (file)"),
+        ("log = 1979-05-27", "log: a value of type datetime"),
         ("http = ['127.0.0.1:1']", "http: a value of type array"),
         ("cores = [[1]]", "cores: a value of type array"),
         ("cores = []", "cores"),
@@ -201,6 +208,8 @@ fn what_is_not_allowed_is_said_with_key_value_and_origin() {
         ("--object-len-max", "object_len_max", "17GiB"),
         ("--window-groups", "window_groups", "65"),
         ("--partitions", "partitions", "1025"),
+        ("--write-loopback", "write_loopback", "maybe"),
+        ("--server-name", "server_names", "ron.example:80"),
         ("--partitions", "partitions", "+1"),
         ("--stall-limit", "stall_limit", "0.0009"),
         ("--stall-limit", "stall_limit", "61"),

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::limits::{CORE_ID_MAX, TOKEN_LEN_MAX};
+use super::limits::{CORE_ID_MAX, NAME_LEN_MAX, TOKEN_LEN_MAX};
 
 /// Units of sizes, by what they are called in lower case.
 const UNITS: [(&str, u64); 10] = [
@@ -86,6 +86,13 @@ pub fn address(text: &str) -> Option<SocketAddr> {
     text.parse().ok()
 }
 
+/// Whether this is the name of a host as a `Host` field has it, without port and final dot.
+pub fn is_host_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(allowed);
+    name.len() <= NAME_LEN_MAX && name.split('.').all(is_label)
+}
+
 /// Whether a token may stand in `Authorization: Bearer …` (RFC 6750 §2.1, `b64token`).
 pub fn is_token(token: &str) -> bool {
     let body = token.trim_end_matches('=');
@@ -152,6 +159,20 @@ mod tests {
         let beyond = (CORE_ID_MAX + 1).to_string();
         for text in ["", ",", "0,", "a", "3-1", "0,0", "0-2,1", "+1", "1-", "-1", beyond.as_str()] {
             assert_eq!(number_list(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_hosts() {
+        let longest = ["x".repeat(61).as_str(); 4].join(".") + ".xxxxx";
+        assert_eq!(longest.len(), NAME_LEN_MAX);
+        for name in ["ron", "cdn.example", "a-b.c_d.1", "xn--nxasmq6b", longest.as_str()] {
+            assert!(is_host_name(name), "{name}");
+        }
+        let (label, longer) = ("x".repeat(64), longest.clone() + "x");
+        for name in ["", ".", "a.", ".a", "a..b", "a:80", "a b", "é", "*", "[::1]", &label, &longer]
+        {
+            assert!(!is_host_name(name), "{name:?}");
         }
     }
 

@@ -80,7 +80,7 @@ impl Peer {
 
     /// A GET of a path on this connection.
     pub fn get(&mut self, path: &str) -> Response {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         self.response("GET")
     }
 
@@ -162,5 +162,5 @@ impl Peer {
 
 /// The head of a PUT.
 pub fn put_head(addr: &str, len: usize) -> String {
-    format!("PUT /o/{addr} HTTP/1.1\r\nHost: test\r\nContent-Length: {len}\r\n\r\n")
+    format!("PUT /o/{addr} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len}\r\n\r\n")
 }

@@ -365,7 +365,7 @@ impl Node {
     /// An answer of the admin listener.
     pub fn admin(&self, path: &str) -> http::Response {
         let mut peer = http::Peer::new(connect(self.at("admin")));
-        peer.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        peer.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         peer.response("GET")
     }
 
@@ -418,7 +418,7 @@ impl Node {
         let large = object(1, 64 * MIB);
         curl::Curl::http(self).store(&large);
         let mut peer = http::Peer::new(self.connect());
-        peer.send(format!("GET /o/{} HTTP/1.1\r\nHost: t\r\n\r\n", large.addr).as_bytes());
+        peer.send(format!("GET /o/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", large.addr).as_bytes());
         assert_eq!(peer.try_head().expect("there is a head").status, 200);
         self.signal("TERM");
         self.wait_draining();
@@ -431,7 +431,7 @@ impl Node {
         while Instant::now() < until {
             let Ok(stream) = TcpStream::connect(self.at("admin")) else { return };
             let mut peer = http::Peer::new(timed(stream));
-            if !peer.try_send(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n") {
+            if !peer.try_send(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n") {
                 return;
             }
             match peer.try_response("GET") {

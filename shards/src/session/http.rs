@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Refused: paths outside of `/o/`, methods other than GET, HEAD, PUT and DELETE, the latter two
-//! from elsewhere without a token, and whatever two readers of a request could understand
+//! without the authority to write, and whatever two readers of a request could understand
 //! differently. Several ranges at once, other encodings than identity and parts of bundles do not
 //! exist here.
 
@@ -332,6 +332,12 @@ impl HttpSession {
     fn take_head(&mut self, rest: &[u8], cx: &mut Cx<'_>) -> Option<usize> {
         match parse_head(rest, self.scanned) {
             Ok(Parsed::Partial) => {
+                // RFC 9112 §2.2: empty lines are no part of a head, and nobody who sent one asks.
+                let lines = rest.chunks(2).take_while(|line| *line == b"\r\n").count();
+                if lines > 0 || rest == b"\r" {
+                    self.scanned = 0;
+                    return (lines > 0).then_some(2 * lines);
+                }
                 if self.scanned == 0 && self.stream > 0 {
                     self.phase_ns = cx.now.mono_ns;
                 }
@@ -372,15 +378,20 @@ impl HttpSession {
                     Err(refusal) => self.refuse(request, leftover, refusal, cx),
                 }
             }
-            Ok(Plan::Put { expected }) => {
+            Ok(Plan::Options) => {
+                let mut request = self.pass_over(request, leftover);
+                request.keep_alive &= !self.wire.is_draining();
+                self.wire.send_methods(&request, cx);
+                self.answered(&request, 204, cx);
+            }
+            Ok(Plan::Put { expected, condition }) => {
                 let put = request::check_writer(head, self.loopback, cx.config)
-                    .and_then(|()| Put::begin(request, stream, expected, head.body, cx));
+                    .and_then(|()| Put::begin(request, stream, expected, condition, head.body, cx));
                 match put {
-                    Ok(put) => {
+                    Ok(mut put) => {
+                        put.awaited = head.expect_continue;
                         self.state = State::Put(Box::new(put));
-                        if head.expect_continue {
-                            self.wire.send_continue(cx);
-                        }
+                        self.invite(cx);
                     }
                     Err(refusal) => self.refuse(request, leftover, refusal, cx),
                 }
@@ -410,13 +421,22 @@ impl HttpSession {
         let State::Put(put) = &self.state else { return };
         match turn {
             put::Turn::Wait => {}
+            put::Turn::Receive => self.invite(cx),
             put::Turn::Refuse(refusal) => self.refuse_put(refusal, cx),
             put::Turn::Stored(stored) => {
-                let (mut request, named) = (put.request, put.named);
+                let (mut request, named) = (put.request, put.is_named());
                 request.keep_alive &= !self.wire.is_draining();
                 self.wire.send_stored(&request, &stored, named, cx);
                 self.answered(&request, if stored.new { 201 } else { 200 }, cx);
             }
+        }
+    }
+
+    /// Tells a client that waits to send its body, as soon as it is wanted.
+    fn invite(&mut self, cx: &mut Cx<'_>) {
+        let State::Put(put) = &mut self.state else { return };
+        if !put.is_asking() && mem::take(&mut put.awaited) {
+            self.wire.send_continue(cx);
         }
     }
 

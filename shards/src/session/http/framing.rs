@@ -71,6 +71,14 @@ impl Framing {
         }
     }
 
+    /// Bytes of payload that the current chunk still brings, as far as it has said.
+    pub(super) fn announced(&self) -> u64 {
+        match self {
+            Framing::Length { .. } => 0,
+            Framing::Chunked { decoder, ready } => decoder.announced() + *ready as u64,
+        }
+    }
+
     /// `len` bytes of the last payload were used.
     pub(super) fn took(&mut self, len: usize) {
         match self {

@@ -1,23 +1,26 @@
 //! One PUT, from the end of its head to its answer.
 //!
 //! ```text
-//!   Receiving ──last byte, digest right──► Storing ──durable──► done
-//!       └─ malformed, too long, too slow, wrong digest   └─ failed
+//!  Asking ──the condition holds──► Receiving ──last byte, digest right──► Storing ──durable──► done
+//!     └─ 412                           └─ malformed, too long, too slow, wrong    └─ failed, 412
 //! ```
+//!
+//! Only a PUT with a condition asks first whether the object is there. That it was not is looked at
+//! again in the end: somebody else may have stored it meanwhile.
 
-use std::io;
+use std::{io, mem};
 
-use ron_codec::{address::Address, http::request::BodyKind};
+use ron_codec::{address::Address, http::request::BodyKind, limits::OBJECT_LEN_MAX};
 use ron_io::ports::DiskDone;
 
 use super::{
     framing::{Framing, Leftover},
     refusal::Refusal,
-    request::Request,
+    request::{Existence, Request},
     wire::Stored,
 };
 use crate::{
-    flow::{Cx, Reply, StreamId},
+    flow::{Ask, Cx, Reply, StreamId},
     ingest::{Ingest, Outcome, Progress},
 };
 
@@ -25,10 +28,17 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Put {
     pub(super) request: Request,
-    /// Whether the client gave the address.
-    pub(super) named: bool,
+    /// The address that the client gave.
+    expected: Option<Address>,
+    condition: Option<Existence>,
+    /// Whether the client waits to be told that it may send the body.
+    pub(super) awaited: bool,
+    /// Whether the store is asked if the condition holds.
+    asking: bool,
     ingest: Ingest,
     framing: Framing,
+    /// Bytes of payload that were taken.
+    taken: u64,
     receiving: bool,
 }
 
@@ -37,6 +47,7 @@ impl Put {
         request: Request,
         stream: StreamId,
         expected: Option<Address>,
+        condition: Option<Existence>,
         body: BodyKind,
         cx: &mut Cx<'_>,
     ) -> Result<Put, Refusal> {
@@ -45,9 +56,34 @@ impl Put {
             BodyKind::Length(len) => Some(len),
             BodyKind::Chunked => None,
         };
-        let ingest = Ingest::new(stream, expected, len, cx)?;
-        let (named, framing) = (expected.is_some(), Framing::new(body));
-        Ok(Put { request, named, ingest, framing, receiving: true })
+        let ingest = Ingest::new(stream, expected, len, cx);
+        let ingest = ingest.map_err(|error| Refusal::of_upload(error, expected))?;
+        let asked = expected.filter(|_| condition.is_some());
+        if let Some(address) = asked {
+            cx.asks.push_back((stream, Ask::Open { address, first: None }));
+        }
+        let (asking, framing) = (asked.is_some(), Framing::new(body));
+        Ok(Put {
+            request,
+            expected,
+            condition,
+            awaited: false,
+            asking,
+            ingest,
+            framing,
+            taken: 0,
+            receiving: true,
+        })
+    }
+
+    /// Whether the client gave the address.
+    pub(super) fn is_named(&self) -> bool {
+        self.expected.is_some()
+    }
+
+    /// Whether the body is not wanted yet.
+    pub(super) fn is_asking(&self) -> bool {
+        self.asking
     }
 
     /// Whether the body is not complete.
@@ -57,7 +93,7 @@ impl Put {
 
     /// Whether more of the body can be used now.
     pub(super) fn wants_more(&self) -> bool {
-        self.receiving && self.ingest.wants_more()
+        self.receiving && !self.asking && self.ingest.wants_more()
     }
 
     /// What to do about the rest of the body if it is not wanted any more.
@@ -68,12 +104,20 @@ impl Put {
     /// Uses what it can of `input`, and returns how much that was, whatever came of it.
     pub(super) fn feed(&mut self, input: &[u8], cx: &mut Cx<'_>) -> (usize, Result<(), Refusal>) {
         let mut used = 0;
+        if self.asking {
+            return (used, Ok(()));
+        }
+        let max = cx.config.object_len_max.min(OBJECT_LEN_MAX);
         loop {
             let part = match self.framing.next(&input[used..]) {
                 Ok(part) => part,
                 Err(error) => return (used, Err(Refusal::Chunk(error))),
             };
             used += part.before;
+            // What a chunk announces is judged before it comes.
+            if self.taken.saturating_add(self.framing.announced()) > max {
+                return (used, Err(Refusal::TooLarge { max }));
+            }
             if part.payload.is_empty() {
                 break;
             }
@@ -81,24 +125,44 @@ impl Put {
                 Ok(0) => return (used, Ok(())),
                 Ok(took) => {
                     self.framing.took(took);
+                    self.taken += took as u64;
                     used += took;
                 }
-                Err(error) => return (used, Err(error.into())),
+                Err(error) => return (used, Err(Refusal::of_upload(error, self.expected))),
             }
         }
         if !self.framing.is_done() {
             return (used, Ok(()));
         }
         self.receiving = false;
-        (used, self.ingest.finish(cx).map_err(Refusal::from))
+        let finished = self.ingest.finish(cx);
+        (used, finished.map_err(|error| Refusal::of_upload(error, self.expected)))
     }
 
     /// The store answered.
     pub(super) fn on_reply(&mut self, reply: Reply, cx: &mut Cx<'_>) -> Turn {
+        if mem::take(&mut self.asking) {
+            return self.on_existence(&reply);
+        }
         match self.ingest.on_reply(reply, cx) {
+            Outcome::Done { new: false, .. } if self.condition == Some(Existence::NotThere) => {
+                Turn::Refuse(Refusal::Precondition)
+            }
             Outcome::Done { address, size, new } => Turn::Stored(Stored { address, size, new }),
             Outcome::Failed(fault) => Turn::Refuse(fault.into()),
             Outcome::Going => Turn::Wait,
+        }
+    }
+
+    /// Whether the object is there is known.
+    fn on_existence(&self, reply: &Reply) -> Turn {
+        match (reply, self.condition) {
+            (Reply::Failed(fault), _) => Turn::Refuse((*fault).into()),
+            (Reply::Missing, Some(Existence::There))
+            | (Reply::Opened { .. }, Some(Existence::NotThere)) => {
+                Turn::Refuse(Refusal::Precondition)
+            }
+            _ => Turn::Receive,
         }
     }
 
@@ -125,6 +189,8 @@ impl Put {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Wait,
+    /// The condition holds: the body may come.
+    Receive,
     Stored(Stored),
     Refuse(Refusal),
 }

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use ron_codec::{
+    address::Address,
+    authority::Denied,
     error::ErrorCode,
     http::{body::ChunkError, request::HeadError, response::ResponseHead},
 };
@@ -26,10 +28,15 @@ pub(super) enum Refusal {
     Method {
         allow: &'static str,
     },
-    Unauthorized,
-    Forbidden,
+    /// Whoever asks may not write.
+    Denied(Denied),
     /// The body is not the object it was sent as.
-    Digest,
+    Digest {
+        expected: Address,
+        found: Address,
+    },
+    /// A part of an object was sent (RFC 9110 §14.5).
+    Part,
     /// An object would be longer than is taken, in bytes.
     TooLarge {
         max: u64,
@@ -40,7 +47,9 @@ pub(super) enum Refusal {
     NoRoute,
     NoObject,
     /// What stands where an address should is none.
-    BadAddress,
+    BadAddress {
+        put: bool,
+    },
     NotAcceptable,
     Precondition,
     /// No byte of the range lies in the object's `size`.
@@ -68,28 +77,30 @@ impl From<Fault> for Refusal {
     }
 }
 
-impl From<IngestError> for Refusal {
-    fn from(error: IngestError) -> Self {
+impl Refusal {
+    /// Why an upload for the address `expected`, if it was for one, came to nothing.
+    pub(super) fn of_upload(error: IngestError, expected: Option<Address>) -> Refusal {
         match error {
             IngestError::TooLarge { max, .. } => Refusal::TooLarge { max },
             // The framing of the body gives neither more nor less than it announced.
             IngestError::Excess { .. } | IngestError::Truncated { .. } => Refusal::BodyEnded,
-            IngestError::BadDigest { .. } => Refusal::Digest,
+            IngestError::BadDigest { found } => {
+                Refusal::Digest { expected: expected.unwrap_or(found), found }
+            }
             IngestError::Failed(fault) => Refusal::Store(fault),
         }
     }
-}
 
-impl Refusal {
     pub(super) fn code(&self) -> ErrorCode {
         match self {
             Refusal::Head(error) => error.code(),
-            Refusal::Chunk(_) | Refusal::BodyEnded | Refusal::BadAddress => ErrorCode::BadRequest,
+            Refusal::Chunk(_) | Refusal::BodyEnded | Refusal::Part | Refusal::BadAddress { .. } => {
+                ErrorCode::BadRequest
+            }
             Refusal::MethodUnknown => ErrorCode::NotImplemented,
             Refusal::Method { .. } => ErrorCode::MethodNotAllowed,
-            Refusal::Unauthorized => ErrorCode::Unauthorized,
-            Refusal::Forbidden => ErrorCode::Forbidden,
-            Refusal::Digest => ErrorCode::BadDigest,
+            Refusal::Denied(denied) => denied.code(),
+            Refusal::Digest { .. } => ErrorCode::BadDigest,
             Refusal::TooLarge { .. } => ErrorCode::TooLarge,
             Refusal::Slow(_) => ErrorCode::Timeout,
             Refusal::NoRoute | Refusal::NoObject => ErrorCode::NotFound,
@@ -110,6 +121,12 @@ impl Refusal {
         Cow::Borrowed(match self {
             Refusal::Head(error) => return Cow::Owned(error.to_string()),
             Refusal::Chunk(error) => return Cow::Owned(error.to_string()),
+            Refusal::Denied(denied) => {
+                return Cow::Owned(format!("not allowed to write: {denied}"));
+            }
+            Refusal::Digest { expected, found } => {
+                return Cow::Owned(format!("body hashes to {found}, expected {expected}"));
+            }
             Refusal::TooLarge { max } => {
                 return Cow::Owned(format!("object is longer than {max} bytes"));
             }
@@ -119,15 +136,19 @@ impl Refusal {
             Refusal::BodyEnded => "request body ended early",
             Refusal::MethodUnknown => "method is not implemented",
             Refusal::Method { .. } => "method is not allowed here",
-            Refusal::Unauthorized => "writes need a token",
-            Refusal::Forbidden => "token does not allow writes",
-            Refusal::Digest => "body does not hash to its address",
+            Refusal::Part => "a part of an object cannot be put",
             Refusal::Slow(Slow::Head) => "request head took too long",
             Refusal::Slow(Slow::Body) => "request body took too long",
             Refusal::Slow(Slow::Request) => "request took too long",
-            Refusal::NoRoute => "nothing has this path",
+            Refusal::NoRoute => "no such route: objects are at /o/b3:<64 lowercase hex digits>",
             Refusal::NoObject => "no such object",
-            Refusal::BadAddress => "no address, which is b3: and 64 lowercase hex digits",
+            Refusal::BadAddress { put: false } => {
+                "invalid address, which is b3: and 64 lowercase hex digits"
+            }
+            Refusal::BadAddress { put: true } => {
+                "invalid address: PUT /o/ or /o/b3:<64 lowercase hex digits> (curl -T FILE adds the \
+                 name of the file to a URL that ends in /; use -T - < FILE)"
+            }
             Refusal::NotAcceptable => "only the identity encoding is stored",
             Refusal::Precondition => "precondition does not hold",
             Refusal::StoreSlow => "storage took too long",
@@ -143,7 +164,9 @@ impl Refusal {
     pub(super) fn fields<'o>(&self, head: ResponseHead<'o>) -> ResponseHead<'o> {
         match self {
             Refusal::Method { allow } => head.field("Allow", allow),
-            Refusal::Unauthorized => head.lines("WWW-Authenticate: Bearer\r\n"),
+            Refusal::Denied(denied) if denied.code() == ErrorCode::Unauthorized => {
+                head.lines("WWW-Authenticate: Bearer\r\n")
+            }
             Refusal::Range { size } => head.content_range_unsatisfied(*size),
             Refusal::Store(Fault::Busy) => head.number("Retry-After", RETRY_AFTER_SECS),
             _ => head,

@@ -4,6 +4,7 @@
 
 use ron_codec::{
     address::Address,
+    authority::{Sender, bearer},
     corr::CorrId,
     http::{
         etag,
@@ -72,9 +73,18 @@ impl Request {
 /// What a request wants of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
-    Get { address: Address },
-    Put { expected: Option<Address> },
-    Delete { address: Address },
+    Get {
+        address: Address,
+    },
+    Put {
+        expected: Option<Address>,
+        condition: Option<Existence>,
+    },
+    Delete {
+        address: Address,
+    },
+    /// `OPTIONS *`: which methods there are.
+    Options,
 }
 
 /// The table of routes and methods.
@@ -85,21 +95,52 @@ pub(super) fn plan(head: &RequestHead<'_>) -> Result<Plan, Refusal> {
     match (route(head.target), head.method) {
         (Route::Object { address, rel: Rel::Payload }, method) => match method {
             Method::Get | Method::Head => Ok(Plan::Get { address }),
-            Method::Put => Ok(Plan::Put { expected: Some(address) }),
+            Method::Put => plan_put(head, Some(address)),
             Method::Delete => Ok(Plan::Delete { address }),
             _ => Err(Refusal::Method { allow: "GET, HEAD, PUT, DELETE" }),
         },
         // No object has parts of its own yet.
         (Route::Object { .. }, Method::Get | Method::Head) => Err(Refusal::NoRoute),
         (Route::Object { .. }, _) => Err(Refusal::Method { allow: "GET, HEAD" }),
-        (Route::Upload, Method::Put) => Ok(Plan::Put { expected: None }),
+        (Route::Upload, Method::Put) => plan_put(head, None),
         (Route::Upload, _) => Err(Refusal::Method { allow: "PUT" }),
-        // Who deletes must not take a misspelt address for an object that is gone.
-        (Route::Unknown, Method::Delete) if head.target.starts_with("/o/") => {
-            Err(Refusal::BadAddress)
+        // A misspelt address must not be taken for an object that is gone.
+        (Route::Unknown, method) if head.target.starts_with("/o/") => {
+            Err(Refusal::BadAddress { put: method == Method::Put })
         }
+        (Route::Unknown, Method::Known("OPTIONS")) if head.target == "*" => Ok(Plan::Options),
         (Route::Unknown, _) => Err(Refusal::NoRoute),
     }
+}
+
+/// What must be true of an object before a PUT stores it (RFC 9110 §13.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Existence {
+    /// `If-Match`.
+    There,
+    /// `If-None-Match`.
+    NotThere,
+}
+
+/// A PUT and its conditions. What has the address has the tag, so a condition that names another
+/// tag is decided at once. Nothing is at `/o/` itself.
+fn plan_put(head: &RequestHead<'_>, expected: Option<Address>) -> Result<Plan, Refusal> {
+    if head.content_range {
+        return Err(Refusal::Part);
+    }
+    let matches = expected.is_some_and(|address| etag::if_match(head.if_match, &address));
+    if !head.if_match.is_empty() && !matches {
+        return Err(Refusal::Precondition);
+    }
+    let excluded =
+        expected.is_some_and(|address| etag::if_none_match(head.if_none_match, &address));
+    let condition = match (matches, excluded) {
+        (true, true) => return Err(Refusal::Precondition),
+        (true, false) => Some(Existence::There),
+        (false, true) => Some(Existence::NotThere),
+        (false, false) => None,
+    };
+    Ok(Plan::Put { expected, condition })
 }
 
 /// Whether the sender of this head may delete the object: who may write may, unless a condition
@@ -117,28 +158,21 @@ pub(super) fn check_delete(
     Ok(())
 }
 
-/// Whether the sender of this head may write: from this machine always, otherwise with a token.
+/// Whether the sender of this head may write.
 pub(super) fn check_writer(
     head: &RequestHead<'_>,
     loopback: bool,
     config: &Config,
 ) -> Result<(), Refusal> {
-    const SCHEME: &[u8] = b"Bearer ";
-    if loopback {
-        return Ok(());
-    }
-    let token = head.authorization.and_then(|value| {
-        let (scheme, token) = value.split_at_checked(SCHEME.len())?;
-        scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
-    });
-    let Some(token) = token else { return Err(Refusal::Unauthorized) };
-    // Digests are compared in constant time, and tell nothing about the length of a token.
-    let token = blake3::hash(token);
-    let known = config
-        .write_tokens
-        .iter()
-        .fold(false, |known, wanted| known | (blake3::hash(wanted.as_bytes()) == token));
-    if known { Ok(()) } else { Err(Refusal::Forbidden) }
+    let sender = Sender {
+        local: loopback,
+        host: head.host,
+        // No client of today writes in HTTP/1.0, but a proxy does that was told nothing else.
+        proxied: head.proxied || head.version == Version::Http10,
+        page: head.page,
+        token: head.authorization.and_then(bearer),
+    };
+    config.authority.may_write(&sender).map_err(Refusal::Denied)
 }
 
 /// What a GET or HEAD is answered with, provided that the object exists.
@@ -241,7 +275,10 @@ impl RangeText {
 
 #[cfg(test)]
 mod tests {
-    use ron_codec::http::request::{Parsed, parse_head};
+    use ron_codec::{
+        authority::{Authority, Denied, Distrust},
+        http::request::{Parsed, parse_head},
+    };
 
     use super::*;
 
@@ -264,12 +301,13 @@ mod tests {
         let address: Address = HEX.parse().unwrap();
         let object = format!("/o/b3:{HEX}");
         let manifest = format!("{object}/Manifest.toml");
-        let [get, put] = [Plan::Get { address }, Plan::Put { expected: Some(address) }];
+        let put = |expected| Ok(Plan::Put { expected, condition: None });
+        let get = Plan::Get { address };
         let all = "GET, HEAD, PUT, DELETE";
         for (method, path, expected) in [
             ("GET", object.as_str(), Ok(get)),
             ("HEAD", &object, Ok(get)),
-            ("PUT", &object, Ok(put)),
+            ("PUT", &object, put(Some(address))),
             ("DELETE", &object, Ok(Plan::Delete { address })),
             ("OPTIONS", &object, Err(Refusal::Method { allow: all })),
             ("BREW", &object, Err(Refusal::MethodUnknown)),
@@ -277,10 +315,14 @@ mod tests {
             ("PUT", &manifest, Err(Refusal::Method { allow: "GET, HEAD" })),
             ("DELETE", &manifest, Err(Refusal::Method { allow: "GET, HEAD" })),
             ("DELETE", "/o/", Err(Refusal::Method { allow: "PUT" })),
-            ("DELETE", "/o/b3:00", Err(Refusal::BadAddress)),
+            ("DELETE", "/o/b3:00", Err(Refusal::BadAddress { put: false })),
             ("DELETE", "/x/b3:00", Err(Refusal::NoRoute)),
-            ("GET", "/o/b3:00", Err(Refusal::NoRoute)),
-            ("PUT", "/o/", Ok(Plan::Put { expected: None })),
+            ("GET", "/o/b3:00", Err(Refusal::BadAddress { put: false })),
+            ("HEAD", "/o/AF", Err(Refusal::BadAddress { put: false })),
+            ("PUT", "/o/hello.txt", Err(Refusal::BadAddress { put: true })),
+            ("OPTIONS", "*", Ok(Plan::Options)),
+            ("OPTIONS", "/", Err(Refusal::NoRoute)),
+            ("PUT", "/o/", put(None)),
             ("GET", "/o/", Err(Refusal::Method { allow: "PUT" })),
             ("GET", "/", Err(Refusal::NoRoute)),
             ("POST", "/x", Err(Refusal::NoRoute)),
@@ -292,29 +334,71 @@ mod tests {
     }
 
     #[test]
-    fn who_may_write() {
-        let text = |auth: &str| format!("PUT /o/ HTTP/1.1\r\nHost: h\r\n{auth}\r\n");
-        let mut config = super::super::tests::config();
-        config.write_tokens = vec!["one".into(), "other".into()];
-        for (auth, loopback, expected) in [
-            ("", true, Ok(())),
-            ("Authorization: Bearer wrong\r\n", true, Ok(())),
-            ("", false, Err(Refusal::Unauthorized)),
-            ("Authorization: Basic b25l\r\n", false, Err(Refusal::Unauthorized)),
-            ("Authorization: Bear\r\n", false, Err(Refusal::Unauthorized)),
-            ("Authorization: Bearer one\r\n", false, Ok(())),
-            ("Authorization: bearer  other\r\n", false, Ok(())),
-            ("Authorization: Bearer onE\r\n", false, Err(Refusal::Forbidden)),
-            ("Authorization: Bearer on\r\n", false, Err(Refusal::Forbidden)),
-            ("Authorization: Bearer one,other\r\n", false, Err(Refusal::Forbidden)),
+    fn conditions_of_a_put() {
+        const REFUSED: Result<Option<Existence>, Refusal> = Err(Refusal::Precondition);
+        let own = format!("/o/b3:{HEX}");
+        let (tag, other) = (format!("\"b3:{HEX}\""), format!("\"b3:{}\"", "0".repeat(64)));
+        for (path, fields, expected) in [
+            (own.as_str(), String::new(), Ok(None)),
+            (&own, "If-None-Match: *\r\n".into(), Ok(Some(Existence::NotThere))),
+            (&own, format!("If-None-Match: W/{tag}\r\n"), Ok(Some(Existence::NotThere))),
+            (&own, format!("If-None-Match: {other}\r\n"), Ok(None)),
+            (&own, "If-Match: *\r\n".into(), Ok(Some(Existence::There))),
+            (&own, format!("If-Match: {other}, {tag}\r\n"), Ok(Some(Existence::There))),
+            (&own, format!("If-Match: {other}\r\n"), REFUSED),
+            (&own, "If-Match: *\r\nIf-None-Match: *\r\n".into(), REFUSED),
+            ("/o/", "If-None-Match: *\r\n".into(), Ok(None)),
+            ("/o/", "If-Match: *\r\n".into(), REFUSED),
+            (&own, "Content-Range: bytes 0-1/2\r\n".into(), Err(Refusal::Part)),
+            ("/o/", "Content-Range: x\r\n".into(), Err(Refusal::Part)),
         ] {
-            let found = with_head(&text(auth), |head| check_writer(head, loopback, &config));
-            assert_eq!(found, expected, "{auth}");
+            let text = format!("PUT {path} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+            let found = with_head(&text, plan).map(|plan| match plan {
+                Plan::Put { condition, .. } => condition,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(found, expected, "{path} {fields}");
         }
-        config.write_tokens.clear();
-        let text = text("Authorization: Bearer x\r\n");
-        let found = with_head(&text, |head| check_writer(head, false, &config));
-        assert_eq!(found, Err(Refusal::Forbidden));
+    }
+
+    #[test]
+    fn what_a_head_says_of_its_sender() {
+        const FORBIDDEN: Result<(), u16> = Err(403);
+        const UNAUTHORIZED: Result<(), u16> = Err(401);
+        let text = |version: &str, fields: &str| format!("PUT /o/ HTTP/{version}\r\n{fields}\r\n");
+        let tokens = Authority::new(&["one".into()], true, &[]);
+        for (version, fields, open, with_tokens) in [
+            ("1.1", "Host: 127.0.0.1:9080\r\n", Ok(()), UNAUTHORIZED),
+            ("1.1", "Host: localhost\r\nSec-Fetch-Site: none\r\n", Ok(()), UNAUTHORIZED),
+            ("1.1", "Host: localhost\r\nAuthorization: Basic b25l\r\n", Ok(()), UNAUTHORIZED),
+            ("1.1", "Host: evil.example\r\n", FORBIDDEN, UNAUTHORIZED),
+            ("1.1", "Host: [::1]\r\nVia: 1.1 a\r\n", FORBIDDEN, UNAUTHORIZED),
+            ("1.1", "Host: [::1]\r\nForwarded: for=a\r\n", FORBIDDEN, UNAUTHORIZED),
+            ("1.1", "Host: [::1]\r\nx-forwarded-for: ::1\r\n", FORBIDDEN, UNAUTHORIZED),
+            ("1.1", "Host: [::1]\r\nOrigin: null\r\n", FORBIDDEN, UNAUTHORIZED),
+            ("1.1", "Host: [::1]\r\nSec-Fetch-Site: cross-site\r\n", FORBIDDEN, UNAUTHORIZED),
+            ("1.0", "", FORBIDDEN, UNAUTHORIZED),
+            ("1.0", "Host: 127.0.0.1\r\n", FORBIDDEN, UNAUTHORIZED),
+            ("1.0", "Authorization: Bearer one\r\n", UNAUTHORIZED, Ok(())),
+            ("1.1", "Host: a\r\nVia: 1.1 a\r\nAuthorization: bearer one\r\n", UNAUTHORIZED, Ok(())),
+        ] {
+            let mut config = super::super::tests::config();
+            for expected in [open, with_tokens] {
+                let found = with_head(&text(version, fields), |head| {
+                    check_writer(head, true, &config).map_err(|refusal| refusal.code().status())
+                });
+                assert_eq!(found, expected, "{fields}, {:?}", config.authority);
+                config.authority = tokens.clone();
+            }
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_outweighs_the_host() {
+        let config = super::super::tests::config();
+        let text = "PUT http://evil.example/o/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let found = with_head(text, |head| check_writer(head, true, &config));
+        assert_eq!(found, Err(Refusal::Denied(Denied::NotTrusted(Distrust::Name))));
     }
 
     #[test]

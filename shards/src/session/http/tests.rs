@@ -8,6 +8,7 @@ use std::{
 
 use ron_codec::{
     address::Address,
+    authority::Authority,
     limits::GROUP_LEN,
     outboard::{group_count, group_len},
 };
@@ -389,5 +390,5 @@ fn get(path: impl std::fmt::Display, fields: &str) -> String {
 }
 
 fn request(method: &str, path: impl std::fmt::Display, fields: &str) -> String {
-    format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{fields}\r\n")
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n")
 }

@@ -165,7 +165,7 @@ impl Wire {
         scratch.extend_from_slice(&text);
         scratch.extend_from_slice(b"\",\"size\":");
         scratch.extend_from_slice(stored.size.to_string().as_bytes());
-        scratch.push(b'}');
+        scratch.extend_from_slice(b"}\n");
         let json_len = scratch.len() - start;
         let status = if stored.new { 201 } else { 200 };
         let mut head = self.head(status, request, cx).lines(JSON_LINES);
@@ -188,12 +188,20 @@ impl Wire {
         self.send(start, None, cx);
     }
 
+    /// Queues the answer to `OPTIONS *`.
+    pub(super) fn send_methods(&mut self, request: &Request, cx: &mut Cx<'_>) {
+        let start = cx.acts.scratch().len();
+        self.head(204, request, cx).field("Allow", "GET, HEAD, PUT, DELETE, OPTIONS").end();
+        self.send(start, None, cx);
+    }
+
     /// Queues an error answer, without its envelope if the request was a HEAD.
     pub(super) fn send_refusal(&mut self, request: &Request, refusal: &Refusal, cx: &mut Cx<'_>) {
         let start = cx.acts.scratch().len();
         let (code, message) = (refusal.code(), refusal.message());
         ErrorEnvelope { code, message: &message, corr_id: request.corr.as_str() }
             .write_json(cx.acts.scratch());
+        cx.acts.scratch().push(b'\n');
         let json_len = cx.acts.scratch().len() - start;
         let head = self.head(code.status(), request, cx).lines(JSON_LINES);
         refusal.fields(head).number("Content-Length", json_len as u64).end();

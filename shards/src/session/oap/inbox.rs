@@ -4,11 +4,11 @@
 //! out of order, with flags that are not served, or for nobody are refused here, and the rest of a
 //! refused frame is dropped unread.
 
-use std::hint::black_box;
 use std::mem;
 
 use ron_codec::{
     address::Address,
+    authority::Sender,
     error::ErrorCode,
     oap::{
         APP_HELLO, APP_STORAGE, Flags, FrameError, FrameHeader, GetRequest, GetWhat, Piece,
@@ -133,7 +133,7 @@ impl OapSession {
                 self.frame = Some((head, kind));
             }
             (Piece::Cap(bytes), Some((head, Kind::Request))) => {
-                if may_be_token(cx.config, head.cap_len) {
+                if cx.config.authority.has_token_of(usize::from(head.cap_len)) {
                     self.cap.extend_from_slice(bytes);
                 }
             }
@@ -317,9 +317,7 @@ impl OapSession {
                 Job::Has
             }
             StorageRequest::Put { len, addr } => {
-                if !self.local {
-                    check_capability(cx.config, head.cap_len, &self.cap)?;
-                }
+                check_capability(cx.config, self.local, head.cap_len, &self.cap)?;
                 start_put(id, head, len, addr, cx)?
             }
         };
@@ -361,12 +359,19 @@ impl OapSession {
             ErrorCode::TooLarge => cx.stats.oversize.add(1),
             _ => {}
         }
-        if let Some(place) = self.streams.by_corr(head.corr_id) {
+        if let Some(place) = self.stream_of(head) {
             self.fail(place, why, cx);
         } else {
             self.wire.send_error(head, why, cx);
             cx.stats.request(self.wire.proto, op, why.code.status(), 0);
         }
+    }
+
+    /// The open stream that a frame belongs to. Only storage has streams: a HELLO, or a frame for an
+    /// application that is not served, may have the same number. OAP/1 §5.2
+    pub(super) fn stream_of(&self, head: &FrameHeader) -> Option<usize> {
+        let of_storage = head.app_proto_id == APP_STORAGE;
+        of_storage.then(|| self.streams.by_corr(head.corr_id)).flatten()
     }
 
     /// From now on, frames of this put are dropped up to its END. OAP/1 §3.10
@@ -464,27 +469,11 @@ fn start_put(
     Ok(Job::Put(Box::new(Put { ingest, len, framed: 0, ended: false, heard_at })))
 }
 
-/// Whether a capability of this length is worth keeping until it can be judged.
-fn may_be_token(config: &Config, cap_len: u16) -> bool {
-    config.write_tokens.iter().any(|token| token.len() == usize::from(cap_len))
-}
-
-/// Judges the capability of a put from another machine. OAP/1 §9.2
-fn check_capability(config: &Config, cap_len: u16, cap: &[u8]) -> Result<(), Refusal> {
-    if cap_len == 0 {
-        return Err(Refusal::new(ErrorCode::Unauthorized, "a put needs a capability"));
-    }
-    // All are compared, so that the time taken does not tell which one was close.
-    let allowed = config.write_tokens.iter().fold(false, |allowed, token| {
-        let same = cap.len() == usize::from(cap_len) && is_same(cap, token.as_bytes());
-        allowed | same
-    });
-    let forbidden = Refusal::new(ErrorCode::Forbidden, "the capability does not allow a put");
-    if allowed { Ok(()) } else { Err(forbidden) }
-}
-
-/// Compares in a time that depends on the lengths alone.
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    let differing = a.iter().zip(b).fold(0, |bits, (a, b)| black_box(bits | (a ^ b)));
-    a.len() == b.len() && differing == 0
+/// Judges the capability of a put. Only one as long as a token was kept. OAP/1 §9.2
+fn check_capability(config: &Config, local: bool, cap_len: u16, cap: &[u8]) -> Result<(), Refusal> {
+    let sender = Sender { local, token: (cap_len > 0).then_some(cap), ..Sender::default() };
+    config.authority.may_write(&sender).map_err(|denied| Refusal {
+        code: denied.code(),
+        message: format!("not allowed to put: {denied}").into(),
+    })
 }

@@ -93,9 +93,13 @@ impl OapSession {
                 let since = put.heard_at.max(self.unblocked_at);
                 Some(since.saturating_add(limits.body_ns))
             }
-            // A grant is the sign that the client takes what is sent.
-            Job::Get(get) => get.starved_at.map(|at| at.saturating_add(limits.send_ns)),
-            Job::Put(_) | Job::Has => None,
+            // A grant is the sign that the client takes what is sent. It may lie unread while we
+            // are blocked.
+            Job::Get(get) if !self.blocked => {
+                let since = get.starved_at.map(|at| at.max(self.unblocked_at));
+                since.map(|at| at.saturating_add(limits.send_ns))
+            }
+            Job::Get(_) | Job::Put(_) | Job::Has => None,
         };
         silence.map_or(whole, |silence| silence.min(whole))
     }
@@ -134,7 +138,7 @@ impl OapSession {
     fn miss_frame(&mut self, cx: &mut Cx<'_>) {
         const LATE: Refusal = Refusal::new(ErrorCode::Timeout, "the frame took too long");
         let head = self.frame.map_or_else(FrameHeader::default, |(head, _)| head);
-        match self.frame.and_then(|_| self.streams.by_corr(head.corr_id)) {
+        match self.frame.and_then(|_| self.stream_of(&head)) {
             Some(place) => self.fail(place, &LATE, cx),
             None => {
                 self.wire.send_error(&head, &LATE, cx);

@@ -29,14 +29,14 @@ fn an_object_is_deleted_once_and_can_be_stored_again() {
 #[test]
 fn who_may_delete() {
     for (peer, auth, status) in [
-        ("127.0.0.1", "", 204),
-        ("::ffff:127.9.9.9", "", 204),
+        ("127.0.0.1", "", 401),
+        ("::ffff:127.9.9.9", "Authorization: Bearer yes\r\n", 204),
         ("192.0.2.1", "", 401),
-        ("192.0.2.1", "Authorization: Bearer no\r\n", 403),
+        ("192.0.2.1", "Authorization: Bearer no\r\n", 401),
         ("2001:db8::1", "Authorization: Bearer yes\r\n", 204),
     ] {
         let mut config = config();
-        config.write_tokens = vec!["yes".into()];
+        config.authority = Authority::new(&["yes".into()], true, &[]);
         let mut bench = Bench::with(config, peer, false);
         let path = format!("/o/{}", bench.store(b"x"));
         let answer = bench.ask(delete(&path, auth));

@@ -140,3 +140,28 @@ fn a_request_that_takes_too_long_as_a_whole() {
     sending.run_out(40 * SECOND_NS);
     assert_eq!((sending.did.clone(), sending.stats.inflight.get()), (vec![Did::Abort], 0));
 }
+
+#[test]
+fn empty_lines_are_no_head() {
+    // RFC 9112 §2.2
+    for lines in [&["\r\n"][..], &["\r", "\n"], &["\r\n\r\n", "\r"]] {
+        let mut bench = Bench::new();
+        let limits = bench.config.deadlines;
+        bench.bytes(get("/", ""));
+        let said = bench.out.len();
+        for line in lines {
+            bench.now.mono_ns += SECOND_NS;
+            bench.bytes(line);
+        }
+        // Neither a 408 that nobody asked for, nor more time.
+        bench.run_out(limits.idle_ns - lines.len() as u64 * SECOND_NS);
+        assert_eq!((bench.out.len(), &bench.did[..]), (said, &[Did::Finish][..]), "{lines:?}");
+
+        let mut bench = Bench::new();
+        bench.bytes(get("/", ""));
+        lines.iter().for_each(|line| bench.bytes(line));
+        let rest = if lines.concat().ends_with('\r') { "\n" } else { "" };
+        bench.bytes(rest.to_owned() + &get("/", ""));
+        assert_eq!(bench.answers(&[]).len(), 2, "{lines:?}");
+    }
+}

@@ -88,7 +88,7 @@ fn a_client_that_waits_is_told_to_go_on_or_not_to() {
     assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [100, 201]);
 
     for (peer, path, fields, status) in [
-        ("192.0.2.1", "/o/", expect, 401),
+        ("192.0.2.1", "/o/", expect, 403),
         ("127.0.0.1", "/x", expect, 404),
         ("127.0.0.1", "/o/", "Content-Length: 6291457\r\nExpect: 100-continue\r\n", 413),
     ] {
@@ -102,15 +102,15 @@ fn a_client_that_waits_is_told_to_go_on_or_not_to() {
 #[test]
 fn who_may_write_and_what_the_others_are_told() {
     for (peer, auth, status) in [
-        ("127.0.0.1", "", 201),
-        ("::1", "", 201),
-        ("::ffff:127.9.9.9", "", 201),
+        ("127.0.0.1", "", 401),
+        ("127.0.0.1", "Authorization: Bearer no\r\n", 401),
+        ("::1", "Authorization: Bearer yes\r\n", 201),
         ("192.0.2.1", "", 401),
-        ("192.0.2.1", "Authorization: Bearer no\r\n", 403),
+        ("192.0.2.1", "Authorization: Bearer no\r\n", 401),
         ("2001:db8::1", "Authorization: Bearer yes\r\n", 201),
     ] {
         let mut config = config();
-        config.write_tokens = vec!["yes".into()];
+        config.authority = Authority::new(&["yes".into()], true, &[]);
         let mut bench = Bench::with(config, peer, false);
         let text = request("PUT", "/o/", &format!("Content-Length: 3\r\n{auth}")) + "abc";
         let answer = bench.ask(text);
@@ -118,6 +118,27 @@ fn who_may_write_and_what_the_others_are_told() {
         let challenge = (status == 401).then_some("Bearer");
         assert_eq!(answer.field("WWW-Authenticate"), challenge);
         assert_eq!(bench.ask(get("/", "")).status, 404, "the body was passed over");
+    }
+}
+
+#[test]
+fn without_tokens_only_this_machine_may_write() {
+    for (peer, fields, status) in [
+        ("127.0.0.1", "", 201),
+        ("::1", "", 201),
+        ("::ffff:127.9.9.9", "Sec-Fetch-Site: none\r\n", 201),
+        ("127.0.0.1", "Authorization: Bearer no\r\n", 401),
+        ("127.0.0.1", "Via: 1.1 proxy\r\n", 403),
+        ("127.0.0.1", "Origin: http://localhost\r\n", 403),
+        ("192.0.2.1", "", 403),
+    ] {
+        let mut bench = Bench::from(peer, false);
+        let fields = format!("Content-Length: 3\r\n{fields}");
+        let answer = bench.ask(request("PUT", "/o/", &fields) + "abc");
+        assert_eq!(answer.status, status, "{peer} {fields}");
+        let challenge = (status == 401).then_some("Bearer");
+        assert_eq!(answer.field("WWW-Authenticate"), challenge);
+        assert_eq!(bench.objects.len(), usize::from(status == 201));
     }
 }
 
@@ -248,4 +269,134 @@ fn an_upload_that_is_refused_half_way_leaves_no_file() {
     bench.bytes("\r\nx");
     assert_eq!(bench.answers(&["PUT"])[0].status, 400);
     assert_eq!((bench.files.len(), bench.tickets.under_way()), (0, 0));
+}
+
+#[test]
+fn a_chunk_that_is_too_long_is_refused_before_it_comes() {
+    let mut config = config();
+    config.object_len_max = 1000;
+    for (body, status) in [
+        ("ffffffffffffffff\r\n".to_owned(), 413),
+        ("3e9\r\n".to_owned(), 413),
+        (format!("3e8\r\n{}\r\n1\r\n", "x".repeat(1000)), 413),
+        (format!("1\r\nx\r\nffffffffffffffff\r\n"), 413),
+        (format!("3e8\r\n{}\r\n0\r\n\r\n", "x".repeat(1000)), 201),
+    ] {
+        let mut bench = Bench::with(config.clone(), "127.0.0.1", false);
+        bench.bytes(request("PUT", "/o/", "Transfer-Encoding: chunked\r\n") + &body);
+        let answers = bench.answers(&["PUT"]);
+        assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [status]);
+    }
+}
+
+#[test]
+fn a_body_that_is_another_object_is_told_what_it_is() {
+    let mut bench = Bench::new();
+    let (right, wrong) = (Address::of(b"right"), Address::of(b"wrong"));
+    let answer = bench.ask(put(&format!("/o/{right}"), b"wrong"));
+    let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(json["message"], format!("body hashes to {wrong}, expected {right}"));
+}
+
+#[test]
+fn a_condition_is_judged_before_the_body_comes() {
+    // RFC 9110 §13.1
+    let address = Address::of(b"hello");
+    let path = format!("/o/{address}");
+    let other = format!("If-Match: \"{}\"\r\n", Address::of(b"x"));
+    for (there, condition, status) in [
+        (false, "If-None-Match: *\r\n", 201),
+        (true, "If-None-Match: *\r\n", 412),
+        (false, "If-Match: *\r\n", 412),
+        (true, "If-Match: *\r\n", 200),
+        (true, &other, 412),
+        (false, &other, 412),
+    ] {
+        for expect in ["", "Expect: 100-continue\r\n"] {
+            let mut bench = Bench::new();
+            if there {
+                bench.store(b"hello");
+            }
+            let fields = format!("Content-Length: 5\r\n{condition}{expect}");
+            bench.bytes(request("PUT", &path, &fields));
+            let invited = !expect.is_empty() && status < 300;
+            assert_eq!(bench.out.starts_with(b"HTTP/1.1 100"), invited, "{there} {fields}");
+            if expect.is_empty() || invited {
+                bench.bytes("hello");
+            }
+            let answers = bench.answers(&["PUT"]);
+            assert_eq!(
+                answers.last().map(|answer| answer.status),
+                Some(status),
+                "{there} {fields}"
+            );
+            assert_eq!(bench.objects.len(), usize::from(there || status == 201));
+        }
+    }
+}
+
+#[test]
+fn a_body_that_comes_with_its_head_waits_for_the_condition() {
+    let mut bench = Bench::new();
+    bench.hold_asks = true;
+    let path = format!("/o/{}", Address::of(b"hello"));
+    bench.bytes(request("PUT", &path, "Content-Length: 5\r\nIf-None-Match: *\r\n") + "hello");
+    assert_eq!((bench.out.len(), bench.asks.len()), (0, 1));
+    // Somebody else stores it between the question and the end.
+    let (id, _) = bench.asks.pop_front().unwrap();
+    bench.store(b"hello");
+    bench.cx(|session, cx| session.unwrap().on_reply(id.stream, Reply::Missing, cx));
+    bench.hold_asks = false;
+    bench.run();
+    let answer = &bench.answers(&["PUT"])[0];
+    assert_eq!((answer.status, answer.error().as_str()), (412, "precondition_failed"));
+    assert_eq!(bench.asked, ["put 5"]);
+
+    let mut bench = Bench::new();
+    bench.fault = Some((0, Fault::Busy));
+    let fields = "Content-Length: 5\r\nIf-None-Match: *\r\n";
+    assert_eq!(bench.ask(request("PUT", &path, fields) + "hello").status, 503);
+}
+
+#[test]
+fn a_part_of_an_object_is_refused() {
+    // RFC 9110 §14.5
+    let mut bench = Bench::new();
+    for path in ["/o/".to_owned(), format!("/o/{}", Address::of(b"hello"))] {
+        let fields = "Content-Length: 5\r\nContent-Range: bytes 0-4/10\r\n";
+        let answer = bench.ask(request("PUT", &path, fields) + "hello");
+        assert_eq!((answer.status, answer.error().as_str()), (400, "bad_request"));
+    }
+    assert_eq!(bench.asked.len(), 0);
+}
+
+#[test]
+fn what_curl_makes_of_a_file_name_is_explained() {
+    let mut bench = Bench::new();
+    let answer = bench.ask(request("PUT", "/o/hello.txt", "Content-Length: 1\r\n") + "x");
+    let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    let message = json["message"].as_str().unwrap();
+    assert!(
+        answer.status == 400 && message.contains("curl -T") && message.len() < 200,
+        "{message}"
+    );
+}
+
+#[test]
+fn answers_in_json_end_their_line() {
+    let mut bench = Bench::new();
+    for answer in [bench.ask(put("/o/", b"x")), bench.ask(get("/", ""))] {
+        assert!(answer.body.ends_with(b"}\n"), "{answer:?}");
+        assert_eq!(answer.body.len(), answer.len());
+    }
+}
+
+#[test]
+fn the_methods_of_the_node_are_told() {
+    // RFC 9110 §9.3.7
+    let mut bench = Bench::new();
+    let answer = bench.ask(request("OPTIONS", "*", ""));
+    assert_eq!((answer.status, answer.body.len()), (204, 0));
+    assert_eq!(answer.field("Allow"), Some("GET, HEAD, PUT, DELETE, OPTIONS"));
+    assert_eq!(bench.ask(get("/", "")).status, 404, "the connection goes on");
 }

@@ -330,3 +330,23 @@ proptest! {
         prop_assert_eq!(rig.open(), 0);
     }
 }
+
+#[test]
+fn frames_of_other_applications_never_end_a_stream() {
+    // OAP/1 §5.2
+    for app_proto_id in [APP_HELLO, 0x7777] {
+        let mut rig = Rig::new();
+        let address = rig.store(&sample(3 * GROUP_LEN, 1));
+        rig.bytes(&get(7, address, ""));
+        let head = FrameHeader { corr_id: 7, app_proto_id, ..Default::default() };
+        rig.bytes(&raw(&head, b"", b"hi"));
+        let refused = rig.frame();
+        assert_eq!((refused.error(), refused.head.app_proto_id), (bad(), app_proto_id));
+        assert_eq!(rig.open(), 1, "the get goes on");
+        rig.run();
+        let frames = rig.frames();
+        let len: usize = frames.iter().map(|frame| frame.payload.len()).sum();
+        assert_eq!((len, rig.open()), (3 * GROUP_LEN, 0));
+        assert!(frames.iter().all(|frame| frame.head.code == 0));
+    }
+}

@@ -300,3 +300,25 @@ fn bytes_are_counted() {
     assert_eq!(rig.stats.bytes_in[at].get(), bytes.len() as u64);
     assert_eq!(rig.stats.bytes_out[at].get(), rig.out.len() as u64);
 }
+
+#[test]
+fn credit_that_lies_unread_is_not_late() {
+    // OAP/1 §10.1
+    let mut rig = greeted();
+    let address = rig.store(&sample(9 * GROUP_LEN, 1));
+    let json = format!(r#"{{"op":"get","addr":"{address}"}}"#);
+    rig.bytes(&frame(START | Flags::ACK_REQ, 3, json.as_bytes()));
+    rig.run();
+    rig.out.clear();
+    assert_eq!(rig.deadline(), Some(limits(&rig).send_ns));
+    rig.pass(SECOND);
+    let hello = raw(&FrameHeader::default(), b"", b"");
+    while rig.ends.is_empty() {
+        rig.bytes(&hello.repeat(16));
+    }
+    rig.bytes(&frame(Flags::REQ, 3, br#"{"credit":1000000}"#));
+    assert_eq!(rig.deadline(), Some(limits(&rig).send_ns), "only what was sent is waited for");
+    rig.out.clear();
+    rig.run();
+    assert_eq!(rig.open(), 0, "the credit was read, and the rest was sent");
+}

@@ -1,12 +1,17 @@
 //! Puts: bytes kept and bytes refused, and who may write.
 
-use ron_codec::oap::{PutAnswer, parse_answer};
+use ron_codec::{
+    authority::Authority,
+    oap::{PutAnswer, parse_answer},
+};
 
 use super::*;
 
 fn remote(token: &str) -> Rig {
     let token = token.to_string();
-    Rig::with(REMOTE, false, |config| config.write_tokens = vec!["other".into(), token])
+    Rig::with(REMOTE, false, |config| {
+        config.authority = Authority::new(&["other".into(), token], true, &[]);
+    })
 }
 
 fn start_with_cap(cap: &[u8]) -> Vec<u8> {
@@ -164,9 +169,9 @@ fn writes_from_elsewhere_need_a_capability() {
     // OAP/1 §9.2
     for (cap, answer) in [
         (&b""[..], Some((401, "unauthorized".to_string()))),
-        (b"tokem", Some((403, "forbidden".into()))),
-        (b"toke", Some((403, "forbidden".into()))),
-        (b"token1", Some((403, "forbidden".into()))),
+        (b"tokem", Some((401, "unauthorized".into()))),
+        (b"toke", Some((401, "unauthorized".into()))),
+        (b"token1", Some((401, "unauthorized".into()))),
         (b"token", None),
         (b"other", None),
     ] {
@@ -188,7 +193,29 @@ fn writes_from_elsewhere_need_a_capability() {
     rig.bytes(&start_with_cap(b""));
     assert_eq!(rig.frame().error().0, 401);
     rig.bytes(&start_with_cap(b"x"));
-    assert_eq!(rig.frame().error().0, 403);
+    assert_eq!(rig.frame().error().0, 401);
+}
+
+#[test]
+fn loopback_writes_while_there_is_no_token_and_it_is_trusted() {
+    // OAP/1 §9.2
+    for (tokens, trusted, peer, cap, code) in [
+        (&[][..], true, LOCAL, &b""[..], 0),
+        (&[], true, LOCAL, b"token", 401),
+        (&[], false, LOCAL, b"", 403),
+        (&[], true, REMOTE, b"", 403),
+        (&["token"], true, LOCAL, b"", 401),
+        (&["token"], true, LOCAL, b"tokem", 401),
+        (&["token"], false, LOCAL, b"token", 0),
+    ] {
+        let tokens: Vec<String> = tokens.iter().map(|token| (*token).to_owned()).collect();
+        let authority = Authority::new(&tokens, trusted, &[]);
+        let mut rig = Rig::with(peer, false, |config| config.authority = authority);
+        rig.bytes(&start_with_cap(cap));
+        rig.bytes(&end(b"abc"));
+        rig.run();
+        assert_eq!(rig.frame().head.code, code, "{peer} {tokens:?} {trusted} {cap:?}");
+    }
 }
 
 #[test]
