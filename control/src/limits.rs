@@ -14,8 +14,8 @@ pub const CONNECTIONS_MAX: usize = 64;
 /// How long an admin connection may neither take nor give a byte.
 pub const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// How long an admin connection may take from the first byte of a request to the first of its answer,
-/// unless that waits for a shard.
+/// How long an admin connection may take from the first byte of a request to the first of its
+/// answer, unless that waits for a shard.
 pub const ASK_MAX: Duration = Duration::from_secs(10);
 
 /// How long answers under way may hold up the end of the control thread.
