@@ -150,7 +150,7 @@ impl Target {
 
     /// The status of the answer, and whether the connection may be used again.
     fn ask(&self, peer: &mut Peer, method: &str, path: &str) -> Option<(u16, bool)> {
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: honest\r\n\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let answer = peer.try_send(head.as_bytes()).then(|| peer.try_response(method))??;
         if method == "GET" && answer.status == 200 {
             super::assert_same(&answer.body, &self.small.bytes, "the honest client's object");
