@@ -14,6 +14,8 @@ mod request;
 
 #[cfg(test)]
 mod stream_tests;
+#[cfg(test)]
+mod twin;
 
 pub use answer::{
     AnswerError, HasAnswer, Hello, Meta, PutAnswer, parse_answer, write_has, write_hello,
