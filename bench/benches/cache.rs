@@ -14,7 +14,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ron_bench::{address, brief, random_picks};
 use ron_codec::address::Address;
 use ron_io::{arena::Arena, limits::BLOCK_LEN};
-use ron_shards::cache::Memory;
+use ron_shards::{cache::Memory, entropy::Secret};
 
 const MIB: usize = 1024 * 1024;
 
@@ -33,7 +33,7 @@ const STEPS: usize = 4096;
 const SEED: u64 = 5;
 
 fn memory() -> Memory {
-    Memory::new(ARENA_LEN, SEED).expect("the arena is reserved, not yet taken")
+    Memory::new(ARENA_LEN, &Secret::of_seed(SEED)).expect("the arena is reserved, not yet taken")
 }
 
 /// Brings a group in as the store does, but for its bytes.

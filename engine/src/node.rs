@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use ron_control::{BuildInfo, Control, ControlConfig, Ending, OrderPort};
@@ -24,6 +24,7 @@ use ron_io::{
 use ron_shards::{
     cache,
     config::{Config as ShardConfig, Deadlines, Listener as Spoken, Storage},
+    entropy::Secret,
     flow::Mail,
     limits::{MESH_LANE_LEN, ORDER_LANE_LEN},
     shard::Shard,
@@ -106,8 +107,12 @@ pub fn run(
     let (ended_in, ended) = mpsc::channel();
     for ((shard, mailboxes), sockets) in (0..).map(ShardId).zip(mailboxes).zip(sockets) {
         let stats = Arc::clone(&stats[usize::from(shard.0)]);
-        let settings =
-            ShardConfig { boot_id, ..shard_config(config, shard, layout.clone(), &addresses) };
+        let settings = ShardConfig {
+            boot_id,
+            seed: u64::from_le_bytes(random::bytes()?),
+            cache_secret: Secret::from_bytes(random::bytes()?),
+            ..shard_config(config, shard, layout.clone(), &addresses)
+        };
         start_shard(config, settings, sockets, mailboxes, stats, ended_in.clone())?;
     }
     drop(ended_in);
@@ -314,7 +319,6 @@ fn shard_config(
     addresses: &Addresses,
 ) -> ShardConfig {
     let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (deadlines, storage) = (&config.deadlines, &config.storage);
     ShardConfig {
         listeners: spoken(addresses),
@@ -339,8 +343,6 @@ fn shard_config(
             scrub_bytes_per_s: storage.scrub_bytes_per_s_of(config.shards()),
             scrub_every_ms: u64::try_from(storage.scrub_every.as_millis()).unwrap_or(u64::MAX),
         },
-        // Different for each start and shard, which is all that ids and hashes need of it.
-        seed: ns(now) ^ u64::from(std::process::id()).rotate_left(40) ^ u64::from(shard.0) << 56,
         ..ShardConfig::new(shard, layout)
     }
 }

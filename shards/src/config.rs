@@ -6,7 +6,7 @@ use ron_io::{
     stats::Proto,
 };
 
-use crate::{limits, store::layout::Layout};
+use crate::{entropy::Secret, limits, store::layout::Layout};
 
 /// The settings of one shard.
 #[derive(Clone, Debug)]
@@ -29,8 +29,10 @@ pub struct Config {
     pub storage: Storage,
     /// What this node calls itself in `Server` and HELLO.
     pub server: String,
-    /// Seed of ids and of the cache's hash.
+    /// Seed of ids, which every peer sees: nothing that must not be known may follow from it.
     pub seed: u64,
+    /// What the cache's hash is keyed with.
+    pub cache_secret: Secret,
     /// The same for all shards of a process and different for each process: uploads under way are
     /// named by it, and those of another one are swept.
     pub boot_id: u64,
@@ -131,6 +133,7 @@ impl Config {
             storage: Storage::default(),
             server: concat!("ron/", env!("CARGO_PKG_VERSION")).to_string(),
             seed: 0,
+            cache_secret: Secret::of_seed(0),
             boot_id: 0,
         }
     }

@@ -132,8 +132,7 @@ impl Shard {
     /// # Errors
     /// When the arena cannot be mapped.
     pub fn new(config: Config, stats: Arc<Stats>) -> io::Result<Shard> {
-        let mut entropy = Entropy::new(config.seed);
-        let memory = Memory::new(config.arena_len, entropy.next_u64())?;
+        let memory = Memory::new(config.arena_len, &config.cache_secret)?;
         Ok(Shard {
             store: Store::new(&config),
             mesh: Mesh::new(config.shard, config.layout.shards),
@@ -143,7 +142,7 @@ impl Shard {
             wheel: Wheel::default(),
             memory,
             tickets: Tickets::default(),
-            entropy,
+            entropy: Entropy::new(config.seed),
             room: Room::new(&config),
             asks: VecDeque::with_capacity(256),
             replies: VecDeque::with_capacity(256),
@@ -406,5 +405,46 @@ impl Machine for Shard {
             _ => None,
         };
         [self.wheel.wake_at(), self.store.wake_at(&self.room), drained].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{entropy::Secret, store::layout::Layout};
+
+    fn shard(seed: u64, secret: u64) -> Shard {
+        let layout = Layout {
+            volumes: vec!["/nowhere".into()],
+            absent: Vec::new(),
+            partitions: 1,
+            shards: 1,
+        };
+        let config = Config {
+            arena_len: 1024 * 1024,
+            seed,
+            cache_secret: Secret::of_seed(secret),
+            ..Config::new(ron_io::ports::ShardId(0), layout)
+        };
+        Shard::new(config, Arc::default()).unwrap()
+    }
+
+    fn ids(shard: &Shard) -> Vec<u128> {
+        let mut entropy = shard.entropy.clone();
+        std::iter::repeat_with(|| entropy.next_u128()).take(100).collect()
+    }
+
+    /// The generator of ids can be run backwards, so nothing else may come from it.
+    #[test]
+    fn ids_tell_nothing_about_the_secret_of_the_cache() {
+        assert_eq!(
+            ids(&shard(7, 1)),
+            ids(&shard(7, 2)),
+            "whatever the secret is, ids are the same"
+        );
+        assert_ne!(ids(&shard(7, 1)), ids(&shard(8, 1)));
+        let key = |seed, secret| shard(seed, secret).memory.hash_of(&Address::of(b"x"), 0);
+        assert_eq!(key(7, 1), key(8, 1), "whatever the seed is, the hash is the same");
+        assert_ne!(key(7, 1), key(7, 2));
     }
 }

@@ -12,7 +12,7 @@ use ron_io::{
 use crate::{
     cache::Memory,
     config::Config,
-    entropy::Entropy,
+    entropy::{Entropy, Secret},
     flow::{Ask, Asker, Cx, Mail, Reply, StreamId, Tickets},
     store::{Room, layout::Layout},
 };
@@ -45,7 +45,7 @@ impl Bench {
             acts: Acts::default(),
             asks: VecDeque::new(),
             replies: VecDeque::new(),
-            memory: Memory::new(blocks * BLOCK_LEN, 1).unwrap(),
+            memory: Memory::new(blocks * BLOCK_LEN, &Secret::of_seed(1)).unwrap(),
             tickets: Tickets::default(),
             entropy: Entropy::new(1),
         }

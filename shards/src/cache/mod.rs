@@ -32,7 +32,7 @@ use ron_io::{
 };
 
 use crate::{
-    entropy::Entropy,
+    entropy::{SECRET_WORDS, Secret},
     limits::{EVICT_PATIENCE, EVICT_STEPS_MAX},
 };
 
@@ -53,7 +53,7 @@ const PROMOTE_USES: u8 = 2;
 /// A shard's arena and the cache of verified blocks in it.
 pub struct Memory {
     arena: Arena,
-    secret: [u64; 6],
+    secret: [u64; SECRET_WORDS],
     table: Table,
     lists: Lists,
     ghost: Ghost,
@@ -83,13 +83,12 @@ pub struct Pages {
 
 impl Memory {
     /// An arena of `arena_len` bytes, rounded down to whole blocks of 64 KiB, with an empty cache.
-    /// `seed` is the secret of the cache's hash: an adversary may choose what is stored, but must
-    /// not be able to choose where.
+    /// Its hash is keyed with `secret`.
     ///
     /// # Errors
     /// `InvalidInput` when `arena_len` is less than a block or more than an arena can be;
     /// otherwise what the system answered when the arena was reserved.
-    pub fn new(arena_len: usize, seed: u64) -> io::Result<Memory> {
+    pub fn new(arena_len: usize, secret: &Secret) -> io::Result<Memory> {
         let blocks = arena_len / BLOCK_LEN;
         if !(1..=ARENA_BLOCKS_MAX).contains(&blocks) {
             let fault = format!("an arena of {blocks} blocks, must be 1 to {ARENA_BLOCKS_MAX}");
@@ -97,11 +96,10 @@ impl Memory {
         }
         let arena = Arena::new(blocks)?;
         let pages = arena.total_pages();
-        let mut entropy = Entropy::new(seed);
         Ok(Memory {
             arena,
             // Odd, so that different groups of an object stay different when multiplied by one.
-            secret: std::array::from_fn(|_| entropy.next_u64() | 1),
+            secret: secret.words().map(|word| word | 1),
             table: Table::new(pages),
             lists: Lists::new(pages),
             ghost: Ghost::new(pages),
@@ -200,6 +198,12 @@ impl Memory {
         let word = |n: usize| u64::from_le_bytes(words[n]) ^ self.secret[n];
         let digest = fold(word(0), word(1)) ^ fold(word(2), word(3)).rotate_left(32);
         fold(digest ^ self.secret[4], index.wrapping_add(1).wrapping_mul(self.secret[5]))
+    }
+
+    /// Where a group would be, for tests of what that depends on.
+    #[cfg(test)]
+    pub(crate) fn hash_of(&self, address: &Address, index: u64) -> u64 {
+        self.hash(address, index)
     }
 
     fn find(&self, hash: u64, address: &Address, index: u64) -> Option<u32> {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use ron_io::pipe::Pipe;
 
 fn memory(blocks: usize) -> Memory {
-    Memory::new(blocks * BLOCK_LEN, 42).unwrap()
+    Memory::new(blocks * BLOCK_LEN, &Secret::of_seed(42)).unwrap()
 }
 
 fn object() -> Address {
@@ -298,9 +298,12 @@ fn what_the_cache_cannot_keep_is_let_go() {
 #[test]
 fn arenas_of_impossible_sizes_are_refused() {
     for len in [0, BLOCK_LEN - 1, (ARENA_BLOCKS_MAX + 1) * BLOCK_LEN] {
-        assert_eq!(Memory::new(len, 0).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(
+            Memory::new(len, &Secret::of_seed(0)).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
-    assert_eq!(Memory::new(2 * BLOCK_LEN - 1, 0).unwrap().arena_len(), BLOCK_LEN);
+    assert_eq!(Memory::new(2 * BLOCK_LEN - 1, &Secret::of_seed(0)).unwrap().arena_len(), BLOCK_LEN);
 }
 
 #[test]

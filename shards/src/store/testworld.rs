@@ -26,7 +26,7 @@ use super::{Room, Store, layout::Layout, testdisk::TestDisk};
 use crate::{
     cache::Memory,
     config::Config,
-    entropy::Entropy,
+    entropy::{Entropy, Secret},
     flow::{Ask, Asker, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
     limits,
 };
@@ -92,7 +92,7 @@ impl World {
         let mut world = World {
             store: Store::new(&config),
             disk: TestDisk::new(seed),
-            memory: Memory::new(config.arena_len, seed).unwrap(),
+            memory: Memory::new(config.arena_len, &Secret::of_seed(seed)).unwrap(),
             stats: Stats::default(),
             acts: Acts::default(),
             asks: VecDeque::new(),
@@ -138,7 +138,7 @@ impl World {
         self.replies.clear();
         while self.acts.pop().is_some() {}
         self.tickets = Tickets::default();
-        self.memory = Memory::new(self.config.arena_len, 1).unwrap();
+        self.memory = Memory::new(self.config.arena_len, &Secret::of_seed(1)).unwrap();
         self.stats = Stats::default();
         self.room = Room::new(&self.config);
         self.boot();
@@ -158,7 +158,7 @@ impl World {
 
     /// Drops the cache, so that the disk must be read.
     pub(super) fn chill(&mut self) {
-        self.memory = Memory::new(self.config.arena_len, 1).unwrap();
+        self.memory = Memory::new(self.config.arena_len, &Secret::of_seed(1)).unwrap();
     }
 
     fn collect(&mut self) {

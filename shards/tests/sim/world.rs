@@ -19,7 +19,7 @@ use ron_io::{
     ports::{PartitionState, Report, ShardId, VerifyOutcome},
     sim::{self, Chance, Clock, Disk, Injected, Link},
 };
-use ron_shards::{config::Config, store::layout::Layout};
+use ron_shards::{config::Config, entropy::Secret, store::layout::Layout};
 
 use super::{
     client::{Client, Deed},
@@ -191,6 +191,7 @@ impl World {
             config.deadlines = self.plan.deadlines;
             config.storage = self.plan.storage;
             config.seed = boot_id ^ u64::from(shard);
+            config.cache_secret = Secret::of_seed(config.seed);
             config.boot_id = boot_id;
             config
         };

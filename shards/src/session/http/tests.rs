@@ -23,7 +23,7 @@ use super::*;
 use crate::{
     cache::Memory,
     config::Config,
-    entropy::Entropy,
+    entropy::{Entropy, Secret},
     flow::{Ask, Fault, Mail, Tickets, Verified, Waiter},
     store::{Room, layout::Layout},
 };
@@ -105,7 +105,7 @@ impl Bench {
             acts: Acts::default(),
             asks: VecDeque::new(),
             replies: VecDeque::new(),
-            memory: Memory::new(ARENA_BLOCKS * BLOCK_LEN, 1).unwrap(),
+            memory: Memory::new(ARENA_BLOCKS * BLOCK_LEN, &Secret::of_seed(1)).unwrap(),
             tickets: Tickets::default(),
             entropy: Entropy::new(1),
             now: Now { mono_ns: SECOND_NS, unix_ms: UNIX_MS },

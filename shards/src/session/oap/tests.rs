@@ -19,7 +19,7 @@ use super::OapSession;
 use crate::{
     cache::Memory,
     config::{Config, Listener},
-    entropy::Entropy,
+    entropy::{Entropy, Secret},
     flow::{Ask, Asker, Cx, Fault, Mail, Reply, StreamId, Tickets, Verified, Waiter},
     ingest,
     store::{Room, layout::Layout},
@@ -167,7 +167,7 @@ impl Rig {
             acts: Acts::default(),
             asks: VecDeque::new(),
             replies: VecDeque::new(),
-            memory: Memory::new(16 * 1024 * 1024, 1).unwrap(),
+            memory: Memory::new(16 * 1024 * 1024, &Secret::of_seed(1)).unwrap(),
             tickets: Tickets::default(),
             entropy: Entropy::new(1),
             now: Now { mono_ns: 1_000 * SECOND, unix_ms: 0 },
