@@ -21,7 +21,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use ron_bench::{brief, random_bytes};
 use ron_io::{
     limits::RECV_BUFFER_LEN,
-    ring::{TlsConfig, server_config},
+    ring::{Certificate, Certificates, TlsConfig, server_config},
 };
 use rustls::{
     CipherSuite, ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCertStore,
@@ -54,8 +54,9 @@ impl Peers {
         let mut roots = RootCertStore::empty();
         roots.add(certificate.der().clone()).expect("the certificate is sound");
         let der = PrivateKeyDer::try_from(key.serialize_der()).expect("the key is PKCS#8");
-        let server = server_config(vec![certificate.der().clone()], der, &[])
+        let shown = Certificate::new(vec![certificate.der().clone()], der)
             .expect("the key is the certificate's");
+        let server = server_config(&Certificates::new(shown), &[]).expect("it can be served");
         Peers { server, key: key.serialize_der(), roots }
     }
 

@@ -105,6 +105,12 @@ impl Authority {
         Authority { tokens: tokens.iter().map(token).collect(), loopback, names: names.to_vec() }
     }
 
+    /// The same with these tokens in place of those it had.
+    #[must_use]
+    pub fn with_tokens(&self, tokens: &[String]) -> Authority {
+        Authority::new(tokens, self.loopback, &self.names)
+    }
+
     /// Whether a token is `len` bytes long, so that it is worth keeping until it is whole.
     #[must_use]
     pub fn has_token_of(&self, len: usize) -> bool {

@@ -7,7 +7,7 @@
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
-    sync::Arc,
+    sync::{Arc, RwLock},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -47,7 +47,7 @@ pub(crate) struct Admin {
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) metrics: Metrics,
     pub(crate) build: BuildInfo,
-    pub(crate) authority: Authority,
+    pub(crate) authority: RwLock<Authority>,
 }
 
 /// Whether a GET of this costs as much as an order.

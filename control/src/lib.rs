@@ -15,7 +15,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc,
+        Arc, RwLock,
         mpsc::{self, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
@@ -25,14 +25,14 @@ use std::{
 use ron_codec::authority::Authority;
 use ron_io::{
     lane::{Bell, Receiver},
-    ports::{Order, Report},
+    ports::{Order, Report, WriteTokens},
     stats::Stats,
 };
 use serde::Serialize;
 use tokio::{
     io::unix::AsyncFd,
     runtime::{Builder, Runtime},
-    sync::oneshot,
+    sync::{Notify, oneshot},
 };
 
 mod admin;
@@ -46,6 +46,7 @@ pub mod logging;
 pub mod metrics;
 mod orders;
 mod pump;
+mod reload;
 mod sender;
 pub mod signals;
 pub mod storage;
@@ -56,6 +57,7 @@ pub use bus::{Bus, KernelEvent};
 pub use debug::shards;
 pub use health::HealthState;
 pub use metrics::Metrics;
+pub use reload::{Reload, ReloadState, Reloaded};
 pub use signals::wait_for_ctrl_c;
 
 use crate::{
@@ -64,7 +66,8 @@ use crate::{
     debug::{profile::Profiles, stuck},
     orders::Orders,
     pump::BellFd,
-    signals::Signals,
+    reload::Reloader,
+    signals::{Asked, Signals},
     storage::StorageState,
     verifies::Verifies,
 };
@@ -93,10 +96,15 @@ pub struct ControlConfig {
     pub partitions: u16,
     /// Who may give orders over the admin listener, and look at what it shows.
     pub authority: Authority,
+    /// The write tokens of it: those in force until a reload replaces them.
+    pub write_tokens: WriteTokens,
+    /// Reads the settings again, at a SIGHUP.
+    pub reload: Reload,
     pub build: BuildInfo,
     /// When the serving certificate ends, in seconds since 1970.
     pub tls_not_after: Option<u64>,
-    /// Whether SIGINT and SIGTERM end the node in good order from now on.
+    /// Whether SIGINT and SIGTERM end the node in good order from now on, SIGHUP has it read its
+    /// settings again, and SIGUSR1 and SIGUSR2 do nothing.
     pub signals: bool,
 }
 
@@ -182,6 +190,7 @@ pub struct Control {
     addr: SocketAddr,
     kernel: Arc<Kernel>,
     milestones: mpsc::Receiver<Milestone>,
+    reload: Arc<Notify>,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -218,12 +227,21 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
         bus: bus.clone(),
         milestones: milestones_in,
     });
+    let reloads = Arc::new(ReloadState::new(config.tls_not_after));
     let admin = Arc::new(Admin {
         kernel: Arc::clone(&kernel),
-        metrics: Metrics::new(config.stats, bus, config.build, config.tls_not_after),
+        metrics: Metrics::new(config.stats, bus, config.build, Arc::clone(&reloads)),
         build: config.build,
-        authority: config.authority,
+        authority: RwLock::new(config.authority),
     });
+    let asked = Arc::new(Notify::new());
+    let reloader = Reloader {
+        reload: config.reload,
+        asked: Arc::clone(&asked),
+        admin: Arc::clone(&admin),
+        state: reloads,
+        write_tokens: config.write_tokens,
+    };
     let (stop, stopped) = oneshot::channel();
     let plane = Plane {
         listener: Limited::new(listener, limits::CONNECTIONS_MAX, PATIENCE),
@@ -231,6 +249,7 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
         bell,
         woken,
         signals,
+        reloader,
         admin,
         stopped,
     };
@@ -238,7 +257,7 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
         .name("ron-control".to_owned())
         .spawn(move || plane.run(&runtime))
         .map_err(ControlError::Thread)?;
-    Ok(Control { addr, kernel, milestones, stop, thread })
+    Ok(Control { addr, kernel, milestones, reload: asked, stop, thread })
 }
 
 impl Control {
@@ -259,6 +278,11 @@ impl Control {
     /// Announces an event as if a service had: health, log and `wait` take note of it.
     pub fn announce(&self, event: KernelEvent) {
         self.kernel.announce(event);
+    }
+
+    /// Has the settings read again, as SIGHUP does.
+    pub fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// Sleeps until `services` services have come to serve.
@@ -330,6 +354,7 @@ struct Plane {
     /// Rung by shards that wake, if they are watched.
     woken: Option<AsyncFd<BellFd>>,
     signals: Option<Signals>,
+    reloader: Reloader,
     admin: Arc<Admin>,
     stopped: oneshot::Receiver<()>,
 }
@@ -347,8 +372,10 @@ impl Plane {
         let pump = tokio::spawn(pump);
         let watch = self.woken.map(|bell| tokio::spawn(stuck::run(bell, Arc::clone(&kernel))));
         if let Some(signals) = self.signals {
-            tokio::spawn(announce_signals(signals, Arc::clone(&kernel)));
+            let reload = Arc::clone(&self.reloader.asked);
+            tokio::spawn(announce_signals(signals, reload, Arc::clone(&kernel)));
         }
+        tokio::spawn(self.reloader.run());
         let (finish, finished) = oneshot::channel::<()>();
         let routes = admin::routes(self.admin).into_make_service_with_connect_info::<Client>();
         let server = axum::serve(self.listener, routes);
@@ -385,12 +412,22 @@ impl Drop for LostGuard {
     }
 }
 
-/// Every signal asks for the end, so that a second one can hasten it.
-async fn announce_signals(mut signals: Signals, kernel: Arc<Kernel>) {
+/// Every signal that asks for the end does, so that a second one can hasten it.
+async fn announce_signals(mut signals: Signals, reload: Arc<Notify>, kernel: Arc<Kernel>) {
     loop {
         let asked = signals.next().await;
-        tracing::info!(signal = asked.name(), "asked to end");
-        kernel.announce(KernelEvent::Shutdown);
+        let signal = asked.name();
+        match asked {
+            Asked::Interrupt | Asked::Terminate => {
+                tracing::info!(signal, "draining");
+                kernel.announce(KernelEvent::Shutdown);
+            }
+            Asked::HangUp => {
+                tracing::info!(signal, "reloading");
+                reload.notify_one();
+            }
+            Asked::User1 | Asked::User2 => tracing::info!(signal, "ignored"),
+        }
     }
 }
 

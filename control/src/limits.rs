@@ -60,6 +60,11 @@ pub const HELD_AGAIN: Duration = Duration::from_secs(60);
 /// Seconds after which an order may be given again that a full mailbox did not take.
 pub const RETRY_ORDER_S: u64 = 1;
 
+/// How long shards may take to take new settings before those are rejected, and how often each is
+/// asked again meanwhile. One that works takes orders within milliseconds.
+pub const RELOAD_ORDER_MAX: Duration = Duration::from_secs(2);
+pub const RELOAD_AGAIN: Duration = Duration::from_millis(20);
+
 /// How far back is looked for work that was turned away, and how close looks are kept.
 pub const LOAD_WINDOW: Duration = Duration::from_secs(10);
 pub const LOAD_LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -22,7 +22,7 @@ use ron_io::{
     watch::Work,
 };
 
-use crate::{BuildInfo, bus::Bus, storage::Figures};
+use crate::{BuildInfo, bus::Bus, reload::ReloadState, storage::Figures};
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,16 +68,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of shards, in the order of their numbers. `tls_not_after` is when the serving
-    /// certificate ends, in seconds since 1970.
+    /// The metrics of shards, in the order of their numbers.
     pub fn new(
         stats: Vec<Arc<Stats>>,
         bus: Bus,
         build: BuildInfo,
-        tls_not_after: Option<u64>,
+        reload: Arc<ReloadState>,
     ) -> Metrics {
         let loads = Mutex::new(vec![Load::default(); stats.len()]);
-        let source = Arc::new(Source { stats, bus, build, tls_not_after, loads });
+        let source = Arc::new(Source { stats, bus, build, reload, loads });
         let registry = |form| {
             let mut registry = Registry::default();
             let source = Arc::clone(&source);
@@ -107,7 +106,7 @@ struct Source {
     stats: Vec<Arc<Stats>>,
     bus: Bus,
     build: BuildInfo,
-    tls_not_after: Option<u64>,
+    reload: Arc<ReloadState>,
     loads: Mutex<Vec<Load>>,
 }
 
@@ -223,11 +222,20 @@ impl Source {
             "Version and commit of this node.",
             &[("version", self.build.version), ("commit", self.build.commit)],
         )?;
-        if let Some(not_after) = self.tls_not_after {
+        self.write_reload(page)
+    }
+
+    fn write_reload(&self, page: &mut Page<'_>) -> fmt::Result {
+        if let Some(not_after) = self.reload.tls_not_after() {
             let help = "When the serving certificate ends, in seconds since 1970.";
             page.gauges("ron_tls_certificate_not_after_seconds", help, [([], not_after)])?;
         }
-        Ok(())
+        let help = "Whether the last reload of the settings was applied; 1 after a start.";
+        let success = u64::from(self.reload.succeeded());
+        page.gauges("ron_config_last_reload_success", help, [([], success)])?;
+        let help = "When settings were last applied, in seconds since 1970.";
+        let applied = self.reload.applied_unix_s();
+        page.gauges("ron_config_last_reload_timestamp_seconds", help, [([], applied)])
     }
 
     /// What is no sum over the shards, or is one by state.

@@ -11,7 +11,8 @@ use super::*;
 fn node() -> (Vec<Arc<Stats>>, Metrics) {
     let stats: Vec<Arc<Stats>> = vec![Arc::default(), Arc::default()];
     let build = BuildInfo { version: "1.2.3", commit: "abc" };
-    let metrics = Metrics::new(stats.clone(), Bus::default(), build, Some(1_900_000_000));
+    let reload = Arc::new(ReloadState::new(Some(1_900_000_000)));
+    let metrics = Metrics::new(stats.clone(), Bus::default(), build, reload);
     (stats, metrics)
 }
 

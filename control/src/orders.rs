@@ -21,6 +21,12 @@ impl Orders {
         offered.filter(|(_, port)| !port(order.clone())).map(|(shard, _)| shard).collect()
     }
 
+    /// Offers the order to these shards. Returns those whose mailbox was full.
+    pub(crate) fn offer_to(&self, shards: &[usize], order: &Order) -> Vec<usize> {
+        let ports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.iter().copied().filter(|shard| !ports[*shard](order.clone())).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }

@@ -5,7 +5,7 @@
 //! from proxies. Whether the node is alive and ready is no secret, and load balancers that ask for
 //! it send whatever `Host` they like, so those two routes are open.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::{
     extract::{ConnectInfo, Request, State},
@@ -54,9 +54,9 @@ pub(crate) async fn guard(
     let (headers, method) = (request.headers(), request.method());
     let sender = sender(&client, request.version(), request.uri(), headers);
     let looks = [Method::GET, Method::HEAD].contains(method) && !admin::costs(request.uri());
-    let allowed = match looks {
-        true => admin.authority.may_look(&sender),
-        false => admin.authority.may_write(&sender),
+    let allowed = {
+        let authority = admin.authority.read().unwrap_or_else(PoisonError::into_inner);
+        if looks { authority.may_look(&sender) } else { authority.may_write(&sender) }
     };
     match allowed {
         Ok(()) => next.run(request).await,

@@ -1,7 +1,10 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -20,8 +23,14 @@ struct Node {
     stats: Vec<Arc<Stats>>,
     reports: Sender<Report>,
     refusals: Arc<AtomicUsize>,
+    /// A shard that takes no order.
+    stuck: Arc<AtomicUsize>,
     /// Orders that were taken, with the shard that did.
     taken: mpsc::Receiver<(usize, Order)>,
+    /// What the next reload reads.
+    settings: Arc<Mutex<Result<String, String>>>,
+    /// How often settings were put in force.
+    committed: Arc<AtomicUsize>,
 }
 
 const TOKEN: &str = "yes";
@@ -42,18 +51,39 @@ fn node_of(shards: usize, authority: Authority) -> Node {
     let bell = Arc::new(Bell::new().unwrap());
     let (reports, received) = lane(8, &bell);
     let refusals = Arc::new(AtomicUsize::new(0));
+    let stuck = Arc::new(AtomicUsize::new(usize::MAX));
     let (take, taken) = mpsc::channel();
     let port = |shard: usize| {
         let (refusals, take) = (Arc::clone(&refusals), take.clone());
+        let stuck = Arc::clone(&stuck);
         let port = move |order: Order| {
             let refuse = |left: usize| left.checked_sub(1);
             if refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refuse).is_ok() {
+                return false;
+            }
+            if stuck.load(Ordering::Relaxed) == shard {
                 return false;
             }
             take.send((shard, order)).is_ok()
         };
         Box::new(port) as OrderPort
     };
+    let settings = Arc::new(Mutex::new(Err("nothing to read".to_owned())));
+    let committed = Arc::new(AtomicUsize::new(0));
+    let (read, count) = (Arc::clone(&settings), Arc::clone(&committed));
+    let reload: Reload = Arc::new(move || {
+        let token = read.lock().unwrap().clone()?;
+        let count = Arc::clone(&count);
+        Ok(Reloaded {
+            write_tokens: WriteTokens(Arc::new([token])),
+            log: "info".to_owned(),
+            tls_not_after: Some(1_900_000_000),
+            commit: Box::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            }),
+            warnings: Vec::new(),
+        })
+    });
     let control = start(ControlConfig {
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
         stats: stats.clone(),
@@ -62,11 +92,13 @@ fn node_of(shards: usize, authority: Authority) -> Node {
         orders: (0..shards).map(port).collect(),
         partitions: 4,
         authority,
+        write_tokens: WriteTokens(Arc::new([TOKEN.to_owned()])),
+        reload,
         build: BuildInfo { version: "1.2.3", commit: "abc" },
         tls_not_after: None,
         signals: false,
     });
-    Node { control: control.unwrap(), stats, reports, refusals, taken }
+    Node { control: control.unwrap(), stats, reports, refusals, stuck, taken, settings, committed }
 }
 
 fn serving(shards: usize) -> Node {
@@ -278,6 +310,103 @@ fn an_announced_shutdown_ends_the_wait() {
     let node = serving(1);
     node.control.announce(KernelEvent::Shutdown);
     assert_eq!(node.control.wait(), Ending::Asked);
+}
+
+/// What the metrics say of reloads: whether the last one was applied, and until when the
+/// certificate is good.
+fn reloads(node: &Node) -> (bool, bool) {
+    let (_, text) = ask(node, "GET /metrics", "");
+    let has = |line: &str| text.lines().any(|found| found == line);
+    assert!(text.contains("\nron_config_last_reload_timestamp_seconds 1"), "{text}");
+    let renewed = has("ron_tls_certificate_not_after_seconds 1900000000");
+    (has("ron_config_last_reload_success 1"), renewed)
+}
+
+/// The next version of the configuration that is announced.
+fn next_version(events: &mut bus::Subscription) -> u64 {
+    let waiting = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    waiting.block_on(async {
+        loop {
+            match tokio::time::timeout(SOON, events.next()).await {
+                Ok(Some(KernelEvent::ConfigUpdated { version })) => return version,
+                Ok(Some(_)) => {}
+                other => panic!("nothing was heard: {other:?}"),
+            }
+        }
+    })
+}
+
+/// Waits until this is what the metrics say of reloads.
+fn wait_reloads(node: &Node, wanted: (bool, bool)) {
+    let until = Instant::now() + SOON;
+    while reloads(node) != wanted {
+        assert!(Instant::now() < until, "{:?}", reloads(node));
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn settings_are_reloaded_as_a_whole() {
+    let node = guarded(2);
+    node.stats.iter().for_each(|stats| stats.set_phase(Phase::Serving));
+    let order = |token: &str| {
+        let fields = format!("Authorization: Bearer {token}\r\n");
+        let (head, _) = ask(&node, "POST /scrub", &fields);
+        head.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    wait_reloads(&node, (true, false));
+    assert_eq!((order(TOKEN), order("new")), (202, 401));
+    for _ in 0..2 {
+        assert!(matches!(node.taken.recv_timeout(SOON).unwrap(), (_, Order::Scrub)));
+    }
+    let mut events = node.control.bus().subscribe();
+    *node.settings.lock().unwrap() = Ok("new".to_owned());
+    // A mailbox that is full for a moment holds nothing up.
+    node.refusals.store(3, Ordering::Relaxed);
+    node.control.reload();
+    let version = std::iter::repeat_with(|| next_version(&mut events)).find(|at| *at > 1);
+    assert_eq!(version, Some(2));
+    let tokens = Order::WriteTokens(WriteTokens(Arc::new(["new".to_owned()])));
+    let mut shards: Vec<usize> = (0..2)
+        .map(|_| {
+            let (shard, order) = node.taken.recv_timeout(SOON).unwrap();
+            assert_eq!(format!("{order:?}"), format!("{tokens:?}"), "and no token is shown");
+            let Order::WriteTokens(tokens) = order else { panic!("{order:?}") };
+            assert_eq!(&*tokens.0, ["new"]);
+            shard
+        })
+        .collect();
+    shards.sort_unstable();
+    assert_eq!(shards, [0, 1]);
+    assert_eq!(reloads(&node), (true, true));
+    assert_eq!((order(TOKEN), order("new")), (401, 202));
+    assert_eq!(node.committed.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn settings_that_are_wrong_or_not_taken_change_nothing() {
+    let node = serving(2);
+    node.control.reload();
+    wait_reloads(&node, (false, false));
+    *node.settings.lock().unwrap() = Ok("new".to_owned());
+    node.control.reload();
+    wait_reloads(&node, (true, true));
+    let taken = |count: usize| -> Vec<String> {
+        let token = |order| match order {
+            Order::WriteTokens(tokens) => tokens.0[0].clone(),
+            other => panic!("{other:?}"),
+        };
+        (0..count).map(|_| token(node.taken.recv_timeout(SOON).unwrap().1)).collect()
+    };
+    assert_eq!(taken(2), ["new", "new"]);
+    // One shard takes orders, the other none until the reload has given up.
+    *node.settings.lock().unwrap() = Ok("never".to_owned());
+    node.stuck.store(1, Ordering::Relaxed);
+    node.control.reload();
+    wait_reloads(&node, (false, true));
+    assert_eq!(taken(2), ["never", "new"], "the shard that took them has the old ones again");
+    assert!(node.taken.try_recv().is_err());
+    assert_eq!(node.committed.load(Ordering::Relaxed), 1);
 }
 
 mod debug;

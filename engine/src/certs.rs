@@ -16,6 +16,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
+use ron_io::ring::Certificate;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 /// How long a leaf is good for: what browsers accept at most.
@@ -27,10 +28,10 @@ const CA_DAYS: u64 = 3650;
 /// Names the development leaf is for.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// A chain, its key, and what there is to tell about them.
+/// A certificate with its key, and what there is to tell about them.
+#[derive(Debug)]
 pub struct Identity {
-    pub chain: Vec<CertificateDer<'static>>,
-    pub key: PrivateKeyDer<'static>,
+    pub certificate: Certificate,
     /// When the leaf ends, in seconds since 1970.
     pub not_after: u64,
     /// The file of the CA to trust, when it is our own.
@@ -50,6 +51,12 @@ pub enum CertError {
     Empty { path: PathBuf },
     #[error("the certificate in {path} cannot be read: {reason}")]
     Certificate { path: PathBuf, reason: String },
+    #[error("tls_key {} does not belong to tls_cert {}", key.display(), cert.display())]
+    Mismatch { cert: PathBuf, key: PathBuf },
+    #[error("tls_cert {} and tls_key {} cannot be used: {reason}", cert.display(), key.display())]
+    Unusable { cert: PathBuf, key: PathBuf, reason: rustls::Error },
+    #[error("the development certificate cannot be used: {0}")]
+    Development(#[source] rustls::Error),
     #[error("cannot make a development certificate: {0}")]
     Make(#[from] rcgen::Error),
 }
@@ -69,7 +76,12 @@ pub fn from_files(chain_path: &Path, key_path: &Path) -> Result<Identity, CertEr
     let key = PrivateKeyDer::from_pem_slice(&read(key_path)?).map_err(pem(key_path, "key"))?;
     let leaf = chain.first().ok_or_else(|| CertError::Empty { path: chain_path.to_path_buf() })?;
     let not_after = not_after(leaf, chain_path)?;
-    Ok(Identity { chain, key, not_after, ca: None })
+    let (cert, key_file) = (chain_path.to_path_buf(), key_path.to_path_buf());
+    let certificate = Certificate::new(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => CertError::Mismatch { cert, key: key_file },
+        reason => CertError::Unusable { cert, key: key_file, reason },
+    })?;
+    Ok(Identity { certificate, not_after, ca: None })
 }
 
 /// Signs a leaf with the development CA under `folder`, which is made when it is not there.
@@ -97,12 +109,10 @@ pub fn development(folder: &Path) -> Result<Identity, CertError> {
     let not_after = valid_for(&mut params, LEAF_DAYS);
     let key = KeyPair::generate()?;
     let leaf = params.signed_by(&key, &issuer)?;
-    Ok(Identity {
-        chain: vec![leaf.der().clone()],
-        key: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        not_after,
-        ca: Some(ca_path),
-    })
+    let chain = vec![leaf.der().clone()];
+    let certificate = Certificate::new(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        .map_err(CertError::Development)?;
+    Ok(Identity { certificate, not_after, ca: Some(ca_path) })
 }
 
 fn make_ca(folder: &Path, ca_path: &Path, key_path: &Path) -> Result<(), CertError> {
@@ -169,8 +179,9 @@ mod tests {
         let ca = fs::read(path.join("ca.pem")).unwrap();
         let second = development(&path).unwrap();
         assert_eq!(ca, fs::read(path.join("ca.pem")).unwrap());
-        assert_ne!(first.chain, second.chain, "each start signs a fresh leaf");
-        assert_eq!(not_after(&second.chain[0], &path).unwrap(), second.not_after);
+        let leaf = |identity: &Identity| identity.certificate.chain()[0].clone();
+        assert_ne!(leaf(&first), leaf(&second), "each start signs a fresh leaf");
+        assert_eq!(not_after(&leaf(&second), &path).unwrap(), second.not_after);
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &fs::metadata(path.join("ca.key")).unwrap().permissions(),
         );
@@ -198,7 +209,12 @@ mod tests {
         fs::write(&chain, params.self_signed(&pair).unwrap().pem()).unwrap();
         fs::write(&key, pair.serialize_pem()).unwrap();
         let identity = from_files(&chain, &key).unwrap();
-        assert_eq!((identity.chain.len(), identity.not_after), (1, end));
+        assert_eq!((identity.certificate.chain().len(), identity.not_after), (1, end));
         assert!(identity.ca.is_none());
+        fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        let said = from_files(&chain, &key).unwrap_err().to_string();
+        let expected = "tls_key KEY does not belong to tls_cert CHAIN";
+        let expected = expected.replace("KEY", key.to_str().unwrap());
+        assert_eq!(said, expected.replace("CHAIN", chain.to_str().unwrap()));
     }
 }

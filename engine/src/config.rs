@@ -22,6 +22,7 @@ use crate::machine::Machine;
 
 pub mod keys;
 pub mod limits;
+mod restart;
 mod storage;
 pub mod values;
 mod writers;

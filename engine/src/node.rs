@@ -1,14 +1,14 @@
 //! The node: control plane and shards, started together and ended in order.
 //!
 //! ```text
-//!   settings ► ring? ► data directories ► memory bill ► certificates ► listeners
+//!   settings ► ring? ► memory bill ► listeners ► data directories ► certificates
 //!            ► control thread ► a thread for each shard ► ready line … ► drain ► sync ► end
 //! ```
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::Path,
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -18,8 +18,8 @@ use ron_control::{BuildInfo, Control, ControlConfig, Ending, OrderPort};
 use ron_io::{
     lane::{Bell, Receiver, Sender, lane},
     ports::{Order, Report, ShardId},
-    ring::{self, Driver, Listener, Mailboxes, TlsConfig},
-    stats::{Phase, Proto, Stats},
+    ring::{self, Certificates, Driver, Listener, Mailboxes},
+    stats::{Phase, Stats},
 };
 use ron_shards::{
     cache,
@@ -35,9 +35,11 @@ use crate::{
     certs::{self, Identity},
     config::Config,
     format::DataDirs,
+    listeners::{Addresses, Listeners},
     machine::Machine,
     memory_bill::{MemoryBill, Plan},
     random,
+    reload::{self, Identify, Settings},
 };
 
 /// Reports that may lie in the lane to the control plane.
@@ -49,28 +51,21 @@ const END_GRACE: Duration = Duration::from_secs(30);
 /// Why a node did not start, or did not end in good order, for the operator to read.
 pub type Failure = Box<dyn std::error::Error>;
 
-/// Where the node can be reached.
-struct Addresses {
-    http: Option<SocketAddr>,
-    https: Option<SocketAddr>,
-    oap: Option<SocketAddr>,
-    oap_plain: Option<SocketAddr>,
-    admin: SocketAddr,
-    ca: Option<PathBuf>,
-}
-
 /// Runs a node until it is asked to end. What the ready line says is told to `ready` once all
-/// shards serve.
+/// shards serve. `settings` reads the settings again, when a signal asks for it.
 ///
 /// # Errors
 /// What stood in the way, with the remedy where there is one, or what `ready` answered.
 pub fn run(
     config: &Config,
     machine: &Machine,
+    settings: Settings,
     ready: impl FnOnce(&serde_json::Value) -> std::io::Result<()>,
 ) -> Result<(), Failure> {
     ring::check()?;
     ring::keep_freed_memory();
+    let bill = bill(config, machine)?;
+    let listeners = Listeners::bind(config)?;
     let data = DataDirs::open(&config.data_dirs, config.partitions)?;
     for absent in data.absent() {
         let (volume, why) = (absent.volume, &absent.why);
@@ -78,14 +73,15 @@ pub fn run(
     }
     let layout = layout(config, &data)?;
     let boot_id = u64::from_le_bytes(random::bytes()?);
-    let bill = bill(config, machine)?;
     tracing::info!("{bill}");
     let identity = identity(config, &data)?;
-    let not_after = identity.as_ref().map(|identity| identity.not_after);
-    let (addresses, sockets) = listen(config, identity.as_ref())?;
-    let admin = TcpListener::bind(config.admin)
-        .map_err(|error| format!("cannot listen on {} (admin): {error}", config.admin))?;
-    let addresses = Addresses { admin: admin.local_addr()?, ..addresses };
+    let (tls_not_after, ca) = match &identity {
+        Some(identity) => (Some(identity.not_after), identity.ca.clone()),
+        None => (None, None),
+    };
+    let certificates = identity.map(|identity| Certificates::new(identity.certificate));
+    let (addresses, spoken) = (listeners.addresses.clone(), listeners.spoken());
+    let (sockets, admin) = listeners.deal(config.shards(), certificates.as_ref())?;
 
     let stats: Vec<Arc<Stats>> = config.cores.iter().map(|_| Arc::default()).collect();
     stats.iter().for_each(|stats| stats.watch.set_limit(config.stall_limit));
@@ -100,8 +96,10 @@ pub fn run(
         orders,
         partitions: data.partitions() as u16,
         authority: config.authority(),
+        write_tokens: reload::write_tokens(config),
+        reload: reload::reload(config.clone(), settings, certificates, identify(&data)),
         build: build(),
-        tls_not_after: not_after,
+        tls_not_after,
         signals: true,
     })?;
     let (ended_in, ended) = mpsc::channel();
@@ -111,12 +109,14 @@ pub fn run(
             boot_id,
             seed: u64::from_le_bytes(random::bytes()?),
             cache_secret: Secret::from_bytes(random::bytes()?),
-            ..shard_config(config, shard, layout.clone(), &addresses)
+            ..shard_config(config, shard, layout.clone(), spoken.clone())
         };
         start_shard(config, settings, sockets, mailboxes, stats, ended_in.clone())?;
     }
     drop(ended_in);
-    serve(config, &control, &ended, || ready(&ready_line(config, &data, &addresses)))?;
+    serve(config, &control, &ended, || {
+        ready(&ready_line(config, &data, &addresses, ca.as_deref()))
+    })?;
     control.shutdown()?;
     Ok(())
 }
@@ -171,7 +171,12 @@ fn serve(
 }
 
 /// Where the node can be reached, as it says when it is ready.
-fn ready_line(config: &Config, data: &DataDirs, addresses: &Addresses) -> serde_json::Value {
+fn ready_line(
+    config: &Config,
+    data: &DataDirs,
+    addresses: &Addresses,
+    ca: Option<&Path>,
+) -> serde_json::Value {
     let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
     let mut line = serde_json::json!({
         "event": "ready",
@@ -179,7 +184,7 @@ fn ready_line(config: &Config, data: &DataDirs, addresses: &Addresses) -> serde_
         "https": text(addresses.https),
         "oap": text(addresses.oap),
         "admin": addresses.admin.to_string(),
-        "ca": addresses.ca,
+        "ca": ca,
         "data_dir": data.paths()[0],
         "shards": config.shards(),
     });
@@ -211,65 +216,26 @@ fn bill(config: &Config, machine: &Machine) -> Result<MemoryBill, Failure> {
     Ok(MemoryBill::new(&plan, machine.memory_len)?)
 }
 
-/// The certificates, when a listener needs some.
+/// The certificate, when a listener needs one.
 fn identity(config: &Config, data: &DataDirs) -> Result<Option<Identity>, Failure> {
     if config.https.is_none() && config.oap.is_none() {
         return Ok(None);
     }
-    Ok(Some(match &config.tls {
-        Some(files) => certs::from_files(&files.cert, &files.key)?,
-        None => {
-            let dir = data.first_present();
-            if dir != data.paths()[0] {
-                let dir = dir.display();
-                tracing::warn!("the development CA is that of {dir}: clients may know another");
-            }
-            certs::development(&dir.join("tls"))?
-        }
-    }))
+    let dir = data.first_present();
+    if config.tls.is_none() && dir != data.paths()[0] {
+        let dir = dir.display();
+        tracing::warn!("the development CA is that of {dir}: clients may know another");
+    }
+    Ok(Some(identify(data)(config)?))
 }
 
-/// Binds every listener once for each shard, in the order of `spoken`.
-fn listen(
-    config: &Config,
-    identity: Option<&Identity>,
-) -> Result<(Addresses, Vec<Vec<Listener>>), Failure> {
-    let mut sockets: Vec<Vec<Listener>> = config.cores.iter().map(|_| Vec::new()).collect();
-    let mut bind = |name: &str, address: Option<SocketAddr>, tls: Option<TlsConfig>| {
-        let Some(address) = address else { return Ok(None) };
-        let (bound, made) = ring::bind(address, sockets.len())
-            .map_err(|error| format!("cannot listen on {address} ({name}): {error}"))?;
-        for (sockets, socket) in sockets.iter_mut().zip(made) {
-            sockets.push(Listener { socket, tls: tls.clone() });
-        }
-        Ok::<_, Failure>(Some(bound))
-    };
-    let tls = |alpn: &[u8]| match identity {
-        Some(Identity { chain, key, .. }) => {
-            ring::server_config(chain.clone(), key.clone_key(), &[alpn]).map(Some)
-        }
-        None => Ok(None),
-    };
-    let addresses = Addresses {
-        http: bind("http", config.http, None)?,
-        https: bind("https", config.https, tls(b"http/1.1")?)?,
-        oap: bind("oap", config.oap, tls(b"ron/1")?)?,
-        oap_plain: bind("oap_plain", config.oap_plain, None)?,
-        admin: config.admin,
-        ca: identity.and_then(|identity| identity.ca.clone()),
-    };
-    Ok((addresses, sockets))
-}
-
-/// What is spoken on the listeners, in the order they were bound.
-fn spoken(addresses: &Addresses) -> Vec<Spoken> {
-    let all = [
-        (addresses.http, Spoken { proto: Proto::Http, tls: false }),
-        (addresses.https, Spoken { proto: Proto::Https, tls: true }),
-        (addresses.oap, Spoken { proto: Proto::Oap, tls: true }),
-        (addresses.oap_plain, Spoken { proto: Proto::Oap, tls: false }),
-    ];
-    all.into_iter().filter(|(address, _)| address.is_some()).map(|(_, spoken)| spoken).collect()
+/// How the certificate is read: from the operator's files, or made by the development CA.
+fn identify(data: &DataDirs) -> Identify {
+    let folder = data.first_present().join("tls");
+    Box::new(move |config| match &config.tls {
+        Some(files) => certs::from_files(&files.cert, &files.key),
+        None => certs::development(&folder),
+    })
 }
 
 /// Lanes from every shard and from control to every shard, and the ports control orders through.
@@ -316,12 +282,12 @@ fn shard_config(
     config: &Config,
     shard: ShardId,
     layout: Layout,
-    addresses: &Addresses,
+    listeners: Vec<Spoken>,
 ) -> ShardConfig {
     let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let (deadlines, storage) = (&config.deadlines, &config.storage);
     ShardConfig {
-        listeners: spoken(addresses),
+        listeners,
         arena_len: config.arena_len() as usize,
         connections_max: config.connections_max,
         object_len_max: config.object_len_max,
@@ -379,10 +345,4 @@ fn start_shard(
         let _ = ended.send(shard);
     })?;
     Ok(())
-}
-
-impl std::fmt::Debug for Addresses {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "http {:?}, oap {:?}, admin {}", self.http, self.oap, self.admin)
-    }
 }

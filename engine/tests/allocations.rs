@@ -84,13 +84,15 @@ fn a_get_from_the_cache_allocates_nothing() {
     let args = args.into_iter().chain(ports).chain(admin).map(Into::into);
     let machine = Machine::probe().unwrap();
     let config = Config::load(args, &|_| None, &machine).unwrap();
+    let same = config.clone();
     let (tell, told) = mpsc::channel();
     let node = thread::spawn(move || {
         let ready = |line: &serde_json::Value| {
             tell.send(line["http"].as_str().unwrap().to_owned()).unwrap();
             Ok(())
         };
-        node::run(&config, &machine, ready).map_err(|error| error.to_string())
+        let settings = Box::new(move || Ok(same.clone()));
+        node::run(&config, &machine, settings, ready).map_err(|error| error.to_string())
     });
     let http = told.recv().expect("the node starts");
     let mut askings = Vec::new();

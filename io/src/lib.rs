@@ -14,6 +14,7 @@ pub mod lane;
 pub mod limits;
 pub mod pipe;
 pub mod ports;
+pub mod process;
 #[cfg(feature = "ring")]
 pub mod ring;
 #[cfg(feature = "sample")]

@@ -12,7 +12,7 @@
 //!
 //! Every act that carries a [`Ticket`] is answered by exactly one event with the same ticket.
 
-use std::{collections::VecDeque, fmt, io, net::SocketAddr, path::PathBuf};
+use std::{collections::VecDeque, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use crate::{
     arena::{Block, BlockMut},
@@ -423,4 +423,16 @@ pub enum Order {
     /// Read an object again from the disk and hash all of it. Shards that do not own the object
     /// take no notice; the one that does answers with `Report::Verified`.
     Verify { id: u64, digest: [u8; 32] },
+    /// From now on these tokens allow writes, and no others.
+    WriteTokens(WriteTokens),
+}
+
+/// Tokens that allow writes. They are secrets, and not shown when printed for debugging.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct WriteTokens(pub Arc<[String]>);
+
+impl fmt::Debug for WriteTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WriteTokens({})", self.0.len())
+    }
 }

@@ -1,4 +1,5 @@
-//! What a shard is told about itself before it starts. It does not change while it runs.
+//! What a shard is told about itself before it starts. Nothing but the write tokens changes while
+//! it runs.
 
 use ron_codec::authority::Authority;
 use ron_io::{

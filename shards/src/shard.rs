@@ -255,12 +255,16 @@ impl Shard {
     }
 
     fn order(&mut self, order: &Order, now: Now) {
-        match *order {
-            Order::Drain { within_ms } => self.drain(within_ms, now),
+        match order {
+            Order::Drain { within_ms } => self.drain(*within_ms, now),
             Order::Scrub => self.store.scrub_now(&mut cx!(self, now)),
             Order::Verify { id, digest } => {
-                let address = Address::from_bytes(digest);
-                self.store.verify(id, address, &mut cx!(self, now));
+                let address = Address::from_bytes(*digest);
+                self.store.verify(*id, address, &mut cx!(self, now));
+            }
+            // Every request is judged by the tokens of its moment, so this holds from the next on.
+            Order::WriteTokens(tokens) => {
+                self.config.authority = self.config.authority.with_tokens(&tokens.0);
             }
         }
     }

@@ -297,3 +297,20 @@ fn help_and_version_end_well_and_mistakes_do_not() {
     }
     assert_eq!(load(&["--log=loud"], &[], "").unwrap_err().exit_code(), 2);
 }
+
+#[test]
+fn every_setting_is_reloaded_or_named_as_waiting_for_a_restart() {
+    let default = load(&[], &[], "").unwrap();
+    assert_eq!(default.needs_restart(&default), [""; 0]);
+    for (name, value) in SAMPLES {
+        let reloaded = ["tls_cert", "tls_key", "write_tokens", "log"].contains(&name);
+        let key = keys::KEYS.iter().find(|key| key.name == name).unwrap();
+        let mut flags = vec![format!("--{}={value}", key.flag())];
+        if name.starts_with("tls_") {
+            flags = vec!["--tls-cert=/cert".into(), "--tls-key=/key".into()];
+        }
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let waiting = default.needs_restart(&load(&flags, &[], "").unwrap());
+        assert_eq!(waiting.is_empty(), reloaded, "{name}: {waiting:?}");
+    }
+}

@@ -24,7 +24,7 @@ pub use heap::keep_freed_memory;
 pub use listen::bind;
 pub use net::Listener;
 pub use probe::{Refused, check};
-pub use tls::{TlsConfig, server_config};
+pub use tls::{Certificate, Certificates, TlsConfig, server_config};
 
 #[cfg(test)]
 mod tests;

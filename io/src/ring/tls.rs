@@ -6,32 +6,78 @@
 use std::{
     io::{self, IoSlice, Read, Write},
     os::fd::RawFd,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use rustls::{
     ServerConfig, ServerConnection,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
 };
 
 /// What a TLS listener needs: shared by all its connections.
 pub type TlsConfig = Arc<ServerConfig>;
 
+/// A certificate chain and its private key, which belong together.
+#[derive(Clone, Debug)]
+pub struct Certificate(Arc<CertifiedKey>);
+
+impl Certificate {
+    /// The certificate of the leaf that `chain` begins with.
+    ///
+    /// # Errors
+    /// When the key does not fit the leaf or is of a kind that is not supported.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Certificate, rustls::Error> {
+        CertifiedKey::from_der(chain, key, &provider()).map(|key| Certificate(Arc::new(key)))
+    }
+
+    /// The leaf, and what vouches for it.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.0.cert
+    }
+}
+
+/// The certificate that the listeners of a node show. Another thread may replace it while they
+/// serve: a handshake that begins after that shows the new one, and connections go on.
+#[derive(Debug)]
+pub struct Certificates(RwLock<Certificate>);
+
+impl Certificates {
+    pub fn new(certificate: Certificate) -> Arc<Certificates> {
+        Arc::new(Certificates(RwLock::new(certificate)))
+    }
+
+    pub fn replace(&self, certificate: Certificate) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certificate;
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    /// Taken once for each full handshake, which costs a thousand times as much as the lock.
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&shown.0))
+    }
+}
+
 /// Settings for TLS 1.3 with these certificates. A client that offers protocol names must offer
 /// one of `alpn`; one that offers none is accepted.
 ///
 /// # Errors
-/// When the key does not fit the certificate or is of a kind that is not supported.
+/// When no key for session tickets can be made.
 pub fn server_config(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    certificates: &Arc<Certificates>,
     alpn: &[&[u8]],
 ) -> Result<TlsConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(Arc::clone(certificates) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     // AES-128-GCM costs the least on both ends, and it is the server's to choose.
     config.ignore_client_order = true;

@@ -1,0 +1,157 @@
+//! Settings that change while the node runs: certificates, write tokens and the log level.
+//!
+//! ```text
+//!   SIGHUP ► read and check all ─► tokens to every shard ─► admin's tokens, certificate, log level
+//!                  │ wrong                  │ a shard takes no orders
+//!                  └────────► rejected: the settings in force stay, and the log says why
+//! ```
+//!
+//! A new version is applied as a whole or not at all. Nothing that goes on is cut.
+
+use std::{
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use ron_io::ports::{Order, WriteTokens};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    admin::Admin,
+    bus::KernelEvent,
+    limits::{RELOAD_AGAIN, RELOAD_ORDER_MAX},
+    logging,
+};
+
+/// Reads the settings again and checks them as a whole, on a thread that may block.
+pub type Reload = Arc<dyn Fn() -> Result<Reloaded, String> + Send + Sync>;
+
+/// Settings that were read again and are right.
+pub struct Reloaded {
+    pub write_tokens: WriteTokens,
+    /// One of [`logging::LEVELS`].
+    pub log: String,
+    /// When the certificate ends, in seconds since 1970.
+    pub tls_not_after: Option<u64>,
+    /// Puts the rest in force, which cannot fail: the certificate.
+    pub commit: Box<dyn FnOnce() + Send>,
+    /// What the operator should know, such as settings that wait for a restart.
+    pub warnings: Vec<String>,
+}
+
+/// What became of the last attempt, and what is in force.
+#[derive(Debug)]
+pub struct ReloadState {
+    succeeded: AtomicBool,
+    /// When settings were last put in force, in seconds since 1970.
+    applied_unix_s: AtomicU64,
+    /// When the certificate ends; 0 when there is none.
+    tls_not_after: AtomicU64,
+}
+
+impl ReloadState {
+    /// The settings of a node that starts are in force.
+    pub fn new(tls_not_after: Option<u64>) -> ReloadState {
+        ReloadState {
+            succeeded: AtomicBool::new(true),
+            applied_unix_s: AtomicU64::new(unix_s()),
+            tls_not_after: AtomicU64::new(tls_not_after.unwrap_or(0)),
+        }
+    }
+
+    pub fn succeeded(&self) -> bool {
+        self.succeeded.load(Ordering::Relaxed)
+    }
+
+    pub fn applied_unix_s(&self) -> u64 {
+        self.applied_unix_s.load(Ordering::Relaxed)
+    }
+
+    pub fn tls_not_after(&self) -> Option<u64> {
+        Some(self.tls_not_after.load(Ordering::Relaxed)).filter(|not_after| *not_after > 0)
+    }
+}
+
+/// Reloads whenever it is asked to, one time after another.
+pub(crate) struct Reloader {
+    pub(crate) reload: Reload,
+    pub(crate) asked: Arc<Notify>,
+    pub(crate) admin: Arc<Admin>,
+    pub(crate) state: Arc<ReloadState>,
+    /// The tokens in force.
+    pub(crate) write_tokens: WriteTokens,
+}
+
+impl Reloader {
+    pub(crate) async fn run(mut self) {
+        let mut version = 1;
+        loop {
+            self.asked.notified().await;
+            let outcome = self.once().await;
+            self.state.succeeded.store(outcome.is_ok(), Ordering::Relaxed);
+            match outcome {
+                Ok(warnings) => {
+                    version += 1;
+                    self.state.applied_unix_s.store(unix_s(), Ordering::Relaxed);
+                    self.admin.kernel.announce(KernelEvent::ConfigUpdated { version });
+                    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                }
+                Err(reason) => {
+                    tracing::error!(%reason, "reload rejected, the settings in force stay");
+                }
+            }
+        }
+    }
+
+    async fn once(&mut self) -> Result<Vec<String>, String> {
+        let reload = Arc::clone(&self.reload);
+        let read = tokio::task::spawn_blocking(move || reload());
+        let Reloaded { write_tokens, log, tls_not_after, commit, warnings } =
+            read.await.map_err(|error| error.to_string())??;
+        self.order(&write_tokens).await?;
+        logging::set_level(&log).map_err(|error| error.to_string())?;
+        {
+            let authority = &self.admin.authority;
+            let mut authority = authority.write().unwrap_or_else(PoisonError::into_inner);
+            *authority = authority.with_tokens(&write_tokens.0);
+        }
+        self.write_tokens = write_tokens;
+        self.state.tls_not_after.store(tls_not_after.unwrap_or(0), Ordering::Relaxed);
+        commit();
+        Ok(warnings)
+    }
+
+    /// Has every shard take these tokens, or none.
+    async fn order(&self, tokens: &WriteTokens) -> Result<(), String> {
+        let orders = &self.admin.kernel.orders;
+        let order = Order::WriteTokens(tokens.clone());
+        let until = Instant::now() + RELOAD_ORDER_MAX;
+        let all: Vec<usize> = (0..orders.len()).collect();
+        let mut left = all.clone();
+        loop {
+            left = orders.offer_to(&left, &order);
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                break;
+            }
+            sleep(RELOAD_AGAIN).await;
+        }
+        let taken: Vec<usize> = all.into_iter().filter(|shard| !left.contains(shard)).collect();
+        // They took an order a moment ago, and take this one as well.
+        let stuck = orders.offer_to(&taken, &Order::WriteTokens(self.write_tokens.clone()));
+        let reason = format!("shards {left:?} took no order for {RELOAD_ORDER_MAX:?}");
+        Err(if stuck.is_empty() { reason } else { format!("{reason}, shards {stuck:?} now") })
+    }
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}

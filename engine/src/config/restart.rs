@@ -1,0 +1,52 @@
+//! Which settings wait for a restart when they change.
+
+use super::Config;
+
+impl Config {
+    /// Names of the settings that differ in `other` and take effect with the next start only. All
+    /// do but `tls_cert`, `tls_key`, `write_tokens` and `log`.
+    pub fn needs_restart(&self, other: &Config) -> Vec<&'static str> {
+        // Taken apart so that a new setting has to be put here, or left out knowingly.
+        let Config {
+            data_dirs,
+            http,
+            https,
+            oap,
+            oap_plain,
+            admin,
+            cores,
+            cache_len,
+            tls: _,
+            log: _,
+            connections_max,
+            object_len_max,
+            window_groups,
+            writers,
+            deadlines,
+            storage,
+            stall_limit,
+            partitions,
+            warnings: _,
+        } = self;
+        let changed = [
+            ("data_dirs", *data_dirs != other.data_dirs),
+            ("http", *http != other.http),
+            ("https", *https != other.https),
+            ("oap", *oap != other.oap),
+            ("oap_plain", *oap_plain != other.oap_plain),
+            ("admin", *admin != other.admin),
+            ("cores", *cores != other.cores),
+            ("cache", *cache_len != other.cache_len),
+            ("connections_max", *connections_max != other.connections_max),
+            ("object_len_max", *object_len_max != other.object_len_max),
+            ("window_groups", *window_groups != other.window_groups),
+            ("write_loopback", writers.loopback != other.writers.loopback),
+            ("server_names", writers.names != other.writers.names),
+            ("deadlines", *deadlines != other.deadlines),
+            ("storage", *storage != other.storage),
+            ("stall_limit", *stall_limit != other.stall_limit),
+            ("partitions", *partitions != other.partitions),
+        ];
+        changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
+    }
+}
