@@ -18,6 +18,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use ron_io::{
+    process,
     stats::{CODES, Counter, Op, Proto, Rejected, SECONDS_BUCKETS_US, Stats},
     watch::Work,
 };
@@ -222,7 +223,8 @@ impl Source {
             "Version and commit of this node.",
             &[("version", self.build.version), ("commit", self.build.commit)],
         )?;
-        self.write_reload(page)
+        self.write_reload(page)?;
+        write_files(page)
     }
 
     fn write_reload(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -311,6 +313,17 @@ impl Source {
         let help = "Steps that held a shard longer than the limit.";
         page.counters("ron_shard_stalls", help, counts)
     }
+}
+
+/// Open files of the process, under the names that Prometheus' own libraries give them.
+fn write_files(page: &mut Page<'_>) -> fmt::Result {
+    if let Some(open) = process::open_files() {
+        page.gauges("process_open_fds", "Open file descriptors.", [([], open)])?;
+    }
+    if let Ok(limit) = process::file_limit() {
+        page.gauges("process_max_fds", "Most open file descriptors.", [([], limit.soft)])?;
+    }
+    Ok(())
 }
 
 fn seconds(ns: u64) -> f64 {

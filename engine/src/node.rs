@@ -35,6 +35,7 @@ use crate::{
     certs::{self, Identity},
     config::Config,
     format::DataDirs,
+    file_bill::{FileBill, Need},
     listeners::{Addresses, Listeners},
     machine::Machine,
     memory_bill::{MemoryBill, Plan},
@@ -66,6 +67,10 @@ pub fn run(
     ring::keep_freed_memory();
     let bill = bill(config, machine)?;
     let listeners = Listeners::bind(config)?;
+    let need =
+        Need::of_process(config.shards(), config.partitions as usize, config.connections_max);
+    // A directory may turn out to have more partitions; without enough for these nothing is made.
+    FileBill::new(&need)?;
     let data = DataDirs::open(&config.data_dirs, config.partitions)?;
     for absent in data.absent() {
         let (volume, why) = (absent.volume, &absent.why);
@@ -75,6 +80,8 @@ pub fn run(
     let boot_id = u64::from_le_bytes(random::bytes()?);
     tracing::info!("{bill}");
     let identity = identity(config, &data)?;
+    let files = FileBill::new(&Need { partitions: data.partitions() as usize, ..need })?;
+    files.log(config.connections_max);
     let (tls_not_after, ca) = match &identity {
         Some(identity) => (Some(identity.not_after), identity.ca.clone()),
         None => (None, None),
@@ -108,6 +115,8 @@ pub fn run(
         let settings = ShardConfig {
             boot_id,
             seed: u64::from_le_bytes(random::bytes()?),
+            connections_max: files.connections_max,
+            files_idle_max: files.files_idle_max,
             cache_secret: Secret::from_bytes(random::bytes()?),
             ..shard_config(config, shard, layout.clone(), spoken.clone())
         };
@@ -289,7 +298,6 @@ fn shard_config(
     ShardConfig {
         listeners,
         arena_len: config.arena_len() as usize,
-        connections_max: config.connections_max,
         object_len_max: config.object_len_max,
         window_groups: config.window_groups,
         authority: config.authority(),

@@ -87,6 +87,10 @@ pub const SAMPLE_THREADS_MAX: usize = 1024;
 /// give no more.
 pub const SAMPLE_HZ_MAX: u32 = 999;
 
+/// How often an open that finds too many open files is tried again, and after how long.
+pub const OPEN_TRIES: u32 = 25;
+pub const OPEN_AGAIN: Duration = Duration::from_millis(20);
+
 /// Listening sockets of one shard.
 pub const LISTENERS_MAX: usize = 8;
 

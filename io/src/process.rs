@@ -49,6 +49,12 @@ pub fn raise_file_limit() -> io::Result<FileLimit> {
     if done == 0 { file_limit() } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether the process, or the system, has as many files open as it may: it passes when one is
+/// closed.
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// How many files this process has open; `None` where `/proc` does not tell.
 pub fn open_files() -> Option<u64> {
     let open = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;

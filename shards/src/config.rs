@@ -20,6 +20,8 @@ pub struct Config {
     /// Bytes of this shard's arena.
     pub arena_len: usize,
     pub connections_max: usize,
+    /// Files that are kept open for the next reader.
+    pub files_idle_max: usize,
     /// Longest object that is taken, in bytes (413 beyond it).
     pub object_len_max: u64,
     /// Groups of one download that are under way at once.
@@ -127,6 +129,7 @@ impl Config {
             listeners: Vec::new(),
             arena_len: 256 * 1024 * 1024,
             connections_max: limits::CONNECTIONS_MAX,
+            files_idle_max: limits::FILES_IDLE_MAX,
             object_len_max: ron_codec::limits::OBJECT_LEN_MAX,
             window_groups: limits::WINDOW_GROUPS,
             authority: Authority::default(),

@@ -178,7 +178,7 @@ impl Store {
                 Ok(Progress::Going) => {}
                 Ok(Progress::Ready(recovered)) => {
                     let site = self.sites[usize::from(place)];
-                    let idle_max = (limits::FILES_IDLE_MAX / self.places.len()).max(8);
+                    let idle_max = (cx.config.files_idle_max / self.places.len()).max(1);
                     let mut partition = Partition::new(site, *recovered, idle_max, cx);
                     if self.stopping {
                         partition.stop();

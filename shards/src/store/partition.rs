@@ -18,6 +18,7 @@ use ron_codec::{
 use ron_io::{
     arena::{Block, Class},
     ports::{Act, DiskDone, DiskOp, PartitionState, Report, Severity, ShardId},
+    process::is_out_of_files,
 };
 
 use super::{
@@ -110,6 +111,7 @@ impl Site {
 pub(super) fn fault_of(error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full,
+        _ if is_out_of_files(error) => Fault::Busy,
         _ => Fault::Disk,
     }
 }

@@ -28,7 +28,7 @@ use super::{
     files::{Arrival, FileKey, Files},
     index::{Entry, Index, Location},
     outboards::{Got, Outboards},
-    partition::{Site, Tag},
+    partition::{Site, Tag, fault_of},
 };
 use crate::{
     flow::{Asker, Cx, Fault, Reply, Verified},
@@ -139,7 +139,7 @@ impl Reads {
         for key in waiting {
             match error.kind() {
                 io::ErrorKind::NotFound => self.look_again(key, (index, files), site, cx),
-                _ => self.fail(key, Fault::Disk, "its file cannot be opened", site, cx),
+                _ => self.fail(key, fault_of(&error), "its file cannot be opened", site, cx),
             }
         }
     }

@@ -17,8 +17,9 @@ use std::{
 
 use super::Access;
 use crate::{
-    limits::BACKGROUND_READ_LEN,
+    limits::{BACKGROUND_READ_LEN, OPEN_AGAIN, OPEN_TRIES},
     ports::{DiskDone, DiskOp, OpenHow},
+    process::is_out_of_files,
 };
 
 /// A file that was just opened.
@@ -35,13 +36,25 @@ pub(in crate::ring) struct Opened {
 pub(super) fn open(path: &Path, how: OpenHow, access: Access) -> io::Result<Opened> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(how != OpenHow::Read).create_new(how == OpenHow::CreateNew);
-    let file = options.open(path)?;
+    let file = patiently(|| options.open(path))?;
     if how == OpenHow::CreateNew {
         sync_folder(parent(path))?;
     }
     let facts = file.metadata()?;
     let direct = access == Access::Direct && make_direct(&file)?;
     Ok(Opened { file, len: facts.len(), device: facts.dev(), direct })
+}
+
+/// Opens something, again and again for a moment while there are as many open files as there may
+/// be: connections that were one too many are being closed then.
+fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..OPEN_TRIES {
+        match open() {
+            Err(error) if is_out_of_files(&error) => std::thread::sleep(OPEN_AGAIN),
+            outcome => return outcome,
+        }
+    }
+    open()
 }
 
 /// Asks for direct I/O on an open file. It is not asked for while opening, because a file system
@@ -184,7 +197,7 @@ fn space(path: &Path) -> io::Result<DiskDone> {
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
+    patiently(|| fs::File::open(path))?.sync_all()
 }
 
 /// Makes a folder and those above it, and makes the folder durable also if it was there: whoever

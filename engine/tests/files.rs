@@ -1,0 +1,90 @@
+//! A node under a limit of open files.
+
+mod common;
+
+use std::{
+    net::TcpStream,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use common::{Data, MIB, Node, Setup, clean_environment, http::Peer, object};
+
+/// The command of a node that runs under this `ulimit`.
+fn limited(setup: &Setup, ulimit: &str) -> Command {
+    let inner = setup.command();
+    let mut command = Command::new("sh");
+    clean_environment(&mut command);
+    command.arg("-c").arg(format!("ulimit {ulimit} && exec \"$0\" \"$@\""));
+    command.arg(inner.get_program()).args(inner.get_args());
+    command
+}
+
+#[test]
+fn more_connections_than_files_keep_nobody_from_admin_and_uploads() {
+    ron_io::process::raise_file_limit().expect("the test may have as many files as it likes");
+    let data = Data::new();
+    let node = Node::start(limited(&data.setup(), "-n 256"));
+    let said = node.wait_stderr("the limit of open files is 256");
+    assert!(said.contains("LimitNOFILE="), "it says what to do: {said}");
+    let mut old = Peer::new(node.connect());
+    let ask = b"GET /o/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    old.send(ask);
+    assert_eq!(old.response("GET").status, 405);
+
+    let crowd: Vec<TcpStream> = (0..600).map(|_| node.connect()).collect();
+    for mut peer in &crowd {
+        // One that was refused already may be gone.
+        let _ = std::io::Write::write_all(&mut peer, ask);
+    }
+    assert_eq!(node.admin("/healthz").status, 200);
+    for seed in 0..4 {
+        let large = object(seed, 2 * MIB);
+        let head =
+            format!("PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", 2 * MIB);
+        old.send(head.as_bytes());
+        old.send(&large.bytes);
+        assert_eq!(old.response("PUT").status, 201, "upload {seed}");
+        old.send(format!("GET /o/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", large.addr).as_bytes());
+        let answer = old.response("GET");
+        assert!(answer.status == 200 && answer.body == large.bytes, "download {seed}");
+    }
+    let metrics = node.metrics();
+    assert!(metrics.sum("ron_rejected_total{reason=\"connections\"}") > 0);
+    let (open, limit) = (metrics.sum("process_open_fds"), metrics.sum("process_max_fds"));
+    assert!(limit == 256 && open > 20 && open < 256, "{open} of {limit}");
+
+    drop(crowd);
+    // Room is made as the node hears of it.
+    let until = Instant::now() + common::DEADLINE;
+    loop {
+        let mut peer = Peer::new(node.connect());
+        if peer.try_send(ask) && peer.try_response("GET").is_some_and(|found| found.status == 405) {
+            break;
+        }
+        assert!(Instant::now() < until, "the node takes no connections again");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    node.terminate();
+}
+
+#[test]
+fn the_limit_is_raised_as_far_as_it_may_be() {
+    let data = Data::new();
+    let node = Node::start(limited(&data.setup(), "-Sn 64"));
+    assert!(node.metrics().sum("process_max_fds") > 64);
+    node.terminate();
+}
+
+#[test]
+fn a_limit_that_is_too_low_is_named() {
+    let data = Data::new();
+    for limit in ["20", "60"] {
+        let out = common::run(&mut limited(&data.setup(), &format!("-n {limit}")), b"");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.code, 1, "{said}");
+        assert!(said.contains(&format!("the limit of open files is {limit}, and ")), "{said}");
+        assert!(said.contains("LimitNOFILE=") && !said.contains("panicked"), "{said}");
+        assert!(!data.path().join("data").exists(), "nothing is made");
+    }
+}
