@@ -12,6 +12,7 @@ use std::{
     fs::File,
     io::{self, Read},
     net::SocketAddr,
+    ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
@@ -51,6 +52,7 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// One of the names that the log takes.
     pub log: String,
+    pub log_format: LogFormat,
     /// Of one shard.
     pub connections_max: usize,
     pub object_len_max: u64,
@@ -64,6 +66,15 @@ pub struct Config {
     pub partitions: u32,
     /// What is allowed but worth a line in the log.
     pub warnings: Vec<String>,
+}
+
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    Json,
+    Text,
 }
 
 /// Where the serving certificate is, both in PEM.
@@ -112,10 +123,15 @@ pub enum ConfigError {
     #[error("http, https, oap and oap_plain are all off; at least one must be on")]
     NothingServed,
     #[error(
-        "{first} ({first_origin}) and {second} ({second_origin}) are both set; name the \
-         directories in one of them"
+        "{first} ({first_origin}) and {second} ({second_origin}) are both set; set one of them"
     )]
     Both { first: &'static str, first_origin: Source, second: &'static str, second_origin: Source },
+    #[error(
+        "cores = {value} (file): a number alone may be meant as a core or as a count; write \
+         cores = \"{value}\" for that core, cores = \"0-3\" for several, or shards = {value} for \
+         so many"
+    )]
+    BareCores { value: i64 },
     #[error("{given} is set but {missing} is not; set both or neither")]
     Half { given: &'static str, missing: &'static str },
 }
@@ -211,6 +227,7 @@ impl Settings {
             cache_len,
             tls: self.tls()?,
             log: self.log()?,
+            log_format: self.log_format()?,
             connections_max: connections.map_or(limits::CONNECTIONS_DEFAULT, |n| n as usize),
             object_len_max: self
                 .size("object_len_max", 1, object_len_max)?
@@ -322,6 +339,11 @@ impl Settings {
     /// Cores and cache belong together: each shard has its part of the cache.
     fn cores_and_cache(&self, machine: &Machine) -> Result<(Vec<usize>, u64), ConfigError> {
         let mut cores = machine.cores.clone();
+        let most = cores.len().min(limits::SHARDS_MAX) as u64;
+        if let Some(shards) = self.whole("shards", 1, most)? {
+            self.only_one("cores", "shards")?;
+            cores.truncate(shards as usize);
+        }
         if let Some(given) = self.layers.get("cores") {
             let named = values::number_list(&given.texts.join(","));
             let named = named.filter(|named| named.iter().all(|core| cores.contains(core)));
@@ -341,6 +363,15 @@ impl Settings {
         Ok((cores, len - len % (limits::CACHE_UNIT * shards)))
     }
 
+    /// Refuses two settings that say the same in different words.
+    fn only_one(&self, first: &'static str, second: &'static str) -> Result<(), ConfigError> {
+        let (Some(one), Some(other)) = (self.layers.get(first), self.layers.get(second)) else {
+            return Ok(());
+        };
+        let (first_origin, second_origin) = (one.source.clone(), other.source.clone());
+        Err(ConfigError::Both { first, first_origin, second, second_origin })
+    }
+
     fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
         match (self.path("tls_cert")?, self.path("tls_key")?) {
             (None, None) => Ok(None),
@@ -354,6 +385,15 @@ impl Settings {
         let level = self.text("log").unwrap_or("info");
         let known = LEVELS.contains(&level).then(|| level.to_owned());
         known.ok_or_else(|| self.refuse("log", LEVELS.join(", ")))
+    }
+
+    fn log_format(&self) -> Result<LogFormat, ConfigError> {
+        Ok(match self.text("log_format") {
+            None | Some("auto") => LogFormat::Auto,
+            Some("json") => LogFormat::Json,
+            Some("text") => LogFormat::Text,
+            Some(_) => return Err(self.refuse("log_format", "auto, json, text")),
+        })
     }
 
     fn deadlines(&self) -> Result<Deadlines, ConfigError> {
@@ -373,23 +413,23 @@ impl Settings {
         const KEY: &str = "stall_limit";
         let Some(text) = self.text(KEY) else { return Ok(limits::STALL_LIMIT_DEFAULT) };
         let range = limits::STALL_LIMIT_MIN..=limits::STALL_LIMIT_MAX;
-        let limit = values::seconds(text);
+        let limit = values::duration(text);
         let limit = limit.filter(|limit| limit.is_zero() || range.contains(limit));
-        limit.ok_or_else(|| {
-            let (min, max) = (range.start().as_secs_f64(), range.end().as_secs());
-            self.refuse(KEY, format!("seconds, {min} to {max}, or 0 for no reports"))
-        })
+        limit.ok_or_else(|| self.refuse(KEY, format!("{}, or 0 for no reports", spans(&range))))
     }
 
     fn deadline(&self, key: &'static str, default_s: u64) -> Result<Duration, ConfigError> {
         let Some(text) = self.text(key) else { return Ok(Duration::from_secs(default_s)) };
         let range = limits::DEADLINE_MIN..=limits::DEADLINE_MAX;
-        let deadline = values::seconds(text).filter(|deadline| range.contains(deadline));
-        deadline.ok_or_else(|| {
-            let (min, max) = (range.start().as_secs_f64(), range.end().as_secs());
-            self.refuse(key, format!("seconds, {min} to {max}"))
-        })
+        let deadline = values::duration(text).filter(|deadline| range.contains(deadline));
+        deadline.ok_or_else(|| self.refuse(key, spans(&range)))
     }
+}
+
+/// What a duration may be.
+fn spans(range: &RangeInclusive<Duration>) -> String {
+    let [min, max] = [range.start(), range.end()].map(|end| values::human_duration(*end));
+    format!("a duration such as 15s, {min} to {max}; a bare number is seconds")
 }
 
 #[cfg(test)]

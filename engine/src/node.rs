@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use ron_codec::address::Address;
 use ron_control::{BuildInfo, Control, ControlConfig, Ending, OrderPort};
 use ron_io::{
     lane::{Bell, Receiver, Sender, lane},
@@ -34,8 +35,8 @@ use ron_shards::{
 use crate::{
     certs::{self, Identity},
     config::Config,
-    format::DataDirs,
     file_bill::{FileBill, Need},
+    format::DataDirs,
     listeners::{Addresses, Listeners},
     machine::Machine,
     memory_bill::{MemoryBill, Plan},
@@ -66,11 +67,11 @@ pub fn run(
     ring::check()?;
     ring::keep_freed_memory();
     let bill = bill(config, machine)?;
-    let listeners = Listeners::bind(config)?;
     let need =
         Need::of_process(config.shards(), config.partitions as usize, config.connections_max);
     // A directory may turn out to have more partitions; without enough for these nothing is made.
     FileBill::new(&need)?;
+    let listeners = Listeners::bind(config)?;
     let data = DataDirs::open(&config.data_dirs, config.partitions)?;
     for absent in data.absent() {
         let (volume, why) = (absent.volume, &absent.why);
@@ -79,9 +80,9 @@ pub fn run(
     let layout = layout(config, &data)?;
     let boot_id = u64::from_le_bytes(random::bytes()?);
     tracing::info!("{bill}");
-    let identity = identity(config, &data)?;
     let files = FileBill::new(&Need { partitions: data.partitions() as usize, ..need })?;
     files.log(config.connections_max);
+    let identity = identity(config, &data)?;
     let (tls_not_after, ca) = match &identity {
         Some(identity) => (Some(identity.not_after), identity.ca.clone()),
         None => (None, None),
@@ -114,9 +115,9 @@ pub fn run(
         let stats = Arc::clone(&stats[usize::from(shard.0)]);
         let settings = ShardConfig {
             boot_id,
-            seed: u64::from_le_bytes(random::bytes()?),
             connections_max: files.connections_max,
             files_idle_max: files.files_idle_max,
+            seed: u64::from_le_bytes(random::bytes()?),
             cache_secret: Secret::from_bytes(random::bytes()?),
             ..shard_config(config, shard, layout.clone(), spoken.clone())
         };
@@ -206,12 +207,19 @@ fn ready_line(
     line
 }
 
+/// Commands to try first on the node that said this line, each with what it does.
+pub fn hints(ready: &serde_json::Value) -> Vec<String> {
+    let Some(http) = ready["http"].as_str() else { return Vec::new() };
+    let address = Address::of(b"hello\n");
+    vec![
+        format!("store an object:  echo hello | curl -sT - http://{http}/o/"),
+        format!("fetch it again:   curl http://{http}/o/{address}"),
+    ]
+}
+
 /// What the version command and the metrics show.
 pub fn build() -> BuildInfo {
-    BuildInfo {
-        version: env!("CARGO_PKG_VERSION"),
-        commit: option_env!("RON_COMMIT").unwrap_or("unknown"),
-    }
+    BuildInfo { version: env!("CARGO_PKG_VERSION"), commit: env!("RON_COMMIT") }
 }
 
 fn bill(config: &Config, machine: &Machine) -> Result<MemoryBill, Failure> {

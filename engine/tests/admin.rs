@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::process::Command;
+
 use common::{Data, addr_of, curl::Curl, http::Peer, oap::Oap, object};
 use serde_json::json;
 
@@ -24,7 +26,15 @@ fn health_readiness_and_version() {
     }
     let version = node.admin("/version").json();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
-    assert!(version["commit"].is_string());
+    // The tests are built where the node is: in a checkout, most often.
+    let said = common::run(Command::new(env!("CARGO_BIN_EXE_rond")).arg("--version"), b"").stdout;
+    let commit = version["commit"].as_str().expect("it is text");
+    let line = format!("rond {} ({commit})\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(String::from_utf8_lossy(&said), line);
+    let in_git = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
+    if in_git.is_ok_and(|out| out.status.success()) {
+        assert_ne!(commit, "unknown");
+    }
     let missing = node.admin("/nothing");
     assert_eq!((missing.status, &*missing.envelope()), (404, "not_found"));
     let mut peer = Peer::new(common::connect(node.at("admin")));
@@ -52,7 +62,11 @@ fn a_node_that_ends_is_not_ready() {
 }
 
 /// What must be there, whether or not anything happened yet.
-const NAMES: [&str; 39] = [
+const NAMES: [&str; 43] = [
+    "ron_config_last_reload_success",
+    "ron_config_last_reload_timestamp_seconds",
+    "process_open_fds",
+    "process_max_fds",
     "ron_bytes_in_total",
     "ron_bytes_out_total",
     "ron_inflight",

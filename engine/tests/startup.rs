@@ -23,15 +23,17 @@ fn the_ready_line_and_the_first_commands() {
         assert_ne!(node.at(key).port(), 0, "{key}");
     }
     assert!(node.ca().exists());
-    let said = node.wait_stderr("fetch it again");
+    let said = node.wait_stderr("serving");
     assert!(said.contains("memory "), "the memory bill is stated: {said}");
+    for line in said.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a log is JSON");
+        assert!(line["message"].is_string(), "{line}");
+    }
     // They are there to be copied and pasted, in their order.
-    let commands: Vec<&str> = said
-        .lines()
-        .filter(|line| line.starts_with("store an object:") || line.starts_with("fetch it again:"))
-        .map(|line| line.split_once(':').expect("it has a colon").1)
-        .collect();
-    assert_eq!(commands.len(), 2, "{said}");
+    let hints = ron_engine::node::hints(node.ready());
+    let commands: Vec<&str> =
+        hints.iter().map(|line| line.split_once(':').expect("it has a colon").1).collect();
+    assert_eq!(commands.len(), 2, "{hints:?}");
     let outputs: Vec<Vec<u8>> = commands
         .iter()
         .map(|line| run(Command::new("sh").args(["-c", line]), b"").stdout)

@@ -1,13 +1,16 @@
 //! The node.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
-use ron_codec::address::Address;
 use ron_control::logging;
-use ron_engine::{config::Config, machine::Machine, node};
+use ron_engine::{
+    config::{Config, LogFormat, keys::unknown_variables},
+    machine::Machine,
+    node,
+};
 use ron_io::process;
 
 fn main() -> ExitCode {
@@ -27,11 +30,19 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    if let Err(error) = logging::init(&config.log, logging::Format::auto()) {
+    let format = match config.log_format {
+        LogFormat::Auto => logging::Format::auto(),
+        LogFormat::Json => logging::Format::Json,
+        LogFormat::Text => logging::Format::Text,
+    };
+    if let Err(error) = logging::init(&config.log, format) {
         return failed(&error);
     }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
+    }
+    for name in unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+        tracing::warn!("the variable {name} is no setting and is ignored; see rond --help");
     }
     match node::run(&config, &machine, Box::new(settings), announce) {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,15 +50,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// The ready line on standard output, and on standard error what to try first.
+/// The ready line on standard output; and for whoever watches on a terminal, what to try first.
 fn announce(ready: &serde_json::Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{ready}")?;
     out.flush()?;
-    if let Some(http) = ready["http"].as_str() {
-        let address = Address::of(b"hello\n");
-        eprintln!("store an object:  echo hello | curl -sT - http://{http}/o/");
-        eprintln!("fetch it again:   curl http://{http}/o/{address}");
+    if io::stderr().is_terminal() {
+        node::hints(ready).iter().for_each(|hint| eprintln!("{hint}"));
     }
     Ok(())
 }

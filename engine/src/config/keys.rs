@@ -18,6 +18,16 @@ use super::ConfigError;
 pub(super) const FILE_VARIABLE: &str = "RON_CONFIG";
 const FILE_ID: &str = "config";
 
+/// What `--version` says: a bug report names its build.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RON_COMMIT"), ")");
+
+/// The setting that holds secrets; as a flag it names one at a time, and so may its variable.
+const TOKENS: &str = "write_tokens";
+const TOKEN_VARIABLE: &str = "RON_WRITE_TOKEN";
+
+/// Variables of the operator's tool.
+const CLIENT: [&str; 4] = ["RON_NODE_URL", "RON_ADMIN_URL", "RON_CAP", "RON_CA"];
+
 /// The tables of the file, and how flags of what is in them begin.
 const TABLES: [(&str, &str); 2] = [("deadlines", "deadline"), ("storage", "storage")];
 
@@ -39,7 +49,7 @@ const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key
 }
 
 /// Every setting, in the order of the help.
-pub const KEYS: [Key; 33] = [
+pub const KEYS: [Key; 35] = [
     key("data_dir", "DIR", "Where objects are kept [default: ./ron-data]"),
     Key {
         many: true,
@@ -59,10 +69,16 @@ pub const KEYS: [Key; 33] = [
         many: true,
         ..key("cores", "LIST", "Cores to run a shard on, such as 0,2-3 [default: all available]")
     },
+    key("shards", "N", "Number of shards, on the first of those cores; in place of cores"),
     key("cache", "SIZE", "Memory for verified blocks, such as 512MiB [default: a quarter of all]"),
     key("tls_cert", "FILE", "Certificate chain, PEM; without one a development CA is made"),
     key("tls_key", "FILE", "Private key of the certificate, PEM"),
     key("log", "LEVEL", "off, error, warn, info, debug or trace [default: info]"),
+    key(
+        "log_format",
+        "FORMAT",
+        "json, text, or auto for text on a terminal and JSON elsewhere [default: auto]",
+    ),
     key("connections_max", "N", "Most connections of one shard [default: 10000]"),
     key("object_len_max", "SIZE", "Largest object that is taken [default: 16GiB]"),
     key("window_groups", "N", "64 KiB groups of one download under way at once [default: 4]"),
@@ -91,8 +107,8 @@ pub const KEYS: [Key; 33] = [
     },
     key(
         "stall_limit",
-        "SECONDS",
-        "What holds a shard longer at a stretch is reported; 0 for nothing [default: 0.02]",
+        "DURATION",
+        "What holds a shard longer at a stretch is reported; 0 for nothing [default: 20ms]",
     ),
     key(
         "partitions",
@@ -113,17 +129,17 @@ pub const KEYS: [Key; 33] = [
     ),
     key(
         "storage.scrub_every",
-        "SECONDS",
-        "Between two rounds of that; 0 for only when ordered [default: 604800]",
+        "DURATION",
+        "Between two rounds of that; 0 for only when ordered [default: 1w]",
     ),
-    key("deadlines.handshake", "SECONDS", "For a TLS handshake [default: 10]"),
-    key("deadlines.head", "SECONDS", "For the head of a request [default: 15]"),
-    key("deadlines.idle", "SECONDS", "Between requests of a connection [default: 75]"),
-    key("deadlines.body", "SECONDS", "Between two arrivals of a body [default: 30]"),
-    key("deadlines.send", "SECONDS", "Between two signs that a peer takes bytes [default: 60]"),
-    key("deadlines.stream", "SECONDS", "For a whole request [default: 86400]"),
-    key("deadlines.linger", "SECONDS", "For the peer to close after the end [default: 5]"),
-    key("deadlines.drain", "SECONDS", "For what is under way at shutdown [default: 30]"),
+    key("deadlines.handshake", "DURATION", "For a TLS handshake [default: 10s]"),
+    key("deadlines.head", "DURATION", "For the head of a request [default: 15s]"),
+    key("deadlines.idle", "DURATION", "Between requests of a connection [default: 75s]"),
+    key("deadlines.body", "DURATION", "Between two arrivals of a body [default: 30s]"),
+    key("deadlines.send", "DURATION", "Between two signs that a peer takes bytes [default: 60s]"),
+    key("deadlines.stream", "DURATION", "For a whole request [default: 1d]"),
+    key("deadlines.linger", "DURATION", "For the peer to close after the end [default: 5s]"),
+    key("deadlines.drain", "DURATION", "For what is under way at shutdown [default: 30s]"),
 ];
 
 impl Key {
@@ -132,7 +148,7 @@ impl Key {
     pub fn flag(&self) -> String {
         // A flag that is repeated names one thing at a time.
         match self.name {
-            "write_tokens" => return "write-token".to_owned(),
+            TOKENS => return "write-token".to_owned(),
             "server_names" => return "server-name".to_owned(),
             _ => {}
         }
@@ -187,13 +203,14 @@ pub fn command() -> Command {
     let file = Arg::new(FILE_ID).long(FILE_ID).value_name("FILE");
     let file = file.help("TOML file of settings; unknown keys are errors [env: RON_CONFIG]");
     let command = Command::new("rond")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(VERSION)
         .about("A content server that verifies every byte before it sends it.")
         .after_help(
             "Flags beat the environment, which beats the file, which beats the defaults. In the \
              file, a key is its flag with underscores; deadlines are in the table [deadlines], \
              and what begins with storage in [storage]. A variable that is empty counts as not \
-             set. Port 0 takes any free port.",
+             set. Port 0 takes any free port. Sizes are bytes, or have a unit (64kB, 512MiB, 1G); \
+             durations are seconds, or have a unit (250ms, 15s, 2min, 1h, 1d, 1w).",
         )
         .max_term_width(100)
         .arg(file);
@@ -237,12 +254,28 @@ pub(super) fn add_variables(
     env: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<(), ConfigError> {
     for key in &KEYS {
-        if let Some(text) = variable(env, &key.variable())? {
-            let texts = vec![text];
+        let mut texts: Vec<String> = variable(env, &key.variable())?.into_iter().collect();
+        if key.name == TOKENS {
+            texts.extend(variable(env, TOKEN_VARIABLE)?);
+        }
+        if !texts.is_empty() {
             layers.entry(key.name).or_insert(Given { texts, source: Source::Variable });
         }
     }
     Ok(())
+}
+
+/// Variables among these that look like settings and are none: misspelt, most likely.
+pub fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let known = |name: &str| {
+        let setting = KEYS.iter().any(|key| key.variable() == name);
+        setting || name == FILE_VARIABLE || name == TOKEN_VARIABLE
+    };
+    let names = names.into_iter().filter_map(|name| name.into_string().ok());
+    let is_ours = |name: &String| name.starts_with("RON_") && !CLIENT.contains(&name.as_str());
+    let mut unknown: Vec<String> = names.filter(is_ours).filter(|name| !known(name)).collect();
+    unknown.sort_unstable();
+    unknown
 }
 
 /// Adds what the text of a file says of keys that are not given yet.
@@ -272,6 +305,9 @@ fn add_value(
 ) -> Result<(), ConfigError> {
     let unknown = || ConfigError::UnknownKey { key: name.to_owned(), file: file.to_owned() };
     let key = KEYS.iter().find(|key| key.name == name).ok_or_else(unknown)?;
+    if let ("cores", Value::Integer(value)) = (name, value) {
+        return Err(ConfigError::BareCores { value: *value });
+    }
     let texts = match value {
         Value::Array(values) if key.many => values.iter().map(scalar).collect(),
         value => scalar(value).map(|text| vec![text]),

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{ConfigError, Settings, limits, values};
+use super::{ConfigError, Settings, limits, spans, values};
 
 /// How much is kept, and how it is looked after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +34,7 @@ impl Settings {
         let Some(given) = self.layers.get(many) else {
             return Ok(vec![self.path(one)?.unwrap_or_else(|| "./ron-data".into())]);
         };
-        if let Some(other) = self.layers.get(one) {
-            return Err(ConfigError::Both {
-                first: one,
-                first_origin: other.source.clone(),
-                second: many,
-                second_origin: given.source.clone(),
-            });
-        }
+        self.only_one(one, many)?;
         let paths: Vec<PathBuf> =
             given.texts.iter().flat_map(|text| text.split(',')).map(PathBuf::from).collect();
         let mut unique = paths.clone();
@@ -87,11 +80,10 @@ impl Settings {
         const DEFAULT: Duration = Duration::from_millis(ron_shards::limits::SCRUB_EVERY_MS);
         let Some(text) = self.text(KEY) else { return Ok(DEFAULT) };
         let range = limits::SCRUB_EVERY_MIN..=limits::SCRUB_EVERY_MAX;
-        let every = values::seconds(text);
+        let every = values::duration(text);
         let every = every.filter(|every| every.is_zero() || range.contains(every));
         every.ok_or_else(|| {
-            let (min, max) = (range.start().as_secs_f64(), range.end().as_secs());
-            self.refuse(KEY, format!("seconds, {min} to {max}, or 0 for only when ordered"))
+            self.refuse(KEY, format!("{}, or 0 for only when ordered", spans(&range)))
         })
     }
 }

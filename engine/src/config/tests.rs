@@ -79,7 +79,7 @@ fn the_file_is_named_by_flag_or_variable() {
 }
 
 /// A value for each key that no default has, to be seen in the settings.
-const SAMPLES: [(&str, &str); 31] = [
+const SAMPLES: [(&str, &str); 35] = [
     ("data_dir", "/x"),
     ("data_dirs", "/x,/y"),
     ("http", "127.0.0.1:11"),
@@ -88,10 +88,12 @@ const SAMPLES: [(&str, &str); 31] = [
     ("oap_plain", "127.0.0.1:14"),
     ("admin", "127.0.0.1:15"),
     ("cores", "0-1,3"),
+    ("shards", "2"),
     ("cache", "64MiB"),
     ("tls_cert", "/cert"),
     ("tls_key", "/key"),
     ("log", "warn"),
+    ("log_format", "text"),
     ("connections_max", "16"),
     ("object_len_max", "17"),
     ("window_groups", "18"),
@@ -213,10 +215,14 @@ fn what_is_not_allowed_is_said_with_key_value_and_origin() {
         ("--partitions", "partitions", "+1"),
         ("--stall-limit", "stall_limit", "0.0009"),
         ("--stall-limit", "stall_limit", "61"),
-        ("--stall-limit", "stall_limit", "20ms"),
+        ("--stall-limit", "stall_limit", "20 blinks"),
         ("--data-dir", "data_dir", ""),
         ("--deadline-head", "deadlines.head", "0"),
         ("--deadline-head", "deadlines.head", "604801"),
+        ("--deadline-head", "deadlines.head", "8d"),
+        ("--shards", "shards", "6"),
+        ("--shards", "shards", "0"),
+        ("--log-format", "log_format", "xml"),
     ] {
         let error = error(&[&format!("{flag}={value}")], &[], "");
         let start = format!("{key} = {value:?} (flag); allowed: ");
@@ -313,4 +319,71 @@ fn every_setting_is_reloaded_or_named_as_waiting_for_a_restart() {
         let waiting = default.needs_restart(&load(&flags, &[], "").unwrap());
         assert_eq!(waiting.is_empty(), reloaded, "{name}: {waiting:?}");
     }
+}
+
+#[test]
+fn a_number_alone_is_no_list_of_cores() {
+    let said = error(&[], &[], "cores = 1");
+    assert!(said.starts_with("cores = 1 (file): ") && said.contains("\"0-3\""), "{said}");
+    assert!(said.contains("shards = 1"), "{said}");
+    assert_eq!(load(&[], &[], "cores = '1'").unwrap().cores, [1]);
+    assert_eq!(load(&[], &[], "cores = [1]").unwrap().cores, [1]);
+    assert_eq!(load(&[], &[], "shards = 2").unwrap().cores, [0, 1]);
+    let said = error(&["--shards=2"], &[], "cores = '1'");
+    assert_eq!(said, "cores (file) and shards (flag) are both set; set one of them");
+}
+
+#[test]
+fn durations_and_sizes_are_written_as_people_do() {
+    let file = "cache = '64M'\nstall_limit = '50ms'\n[deadlines]\nhead = '1.5s'\nidle = '2min'\n\
+                [storage]\nscrub_every = '2w'\nmax_bytes = '1T'\n";
+    let config = load(&[], &[], file).unwrap();
+    assert_eq!(config.cache_len, 64 * MIB - 64 * MIB % (5 * 65_536));
+    assert_eq!(config.stall_limit, Duration::from_millis(50));
+    assert_eq!(config.deadlines.head, Duration::from_millis(1500));
+    assert_eq!(config.deadlines.idle, Duration::from_secs(120));
+    assert_eq!(config.storage.scrub_every, Duration::from_secs(14 * 24 * 3600));
+    assert_eq!(config.storage.max_bytes, Some(1 << 40));
+    let said = error(&["--deadline-head=soon"], &[], "");
+    assert!(said.contains("a duration such as 15s, 1ms to 7d; a bare number is seconds"), "{said}");
+}
+
+#[test]
+fn both_names_of_the_token_variable_count_and_unknown_ones_are_seen() {
+    let env = [("RON_WRITE_TOKEN", "a"), ("RON_WRITE_TOKENS", "b,c")];
+    assert_eq!(load(&[], &env, "").unwrap().writers.tokens.0, ["b", "c", "a"]);
+    let config = load(&[], &env[..1], "").unwrap();
+    assert_eq!(config.writers.tokens.0, ["a"]);
+    let names = ["RON_HTPP", "RON_HTTP", "RON_CONFIG", "RON_CAP", "RON_WRITE_TOKEN", "HOME"];
+    let names = names.into_iter().chain(["RON_DEADLINE_HEAD", "RON_DEADLINES_HEAD"]);
+    let unknown = keys::unknown_variables(names.map(OsString::from));
+    assert_eq!(unknown, ["RON_DEADLINES_HEAD", "RON_HTPP"]);
+}
+
+/// The example is what people copy, so it must be complete, and change nothing as it stands.
+#[test]
+fn the_example_has_every_setting_and_its_default() {
+    let example = include_str!("../../../docs/rond.toml");
+    assert_eq!(load(&[], &[], example).unwrap(), load(&[], &[], "").unwrap());
+    let mut table = String::new();
+    let mut named = Vec::new();
+    for line in example.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            table = format!("{name}.");
+        }
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        let Some((key, _)) = line.split_once(" = ") else { continue };
+        let name = format!("{table}{key}");
+        // Certificate and key are only taken together.
+        if !name.starts_with("tls_") {
+            let header = table.strip_suffix('.').map(|table| format!("[{table}]\n"));
+            let text = header.unwrap_or_default() + line;
+            load(&[], &[], &text).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        named.push(name);
+    }
+    named.sort_unstable();
+    let mut all: Vec<&str> = keys::KEYS.iter().map(|key| key.name).collect();
+    all.sort_unstable();
+    assert_eq!(named, all);
 }

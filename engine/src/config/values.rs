@@ -1,4 +1,4 @@
-//! How the values of settings are spelled: sizes, seconds, lists of numbers, addresses, tokens.
+//! How the values of settings are spelled: sizes, durations, lists of numbers, addresses, tokens.
 //!
 //! Every parser takes text from outside and answers `None` for what it does not know; which
 //! setting it was for, and what would have been allowed, is for the caller to say.
@@ -7,10 +7,15 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::limits::{CORE_ID_MAX, NAME_LEN_MAX, TOKEN_LEN_MAX};
 
-/// Units of sizes, by what they are called in lower case.
-const UNITS: [(&str, u64); 10] = [
+/// Units of sizes, by what they are called in lower case. A letter alone is the binary unit, as it
+/// is for systemd and nginx.
+const UNITS: [(&str, u64); 14] = [
     ("", 1),
     ("b", 1),
+    ("k", 1 << 10),
+    ("m", 1 << 20),
+    ("g", 1 << 30),
+    ("t", 1 << 40),
     ("kib", 1 << 10),
     ("mib", 1 << 20),
     ("gib", 1 << 30),
@@ -21,7 +26,24 @@ const UNITS: [(&str, u64); 10] = [
     ("tb", 1_000_000_000_000),
 ];
 
-/// Bytes: a whole number and a unit, such as `512MiB`, `64 kB` or `4096`.
+/// Units of durations in seconds. There are no months: they would be taken for minutes.
+const TIMES: [(&str, f64); 13] = [
+    ("", 1.0),
+    ("us", 1e-6),
+    ("µs", 1e-6),
+    ("ms", 1e-3),
+    ("s", 1.0),
+    ("sec", 1.0),
+    ("m", 60.0),
+    ("min", 60.0),
+    ("h", 3600.0),
+    ("d", 86_400.0),
+    ("day", 86_400.0),
+    ("days", 86_400.0),
+    ("w", 604_800.0),
+];
+
+/// Bytes: a whole number and a unit, such as `512MiB`, `64 kB`, `1G` or `4096`.
 pub fn size(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -44,11 +66,37 @@ pub fn human_size(len: u64) -> String {
     format!("{} {unit}", value.strip_suffix(".0").unwrap_or(&value))
 }
 
-/// Seconds, fractions allowed: `30`, `0.25`. Plain decimals only, so neither `inf` nor `1e9`.
-pub fn seconds(text: &str) -> Option<Duration> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let seconds = plain.then(|| text.parse::<f64>().ok()).flatten()?;
-    Duration::try_from_secs_f64(seconds).ok()
+/// A number and a unit, such as `15s`, `250ms`, `1.5 h` or `1w`; without a unit it is seconds.
+/// Plain decimals only, so neither `inf` nor `1e9`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
+    let (number, unit) = text.split_at(digits);
+    let (_, seconds) = TIMES.iter().find(|(name, _)| *name == unit.trim_start())?;
+    if unit.ends_with(' ') {
+        return None;
+    }
+    let number = number.parse::<f64>().ok()?;
+    // Rounded, because a millisecond is no sum of halves, and 1 ms must not be less than 1 ms.
+    let nanos = (number * seconds * 1e9).round();
+    // Above this not every number is a float; it is some 100 days.
+    const EXACT: f64 = (1u64 << 53) as f64;
+    if nanos < EXACT {
+        return Some(Duration::from_nanos(nanos as u64));
+    }
+    Duration::try_from_secs_f64(number * seconds).ok()
+}
+
+/// A duration as people read it, in its largest whole unit: `1ms`, `90s`, `7d`.
+pub fn human_duration(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    for (unit, len) in
+        [("d", 86_400_000_000_000u128), ("h", 3_600_000_000_000), ("s", 1_000_000_000)]
+    {
+        if nanos > 0 && nanos.is_multiple_of(len) {
+            return format!("{}{unit}", nanos / len);
+        }
+    }
+    format!("{}ms", duration.as_secs_f64() * 1000.0)
 }
 
 /// Numbers and ranges, such as `0,2-5`: ascending and each once, whatever the order given.
@@ -116,11 +164,15 @@ mod tests {
             ("7b", 7),
             ("18446744073709551615", u64::MAX),
             ("16777215TiB", 16_777_215 << 40),
+            ("1G", 1 << 30),
+            ("64 k", 64 << 10),
+            ("5m", 5 << 20),
+            ("2T", 2 << 40),
         ] {
             assert_eq!(size(text), Some(len), "{text}");
         }
         for text in
-            ["", "MiB", "-1", "1.5GiB", "5 M", "5m", "1e3", "+5", "5MiB ", "16777216TiB", "५"]
+            ["", "MiB", "-1", "1.5GiB", "5 X", "5mm", "1e3", "+5", "5MiB ", "16777216TiB", "५"]
         {
             assert_eq!(size(text), None, "{text}");
         }
@@ -142,12 +194,53 @@ mod tests {
     }
 
     #[test]
-    fn seconds_may_have_fractions() {
-        assert_eq!(seconds("30"), Some(Duration::from_secs(30)));
-        assert_eq!(seconds("0.25"), Some(Duration::from_millis(250)));
-        for text in ["", ".", "-1", "1e3", "inf", "NaN", "1s", "1.2.3", "99999999999999999999999"] {
-            assert_eq!(seconds(text), None, "{text}");
+    fn durations_have_units_and_fractions() {
+        let ms = Duration::from_millis;
+        for (text, expected) in [
+            ("30", ms(30_000)),
+            ("0.25", ms(250)),
+            ("15s", ms(15_000)),
+            ("250ms", ms(250)),
+            ("1ms", ms(1)),
+            ("0.001", ms(1)),
+            ("500us", Duration::from_micros(500)),
+            ("2min", ms(120_000)),
+            ("2m", ms(120_000)),
+            ("1.5 h", ms(5_400_000)),
+            ("7 days", ms(604_800_000)),
+            ("1w", ms(604_800_000)),
+            ("315360000", ms(315_360_000_000)),
+            ("3650d", ms(315_360_000_000)),
+            ("0s", ms(0)),
+        ] {
+            assert_eq!(duration(text), Some(expected), "{text}");
         }
+        for text in [
+            "",
+            ".",
+            "-1",
+            "1e3",
+            "inf",
+            "NaN",
+            "s",
+            "1.2.3",
+            "1 ",
+            "1s ",
+            "1S",
+            "1month",
+            "1h30m",
+            "99999999999999999999999",
+        ] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_for_people() {
+        for text in ["1ms", "20ms", "1s", "90s", "1h", "7d", "0.5ms"] {
+            assert_eq!(human_duration(duration(text).unwrap()), text);
+        }
+        assert_eq!(human_duration(Duration::ZERO), "0ms");
     }
 
     #[test]
