@@ -72,11 +72,7 @@ pub fn run(
     // A directory may turn out to have more partitions; without enough for these nothing is made.
     FileBill::new(&need)?;
     let listeners = Listeners::bind(config)?;
-    let data = DataDirs::open(&config.data_dirs, config.partitions)?;
-    for absent in data.absent() {
-        let (volume, why) = (absent.volume, &absent.why);
-        tracing::warn!("volume {volume} is absent, and so is what it holds: {why}");
-    }
+    let data = open_data(config)?;
     let layout = layout(config, &data)?;
     let boot_id = u64::from_le_bytes(random::bytes()?);
     tracing::info!("{bill}");
@@ -115,11 +111,9 @@ pub fn run(
         let stats = Arc::clone(&stats[usize::from(shard.0)]);
         let settings = ShardConfig {
             boot_id,
-            connections_max: files.connections_max,
-            files_idle_max: files.files_idle_max,
             seed: u64::from_le_bytes(random::bytes()?),
             cache_secret: Secret::from_bytes(random::bytes()?),
-            ..shard_config(config, shard, layout.clone(), spoken.clone())
+            ..shard_config(config, &files, shard, layout.clone(), spoken.clone())
         };
         start_shard(config, settings, sockets, mailboxes, stats, ended_in.clone())?;
     }
@@ -129,6 +123,16 @@ pub fn run(
     })?;
     control.shutdown()?;
     Ok(())
+}
+
+/// Opens the data directories, and says which are absent.
+fn open_data(config: &Config) -> Result<DataDirs, Failure> {
+    let data = DataDirs::open(&config.data_dirs, config.partitions)?;
+    for absent in data.absent() {
+        let (volume, why) = (absent.volume, &absent.why);
+        tracing::warn!("volume {volume} is absent, and so is what it holds: {why}");
+    }
+    Ok(data)
 }
 
 /// What the shards share out among each other.
@@ -297,6 +301,7 @@ fn mailboxes(
 
 fn shard_config(
     config: &Config,
+    files: &FileBill,
     shard: ShardId,
     layout: Layout,
     listeners: Vec<Spoken>,
@@ -306,6 +311,8 @@ fn shard_config(
     ShardConfig {
         listeners,
         arena_len: config.arena_len() as usize,
+        connections_max: files.connections_max,
+        files_idle_max: files.files_idle_max,
         object_len_max: config.object_len_max,
         window_groups: config.window_groups,
         authority: config.authority(),

@@ -112,7 +112,17 @@ fn over_tls_and_over_oap() {
         }
     }
     // Without the CA, or with another name, there is no trust.
-    expect(&run(&mut ronctl(&["--node", &https, "get", &object.addr]), b""), 1);
+    let untrusted = run(&mut ronctl(&["--node", &https, "get", &object.addr]), b"");
+    assert!(matches!(untrusted.code, 1 | 2), "1 where the system trusts nobody");
+    // What the system trusts needs no flag.
+    for args in [
+        &["--node", &https, "get", &object.addr][..],
+        &["get", &object.addr, "--oap", &oap, "-o", "-"],
+    ] {
+        let get = run(ronctl(args).env("SSL_CERT_FILE", &ca), b"");
+        expect(&get, 0);
+        assert_same(&get.stdout, &object.bytes, "trusted by the system");
+    }
     let other = ["get", &object.addr, "--oap", &oap, "--ca", &ca, "--name", "example.org"];
     expect(&run(&mut ronctl(&other), b""), 2);
     node.terminate();
@@ -128,18 +138,21 @@ fn exit_codes() {
     for (args, code) in [
         (&["get", &none][..], 3),
         (&["stat", &none], 3),
-        (&["get", "b3:00"], 1),
-        (&["get", &object.addr, "--range", "5-4"], 1),
+        (&["get", "b3:00"], 2),
+        (&["get", &object.addr, "--range", "5-4"], 2),
         (&["put", "/nonexistent/file"], 1),
         (&["put", "/tmp"], 1),
         (&["get", &object.addr, "-o", "/nonexistent/file"], 1),
-        (&["frobnicate"], 1),
+        (&["frobnicate"], 2),
+        (&[], 2),
         (&["get", &object.addr, "--range", "100-"], 6),
     ] {
         let output = with(&node, args);
         expect(&output, code);
         assert!(output.stdout.is_empty(), "{args:?}");
     }
+    let said = with(&node, &["stat", &none]).stderr;
+    assert_eq!(String::from_utf8_lossy(&said), format!("ronctl: {none}: not found\n"));
     let large = common::curl::file(&[7; 1025]);
     expect(&with(&node, &["put", large.path().to_str().expect("UTF-8")]), 4);
     node.terminate();
@@ -202,5 +215,39 @@ fn nothing_on_a_pipe_but_what_was_asked_for() {
     assert!(put.stderr.is_empty(), "{}", String::from_utf8_lossy(&put.stderr));
     let get = with(&node, &["get", "-q", &object.addr]);
     assert!(get.stderr.is_empty() && get.stdout == object.bytes);
+    node.terminate();
+}
+
+#[test]
+fn an_upload_that_is_refused_says_why() {
+    let data = Data::new();
+    let object = object(1, 24 * MIB);
+    let file = common::curl::file(&object.bytes);
+    let path = file.path().to_str().expect("UTF-8");
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    for (args, code) in [
+        (&["--storage-reserve", "1000TiB"][..], "storage_full"),
+        (&["--object-len-max", "2MiB"], "too_large"),
+    ] {
+        let node = data.setup().args(args).start();
+        let put = with(&node, &["put", path]);
+        expect(&put, 4);
+        assert!(said(&put).contains(code), "{}", said(&put));
+        // By its length, so that the client does not send it at all.
+        let answer = Curl::http(&node).put_sized(&object.bytes, &["-H", "Expect: 100-continue"]);
+        assert!([413, 507].contains(&answer.status));
+        assert!(!answer.heads.contains("100 Continue"), "{}", answer.heads);
+        node.terminate();
+    }
+}
+
+#[test]
+fn files_of_the_system_are_stored_as_they_read() {
+    let data = Data::new();
+    let node = data.start(1);
+    let text = fs::read("/proc/version").expect("/proc is mounted");
+    let put = with(&node, &["put", "/proc/version"]);
+    expect(&put, 0);
+    assert_eq!(String::from_utf8_lossy(&put.stdout).trim(), addr_of(&text));
     node.terminate();
 }

@@ -7,7 +7,7 @@
 #   --dir DIRECTORY    where the test data go; it must not exist, and is removed at the end
 #   --objects N        objects                                               (default 1000000)
 #   --size N           bytes of each                                         (default 100)
-#   --rounds N         boots with the index; half as many without            (default 5)
+#   --rounds N         boots with the index; half as many, rounded up, without (default 5)
 #   --out PATH         writes PATH.md             (default perf/results/<date>-boot)
 #   --candidate PATH   a rond binary                              (default: builds this checkout)
 #   --load PATH        a ron-perf binary                          (default: builds this checkout)
@@ -41,7 +41,7 @@ for ((round = 0; round < ROUNDS; round++)); do
     time_start
     with+=("$TOOK")
     stop_node
-    if ((round % 2 == 1)); then
+    if ((round % 2 == 0)); then
         rm -rf -- "$DIR"/data/p*/index
         time_start
         without+=("$TOOK")

@@ -50,7 +50,8 @@ mod spill;
 
 pub(crate) use spill::discard;
 use spill::{
-    Spill, Tag, fault_of, not_opened, partition_for, remove_opened, tmp_path, upload_number,
+    Spill, Tag, fault_of, has_room, not_opened, partition_for, remove_opened, tmp_path,
+    upload_number,
 };
 
 const _: () = assert!(GROUP_LEN == BLOCK_LEN, "a group fits a block exactly");
@@ -192,6 +193,9 @@ impl Ingest {
         let max = cx.config.object_len_max.min(OBJECT_LEN_MAX);
         match len {
             Some(len) if len > max => Err(IngestError::TooLarge { len, max }),
+            Some(len) if !has_room(expected.as_ref(), len, cx) => {
+                Err(IngestError::Failed(Fault::Full))
+            }
             announced => Ok(Ingest {
                 stream,
                 expected,

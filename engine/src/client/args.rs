@@ -10,6 +10,7 @@ use ron_codec::address::Address;
 use thiserror::Error;
 
 use super::error::EXIT_HELP;
+use crate::config::keys::VERSION;
 
 /// Longest capability: what one frame header can announce.
 const CAP_LEN_MAX: usize = u16::MAX as usize;
@@ -22,7 +23,8 @@ const OAP_PORT: u16 = 1777;
 
 /// Stores and fetches objects by their address, and looks after a node's storage.
 #[derive(Debug, Parser)]
-#[command(name = "ronctl", version, about, after_help = EXIT_HELP, max_term_width = 100)]
+#[command(name = "ronctl", version = VERSION, about, after_help = EXIT_HELP)]
+#[command(max_term_width = 100)]
 pub struct Args {
     #[command(flatten)]
     pub shared: Shared,
@@ -44,7 +46,8 @@ pub struct Shared {
     /// The capability to show to the node.
     #[arg(long, global = true, value_name = "TOKEN", env = "RON_CAP", hide_env_values = true)]
     pub cap: Option<Cap>,
-    /// Certificates to trust, PEM; needed for https:// and --oap.
+    /// More certificates to trust, PEM, such as the CA of a node; those of the system are trusted
+    /// anyway.
     #[arg(long, global = true, value_name = "FILE", env = "RON_CA")]
     pub ca: Option<PathBuf>,
     /// How long to wait for a connection, and for each next sign of life.
@@ -65,7 +68,8 @@ pub enum Command {
     },
     /// Fetch an object and check that its bytes hash to its address.
     ///
-    /// With -o the bytes are written to FILE.part, which takes the name FILE once they are checked.
+    /// With -o the bytes are written to a file FILE.RANDOM.part, which takes the name FILE once
+    /// they are checked.
     /// A part of an object cannot be checked against the address, and stderr says so.
     Get(Get),
     /// Print the address and the size of an object.
@@ -114,7 +118,7 @@ pub struct Get {
     /// The object, b3:<64 hex digits>.
     #[arg(value_name = "ADDR")]
     pub address: Address,
-    /// Where to write it; standard output without this.
+    /// Where to write it; standard output without this, or when it is -.
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Only the bytes from A to B, both included and counted from 0; A- is all from A on.

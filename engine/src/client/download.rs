@@ -11,9 +11,10 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, TryLockError},
-    io::{self, Write},
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    fs::{self, File},
+    hash::{BuildHasher, Hasher, RandomState},
+    io::{self, ErrorKind, IsTerminal, Write},
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
@@ -24,8 +25,11 @@ use super::{
     progress::Progress,
 };
 
-/// What a partial file is called, behind the name of the whole.
+/// How the name of a partial file ends.
 const PART_SUFFIX: &str = ".part";
+
+/// How often another name is tried when somebody else has one.
+const TRIES_MAX: u32 = 8;
 
 /// What the node says it is sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub(super) struct Part {
 pub(super) struct Download {
     address: Address,
     output: Option<PathBuf>,
+    /// Stdout was named, so it takes anything.
+    forced: bool,
     quiet: bool,
     taking: Option<Taking>,
 }
@@ -59,8 +65,9 @@ struct Taking {
 impl Download {
     /// A download of `address` to the file `output`; to stdout when that is absent or `-`.
     pub(super) fn new(address: Address, output: Option<&Path>, quiet: bool) -> Self {
-        let output = output.filter(|path| path.as_os_str() != "-").map(Path::to_path_buf);
-        Self { address, output, quiet, taking: None }
+        let forced = output.is_some_and(|path| path.as_os_str() == "-");
+        let output = output.filter(|_| !forced).map(Path::to_path_buf);
+        Self { address, output, forced, quiet, taking: None }
     }
 
     /// Whether the node has begun to answer.
@@ -85,7 +92,7 @@ impl Download {
     pub(super) fn begin(&mut self, part: Part) -> Result<(), ClientError> {
         assert!(self.taking.is_none(), "a download begins once");
         self.taking = Some(Taking {
-            sink: Sink::open(self.output.as_deref())?,
+            sink: Sink::open(self.output.as_deref(), self.forced)?,
             len: part.len,
             got: 0,
             hashing: part.whole.then(Hashing::new),
@@ -144,16 +151,20 @@ enum Sink {
     Direct {
         file: File,
         path: PathBuf,
+        /// A terminal, which obeys what bytes that are not text happen to say.
+        text_only: bool,
     },
     Partial(Partial),
 }
 
 impl Sink {
-    fn open(output: Option<&Path>) -> Result<Self, ClientError> {
+    /// Opens `output`, or stdout; with `forced`, stdout takes anything.
+    fn open(output: Option<&Path>, forced: bool) -> Result<Self, ClientError> {
         let Some(path) = output else {
             // Not through the standard handle: its buffer looks for the ends of lines.
             let file = io::stdout().as_fd().try_clone_to_owned().map_err(stdout_failed)?.into();
-            return Ok(Self::Direct { file, path: "stdout".into() });
+            let text_only = !forced && io::stdout().is_terminal();
+            return Ok(Self::Direct { file, path: "stdout".into(), text_only });
         };
         let special = match fs::metadata(path) {
             Ok(found) if found.is_dir() => {
@@ -166,14 +177,15 @@ impl Sink {
         if special {
             let file = File::options().write(true).open(path);
             let file = file.map_err(|source| ClientError::file(path, source))?;
-            return Ok(Self::Direct { file, path: path.to_path_buf() });
+            return Ok(Self::Direct { file, path: path.to_path_buf(), text_only: false });
         }
         Partial::create(path).map(Self::Partial)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         match self {
-            Self::Direct { file, path } => {
+            Self::Direct { text_only: true, .. } if !is_text(bytes) => Err(ClientError::Terminal),
+            Self::Direct { file, path, .. } => {
                 file.write_all(bytes).map_err(|source| ClientError::file(path, source))
             }
             Self::Partial(partial) => {
@@ -191,11 +203,16 @@ impl Sink {
     }
 }
 
+/// Whether a terminal shows these bytes, and does not obey them.
+fn is_text(bytes: &[u8]) -> bool {
+    !bytes.iter().any(|byte| byte.is_ascii_control() && !b"\t\n\r".contains(byte))
+}
+
 fn stdout_failed(source: io::Error) -> ClientError {
     ClientError::Standard { name: "stdout", source }
 }
 
-/// A file under its partial name, locked; removed when it is dropped before `commit`.
+/// A file under its partial name; removed when it is dropped before `commit`.
 struct Partial {
     file: File,
     path: PathBuf,
@@ -204,30 +221,30 @@ struct Partial {
 }
 
 impl Partial {
+    /// Makes a file beside `target` that nobody else has, and follows no link to make it.
     fn create(target: &Path) -> Result<Self, ClientError> {
-        let mut name = OsString::from(target);
-        name.push(PART_SUFFIX);
-        let path = PathBuf::from(name);
-        let failed = |source| ClientError::file(&path, source);
-        // Not truncated yet: the bytes may be those of another download under way.
-        let file = File::options().write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(ClientError::Busy { path }),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        let mut tries = 0;
+        loop {
+            let mut name = OsString::from(target);
+            name.push(format!(".{:016x}{PART_SUFFIX}", RandomState::new().build_hasher().finish()));
+            let path = PathBuf::from(name);
+            match File::options().write(true).create_new(true).open(&path) {
+                Ok(file) => {
+                    let target = target.to_path_buf();
+                    return Ok(Self { file, path, target, committed: false });
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < TRIES_MAX => {
+                    tries += 1;
+                }
+                Err(source) => return Err(ClientError::file(&path, source)),
+            }
         }
-        // Between the two calls above, another download may have given this very file its name.
-        let ours = file.metadata().map_err(failed)?;
-        let named = fs::metadata(&path).ok().filter(|named| named.ino() == ours.ino());
-        if named.is_none_or(|named| named.dev() != ours.dev()) {
-            return Err(ClientError::Busy { path });
-        }
-        file.set_len(0).map_err(failed)?;
-        Ok(Self { file, path, target: target.to_path_buf(), committed: false })
     }
 
+    /// Gives the file its name, once its bytes are on the disk: after a power cut there is all of
+    /// it under that name, or what was there before.
     fn commit(&mut self) -> Result<(), ClientError> {
+        self.file.sync_all().map_err(|source| ClientError::file(&self.path, source))?;
         fs::rename(&self.path, &self.target)
             .map_err(|source| ClientError::file(&self.target, source))?;
         self.committed = true;
@@ -277,7 +294,9 @@ mod tests {
         assert_eq!(names(&room).len(), 0);
         download.begin(whole(10)).unwrap();
         download.write(&BYTES[..4]).unwrap();
-        assert_eq!(names(&room), ["out.part"]);
+        let [name] = &names(&room)[..] else { panic!("{:?}", names(&room)) };
+        let name = name.to_str().unwrap();
+        assert!(name.starts_with("out.") && name.ends_with(".part"), "{name}");
         assert_eq!(download.position(), (4, Some(10)));
         download.write(&BYTES[4..]).unwrap();
         assert!(download.finish().unwrap());
@@ -327,29 +346,58 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_partial_file_is_begun_anew() {
+    fn files_and_links_of_others_are_left_alone() {
         let (room, path) = room();
-        fs::write(room.path().join("out.part"), vec![7; 999]).unwrap();
+        let (victim, stale) = (room.path().join("victim"), room.path().join("out.part"));
+        fs::write(&victim, b"precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &stale).unwrap();
         let mut download = download(&path);
         download.begin(whole(10)).unwrap();
         download.write(BYTES).unwrap();
         assert!(download.finish().unwrap());
         assert_eq!(fs::read(&path).unwrap(), BYTES);
-        assert_eq!(names(&room), ["out"]);
+        assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+        assert!(fs::symlink_metadata(&stale).unwrap().is_symlink());
+        assert_eq!(names(&room).len(), 3);
     }
 
     #[test]
     fn two_downloads_do_not_share_a_partial_file() {
-        let (_room, path) = room();
-        let mut first = download(&path);
-        first.begin(whole(10)).unwrap();
-        first.write(&BYTES[..4]).unwrap();
-        let mut second = download(&path);
-        assert!(matches!(second.begin(whole(10)), Err(ClientError::Busy { .. })));
-        drop(second);
-        first.write(&BYTES[4..]).unwrap();
-        assert!(first.finish().unwrap());
+        let (room, path) = room();
+        let mut both = [download(&path), download(&path)];
+        for download in &mut both {
+            download.begin(whole(10)).unwrap();
+        }
+        assert_eq!(names(&room).len(), 2);
+        for download in &mut both {
+            download.write(BYTES).unwrap();
+        }
+        for mut download in both {
+            assert!(download.finish().unwrap());
+        }
+        assert_eq!(names(&room), ["out"]);
         assert_eq!(fs::read(&path).unwrap(), BYTES);
+    }
+
+    #[test]
+    fn only_text_goes_to_a_terminal() {
+        for (bytes, is_text) in [
+            (&b""[..], true),
+            (b"text\twith\r\nlines\n", true),
+            ("größer".as_bytes(), true),
+            (b"nul\0", false),
+            (b"\x1b[2J", false),
+            (b"\x07", false),
+        ] {
+            let file = tempfile::tempfile().unwrap();
+            let mut sink = Sink::Direct { file, path: "stdout".into(), text_only: true };
+            let written = sink.write(bytes);
+            assert_eq!(written.is_ok(), is_text, "{bytes:?}");
+            assert!(is_text || matches!(written, Err(ClientError::Terminal)));
+        }
+        let (file, path) = (tempfile::tempfile().unwrap(), "stdout".into());
+        assert!(Sink::Direct { file, path, text_only: false }.write(b"\0").is_ok());
     }
 
     #[test]

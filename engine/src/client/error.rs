@@ -28,10 +28,10 @@ const SHOWN_CHARS_MAX: usize = 200;
 pub enum Exit {
     /// Done.
     Ok = 0,
-    /// Wrong arguments, or a local file that cannot be read or written.
+    /// A local file that cannot be read or written.
     Local = 1,
-    /// The node cannot be reached or trusted, or the connection was lost.
-    Unreachable = 2,
+    /// Wrong arguments, or the node cannot be reached or trusted, or the connection was lost.
+    Usage = 2,
     /// The node has no such object.
     NotFound = 3,
     /// The node will not do it, or not now.
@@ -46,8 +46,8 @@ pub enum Exit {
 pub const EXIT_HELP: &str = "\
 Exit codes:
   0  done
-  1  wrong arguments, or a local file that cannot be read or written
-  2  the node cannot be reached or trusted, or the connection was lost
+  1  a local file that cannot be read or written
+  2  wrong arguments, or the node cannot be reached or trusted, or the connection was lost
   3  not found
   4  refused: 401, 403, 413, 429, 503, 507
   5  integrity: bytes do not hash to the address, or the node says bad_digest or integrity
@@ -65,14 +65,16 @@ pub enum ClientError {
     /// The file ended before `len` bytes, its size when the command began.
     #[error("{}: shrank to {got} bytes of {len} while it was read", path.display())]
     Shrank { path: PathBuf, got: u64, len: u64 },
-    /// Another process is writing the same partial file.
-    #[error("{}: another download is writing it", path.display())]
-    Busy { path: PathBuf },
+    /// Bytes that are not text, and would go to a terminal.
+    #[error(
+        "the object is not text: name a file with -o FILE, or -o - for the terminal all the same"
+    )]
+    Terminal,
     /// Standard input or output; `name` is which.
     #[error("{name}: {source}")]
     Standard { name: &'static str, source: io::Error },
     /// TLS was asked for without anything to trust.
-    #[error("TLS needs --ca FILE, the certificates to trust")]
+    #[error("this system trusts no certificates: TLS needs --ca FILE, the certificates to trust")]
     CaMissing,
     /// The file of `--ca` holds no certificate that can be used.
     #[error("{}: holds no usable certificate in PEM: {reason}", path.display())]
@@ -96,6 +98,10 @@ pub enum ClientError {
     /// The connection broke after it was made; `got` bytes of the object had arrived.
     #[error("connection lost{}: {reason}", after(*got, *len))]
     Lost { got: u64, len: Option<u64>, reason: String },
+
+    /// The node has no such object.
+    #[error("{address}: not found")]
+    NotFound { address: Address },
 
     /// The node's own error.
     #[error("{}", NodeLine { status: *status, reply })]
@@ -179,22 +185,23 @@ impl ClientError {
             Self::File { .. }
             | Self::Directory { .. }
             | Self::Shrank { .. }
-            | Self::Busy { .. }
+            | Self::Terminal
             | Self::Standard { .. }
             | Self::CaMissing
             | Self::Ca { .. }
-            | Self::ServerName { .. }
-            | Self::Request { .. }
             | Self::Object(_) => Exit::Local,
-            Self::Unreachable { .. } | Self::Untrusted { .. } | Self::Lost { .. } => {
-                Exit::Unreachable
-            }
+            Self::ServerName { .. }
+            | Self::Request { .. }
+            | Self::Unreachable { .. }
+            | Self::Untrusted { .. }
+            | Self::Lost { .. } => Exit::Usage,
+            Self::NotFound { .. } => Exit::NotFound,
             Self::Node { status, reply, .. } => node_exit(*status, reply.known_code()),
             Self::Digest { .. } | Self::Stored { .. } => Exit::Integrity,
             Self::NotDeleted { exit, .. } => *exit,
             // `fsck` asks no node, and has exit codes of its own: 1 for damage, 2 for unchecked.
             Self::Fsck(FsckError::Damaged { .. }) => Exit::Local,
-            Self::Fsck(_) => Exit::Unreachable,
+            Self::Fsck(_) => Exit::Usage,
             // What is damaged says most, and what is not known says more than what is gone.
             Self::NotWhole { damaged: 1.., .. } => Exit::Integrity,
             Self::NotWhole { failed: 1.., .. } => Exit::Node,
@@ -317,9 +324,9 @@ mod tests {
         let cases = [
             (ClientError::CaMissing, Exit::Local),
             (ClientError::Directory { path: "x".into() }, Exit::Local),
-            (ClientError::Unreachable { node: text(), reason: text() }, Exit::Unreachable),
-            (ClientError::Untrusted { node: text(), reason: text() }, Exit::Unreachable),
-            (ClientError::Lost { got: 1, len: None, reason: text() }, Exit::Unreachable),
+            (ClientError::Unreachable { node: text(), reason: text() }, Exit::Usage),
+            (ClientError::Untrusted { node: text(), reason: text() }, Exit::Usage),
+            (ClientError::Lost { got: 1, len: None, reason: text() }, Exit::Usage),
             (ClientError::Digest { expected: a, found: b }, Exit::Integrity),
             (ClientError::Stored { sent: a, stored: b }, Exit::Integrity),
             (AnswerFault::RangeIgnored.into(), Exit::Node),

@@ -16,11 +16,16 @@ use ureq::{
     Agent, Body, RequestBuilder, SendBody, Timeout,
     http::{HeaderMap, Response, StatusCode},
     tls::{Certificate, RootCerts, TlsConfig},
+    unversioned::{
+        resolver::DefaultResolver,
+        transport::{Connector, DefaultConnector},
+    },
 };
 
 use super::{
     args::{Cap, NodeUrl, Range},
     download::{Download, Part},
+    early::Deaf,
     error::{AnswerFault, ClientError},
     retry::parse_retry_after,
     source::Source,
@@ -44,6 +49,8 @@ pub(super) struct Http {
     agent: Agent,
     node: NodeUrl,
     cap: Option<Cap>,
+    /// Of the request under way.
+    deaf: Deaf,
 }
 
 /// What a put is answered with.
@@ -78,11 +85,15 @@ impl Http {
             .timeout_per_read(Some(timeout))
             .timeout_per_write(Some(timeout))
             .build();
-        Self { agent: config.into(), node: node.clone(), cap: cap.cloned() }
+        let deaf = Deaf::default();
+        let connector = DefaultConnector::new().chain(deaf.clone());
+        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        Self { agent, node: node.clone(), cap: cap.cloned(), deaf }
     }
 
     /// Sends all of `source`, which must be at its beginning, to the place of `address`, or to that
-    /// of objects without a name. Returns what the node says it stored.
+    /// of objects without a name. Returns what the node says it stored. An answer that comes before
+    /// all was sent is the outcome.
     ///
     /// # Errors
     ///
@@ -101,6 +112,8 @@ impl Http {
         if len.is_none_or(|len| len >= EXPECT_LEN_MIN) {
             request = request.header("Expect", "100-continue");
         }
+        self.deaf.reset();
+        source.stop_when(&self.deaf);
         let sent = request.send(SendBody::from_reader(source));
         if let Some(fault) = source.take_fault() {
             return Err(fault);
@@ -153,8 +166,11 @@ impl Http {
     pub(super) fn stat(&self, address: &Address) -> Result<u64, ClientError> {
         let request = self.authorize(self.agent.head(self.node.object(Some(address))));
         let mut response = request.call().map_err(|error| self.failure(error))?;
-        if response.status() != StatusCode::OK {
-            return Err(refusal(&mut response));
+        match response.status() {
+            StatusCode::OK => {}
+            // The answer to HEAD has no body that could say so.
+            StatusCode::NOT_FOUND => return Err(ClientError::NotFound { address: *address }),
+            _ => return Err(refusal(&mut response)),
         }
         check_identity(response.headers())?;
         content_length(response.headers()).ok_or_else(|| AnswerFault::NoLength.into())

@@ -7,6 +7,7 @@
 mod admin;
 mod args;
 mod download;
+mod early;
 mod error;
 mod http;
 mod oap;
@@ -46,14 +47,11 @@ use source::{Input, Source, hash_file};
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    // It has exit codes of its own: 1 would say that damage was found.
-    let is_fsck = arguments.get(1).is_some_and(|command| command == "fsck");
     let args = match Args::try_parse_from(arguments) {
         Ok(args) => args,
         Err(error) => {
-            let wrong = if is_fsck { Exit::Unreachable } else { Exit::Local };
             // Help and version come this way too, and are no failures.
-            let exit = if error.use_stderr() { wrong } else { Exit::Ok };
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
             return if error.print().is_ok() { exit } else { Exit::Local };
         }
     };
@@ -142,7 +140,7 @@ fn fetch(
         let http = http(shared, &shared.node)?;
         return with_retries(wait, || http.get(address, range, &mut download));
     };
-    let ca = tls::read_ca(shared.ca.as_deref())?;
+    let ca = tls::trusted(shared.ca.as_deref())?;
     let oap = Oap {
         at,
         name: get.name.as_deref(),
@@ -154,7 +152,7 @@ fn fetch(
 }
 
 fn http(shared: &Shared, at: &NodeUrl) -> Result<Http, ClientError> {
-    let ca = if at.is_tls() { tls::read_ca(shared.ca.as_deref())? } else { Vec::new() };
+    let ca = if at.is_tls() { tls::trusted(shared.ca.as_deref())? } else { Vec::new() };
     Ok(Http::new(at, shared.cap.as_ref(), &ca, shared.timeout.0))
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use ron_codec::{address::Address, outboard::Hashing};
 
-use super::{error::ClientError, progress::Progress};
+use super::{early::Deaf, error::ClientError, progress::Progress};
 
 /// Bytes that are read at once to be hashed.
 const READ_LEN: usize = 256 * 1024;
@@ -42,12 +42,20 @@ impl Input {
         let path = path.to_path_buf();
         if found.is_dir() {
             Err(ClientError::Directory { path })
-        } else if found.is_file() {
+        } else if found.is_file() && (found.len() > 0 || is_empty(&file)) {
             Ok(Self::File { file, path, len: found.len() })
         } else {
             Ok(Self::Stream { reader: Box::new(file), path })
         }
     }
+}
+
+/// Whether there is nothing in a file whose length is 0. Those of procfs have one of 0 and say what
+/// they have to say when they are read.
+fn is_empty(mut file: &File) -> bool {
+    let read = file.read(&mut [0]);
+    // What cannot be read is told of later.
+    !matches!(read, Ok(1..)) || file.rewind().is_err()
 }
 
 /// The address of the `len` bytes of `file`, which ends at its beginning again.
@@ -97,6 +105,8 @@ pub(super) struct Source<'a> {
     hashing: Option<Hashing>,
     progress: Progress,
     fault: Option<ClientError>,
+    /// Whether nobody takes the bytes any more.
+    deaf: Deaf,
 }
 
 impl<'a> Source<'a> {
@@ -114,14 +124,21 @@ impl<'a> Source<'a> {
         file.rewind().map_err(|source| ClientError::file(path, source))?;
         let progress = Progress::new("sending", Some(len), quiet);
         let reader = Box::new(file.take(len));
-        Ok(Self { reader, path, len: Some(len), sent: 0, hashing: None, progress, fault: None })
+        let (len, deaf) = (Some(len), Deaf::default());
+        Ok(Self { reader, path, len, sent: 0, hashing: None, progress, fault: None, deaf })
     }
 
     /// All that `reader` yields, hashed on the way.
     pub(super) fn stream(reader: &'a mut dyn Read, path: &'a Path, quiet: bool) -> Self {
         let progress = Progress::new("sending", None, quiet);
         let (reader, hashing) = (Box::new(reader), Some(Hashing::new()));
-        Self { reader, path, len: None, sent: 0, hashing, progress, fault: None }
+        let deaf = Deaf::default();
+        Self { reader, path, len: None, sent: 0, hashing, progress, fault: None, deaf }
+    }
+
+    /// Reads no more once this is deaf: what is announced and left is then as good as any bytes.
+    pub(super) fn stop_when(&mut self, deaf: &Deaf) {
+        self.deaf = deaf.clone();
     }
 
     /// Bytes that will be sent, when that is known.
@@ -148,6 +165,12 @@ impl<'a> Source<'a> {
 
 impl Read for Source<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.deaf.is_so() {
+            let left = self.len.map_or(0, |len| len - self.sent);
+            let len = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.sent += len as u64;
+            return Ok(len);
+        }
         let read = match self.reader.read(buffer) {
             Ok(read) => read,
             // The HTTP client would give up where there is nothing wrong.
@@ -256,5 +279,19 @@ mod tests {
         let missing = room.path().join("none");
         assert!(matches!(Input::open(&missing), Err(ClientError::File { .. })));
         assert!(matches!(Input::open(Path::new("/dev/null")), Ok(Input::Stream { .. })));
+        let empty = room.path().join("empty");
+        fs::write(&empty, b"").unwrap();
+        assert!(matches!(Input::open(&empty), Ok(Input::File { len: 0, .. })));
+    }
+
+    #[test]
+    fn files_without_a_length_of_their_own_are_streams() {
+        let Input::Stream { mut reader, .. } = Input::open(Path::new("/proc/version")).unwrap()
+        else {
+            panic!("its length is taken to be 0");
+        };
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).unwrap();
+        assert!(text.starts_with(b"Linux"), "from the beginning");
     }
 }

@@ -200,7 +200,7 @@ fn stat_prints_address_and_size() {
     let (url, node) = http_node(vec![missing]);
     let outcome = ronctl(&["--node", &url, "stat", &address]);
     assert_eq!(outcome.exit(), 3);
-    assert_eq!(outcome.result.unwrap_err().to_string(), "status 404 (corr_id c9)");
+    assert_eq!(outcome.result.unwrap_err().to_string(), format!("{address}: not found"));
     assert!(node.join().is_ok());
 }
 
@@ -231,6 +231,44 @@ fn a_file_is_put_under_its_address() {
         assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", bytes.len())), "{head}");
         assert!(head.contains("\r\nauthorization: bearer tok\r\n"), "{head}");
         assert_eq!(head.contains("\r\nexpect:"), bytes.len() > 1 << 20, "{head}");
+    }
+}
+
+/// The answer to an upload that is given up after a few of its bytes.
+#[test]
+fn a_node_that_takes_no_more_is_heard() {
+    use std::io::{Read, Write};
+    let (_room, path) = room();
+    fs::write(&path, vec![7; 32 * 1024 * 1024]).unwrap();
+    for announced in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let node = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut some = vec![0; 64 * 1024];
+            assert!(socket.read(&mut some).unwrap() > 0);
+            socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+            socket.read_exact(&mut some).unwrap();
+            // What came and was not read makes the end of the connection a reset.
+            let answer = error_answer("507 Insufficient Storage", "storage_full", "");
+            socket.write_all(&answer).unwrap();
+        });
+        let outcome = if announced {
+            ronctl(&["--node", &url, "put", text(&path)])
+        } else {
+            let file = fs::File::open(&path).unwrap();
+            let http = http(
+                &Args::parse_from(["ronctl", "--node", &url, "put", "-"]).shared,
+                &url.parse().unwrap(),
+            )
+            .unwrap();
+            let mut reader = file;
+            let result = http.put(None, &mut Source::stream(&mut reader, &path, true));
+            Outcome { result: result.map(drop), out: String::new(), waits: Vec::new() }
+        };
+        assert!(node.join().is_ok());
+        assert_eq!(outcome.exit(), 4, "{:?}", outcome.result);
+        assert!(outcome.result.unwrap_err().to_string().contains("storage_full"));
     }
 }
 
@@ -269,8 +307,7 @@ fn local_failures_reach_no_node() {
     for arguments in [
         &["put", "/nowhere/at/all"][..],
         &["put", "/"],
-        &["get", &address, "--oap", "localhost:1"],
-        &["--node", "https://localhost:1", "stat", &address],
+        &["--ca", "/nowhere", "get", &address, "--oap", "localhost:1"],
         &["--ca", "/nowhere", "--node", "https://localhost:1", "stat", &address],
     ] {
         let outcome = ronctl(arguments);
@@ -401,8 +438,10 @@ fn a_node_with_another_name_or_another_ca_is_not_trusted() {
 }
 
 #[test]
-fn wrong_arguments_exit_with_1_and_help_with_0() {
+fn wrong_arguments_exit_with_2_and_help_with_0() {
     let run = |arguments: &[&str]| run(arguments.iter().map(OsString::from));
-    assert_eq!(run(&["ronctl", "get", "nothing"]), Exit::Local);
+    for arguments in [&["ronctl", "get", "nothing"][..], &["ronctl", "fsck"], &["ronctl"]] {
+        assert_eq!(run(arguments), Exit::Usage, "{arguments:?}");
+    }
     assert_eq!(run(&["ronctl", "--version"]), Exit::Ok);
 }

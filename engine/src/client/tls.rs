@@ -1,7 +1,5 @@
-//! Whom a client trusts: the certificates of `--ca`, and nobody else.
-//!
-//! The roots of the system are not used: a node is the operator's own machine, and its development
-//! CA or the operator's CA is known. Verification cannot be switched off.
+//! Whom a client trusts: the roots of the system, as for any other program, and those of `--ca`,
+//! such as a node's development CA. Verification cannot be switched off.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -24,13 +22,22 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Reads the certificates to trust.
+/// The certificates to trust: those of the system that can be used, and those of a file.
 ///
 /// # Errors
 ///
-/// When there is no file, or none that holds certificates in PEM.
-pub(super) fn read_ca(path: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    let path = path.ok_or(ClientError::CaMissing)?;
+/// When the file holds no certificates in PEM, or there are none at all.
+pub(super) fn trusted(path: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+    let mut certificates = path.map_or_else(|| Ok(Vec::new()), read_ca)?;
+    // A system has some that only others can use, and that is no reason to trust none.
+    let usable = |found: &CertificateDer<'static>| roots(&[found.clone()]).is_ok();
+    let system = rustls_native_certs::load_native_certs().certs;
+    certificates.extend(system.into_iter().filter(usable));
+    if certificates.is_empty() { Err(ClientError::CaMissing) } else { Ok(certificates) }
+}
+
+/// Reads the certificates of a file.
+fn read_ca(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
     let bad = |reason: String| ClientError::Ca { path: path.to_path_buf(), reason };
     let len = fs::metadata(path).map_err(|source| ClientError::file(path, source))?.len();
     if len > CA_LEN_MAX {
@@ -80,18 +87,18 @@ mod tests {
     fn only_files_of_certificates_are_trusted() {
         let room = tempfile::tempdir().unwrap();
         let path = room.path().join("ca.pem");
-        assert!(matches!(read_ca(None), Err(ClientError::CaMissing)));
-        assert!(matches!(read_ca(Some(&path)), Err(ClientError::File { .. })));
+        assert!(matches!(trusted(Some(&path)), Err(ClientError::File { .. })));
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for text in ["", "nothing of the kind", broken] {
             fs::write(&path, text).unwrap();
-            assert!(matches!(read_ca(Some(&path)), Err(ClientError::Ca { .. })), "{text}");
+            assert!(matches!(trusted(Some(&path)), Err(ClientError::Ca { .. })), "{text}");
         }
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let pem = made.cert.pem();
         fs::write(&path, format!("{pem}{pem}")).unwrap();
-        let read = read_ca(Some(&path)).unwrap();
+        let read = read_ca(&path).unwrap();
         assert_eq!(read.len(), 2);
+        assert!(trusted(Some(&path)).unwrap().starts_with(&read), "the system's come behind");
         assert_eq!(oap_config(&read).unwrap().alpn_protocols, [b"ron/1"]);
     }
 }

@@ -2,8 +2,14 @@
 
 use std::{io, path::PathBuf};
 
-use ron_codec::{address::Address, limits::DISK_BLOCK_LEN};
-use ron_io::ports::{DiskDone, DiskOp, FileId, Part};
+use ron_codec::{
+    address::Address,
+    limits::{DISK_BLOCK_LEN, SEGMENT_OBJECT_LEN_MAX},
+};
+use ron_io::{
+    ports::{DiskDone, DiskOp, FileId, Part},
+    process::is_out_of_files,
+};
 
 use crate::{
     config::Config,
@@ -120,6 +126,14 @@ pub(super) fn partition_for(expected: Option<&Address>, cx: &Cx<'_>) -> Option<u
     }
 }
 
+/// Whether there is room for an object that gets a file of its own, as far as this shard knows.
+/// Others are taken into memory first, where they may prove to be stored already.
+pub(super) fn has_room(expected: Option<&Address>, len: u64, cx: &Cx<'_>) -> bool {
+    let volume = |partition| cx.config.layout.volume_number(partition);
+    let takes = |partition| cx.room.takes(volume(partition), len);
+    len <= SEGMENT_OBJECT_LEN_MAX || partition_for(expected, cx).is_none_or(takes)
+}
+
 /// A number for an upload in `partition`, from a random one. The partition is in its low bits, so
 /// that whoever knows the number finds the file.
 pub(super) fn upload_number(random: u64, partition: u16) -> u64 {
@@ -142,6 +156,7 @@ pub(super) fn fault_of(error: &io::Error) -> Fault {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full,
         // The owner is another shard, which has yet to make its folders.
         io::ErrorKind::NotFound => Fault::Busy,
+        _ if is_out_of_files(error) => Fault::Busy,
         _ => Fault::Disk,
     }
 }

@@ -586,6 +586,25 @@ fn a_long_upload_for_which_there_is_no_room_writes_nothing() {
 }
 
 #[test]
+fn an_announced_length_for_which_there_is_no_room_is_refused_before_the_body() {
+    let stream = StreamId { conn: ConnId { slot: 0, generation: 0 }, stream: 0 };
+    const MAX: u64 = SEGMENT_OBJECT_LEN_MAX;
+    for (len, free, refused) in
+        [(Some(MAX + 1), MAX, true), (Some(MAX + 1), MAX + 1, false), (Some(MAX), 0, false)]
+    {
+        for expected in [None, Some(Address::of(b"x"))] {
+            let mut bench = Bench::new(1);
+            bench.config.storage.reserve_bytes = 0;
+            bench.room = Room::new(&bench.config);
+            bench.room.told(0, Some(free));
+            let made = Ingest::new(stream, expected, len, &mut bench.cx());
+            let full = matches!(made, Err(IngestError::Failed(Fault::Full)));
+            assert_eq!(full, refused, "{len:?} of {free}");
+        }
+    }
+}
+
+#[test]
 fn nothing_is_written_on_an_absent_volume() {
     // Partitions 0 to 3, one a volume; this shard has 1 and 3.
     let over = |absent: &[u16], expect| {
