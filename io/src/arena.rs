@@ -17,19 +17,14 @@
 //!           a block goes out whole, as quarters of 16 KiB, or as pages of 4 KiB
 //! ```
 
-use std::{
-    fmt, io,
-    ops::Range,
-    ptr::NonNull,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering, fence},
-    },
-};
+use std::{fmt, io, ops::Range, ptr::NonNull, sync::Arc};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use crate::limits::{ARENA_BLOCKS_MAX, BLOCK_LEN, BLOCK_PAGES, PAGE_LEN};
+use crate::{
+    limits::{ARENA_BLOCKS_MAX, BLOCK_LEN, BLOCK_PAGES, PAGE_LEN},
+    sync::{AtomicU32, Ordering, Touched, fence},
+};
 
 mod bits;
 mod lent;
@@ -101,6 +96,8 @@ struct Page {
     next: AtomicU32,
     /// Pages of the piece, written by the owner when it is handed out.
     span: AtomicU32,
+    /// That the bytes of the piece were read, or written, for a model that looks for races.
+    touched: Touched,
 }
 
 /// The owner's end of an arena: the only one that hands memory out.
@@ -137,6 +134,7 @@ impl Arena {
             handles: AtomicU32::new(0),
             next: AtomicU32::new(NONE),
             span: AtomicU32::new(0),
+            touched: Touched::default(),
         };
         let shared = Shared {
             map,
@@ -278,6 +276,7 @@ impl Shared {
     /// unchanged. From now on these pages, and no others, are not lent.
     fn renew(&self, page: u32, count: u32) {
         let (start, len) = (self.bytes(page).as_ptr(), count as usize * PAGE_LEN);
+        (page..page + count).for_each(|page| self.pages[page as usize].touched.write());
         // SAFETY: the range lies within our private anonymous mapping. No one reads or writes
         // it: the piece is free, so it has no handle. It reads as zeros from now on.
         let given_up = unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTNEED) };
@@ -350,6 +349,7 @@ impl BlockMut {
         let lent = shared.lent.first_run(self.page, span);
         // Going on would change bytes that a peer has yet to read: better to stop.
         assert_eq!(lent, None, "lent pages of a block are about to be written");
+        (self.page..self.page + span).for_each(|page| shared.pages[page as usize].touched.write());
         (shared.bytes(self.page).as_ptr(), span)
     }
 
@@ -391,6 +391,7 @@ pub struct Block {
 impl Block {
     pub fn bytes(&self) -> &[u8] {
         let start = self.shared.bytes(self.page).as_ptr();
+        self.shared.pages[self.page as usize].touched.read();
         // SAFETY: the piece is at least `len` long, it is not handed out again while this handle
         // lives, and nothing writes a frozen piece.
         unsafe { std::slice::from_raw_parts(start, self.len as usize) }
@@ -465,4 +466,8 @@ impl fmt::Debug for BlockMut {
 }
 
 #[cfg(test)]
+#[cfg(loom)]
+mod models;
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -11,47 +11,30 @@
 //!
 //! One of the two sees the other's first step, so no message is left lying beside a sleeper.
 
-use std::{
-    fmt, io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering, fence},
-    },
-};
+use std::{fmt, io, os::fd::RawFd, sync::Arc};
 
-use crossbeam::queue::ArrayQueue;
+use crate::sync::{ArrayQueue, AtomicBool, EventFd, Ordering, fence};
 
 /// Wakes one reader out of its sleep. The eventfd blocks, because an io_uring read of one that does
 /// not would fail where it should wait; read it only when it was found readable, or through a ring.
 #[derive(Debug)]
 pub struct Bell {
     sleepy: AtomicBool,
-    eventfd: OwnedFd,
+    eventfd: EventFd,
 }
 
 impl Bell {
     /// # Errors
     /// What `eventfd(2)` answered.
     pub fn new() -> io::Result<Bell> {
-        // SAFETY: plain system call with valid flags.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the call returned a new descriptor that nobody else owns.
-        let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Bell { sleepy: AtomicBool::new(false), eventfd })
+        Ok(Bell { sleepy: AtomicBool::new(false), eventfd: EventFd::new()? })
     }
 
     /// Wakes the reader if it sleeps or is about to.
     pub fn ring(&self) {
         fence(Ordering::SeqCst);
         if self.sleepy.load(Ordering::Relaxed) && self.sleepy.swap(false, Ordering::AcqRel) {
-            let one = 1u64.to_ne_bytes();
-            // SAFETY: eight bytes are written from an array of eight. It waits only when the
-            // counter is full, which 2^64 rings of an unread bell would take.
-            unsafe { libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+            self.eventfd.notify();
         }
     }
 
@@ -68,7 +51,7 @@ impl Bell {
 
     /// The descriptor that becomes readable when the bell rings.
     pub fn eventfd(&self) -> RawFd {
-        self.eventfd.as_raw_fd()
+        self.eventfd.fd()
     }
 }
 
@@ -152,6 +135,56 @@ impl fmt::Debug for Depth {
 }
 
 #[cfg(test)]
+#[cfg(loom)]
+mod models {
+    use super::*;
+    use loom::thread;
+
+    fn model(senders: usize) {
+        loom::model(move || {
+            let bell = Arc::new(Bell::new().unwrap());
+            let (sender, receiver) = lane(senders, &bell);
+            let senders = (0..senders).map(|n| {
+                let sender = sender.clone();
+                thread::spawn(move || sender.send(n).unwrap())
+            });
+            let senders: Vec<_> = senders.collect();
+            let mut found = Vec::new();
+            while found.len() < senders.len() {
+                match receiver.take() {
+                    Some(message) => found.push(message),
+                    None => {
+                        bell.sleepy();
+                        // Sleeping beside a message would last for good: loom reports it.
+                        if receiver.is_empty() {
+                            bell.eventfd.wait();
+                        } else {
+                            // Its place was taken, but is not full yet.
+                            thread::yield_now();
+                        }
+                        bell.awake();
+                    }
+                }
+            }
+            senders.into_iter().for_each(|sender| sender.join().unwrap());
+            found.sort_unstable();
+            assert!(found.into_iter().eq(0..receiver.queue.sent()));
+        });
+    }
+
+    #[test]
+    fn no_message_lies_beside_a_sleeper() {
+        model(1);
+    }
+
+    #[test]
+    fn nor_one_of_two_senders() {
+        model(2);
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -19,8 +19,10 @@ pub mod process;
 pub mod ring;
 #[cfg(feature = "sample")]
 pub mod sample;
+mod seqlock;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod stats;
+mod sync;
 pub mod watch;
 pub mod wheel;

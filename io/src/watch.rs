@@ -21,6 +21,7 @@ use crate::{
     lane::{Bell, Depth},
     limits::SLOWEST_SPAN,
     ports::Event,
+    seqlock::SeqLock,
     stats::Counter,
 };
 
@@ -151,24 +152,18 @@ pub struct DiskFigures {
 }
 
 /// How busy the thread was: its CPU time at three moments, the last two at most half a second
-/// apart while it runs.
+/// apart while it runs. Of the first two the time, and the CPU time until then.
 #[derive(Debug, Default)]
 struct Load {
-    from_ns: Counter,
-    from_busy_ns: Counter,
-    mid_ns: Counter,
-    mid_busy_ns: Counter,
+    from: SeqLock<2>,
+    mid: SeqLock<2>,
     last_busy_ns: Counter,
 }
 
-/// The slowest step of one stretch of time.
+/// The slowest step of one stretch of time: nanoseconds, above a byte for the work, and when it
+/// ended, in `clock_ns`.
 #[derive(Debug, Default)]
-struct Slow {
-    /// Nanoseconds, above a byte for the work.
-    held: AtomicU64,
-    /// When it ended, in `clock_ns`.
-    at_ns: AtomicU64,
-}
+struct Slow(SeqLock<2>);
 
 /// Stretches that the slowest steps are kept for. One is being filled, the others cover the span.
 const SLOWEST_BUCKETS: usize = 7;
@@ -242,21 +237,19 @@ impl Watch {
     pub fn took(&self, step: Step) {
         let bucket = step.at_ns / SLOWEST_BUCKET_NS;
         let slow = &self.slowest[(bucket % SLOWEST_BUCKETS as u64) as usize];
-        let is_new = slow.at_ns.load(Ordering::Relaxed) / SLOWEST_BUCKET_NS != bucket;
-        if is_new || step.held_ns > slow.held.load(Ordering::Relaxed) >> 8 {
-            slow.held.store(step.held_ns << 8 | step.work as u64, Ordering::Relaxed);
-            slow.at_ns.store(step.at_ns, Ordering::Release);
+        let [held, at_ns] = slow.0.own();
+        if at_ns / SLOWEST_BUCKET_NS != bucket || step.held_ns > held >> 8 {
+            slow.0.set([step.held_ns << 8 | step.work as u64, step.at_ns]);
         }
     }
 
     /// Notes how much CPU time the thread has used; now and then.
     pub fn loaded(&self, now_ns: u64, busy_ns: u64) {
         let load = &self.load;
-        if now_ns.saturating_sub(load.mid_ns.get()) >= LOAD_HALF_NS {
-            load.from_ns.set(load.mid_ns.get());
-            load.from_busy_ns.set(load.mid_busy_ns.get());
-            load.mid_ns.set(now_ns);
-            load.mid_busy_ns.set(busy_ns);
+        let mid = load.mid.own();
+        if now_ns.saturating_sub(mid[0]) >= LOAD_HALF_NS {
+            load.from.set(mid);
+            load.mid.set([now_ns, busy_ns]);
         }
         load.last_busy_ns.set(busy_ns);
     }
@@ -264,9 +257,8 @@ impl Watch {
     /// Begins to count CPU time, when the thread has used this much.
     pub fn load_begins(&self, now_ns: u64, busy_ns: u64) {
         let load = &self.load;
-        [&load.from_ns, &load.mid_ns].iter().for_each(|at| at.set(now_ns));
-        let busy = [&load.from_busy_ns, &load.mid_busy_ns, &load.last_busy_ns];
-        busy.iter().for_each(|at| at.set(busy_ns));
+        [&load.from, &load.mid].iter().for_each(|at| at.set([now_ns, busy_ns]));
+        load.last_busy_ns.set(busy_ns);
     }
 
     /// The lanes that the shard reads. Only the first call counts.
@@ -308,8 +300,10 @@ impl Watch {
     pub fn busy_ratio(&self, now_ns: u64) -> f64 {
         let load = &self.load;
         let busy_ns = thread_cpu_ns(self.thread.get()).unwrap_or(load.last_busy_ns.get());
-        let busy = busy_ns.saturating_sub(load.from_busy_ns.get()) as f64;
-        let time = now_ns.saturating_sub(load.from_ns.get()).max(1) as f64;
+        // It is replaced twice a second: there is no time at which it cannot be read.
+        let [from_ns, from_busy_ns] = load.from.get().unwrap_or_default();
+        let busy = busy_ns.saturating_sub(from_busy_ns) as f64;
+        let time = now_ns.saturating_sub(from_ns).max(1) as f64;
         (busy / time).min(1.0)
     }
 
@@ -322,16 +316,9 @@ impl Watch {
 impl Slow {
     /// The step; `None` when there is none, or it is being replaced all the time.
     fn step(&self) -> Option<Step> {
-        const TRIES: usize = 4;
-        for _ in 0..TRIES {
-            let at_ns = self.at_ns.load(Ordering::Acquire);
-            let held = self.held.load(Ordering::Acquire);
-            if at_ns == self.at_ns.load(Ordering::Acquire) {
-                let work = Work::ALL.get(usize::from(held as u8))?;
-                return (at_ns > 0).then_some(Step { work: *work, held_ns: held >> 8, at_ns });
-            }
-        }
-        None
+        let [held, at_ns] = self.0.get()?;
+        let work = Work::ALL.get(usize::from(held as u8))?;
+        (at_ns > 0).then_some(Step { work: *work, held_ns: held >> 8, at_ns })
     }
 }
 

@@ -16,9 +16,10 @@
 //!
 //! Any thread that holds a block marks; only the owner clears, and only pages that nobody holds.
 
-use std::sync::atomic::{AtomicU16, Ordering};
-
-use crate::limits::BLOCK_PAGES;
+use crate::{
+    limits::BLOCK_PAGES,
+    sync::{AtomicU16, Ordering},
+};
 
 /// Bytes of a block on their way to a socket by reference. Only [`super::Block::lend`] makes it,
 /// and `Pipe::send` takes nothing else, so no other memory goes out without a copy.
