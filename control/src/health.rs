@@ -22,9 +22,7 @@ use serde::Serialize;
 
 use crate::{
     bus::KernelEvent,
-    limits::{
-        LOAD_ENTER, LOAD_LEAVE, LOAD_LOOK_EVERY, LOAD_WINDOW, LoadLimit, RETRY_BOOT_S, RETRY_GONE_S,
-    },
+    limits::{LOAD_ENTER, LOAD_LEAVE, LOAD_LOOK_EVERY, LOAD_WINDOW, RETRY_BOOT_S, RETRY_GONE_S},
     storage::{PartitionFault, StorageState},
 };
 
@@ -261,10 +259,9 @@ impl Load {
             done.overload as f64 / done.requests.max(1) as f64,
             done.connections as f64 / seconds,
         );
-        let is_over = |limit: LoadLimit| {
-            rate >= limit.rate && share >= limit.share || connections >= limit.connections
-        };
-        self.overload = is_over(if self.overload { LOAD_LEAVE } else { LOAD_ENTER });
+        let limit = if self.overload { LOAD_LEAVE } else { LOAD_ENTER };
+        self.overload =
+            rate >= limit.rate && share >= limit.share || connections >= limit.connections;
         if is_new {
             self.looks.push_back((now, work));
         }
