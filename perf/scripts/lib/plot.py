@@ -12,7 +12,7 @@ from goals import goals_of
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 960, 190, 150, 92, 84
 BAR, GAP, BETWEEN = 15, 3, 13
-# Longer bars are cut here, and say so by their number.
+# Longer bars and whiskers are cut here: a bar with a gap before its end, a whisker with an arrow.
 RATIO_MAX = 4.0
 STEP = 0.5
 COLORS = {"rps": "#2f6f9f", "per_cpu": "#7fb2d6", "p999": "#8a6fb0"}
@@ -71,15 +71,29 @@ class Scale:
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
 
+def draw_whisker(scale, middle, least, greatest):
+    """From the least to the greatest; an end beyond the picture is an arrow."""
+    low, high = scale(least), scale(greatest)
+    parts = [line(low, middle, high, middle, INK, 1.2)]
+    for at, value in ((low, least), (high, greatest)):
+        if value > scale.most:
+            parts += [line(at - 5, middle - 4, at, middle, INK, 1.2),
+                      line(at - 5, middle + 4, at, middle, INK, 1.2)]
+        else:
+            parts.append(line(at, middle - 3, at, middle + 3, INK, 1.2))
+    return parts
+
+
 def draw_bar(scale, y, bar):
     """One bar with its whisker, its goal and its number."""
     figure, ratio, least, greatest, goal = bar
     middle = y + BAR / 2
     parts = [box(LEFT, y, scale(ratio) - LEFT, BAR, COLORS[figure])]
-    low, high = scale(least), scale(greatest)
-    parts += [line(low, middle, high, middle, INK, 1.2),
-              line(low, middle - 3, low, middle + 3, INK, 1.2),
-              line(high, middle - 3, high, middle + 3, INK, 1.2)]
+    if ratio > scale.most:
+        end = scale(ratio)
+        parts += [line(end - 14 + 5 * n, y + BAR + 1, end - 9 + 5 * n, y - 1, "#ffffff", 2)
+                  for n in range(2)]
+    parts += draw_whisker(scale, middle, least, greatest)
     words, fill = f"{ratio:.2f}×", INK
     if goal is not None:
         fill = MET if ratio >= goal else MISSED
@@ -111,7 +125,8 @@ def draw_legend(y, figures, goals):
                   line(x + 92, y - 11, x + 92, y + 3, MISSED, 3),
                   text(x + 100, y, "not met", 12)]
     parts.append(text(LEFT, y + 20, "Bars: ratio of medians; whiskers: least and greatest ratio "
-                      "of a round; right of 1× is better than the baseline.", 11, fill="#555555"))
+                      "of a round; right of 1× is better than the baseline. A gap or an arrow: "
+                      "cut there.", 11, fill="#555555"))
     return parts
 
 
@@ -140,8 +155,8 @@ def plot(document):
     title = f"{given['candidate']} against {given['baseline']}"
     where = (f"{given['started'][:10]} · {box_facts['cpu']}, {box_facts['cores']} cores"
              f"{', virtual' if box_facts['virtual'] else ''} · Linux {box_facts['kernel']} · "
-             f"{congestion} · commit {given['commit']} · {given['rounds']} rounds of "
-             f"{given['seconds']} s")
+             f"{congestion} · commit {given['commit']} · {given['rounds']} "
+             f"round{'' if given['rounds'] == 1 else 's'} of {given['seconds']} s")
     height = y + BOTTOM
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height}' "
