@@ -153,13 +153,13 @@ pub fn merge_root(values: &[GroupValue]) -> Address {
 /// # Errors
 ///
 /// `GroupMismatch`: geometry first, then the digest.
-pub fn verify_group(
+pub fn verify_group<'a>(
     address: &Address,
     size: u64,
     outboard: Option<&[GroupValue]>,
     index: u64,
-    bytes: &[u8],
-) -> Result<(), GroupMismatch> {
+    bytes: &'a [u8],
+) -> Result<Matched<'a>, GroupMismatch> {
     let count = group_count(size);
     if index >= count.max(1) || index >= group_count(OBJECT_LEN_MAX) {
         return Err(GroupMismatch::Index { index, count });
@@ -173,12 +173,63 @@ pub fn verify_group(
         let expected = value_count(size);
         return Err(GroupMismatch::Values { count: values.len(), expected });
     }
-    let matches = if values.is_empty() {
-        Address::of(bytes) == *address
-    } else {
-        group_value(index, bytes) == values[index as usize]
+    let expected = match values.get(index as usize) {
+        None => Expected::Object(*address),
+        Some(value) => Expected::Group(index, *value),
     };
-    if matches { Ok(()) } else { Err(GroupMismatch::Digest { index }) }
+    if expected.holds(bytes) {
+        Ok(Matched { index, expected, bytes })
+    } else {
+        Err(GroupMismatch::Digest { index })
+    }
+}
+
+/// What a group must hash to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// The only group of this object.
+    Object(Address),
+    /// The group of this index, to the value in the outboard.
+    Group(u64, GroupValue),
+}
+
+impl Expected {
+    /// Hashes bytes and compares.
+    #[must_use]
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        match self {
+            Expected::Object(address) => Address::of(bytes) == *address,
+            Expected::Group(index, value) => group_value(*index, bytes) == *value,
+        }
+    }
+}
+
+/// The proof that these bytes are a group of an object. Only `verify_group` makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Matched<'a> {
+    index: u64,
+    expected: Expected,
+    bytes: &'a [u8],
+}
+
+impl<'a> Matched<'a> {
+    /// Position of the group in its object.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// What the bytes were compared with.
+    #[must_use]
+    pub fn expected(&self) -> Expected {
+        self.expected
+    }
+
+    /// The very bytes that were hashed.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
 }
 
 /// The group values of one object, or none when it has at most one group.
@@ -244,12 +295,12 @@ impl Outboard {
     /// # Errors
     ///
     /// `GroupMismatch`: geometry first, then the digest.
-    pub fn verify_group(
+    pub fn verify_group<'a>(
         &self,
         address: &Address,
         index: u64,
-        bytes: &[u8],
-    ) -> Result<(), GroupMismatch> {
+        bytes: &'a [u8],
+    ) -> Result<Matched<'a>, GroupMismatch> {
         verify_group(address, self.size, Some(&self.values), index, bytes)
     }
 }

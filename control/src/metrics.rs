@@ -134,7 +134,7 @@ impl Load {
 type Pick = fn(&Stats) -> &Counter;
 
 /// Counters that are one number a shard: name without `_total`, help, and where it is counted.
-const COUNTERS: [(&str, &str, Pick); 20] = [
+const COUNTERS: [(&str, &str, Pick); 22] = [
     ("ron_reject_oversize", "Uploads refused for their size.", |s| &s.oversize),
     ("ron_cache_hits", "Groups found verified in memory.", |s| &s.cache_hits),
     ("ron_cache_misses", "Groups that had to be read and verified.", |s| &s.cache_misses),
@@ -142,6 +142,8 @@ const COUNTERS: [(&str, &str, Pick); 20] = [
     ("ron_range_requests", "Requests answered with a range.", |s| &s.ranges),
     ("ron_verify_groups", "Groups hashed and compared before use.", |s| &s.verify_groups),
     ("ron_verify_bytes", "Bytes hashed and compared before use.", |s| &s.verify_bytes),
+    ("ron_verify_sends", "Bodies hashed again when they were sent.", |s| &s.verify_sends),
+    ("ron_verify_send_failures", "Those that failed.", |s| &s.verify_send_failures),
     ("ron_integrity_fail", "Stored groups or outboards that failed.", |s| &s.integrity_fail),
     ("ron_mesh_hops", "Requests handed to the shard that owns the object.", |s| &s.mesh_hops),
     ("ron_syncs", "Syncs of the disk.", |s| &s.syncs),

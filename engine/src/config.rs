@@ -62,6 +62,8 @@ pub struct Config {
     pub storage: Storage,
     /// A step that holds a shard longer is reported; zero for never.
     pub stall_limit: Duration,
+    /// Whether bodies are hashed again when they are handed to the kernel.
+    pub verify_sends: bool,
     /// Partitions of a data directory that is created now.
     pub partitions: u32,
     /// What is allowed but worth a line in the log.
@@ -236,6 +238,7 @@ impl Settings {
             writers: self.writers()?,
             deadlines: self.deadlines()?,
             stall_limit: self.stall_limit()?,
+            verify_sends: self.verify_sends()?,
             partitions,
             warnings: Vec::new(),
         };
@@ -416,6 +419,15 @@ impl Settings {
         let limit = values::duration(text);
         let limit = limit.filter(|limit| limit.is_zero() || range.contains(limit));
         limit.ok_or_else(|| self.refuse(KEY, format!("{}, or 0 for no reports", spans(&range))))
+    }
+
+    fn verify_sends(&self) -> Result<bool, ConfigError> {
+        const KEY: &str = "debug.verify_sends";
+        match self.text(KEY) {
+            None | Some("off") => Ok(false),
+            Some("on") => Ok(true),
+            Some(_) => Err(self.refuse(KEY, "on or off".to_owned())),
+        }
     }
 
     fn deadline(&self, key: &'static str, default_s: u64) -> Result<Duration, ConfigError> {

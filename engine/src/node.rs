@@ -230,7 +230,9 @@ fn bill(config: &Config, machine: &Machine) -> Result<MemoryBill, Failure> {
     let plan = Plan {
         shards: config.shards(),
         arena_len: config.arena_len(),
-        cache_tables_len: cache::memory_bill(config.arena_len() as usize) as u64,
+        cache_tables_len: (cache::memory_bill(config.arena_len() as usize)
+            + if config.verify_sends { cache::seals_bill(config.arena_len() as usize) } else { 0 })
+            as u64,
         connections_max: config.connections_max,
         lane_len: (MESH_LANE_LEN * size_of::<Mail>()) as u64,
     };
@@ -315,6 +317,7 @@ fn shard_config(
         files_idle_max: files.files_idle_max,
         object_len_max: config.object_len_max,
         window_groups: config.window_groups,
+        verify_sends: config.verify_sends,
         authority: config.authority(),
         deadlines: Deadlines {
             handshake_ns: ns(deadlines.handshake),

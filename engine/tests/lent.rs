@@ -94,3 +94,24 @@ fn late_readers_of_hot_objects_read_what_was_stored() {
     }
     node.terminate();
 }
+
+/// With the setting each body is hashed once more when it is sent, from the disk, the cache and an
+/// upload; without it none is.
+#[test]
+fn bodies_are_hashed_again_when_they_are_sent() {
+    for (setting, least) in [("on", 20), ("off", 0)] {
+        let data = Data::new();
+        let node = data.setup().args(&["--debug-verify-sends", setting]).start();
+        let objects = [object(1, 10), object(2, 5 * KIB), object(3, 300 * KIB), object(4, MIB)];
+        store(&node, &objects);
+        let mut peer = Peer::new(node.connect());
+        for object in objects.iter().cycle().take(12) {
+            fetch(&mut peer, object);
+        }
+        let metrics = node.metrics();
+        let hashed = metrics.sum("ron_verify_sends_total");
+        assert!(hashed >= least && (least > 0 || hashed == 0), "{setting}: {hashed}");
+        assert_eq!(metrics.sum("ron_verify_send_failures_total"), 0, "{setting}");
+        node.terminate();
+    }
+}

@@ -27,9 +27,13 @@ use crate::{
 };
 
 mod bits;
+#[cfg(feature = "sim")]
+mod frames;
 mod lent;
 
 use bits::Bits;
+#[cfg(feature = "sim")]
+pub(crate) use frames::Queued;
 pub use lent::Lent;
 use lent::LentPages;
 
@@ -83,6 +87,9 @@ struct Shared {
     pages: Box<[Page]>,
     /// Pages that were sent by reference since their memory was fresh.
     lent: LentPages,
+    /// Those that are queued on a socket of a simulation.
+    #[cfg(feature = "sim")]
+    frames: frames::Frames,
     /// Head of the list of pieces whose last handle was dropped, linked through `Page::next`.
     /// Anyone pushes; the owner takes the whole list at once, so no ABA can arise.
     returned: AtomicU32,
@@ -141,6 +148,8 @@ impl Arena {
             lead,
             pages: (0..blocks * BLOCK_PAGES).map(|_| page()).collect(),
             lent: LentPages::none(blocks),
+            #[cfg(feature = "sim")]
+            frames: frames::Frames::default(),
             returned: AtomicU32::new(NONE),
         };
         Ok(Arena {
@@ -204,6 +213,13 @@ impl Arena {
     /// Whether this arena handed the block out.
     pub fn owns(&self, block: &Block) -> bool {
         Arc::ptr_eq(&block.shared, &self.shared)
+    }
+
+    /// Writes a page whoever has it: the violation that a test is about.
+    #[cfg(all(test, feature = "sim"))]
+    pub(crate) fn scribble(&mut self, page: u32, byte: u8) {
+        // SAFETY: the page is in the mapping, and the test holds no reference to its bytes.
+        unsafe { std::ptr::write_bytes(self.shared.bytes(page).as_ptr(), byte, PAGE_LEN) };
     }
 
     /// Whether a page can be handed out now. One that was dropped counts after `collect`.
@@ -277,6 +293,8 @@ impl Shared {
     fn renew(&self, page: u32, count: u32) {
         let (start, len) = (self.bytes(page).as_ptr(), count as usize * PAGE_LEN);
         (page..page + count).for_each(|page| self.pages[page as usize].touched.write());
+        #[cfg(feature = "sim")]
+        (page..page + count).for_each(|page| self.frames.give_up(self, page));
         // SAFETY: the range lies within our private anonymous mapping. No one reads or writes
         // it: the piece is free, so it has no handle. It reads as zeros from now on.
         let given_up = unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTNEED) };
@@ -289,6 +307,14 @@ impl Shared {
             libc::madvise(start.cast(), len, libc::MADV_POPULATE_WRITE);
         }
         self.lent.clear(page, count);
+    }
+
+    /// What a page holds now, for a simulation, which has one thread.
+    #[cfg(feature = "sim")]
+    fn page_now(&self, page: u32) -> Vec<u8> {
+        // SAFETY: the page is in the mapping, which is initialized; nobody writes it meanwhile,
+        // because the only thread is here.
+        unsafe { std::slice::from_raw_parts(self.bytes(page).as_ptr(), PAGE_LEN) }.to_vec()
     }
 
     fn give_back(&self, page: u32) {
@@ -418,7 +444,7 @@ impl Block {
     pub fn lend(&self, range: Range<usize>) -> Lent<'_> {
         let span = self.shared.pages[self.page as usize].span.load(Ordering::Relaxed);
         self.shared.lent.mark(self.page, span);
-        Lent::new(&self.bytes()[range])
+        Lent::new(&self.bytes()[range], &self.shared)
     }
 
     /// Whether there are other handles to the block. "No" stays true while the asker makes none.

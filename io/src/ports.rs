@@ -12,7 +12,7 @@
 //!
 //! Every act that carries a [`Ticket`] is answered by exactly one event with the same ticket.
 
-use std::{collections::VecDeque, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, fmt, io, net::SocketAddr, ops::Range, path::PathBuf, sync::Arc};
 
 use crate::{
     arena::{Block, BlockMut},
@@ -96,11 +96,11 @@ pub enum DiskDone {
     Done,
 }
 
-/// Something for the driver to do.
+/// Something for the driver to do. `B` is what bodies are sent from: see `Machine::Body`.
 #[derive(Debug)]
-pub enum Act<M> {
+pub enum Act<M, B = Slice> {
     /// Send bytes of the act queue's scratch, then the body. Answered by `Sent`s that add up.
-    Send { conn: ConnId, head: Span, body: Option<Slice> },
+    Send { conn: ConnId, head: Span, body: Option<B> },
     /// Send what is queued, then end the sending side. Bytes of the peer go on arriving.
     Finish { conn: ConnId },
     /// Drop the connection now, with all that is queued. Answered by `Closed`.
@@ -204,19 +204,53 @@ impl Part {
 /// Part of a block.
 #[derive(Clone, Debug)]
 pub struct Slice {
-    pub block: Block,
-    pub start: u32,
-    pub end: u32,
-    /// Whether the block is worth sending without a copy: memory that was ever sent so
-    /// must be renewed before it is used again, so only hot blocks are.
-    pub hot: bool,
+    pub(crate) block: Block,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+    pub(crate) hot: bool,
+    pub(crate) seal: Option<Arc<dyn Seal>>,
+}
+
+/// A proof of a block's bytes that can be made again, right before they are sent.
+pub trait Seal: fmt::Debug + Send + Sync {
+    /// Whether these, all bytes of the block, are still what they were.
+    fn holds(&self, block: &[u8]) -> bool;
 }
 
 impl Slice {
     /// All of a block's bytes.
     pub fn whole(block: Block) -> Slice {
-        let end = block.len() as u32;
-        Slice { block, start: 0, end, hot: false }
+        let end = block.len();
+        Slice::part(block, 0..end)
+    }
+
+    /// Some of a block's bytes.
+    ///
+    /// # Panics
+    /// If the range does not lie within the block.
+    pub fn part(block: Block, range: Range<usize>) -> Slice {
+        let Range { start, end } = range;
+        assert!(start <= end && end <= block.len(), "{start}..{end} of {block:?}");
+        Slice { block, start: start as u32, end: end as u32, hot: false, seal: None }
+    }
+
+    /// Says whether the block is worth sending without a copy: memory that was ever sent so must
+    /// be renewed before it is used again, so only hot blocks are.
+    #[must_use]
+    pub fn hot(mut self, hot: bool) -> Slice {
+        self.hot = hot;
+        self
+    }
+
+    /// Has the bytes proved again when they are sent.
+    #[must_use]
+    pub fn sealed(mut self, seal: Option<Arc<dyn Seal>>) -> Slice {
+        self.seal = seal;
+        self
+    }
+
+    pub fn is_hot(&self) -> bool {
+        self.hot
     }
 
     pub fn len(&self) -> usize {
@@ -229,6 +263,12 @@ impl Slice {
 
     pub fn bytes(&self) -> &[u8] {
         &self.block.bytes()[self.start as usize..self.end as usize]
+    }
+
+    /// Makes the proof again. `None` when there is none to make.
+    #[cfg(feature = "ring")]
+    pub(crate) fn prove(&self) -> Option<bool> {
+        self.seal.as_ref().map(|seal| seal.holds(self.block.bytes()))
     }
 }
 
@@ -254,19 +294,19 @@ impl Span {
 /// Heads are written into one scratch buffer that keeps its memory, so an answer allocates
 /// nothing. The scratch is forgotten when the last act has been taken.
 #[derive(Debug)]
-pub struct Acts<M> {
-    queue: VecDeque<Act<M>>,
+pub struct Acts<M, B = Slice> {
+    queue: VecDeque<Act<M, B>>,
     scratch: Vec<u8>,
 }
 
-impl<M> Default for Acts<M> {
+impl<M, B> Default for Acts<M, B> {
     fn default() -> Self {
         Acts { queue: VecDeque::with_capacity(256), scratch: Vec::with_capacity(64 * 1024) }
     }
 }
 
-impl<M> Acts<M> {
-    pub fn push(&mut self, act: Act<M>) {
+impl<M, B> Acts<M, B> {
+    pub fn push(&mut self, act: Act<M, B>) {
         self.queue.push_back(act);
     }
 
@@ -276,7 +316,7 @@ impl<M> Acts<M> {
     }
 
     /// Asks for the scratch written since it was `start` bytes long to be sent, then the body.
-    pub fn send(&mut self, conn: ConnId, start: usize, body: Option<Slice>) {
+    pub fn send(&mut self, conn: ConnId, start: usize, body: Option<B>) {
         assert!(start <= self.scratch.len() && self.scratch.len() <= u32::MAX as usize);
         let head = Span { start: start as u32, end: self.scratch.len() as u32 };
         if !head.is_empty() || body.is_some() {
@@ -285,7 +325,7 @@ impl<M> Acts<M> {
     }
 
     /// The next act. When there is none, the scratch is forgotten.
-    pub fn pop(&mut self) -> Option<Act<M>> {
+    pub fn pop(&mut self) -> Option<Act<M, B>> {
         let act = self.queue.pop_front();
         if act.is_none() {
             self.scratch.clear();
@@ -312,11 +352,14 @@ pub trait Machine {
     /// What threads leave in each other's mailboxes.
     type Mail: Send + 'static;
 
+    /// What bodies are sent from: a type of the machine's, so that it says which bytes may be one.
+    type Body: Into<Slice>;
+
     /// Takes one event. Everything it causes is in `acts()` when this returns.
     fn apply(&mut self, event: Event<'_, Self::Mail>, now: Now);
 
     /// The queue of acts, for the driver to take from.
-    fn acts(&mut self) -> &mut Acts<Self::Mail>;
+    fn acts(&mut self) -> &mut Acts<Self::Mail, Self::Body>;
 
     /// When the machine wants a `Tick`, in `Now::mono_ns`; `None` for never.
     fn wake_at(&self) -> Option<u64>;

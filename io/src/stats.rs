@@ -174,6 +174,8 @@ pub struct Stats {
     pub verify_groups: Counter,
     pub verify_bytes: Counter,
     pub integrity_fail: Counter,
+    pub verify_sends: Counter,
+    pub verify_send_failures: Counter,
     pub reports_dropped: Counter,
     pub mesh_hops: Counter,
     pub objects: Counter,

@@ -26,6 +26,8 @@ pub struct Config {
     pub object_len_max: u64,
     /// Groups of one download that are under way at once.
     pub window_groups: u64,
+    /// Whether bodies are hashed again when they are handed to the kernel.
+    pub verify_sends: bool,
     /// Who may write.
     pub authority: Authority,
     pub deadlines: Deadlines,
@@ -132,6 +134,7 @@ impl Config {
             files_idle_max: limits::FILES_IDLE_MAX,
             object_len_max: ron_codec::limits::OBJECT_LEN_MAX,
             window_groups: limits::WINDOW_GROUPS,
+            verify_sends: false,
             authority: Authority::default(),
             deadlines: Deadlines::default(),
             storage: Storage::default(),

@@ -37,10 +37,9 @@ use ron_codec::{
     limits::GROUP_LEN,
     outboard::{group_len, groups_of_range},
 };
-use ron_io::ports::Slice;
 
 use crate::{
-    flow::{Ask, Cx, StreamId, Verified},
+    flow::{Ask, Body, Cx, StreamId, Verified},
     limits::{READER_BEHIND_NS, READS_BUSY, READS_UNDER_WAY_MAX, WINDOW_GROUPS, WINDOW_GROUPS_MAX},
 };
 
@@ -261,7 +260,7 @@ impl Download {
 
     /// The next bytes, at most `max` and never from two groups. `None` until they are there, and
     /// where `max` is 0 or all was taken.
-    pub fn take(&mut self, max: usize) -> Option<Slice> {
+    pub fn take(&mut self, max: usize) -> Option<Body> {
         if max == 0 || self.next == self.end {
             return None;
         }
@@ -275,18 +274,18 @@ impl Download {
         };
         let group_end = (group_start + group.len() as u64).min(self.end);
         let until = self.next.saturating_add(max as u64).min(group_end);
-        let slice = group.slice((self.next - group_start) as usize, (until - group_start) as usize);
+        let body = group.body((self.next - group_start) as usize, (until - group_start) as usize);
         if until == group_end {
             *place = None;
         }
         self.next = until;
-        self.cold = !slice.hot;
-        Some(slice)
+        self.cold = !body.is_hot();
+        Some(body)
     }
 
     /// All that is left of the next group, if it is at most `max`: a group sent in pieces costs
     /// calls for each, and short pieces a copy.
-    pub fn take_whole(&mut self, max: usize) -> Option<Slice> {
+    pub fn take_whole(&mut self, max: usize) -> Option<Body> {
         let group_end = (self.next / GROUP_LEN as u64 + 1) * GROUP_LEN as u64;
         let left = group_end.min(self.end) - self.next;
         if left > max as u64 { None } else { self.take(max) }

@@ -18,10 +18,11 @@ use std::{collections::VecDeque, path::PathBuf};
 use ron_codec::{address::Address, outboard::Outboard};
 use ron_io::{
     arena::Block,
-    ports::{Act, Acts, ConnId, DiskOp, FileId, Now, Order, ShardId, Slice, Ticket},
+    ports::{Act, Acts, ConnId, DiskOp, FileId, Now, Order, ShardId, Ticket},
     stats::Stats,
 };
 
+pub use crate::cache::{Body, Verified};
 use crate::{cache::Memory, config::Config, entropy::Entropy, store::Room};
 
 /// One request or transfer of one connection. The session chooses `stream` and never uses a
@@ -114,42 +115,6 @@ pub enum Fault {
     Busy,
 }
 
-/// A group of an object, hashed and matched since it was last read from disk. Only the store's
-/// verification makes one, and bodies are sent from nothing else.
-#[derive(Clone, Debug)]
-pub struct Verified {
-    index: u64,
-    block: Block,
-    hot: bool,
-}
-
-impl Verified {
-    /// To be called where a group was just found to match, or was just taken from the cache of
-    /// groups that did.
-    pub(crate) fn vouch(index: u64, block: Block, hot: bool) -> Verified {
-        Verified { index, block, hot }
-    }
-
-    /// Position of the group in its object.
-    pub fn index(&self) -> u64 {
-        self.index
-    }
-
-    pub fn len(&self) -> usize {
-        self.block.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.block.is_empty()
-    }
-
-    /// Bytes `start..end` of the group, to be sent.
-    pub fn slice(&self, start: usize, end: usize) -> Slice {
-        assert!(start <= end && end <= self.block.len(), "{start}..{end} of {:?}", self.block);
-        Slice { block: self.block.clone(), start: start as u32, end: end as u32, hot: self.hot }
-    }
-}
-
 /// What lies in a shard's mailboxes.
 #[derive(Debug)]
 pub enum Mail {
@@ -234,7 +199,7 @@ pub struct Cx<'a> {
     pub now: Now,
     pub config: &'a Config,
     pub stats: &'a Stats,
-    pub acts: &'a mut Acts<Mail>,
+    pub acts: &'a mut Acts<Mail, Body>,
     /// Questions of sessions, routed when the session is done.
     pub asks: &'a mut VecDeque<(StreamId, Ask)>,
     /// Answers of this shard's store, delivered when the store is done.

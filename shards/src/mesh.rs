@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use ron_io::ports::{Act, Acts, ShardId};
 
 use crate::{
-    flow::{Ask, Asker, Mail, Reply},
+    flow::{Ask, Asker, Body, Mail, Reply},
     limits::{MESH_ASKS_MAX, MESH_WAITING_MAX},
 };
 
@@ -45,7 +45,7 @@ impl Mesh {
         to: ShardId,
         from: Asker,
         ask: Ask,
-        acts: &mut Acts<Mail>,
+        acts: &mut Acts<Mail, Body>,
     ) -> Option<Ask> {
         let peer = &mut self.peers[usize::from(to.0)];
         if peer.open < MESH_ASKS_MAX && peer.waiting.is_empty() {
@@ -72,7 +72,7 @@ impl Mesh {
     }
 
     /// Tells all others that this shard will ask nothing more.
-    pub(crate) fn tell_drained(&mut self, acts: &mut Acts<Mail>) {
+    pub(crate) fn tell_drained(&mut self, acts: &mut Acts<Mail, Body>) {
         self.drained(self.own);
         for to in (0..self.peers.len() as u16).map(ShardId).filter(|to| *to != self.own) {
             acts.push(Act::Mail { to, mail: Mail::Drained { from: self.own } });
@@ -90,7 +90,7 @@ impl Mesh {
     }
 
     /// Sends what waits and has a place now.
-    pub(crate) fn send_waiting(&mut self, acts: &mut Acts<Mail>) {
+    pub(crate) fn send_waiting(&mut self, acts: &mut Acts<Mail, Body>) {
         if self.waiting == 0 {
             return;
         }
@@ -113,7 +113,7 @@ mod tests {
     use ron_io::ports::ConnId;
 
     /// Whether a question found a place.
-    fn ask(mesh: &mut Mesh, acts: &mut Acts<Mail>) -> bool {
+    fn ask(mesh: &mut Mesh, acts: &mut Acts<Mail, Body>) -> bool {
         let conn = ConnId { slot: 0, generation: 0 };
         let from = Asker { shard: ShardId(0), stream: StreamId { conn, stream: 0 } };
         let address = Address::of(b"");

@@ -26,7 +26,7 @@ use crate::{
     cache::{Memory, Pages},
     config::Config,
     entropy::Entropy,
-    flow::{Ask, Asker, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
+    flow::{Ask, Asker, Body, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
     ingest,
     mesh::Mesh,
     session::{Session, http::HttpSession, oap::OapSession},
@@ -38,7 +38,7 @@ use crate::{
 pub struct Shard {
     config: Config,
     stats: Arc<Stats>,
-    acts: Acts<Mail>,
+    acts: Acts<Mail, Body>,
     store: Store,
     mesh: Mesh,
     sessions: Sessions,
@@ -133,6 +133,7 @@ impl Shard {
     /// When the arena cannot be mapped.
     pub fn new(config: Config, stats: Arc<Stats>) -> io::Result<Shard> {
         let memory = Memory::new(config.arena_len, &config.cache_secret)?;
+        let memory = if config.verify_sends { memory.with_seals() } else { memory };
         Ok(Shard {
             store: Store::new(&config),
             mesh: Mesh::new(config.shard, config.layout.shards),
@@ -390,6 +391,7 @@ impl Shard {
 
 impl Machine for Shard {
     type Mail = Mail;
+    type Body = Body;
 
     fn apply(&mut self, event: Event<'_, Mail>, now: Now) {
         if self.life == Life::Stopped {
@@ -399,7 +401,7 @@ impl Machine for Shard {
         self.settle(now);
     }
 
-    fn acts(&mut self) -> &mut Acts<Mail> {
+    fn acts(&mut self) -> &mut Acts<Mail, Body> {
         &mut self.acts
     }
 

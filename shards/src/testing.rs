@@ -13,7 +13,7 @@ use crate::{
     cache::Memory,
     config::Config,
     entropy::{Entropy, Secret},
-    flow::{Ask, Asker, Cx, Mail, Reply, StreamId, Tickets},
+    flow::{Ask, Asker, Body, Cx, Mail, Reply, StreamId, Tickets},
     store::{Room, layout::Layout},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct Bench {
     pub(crate) config: Config,
     pub(crate) stats: Stats,
-    pub(crate) acts: Acts<Mail>,
+    pub(crate) acts: Acts<Mail, Body>,
     pub(crate) asks: VecDeque<(StreamId, Ask)>,
     pub(crate) replies: VecDeque<(Asker, Reply)>,
     pub(crate) memory: Memory,

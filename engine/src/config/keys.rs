@@ -29,7 +29,8 @@ const TOKEN_VARIABLE: &str = "RON_WRITE_TOKEN";
 const CLIENT: [&str; 4] = ["RON_NODE_URL", "RON_ADMIN_URL", "RON_CAP", "RON_CA"];
 
 /// The tables of the file, and how flags of what is in them begin.
-const TABLES: [(&str, &str); 2] = [("deadlines", "deadline"), ("storage", "storage")];
+const TABLES: [(&str, &str); 3] =
+    [("deadlines", "deadline"), ("storage", "storage"), ("debug", "debug")];
 
 /// One setting.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +50,7 @@ const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key
 }
 
 /// Every setting, in the order of the help.
-pub const KEYS: [Key; 35] = [
+pub const KEYS: [Key; 36] = [
     key("data_dir", "DIR", "Where objects are kept [default: ./ron-data]"),
     Key {
         many: true,
@@ -140,6 +141,7 @@ pub const KEYS: [Key; 35] = [
     key("deadlines.stream", "DURATION", "For a whole request [default: 1d]"),
     key("deadlines.linger", "DURATION", "For the peer to close after the end [default: 5s]"),
     key("deadlines.drain", "DURATION", "For what is under way at shutdown [default: 30s]"),
+    key("debug.verify_sends", "on|off", "Hash bodies again when they are sent [default: off]"),
 ];
 
 impl Key {

@@ -26,6 +26,7 @@ impl Config {
             deadlines,
             storage,
             stall_limit,
+            verify_sends,
             partitions,
             warnings: _,
         } = self;
@@ -47,6 +48,7 @@ impl Config {
             ("deadlines", *deadlines != other.deadlines),
             ("storage", *storage != other.storage),
             ("stall_limit", *stall_limit != other.stall_limit),
+            ("debug.verify_sends", *verify_sends != other.verify_sends),
             ("partitions", *partitions != other.partitions),
         ];
         changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()

@@ -79,7 +79,7 @@ fn the_file_is_named_by_flag_or_variable() {
 }
 
 /// A value for each key that no default has, to be seen in the settings.
-const SAMPLES: [(&str, &str); 35] = [
+const SAMPLES: [(&str, &str); 36] = [
     ("data_dir", "/x"),
     ("data_dirs", "/x,/y"),
     ("http", "127.0.0.1:11"),
@@ -115,6 +115,7 @@ const SAMPLES: [(&str, &str); 35] = [
     ("deadlines.stream", "25"),
     ("deadlines.linger", "26"),
     ("deadlines.drain", "27"),
+    ("debug.verify_sends", "on"),
 ];
 
 #[test]
@@ -216,6 +217,7 @@ fn what_is_not_allowed_is_said_with_key_value_and_origin() {
         ("--stall-limit", "stall_limit", "0.0009"),
         ("--stall-limit", "stall_limit", "61"),
         ("--stall-limit", "stall_limit", "20 blinks"),
+        ("--debug-verify-sends", "debug.verify_sends", "yes"),
         ("--data-dir", "data_dir", ""),
         ("--deadline-head", "deadlines.head", "0"),
         ("--deadline-head", "deadlines.head", "604801"),

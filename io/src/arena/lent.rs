@@ -16,6 +16,9 @@
 //!
 //! Any thread that holds a block marks; only the owner clears, and only pages that nobody holds.
 
+use std::sync::Arc;
+
+use super::Shared;
 use crate::{
     limits::BLOCK_PAGES,
     sync::{AtomicU16, Ordering},
@@ -23,16 +26,26 @@ use crate::{
 
 /// Bytes of a block on their way to a socket by reference. Only [`super::Block::lend`] makes it,
 /// and `Pipe::send` takes nothing else, so no other memory goes out without a copy.
-#[derive(Clone, Copy, Debug)]
-pub struct Lent<'a>(&'a [u8]);
+#[derive(Clone, Copy)]
+pub struct Lent<'a> {
+    pub(super) bytes: &'a [u8],
+    #[cfg(feature = "sim")]
+    pub(super) shared: &'a Arc<Shared>,
+}
 
 impl<'a> Lent<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Lent<'a> {
-        Lent(bytes)
+    pub(super) fn new(bytes: &'a [u8], shared: &'a Arc<Shared>) -> Lent<'a> {
+        // Only a simulation asks whose the pages are.
+        let _ = shared;
+        Lent {
+            bytes,
+            #[cfg(feature = "sim")]
+            shared,
+        }
     }
 
     pub fn bytes(&self) -> &'a [u8] {
-        self.0
+        self.bytes
     }
 }
 

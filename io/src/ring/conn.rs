@@ -101,6 +101,22 @@ impl Item {
     }
 }
 
+/// Bodies that were proved again right before they were sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Proofs {
+    pub(super) made: u64,
+    pub(super) failed: u64,
+}
+
+impl Proofs {
+    pub(super) fn add(&mut self, slice: &Slice) {
+        if let Some(holds) = slice.prove() {
+            self.made += 1;
+            self.failed += u64::from(!holds);
+        }
+    }
+}
+
 /// What is queued to be sent on a connection.
 #[derive(Debug, Default)]
 pub(super) struct Out {
@@ -259,6 +275,21 @@ impl Out {
         Next::Many(&raw const message.header)
     }
 
+    /// Proves again what the send that `next` described is made of, and what `lent` gives, as far
+    /// as there are proofs.
+    pub(super) fn prove(&self) -> Proofs {
+        let by_copy = self.in_flight;
+        let lent = |item: &&Item| matches!(item, Item::Slice(slice) if slice.hot);
+        let count = if by_copy > 0 { by_copy } else { self.items.iter().take_while(lent).count() };
+        let mut proofs = Proofs::default();
+        for item in self.items.iter().take(count) {
+            if let Item::Slice(slice) = item {
+                proofs.add(slice);
+            }
+        }
+        proofs
+    }
+
     /// The hot slices at the front, what is left of them. Each is marked as lent when it is taken.
     pub(super) fn lent(&self) -> impl Iterator<Item = Lent<'_>> {
         let slices = self.items.iter().map_while(|item| match item {
@@ -280,7 +311,7 @@ mod tests {
 
     fn hot(arena: &mut Arena, len: usize, hot: bool) -> Slice {
         let block = arena.alloc(len).unwrap().freeze(len);
-        Slice { hot, ..Slice::whole(block) }
+        Slice::whole(block).hot(hot)
     }
 
     #[test]

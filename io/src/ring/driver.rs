@@ -269,6 +269,8 @@ impl<S: Machine> Driving<S> {
         ring.starved.set(counts.starved);
         ring.waiting.set(counts.waiting);
         ring.conns.set(counts.conns);
+        self.stats.verify_sends.set(counts.proofs.made);
+        self.stats.verify_send_failures.set(counts.proofs.failed);
         let (disk, depths) = (&self.stats.watch.disk, self.disk.depths());
         let figures = [&disk.transfers, &disk.tasks, &disk.waiting, &disk.idling];
         figures.into_iter().zip(depths).for_each(|(figure, depth)| figure.set(depth as u64));
@@ -368,7 +370,7 @@ impl<S: Machine> Driving<S> {
         while let Some(act) = self.shard.acts().pop() {
             match act {
                 Act::Send { conn, head, body } => {
-                    self.net.send(conn, self.shard.acts().bytes(head), body);
+                    self.net.send(conn, self.shard.acts().bytes(head), body.map(Into::into));
                 }
                 Act::Finish { conn } => self.net.finish(conn),
                 Act::Abort { conn } => self.net.abort(conn),

@@ -22,7 +22,7 @@ use slab::Slab;
 use socket2::{SockRef, Socket};
 
 use super::{
-    conn::{Conn, Ending, Next, Receive, Spares},
+    conn::{Conn, Ending, Next, Proofs, Receive, Spares},
     half_closed::HalfClosed,
     listen::paces,
     probe,
@@ -30,7 +30,7 @@ use super::{
     tls::{self, Flushed, Tls, TlsConfig},
 };
 use crate::{
-    limits::{DISK_OPS_MAX, RING_COMPLETIONS, SEND_TURN_LEN_MAX},
+    limits::{COPY_LEN_MAX, DISK_OPS_MAX, RING_COMPLETIONS, SEND_TURN_LEN_MAX},
     pipe::{Pipe, Sent},
     ports::{ConnId, ListenerId, Slice},
 };
@@ -154,6 +154,22 @@ pub(super) struct Counts {
     pub(super) waiting: u64,
     /// Connections, as of now.
     pub(super) conns: u64,
+    /// Bodies whose bytes were proved again right before they were sent, and those that failed.
+    pub(super) proofs: Proofs,
+}
+
+impl Counts {
+    /// Counts proofs. An error when one failed: nothing of it may be sent.
+    fn note(&mut self, proofs: Proofs) -> io::Result<()> {
+        self.proofs.made += proofs.made;
+        self.proofs.failed += proofs.failed;
+        if proofs.failed == 0 {
+            return Ok(());
+        }
+        let fault = "a body is not what was verified when it is sent: its connection is closed";
+        tracing::error!("{fault}");
+        Err(io::Error::new(io::ErrorKind::InvalidData, fault))
+    }
 }
 
 struct ListenerState {
@@ -283,6 +299,17 @@ impl Net {
         let Some(conn) = self.conns.get_mut(id.slot as usize) else { return };
         if conn.generation != id.generation || conn.ending != Ending::Open {
             return;
+        }
+        // What is encrypted, or copied behind its head, is handed over here.
+        let is_copied =
+            conn.tls.is_some() || body.as_ref().is_some_and(|b| b.len() <= COPY_LEN_MAX);
+        if let Some(body) = body.as_ref().filter(|_| is_copied) {
+            let mut proofs = Proofs::default();
+            proofs.add(body);
+            if self.counts.note(proofs).is_err() {
+                self.abort(id);
+                return;
+            }
         }
         match &mut conn.tls {
             Some(tls) => {
@@ -633,6 +660,7 @@ impl Net {
                     return Ok(());
                 }
                 Next::One { start, len } => {
+                    self.counts.note(conn.out.prove()).inspect_err(|_| conn.out.landed())?;
                     conn.sending = true;
                     let send = opcode::Send::new(Fd(fd), start, len as u32);
                     let entry = send.flags(libc::MSG_NOSIGNAL).build();
@@ -640,6 +668,7 @@ impl Net {
                     return Ok(());
                 }
                 Next::Many(message) => {
+                    self.counts.note(conn.out.prove()).inspect_err(|_| conn.out.landed())?;
                     conn.sending = true;
                     let send = opcode::SendMsg::new(Fd(fd), message);
                     let entry = send.flags(libc::MSG_NOSIGNAL as u32).build();
@@ -650,7 +679,10 @@ impl Net {
                     let len = send_head(fd, start, len)?;
                     Sent { len: len.unwrap_or(0), full: len.is_none() }
                 }
-                Next::Lend => self.pipe.send(fd, conn.out.lent())?,
+                Next::Lend => {
+                    self.counts.note(conn.out.prove())?;
+                    self.pipe.send(fd, conn.out.lent())?
+                }
             };
             let Sent { len, full } = sent;
             if len > 0 {

@@ -38,6 +38,16 @@ struct Toy {
     held: Vec<Block>,
 }
 
+/// Holds for blocks whose bytes are all x.
+#[derive(Debug)]
+struct AllTheSame;
+
+impl Seal for AllTheSame {
+    fn holds(&self, block: &[u8]) -> bool {
+        block.iter().all(|byte| *byte == b'x')
+    }
+}
+
 impl Toy {
     fn line(&mut self, conn: ConnId, line: &str) {
         let words: Vec<&str> = line.split(' ').collect();
@@ -62,7 +72,7 @@ impl Toy {
                         .for_each(|(n, b)| *b = (n % 251) as u8);
                     let block = block.freeze(part);
                     self.held.push(block.clone());
-                    let body = Slice { hot: hot == "hot", ..Slice::whole(block) };
+                    let body = Slice::whole(block).hot(hot == "hot");
                     let head = if rest == len { start } else { self.acts.scratch().len() };
                     self.acts.send(conn, head, Some(body));
                     rest -= part;
@@ -70,6 +80,16 @@ impl Toy {
                         break;
                     }
                 }
+            }
+            ["sealed", len, hot, state] => {
+                let len: usize = len.parse().unwrap();
+                let mut block = self.arena.alloc(len).unwrap();
+                block.bytes_mut().fill(b'x');
+                // One bit is other than when the block was verified.
+                block.bytes_mut()[len - 1] ^= u8::from(state == "broken");
+                let body = Slice::whole(block.freeze(len)).hot(hot == "hot");
+                let start = self.acts.scratch().len();
+                self.acts.send(conn, start, Some(body.sealed(Some(Arc::new(AllTheSame)))));
             }
             ["file"] => {
                 self.filing = Some((conn, 0));
@@ -111,6 +131,7 @@ impl Toy {
 
 impl Machine for Toy {
     type Mail = &'static str;
+    type Body = Slice;
 
     fn apply(&mut self, event: Event<'_, &'static str>, _now: Now) {
         match event {
@@ -227,6 +248,27 @@ fn blocks_go_out_by_copy_and_by_reference() {
         assert!((0..len).all(|n| answer[1 + n] == expected(n)), "{len} {hot}");
         assert!(answer.ends_with(b"end"));
     }
+    node.stop();
+}
+
+/// What is no longer as it was verified does not leave, on no way out.
+#[test]
+fn a_body_that_changed_since_it_was_verified_is_not_sent() {
+    let node = start();
+    let ways = [(4096, "cold"), (65536, "cold"), (65536, "hot")];
+    for (at, (len, hot)) in ways.into_iter().enumerate() {
+        let answer = node.ask(format!("sealed {len} {hot} whole\necho end\n").as_bytes());
+        assert_eq!(answer.len(), len + 3, "{len} {hot}");
+        let mut stream = TcpStream::connect(node.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("sealed {len} {hot} broken\necho end\n").as_bytes()).unwrap();
+        let mut got = Vec::new();
+        // It ends, by a reset or without one, and nothing of the body came before.
+        let _ = stream.read_to_end(&mut got);
+        assert_eq!(got, b"", "{len} {hot}");
+        assert_eq!(node.stats.verify_send_failures.get(), at as u64 + 1);
+    }
+    assert_eq!(node.stats.verify_sends.get(), 6);
     node.stop();
 }
 

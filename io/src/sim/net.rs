@@ -7,14 +7,15 @@
 //! ```
 //!
 //! A slice is held from `send` until its last byte was taken by the kernel, and is looked at only
-//! then, as the kernel does. Bytes come and go in whatever pieces the caller chooses. What the
+//! then, as the kernel does. A hot one on a connection without TLS goes by reference: its pages lie
+//! in the sockets, and the client reads what they hold when it reads. Bytes come and go in whatever pieces the caller chooses. What the
 //! peer of an aborted connection still reads is chance.
 
 use std::collections::VecDeque;
 
 use super::Chance;
 use crate::{
-    arena::Block,
+    arena::{Block, Queued},
     limits::{COPY_LEN_MAX, RECV_BUFFER_LEN},
     ports::{ConnId, Slice},
 };
@@ -55,6 +56,80 @@ impl Item {
     }
 }
 
+/// What lies in the sockets on its way to the client.
+#[derive(Debug)]
+enum Wire {
+    Bytes(Pipe),
+    Pages(VecDeque<Queued>),
+}
+
+impl Wire {
+    fn len(&self) -> usize {
+        match self {
+            Wire::Bytes(bytes) => bytes.len(),
+            Wire::Pages(pages) => pages.iter().map(Queued::len).sum(),
+        }
+    }
+}
+
+/// What lies in the sockets, in order.
+#[derive(Debug, Default)]
+struct Outbound {
+    parts: VecDeque<Wire>,
+    len: usize,
+}
+
+impl Outbound {
+    fn push(&mut self, bytes: &[u8]) {
+        if let Some(Wire::Bytes(last)) = self.parts.back_mut() {
+            last.push(bytes);
+        } else {
+            let mut pipe = Pipe::default();
+            pipe.push(bytes);
+            self.parts.push_back(Wire::Bytes(pipe));
+        }
+        self.len += bytes.len();
+    }
+
+    fn push_pages(&mut self, pages: Vec<Queued>) {
+        let pages: VecDeque<Queued> = pages.into();
+        self.len += pages.iter().map(Queued::len).sum::<usize>();
+        self.parts.push_back(Wire::Pages(pages));
+    }
+
+    /// The client reads: bytes as they were, pages as they are now.
+    fn take(&mut self, len: usize) -> Vec<u8> {
+        let mut taken = Vec::new();
+        while taken.len() < len {
+            let rest = len - taken.len();
+            match self.parts.front_mut() {
+                None => break,
+                Some(Wire::Bytes(bytes)) => taken.extend(bytes.take(rest)),
+                Some(Wire::Pages(pages)) => {
+                    if let Some(page) = pages.front_mut() {
+                        page.read(rest, &mut taken);
+                        if page.len() == 0 {
+                            pages.pop_front();
+                        }
+                    }
+                }
+            }
+            if self.parts.front().is_some_and(|part| part.len() == 0) {
+                self.parts.pop_front();
+            }
+        }
+        self.len -= taken.len();
+        taken
+    }
+
+    /// Loses what comes behind the first `len` bytes.
+    fn cut(&mut self, len: usize) {
+        let kept = self.take(len);
+        *self = Outbound::default();
+        self.push(&kept);
+    }
+}
+
 /// Bytes in order, read from the front.
 #[derive(Debug, Default)]
 struct Pipe {
@@ -88,6 +163,8 @@ struct Conn {
     id: ConnId,
     /// A handshake comes before the first bytes.
     securing: bool,
+    /// Bodies may go by reference.
+    by_reference: bool,
     inbound: Pipe,
     client_ended: bool,
     eof_told: bool,
@@ -97,7 +174,7 @@ struct Conn {
     queued: VecDeque<Item>,
     front_sent: usize,
     queued_len: usize,
-    outbound: Pipe,
+    outbound: Outbound,
     /// Bytes that the sockets hold for a client that does not read.
     sockets_len: usize,
     finishing: bool,
@@ -132,6 +209,7 @@ impl Net {
         self.conns.push(Conn {
             id,
             securing: tls,
+            by_reference: !tls,
             inbound: Pipe::default(),
             client_ended: false,
             eof_told: false,
@@ -140,7 +218,7 @@ impl Net {
             queued: VecDeque::new(),
             front_sent: 0,
             queued_len: 0,
-            outbound: Pipe::default(),
+            outbound: Outbound::default(),
             sockets_len,
             finishing: false,
             dead: false,
@@ -229,8 +307,13 @@ impl Net {
             let Some(front) = conn.queued.front() else { break };
             let rest = &front.bytes()[conn.front_sent..];
             let len = rest.len().min(left);
-            if !conn.left {
-                conn.outbound.push(&rest[..len]);
+            match front {
+                _ if conn.left => {}
+                Item::Slice(slice) if conn.by_reference && slice.hot => {
+                    let start = slice.start as usize + conn.front_sent;
+                    conn.outbound.push_pages(slice.block.lend(start..start + len).queue());
+                }
+                _ => conn.outbound.push(&rest[..len]),
             }
             left -= len;
             conn.front_sent += len;
@@ -279,7 +362,7 @@ impl Net {
             }
             let link = Link(at);
             let over = conn.dead || (conn.finishing && conn.queued.is_empty());
-            if !conn.left && (conn.outbound.len() > 0 || over) {
+            if !conn.left && (conn.outbound.len > 0 || over) {
                 moves.push(Move::Read(link));
             }
             if conn.dead {
@@ -303,7 +386,7 @@ impl Net {
             } else if !conn.paused && conn.client_ended && !conn.eof_told {
                 moves.push(Move::Eof(link));
             }
-            if !conn.queued.is_empty() && (conn.left || conn.outbound.len() < conn.sockets_len) {
+            if !conn.queued.is_empty() && (conn.left || conn.outbound.len < conn.sockets_len) {
                 moves.push(Move::Sent(link));
             }
         }
@@ -347,9 +430,9 @@ impl Net {
         conn.queued.truncate(1);
         let unread = conn.inbound.len() > 0 || !conn.client_ended;
         if unread && chance.toss() {
-            let lost = chance.below(conn.outbound.len() + 1);
-            let kept = conn.outbound.bytes.len() - lost;
-            conn.outbound.bytes.truncate(kept);
+            let lost = chance.below(conn.outbound.len + 1);
+            let kept = conn.outbound.len - lost;
+            conn.outbound.cut(kept);
         }
     }
 
@@ -395,7 +478,7 @@ impl Conn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Arena;
+    use crate::{arena::Arena, limits::BLOCK_LEN};
 
     fn net() -> (Net, Link, ConnId) {
         let mut net = Net::default();
@@ -436,6 +519,28 @@ mod tests {
         assert!(got == expected);
         arena.collect();
         assert_eq!(arena.free_pages(), arena.total_pages(), "the slice was let go");
+    }
+
+    /// Pages that lie in the sockets are read late, as they are then, unless they were renewed.
+    #[test]
+    fn what_goes_by_reference_is_read_when_the_client_reads() {
+        let (mut net, link, id) = net();
+        let mut arena = Arena::new(1).unwrap();
+        let mut block = arena.alloc(BLOCK_LEN).unwrap();
+        block.bytes_mut().fill(b'x');
+        let body = Slice::whole(block.freeze(BLOCK_LEN)).hot(true);
+        net.send(id, b"head", Some(body.clone()));
+        assert_eq!(net.sent(link, 4 + 5000), 5004);
+        assert_eq!(net.sent(link, BLOCK_LEN), BLOCK_LEN - 5000);
+        // A violation of the rule: the client sees it.
+        let page = body.block.page();
+        drop(body);
+        arena.scribble(page, b'y');
+        assert_eq!(net.read(link, 4 + 4096), [&b"head"[..], &[b'y'; 4096]].concat());
+        // Renewed pages stay as they were.
+        let mut pieces: Vec<_> = std::iter::from_fn(|| arena.alloc(4096)).collect();
+        pieces.iter_mut().for_each(|piece| piece.bytes_mut().fill(b'z'));
+        assert!(net.read(link, BLOCK_LEN) == vec![b'x'; BLOCK_LEN - 4096]);
     }
 
     #[test]

@@ -23,12 +23,13 @@
 //! This room does not verify: whoever inserts a block has seen its group match. It keeps no block
 //! of another arena, whose memory it could not give back.
 
-use std::{fmt, io};
+use std::{fmt, io, sync::Arc};
 
 use ron_codec::address::Address;
 use ron_io::{
     arena::{Arena, Block, BlockMut, Class},
     limits::{ARENA_BLOCKS_MAX, BLOCK_LEN, BLOCK_PAGES, PAGE_LEN},
+    ports::Seal,
 };
 
 use crate::{
@@ -39,10 +40,12 @@ use crate::{
 mod ghost;
 mod lists;
 mod table;
+mod verified;
 
 use ghost::Ghost;
 use lists::{Entry, Home, Lists};
 use table::Table;
+pub use verified::{Body, Verified};
 
 /// The small queue's share of the arena: one part in so many.
 const SMALL_SHARE: usize = 10;
@@ -56,18 +59,19 @@ pub struct Memory {
     secret: [u64; SECRET_WORDS],
     table: Table,
     lists: Lists,
+    /// For each page what the group that begins there hashes to; nothing unless bodies are proved
+    /// again when they are sent.
+    seals: Vec<Option<Arc<dyn Seal>>>,
     ghost: Ghost,
     /// Bytes from which on the small queue is the one to evict from.
     small_len: usize,
 }
 
-/// A block found in the cache.
+/// A group found in the cache. It is hot, worth sending by reference, when it fills a block that
+/// stays, because it is in the main queue or was used often enough to go there.
 #[derive(Clone, Debug)]
 pub struct Cached {
-    pub block: Block,
-    /// Whether the block is worth sending by reference: a whole one that stays, because it is in
-    /// the main queue or was used often enough to go there.
-    pub hot: bool,
+    pub group: Verified,
     /// Bytes of the object the block belongs to.
     pub size: u64,
 }
@@ -102,9 +106,17 @@ impl Memory {
             secret: secret.words().map(|word| word | 1),
             table: Table::new(pages),
             lists: Lists::new(pages),
+            seals: Vec::new(),
             ghost: Ghost::new(pages),
             small_len: blocks * BLOCK_LEN / SMALL_SHARE,
         })
+    }
+
+    /// Keeps what each group hashes to, so that it can be proved again when it is sent.
+    #[must_use]
+    pub fn with_seals(mut self) -> Memory {
+        self.seals = vec![None; self.arena.total_pages()];
+        self
     }
 
     /// Memory for `len` bytes, at most a block. Evicts as needed; `None` while what there is is
@@ -131,14 +143,17 @@ impl Memory {
         let block = entry.block.clone()?;
         let stays = entry.home == Home::Main || entry.uses >= PROMOTE_USES;
         let hot = stays && block.footprint() == BLOCK_LEN;
-        Some(Cached { block, hot, size: entry.size })
+        let size = entry.size;
+        let seal = self.seals.get(page as usize).cloned().flatten();
+        Some(Cached { group: Verified::kept(index, block, hot, seal), size })
     }
 
     /// Keeps a verified group of an object of `size` bytes. Where the group is cached already, the
-    /// first block stays. A block of another arena is let go at once, and so is one that is
-    /// cached under another name.
-    pub fn insert(&mut self, address: &Address, index: u64, size: u64, block: Block) {
-        if !self.arena.owns(&block) || self.lists.entry(block.page()).block.is_some() {
+    /// first block stays. A block of another arena is not kept, and neither is one that is cached
+    /// under another name.
+    pub fn insert(&mut self, address: &Address, size: u64, group: &Verified) {
+        let (index, block) = (group.index(), group.block());
+        if !self.arena.owns(block) || self.lists.entry(block.page()).block.is_some() {
             return;
         }
         let hash = self.hash(address, index);
@@ -149,7 +164,10 @@ impl Memory {
         let back = self.ghost.recall(hash, remembered);
         let home = if back { Home::Main } else { Home::Small };
         self.table.insert(hash as u32, block.page());
-        self.lists.admit(home, (address, index), size, block);
+        if let Some(seal) = self.seals.get_mut(block.page() as usize) {
+            *seal = group.seal();
+        }
+        self.lists.admit(home, (address, index), size, block.clone());
     }
 
     /// Lets a group go, as if it had never been cached.
@@ -301,6 +319,12 @@ pub const fn memory_bill(arena_len: usize) -> usize {
         + Lists::bytes_for(pages)
         + Table::bytes_for(pages)
         + Ghost::bytes_for(pages)
+}
+
+/// Bytes of the seals of a memory of `arena_len` bytes, with what each points at.
+pub const fn seals_bill(arena_len: usize) -> usize {
+    const SEAL_LEN: usize = size_of::<Option<Arc<dyn Seal>>>() + 64;
+    arena_len / PAGE_LEN * SEAL_LEN
 }
 
 fn fold(a: u64, b: u64) -> u64 {

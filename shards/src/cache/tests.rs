@@ -23,7 +23,7 @@ fn block(memory: &mut Memory, len: usize) -> Option<Block> {
 /// Brings a group in as the store does: memory first, then the bytes, then the cache.
 fn load(memory: &mut Memory, index: u64, len: usize) {
     let block = block(memory, len).unwrap();
-    memory.insert(&object(), index, 1 << 30, block);
+    memory.insert(&object(), 1 << 30, &Verified::vouch(index, block, false));
 }
 
 impl Memory {
@@ -131,7 +131,7 @@ proptest! {
                 memory.forget(&object(), key);
                 twin.forget(key);
             } else {
-                let hit = memory.get(&object(), key).map(|cached| cached.hot);
+                let hit = memory.get(&object(), key).map(|cached| cached.group.body(0, 0).is_hot());
                 prop_assert_eq!(hit, twin.get(key), "key {}", key);
                 if hit.is_none() {
                     load(&mut memory, key, class.bytes());
@@ -158,11 +158,11 @@ proptest! {
                 0..=4 => match block(&mut memory, len) {
                     Some(block) => {
                         if what == 0 { held.push(block.clone()); }
-                        memory.insert(&object(), key, 77, block);
+                        memory.insert(&object(), 77, &Verified::vouch(key, block, false));
                     }
                     None => prop_assert!(!held.is_empty(), "{} bytes refused", len),
                 },
-                5 => held.extend(memory.get(&object(), key).map(|cached| cached.block)),
+                5 => held.extend(memory.get(&object(), key).map(|cached| cached.group.block().clone())),
                 6 => memory.forget(&object(), key),
                 7 => { memory.get(&object(), key); }
                 _ if held.is_empty() => {}
@@ -183,9 +183,10 @@ fn a_hit_brings_the_block_and_its_object() {
     let mut memory = memory(2);
     let mut filling = memory.alloc(5).unwrap();
     filling.bytes_mut().copy_from_slice(b"hello");
-    memory.insert(&object(), 3, 200_000, filling.freeze(5));
+    memory.insert(&object(), 200_000, &Verified::vouch(3, filling.freeze(5), false));
     let cached = memory.get(&object(), 3).unwrap();
-    assert_eq!((cached.block.bytes(), cached.size, cached.hot), (&b"hello"[..], 200_000, false));
+    let body = cached.group.body(0, 5);
+    assert_eq!((body.bytes(), cached.size, body.is_hot()), (&b"hello"[..], 200_000, false));
     assert!(memory.get(&object(), 2).is_none() && memory.get(&Address::of(b"x"), 3).is_none());
     assert_eq!((memory.entries(), memory.bytes()), (1, PAGE_LEN), "footprints, not lengths");
 }
@@ -195,7 +196,7 @@ fn only_whole_blocks_that_stay_are_hot() {
     let mut memory = memory(2);
     load(&mut memory, 0, BLOCK_LEN);
     load(&mut memory, 1, 4096);
-    let mut hot = |index| memory.get(&object(), index).unwrap().hot;
+    let mut hot = |index| memory.get(&object(), index).unwrap().group.body(0, 0).is_hot();
     assert_eq!([hot(0), hot(0), hot(0)], [false, true, true]);
     assert_eq!([hot(1), hot(1), hot(1)], [false; 3]);
 }
@@ -206,7 +207,7 @@ fn held_blocks_stay_and_memory_is_refused_until_one_is_dropped() {
     let mut held: Vec<_> = (0..4)
         .map(|index| {
             load(&mut memory, index, BLOCK_LEN);
-            memory.get(&object(), index).unwrap().block
+            memory.get(&object(), index).unwrap().group.block().clone()
         })
         .collect();
     assert!(memory.alloc(1).is_none());
@@ -225,7 +226,7 @@ fn a_main_queue_of_held_blocks_does_not_hide_the_small_one() {
     let held: Vec<_> = (0..19)
         .map(|index| {
             memory.get(&object(), index);
-            memory.get(&object(), index).unwrap().block
+            memory.get(&object(), index).unwrap().group.block().clone()
         })
         .collect();
     load(&mut memory, 19, 4096);
@@ -244,7 +245,7 @@ fn a_whole_block_is_won_from_pages_and_quarters() {
     (8..10).for_each(|index| load(&mut memory, index, 16 * 1024));
     assert!(memory.alloc(1).is_some(), "the oldest page is enough");
     assert_eq!(memory.entries(), 9);
-    let held = memory.get(&object(), 5).unwrap().block;
+    let held = memory.get(&object(), 5).unwrap().group.block().clone();
     assert!(memory.alloc(BLOCK_LEN).is_none(), "one page of the block is held");
     assert_eq!(memory.entries(), 9, "and so the others were not evicted in vain");
     drop(held);
@@ -282,16 +283,16 @@ fn patience_with_much_used_blocks_ends() {
 fn what_the_cache_cannot_keep_is_let_go() {
     let (mut first, mut second) = (memory(1), memory(1));
     let foreign = block(&mut second, 10).unwrap();
-    first.insert(&object(), 0, 10, foreign);
+    first.insert(&object(), 10, &Verified::vouch(0, foreign, false));
     assert_eq!(first.entries(), 0);
     // Twice the same group, and twice the same block.
     let (one, two) = (block(&mut first, 10).unwrap(), block(&mut first, 10).unwrap());
     let page = one.page();
-    first.insert(&object(), 0, 10, one.clone());
-    first.insert(&object(), 0, 10, two);
-    first.insert(&object(), 1, 10, one);
+    first.insert(&object(), 10, &Verified::vouch(0, one.clone(), false));
+    first.insert(&object(), 10, &Verified::vouch(0, two, false));
+    first.insert(&object(), 10, &Verified::vouch(1, one, false));
     assert_eq!(first.entries(), 1);
-    assert_eq!(first.get(&object(), 0).unwrap().block.page(), page);
+    assert_eq!(first.get(&object(), 0).unwrap().group.block().page(), page);
     first.check();
 }
 
@@ -362,12 +363,12 @@ proptest! {
         let (mut memory, mut queues) = (memory(3), Queues::new());
         for (stamp, (key, len, sends)) in requests.into_iter().enumerate() {
             let block = match memory.get(&object(), key) {
-                Some(cached) => cached.block,
+                Some(cached) => cached.group.block().clone(),
                 None => {
                     let mut block = memory.alloc(len).unwrap();
                     block.bytes_mut().fill(stamp as u8);
                     let block = block.freeze(len);
-                    memory.insert(&object(), key, 1 << 30, block.clone());
+                    memory.insert(&object(), 1 << 30, &Verified::vouch(key, block.clone(), false));
                     block
                 }
             };

@@ -7,7 +7,7 @@ use ron_io::{
 };
 
 use super::*;
-use crate::{flow::Mail, store::Room, testing::Bench};
+use crate::{store::Room, testing::Bench};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -52,7 +52,7 @@ impl Disk {
     fn collect(&mut self, bench: &mut Bench) {
         while let Some(act) = bench.acts.pop() {
             match act {
-                Act::<Mail>::Disk { ticket, op } => {
+                Act::Disk { ticket, op } => {
                     // The driver looks files up when an act starts, and this one may start now.
                     if let DiskOp::Close { file } | DiskOp::Write { file, .. } = &op {
                         assert!(self.open.contains_key(&file.0), "{op:?} of no open file");

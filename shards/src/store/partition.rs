@@ -694,16 +694,10 @@ fn keep(address: &Address, block: &Block, from: ShardId, cx: &mut Cx<'_>) {
         return;
     }
     let own = from == cx.config.shard && block.footprint() == Class::holding(len).bytes();
-    let kept = if own {
-        Some(block.clone())
-    } else {
-        cx.memory.alloc(len).map(|mut copy| {
-            copy.bytes_mut().copy_from_slice(block.bytes());
-            copy.freeze(len)
-        })
-    };
-    if let Some(block) = kept {
-        cx.memory.insert(address, 0, len as u64, block);
+    let group = Verified::hashed(address, block.clone(), cx.config.verify_sends);
+    let kept = if own { Some(group) } else { cx.memory.alloc(len).map(|into| group.copied(into)) };
+    if let Some(group) = kept {
+        cx.memory.insert(address, len as u64, &group);
     }
 }
 
@@ -714,12 +708,12 @@ pub(super) fn cached_answer(ask: &Ask, cx: &mut Cx<'_>) -> Option<Reply> {
             let index = byte / GROUP_LEN as u64;
             let cached = cx.memory.get(address, index)?;
             let within = *byte < cached.size;
-            let first = within.then(|| Verified::vouch(index, cached.block, cached.hot));
+            let first = within.then_some(cached.group);
             Some(Reply::Opened { size: cached.size, first })
         }
         Ask::Group { address, index } => {
             let cached = cx.memory.get(address, *index)?;
-            Some(Reply::Group(Verified::vouch(*index, cached.block, cached.hot)))
+            Some(Reply::Group(cached.group))
         }
         Ask::Open { first: None, .. }
         | Ask::Put { .. }

@@ -18,10 +18,7 @@ use ron_codec::{
     address::Address,
     outboard::{Outboard, group_count, group_len, verify_group},
 };
-use ron_io::{
-    arena::Block,
-    ports::{Act, DiskDone, DiskOp, Report, Severity},
-};
+use ron_io::ports::{Act, DiskDone, DiskOp, Report, Severity};
 use slab::Slab;
 
 use super::{
@@ -214,7 +211,10 @@ impl Reads {
         cx.stats.verify_groups.add(1);
         cx.stats.verify_bytes.add(block.len() as u64);
         match verify_group(&fetch.address, size, values, fetch.index, block.bytes()) {
-            Ok(()) => self.succeed(key, &block, index, cx),
+            Ok(matched) => {
+                let group = Verified::proven(matched, &block, cx.config.verify_sends);
+                self.succeed(key, &group, index, cx);
+            }
             Err(mismatch) => self.fail(key, Fault::Integrity, &mismatch.to_string(), site, cx),
         }
     }
@@ -290,14 +290,14 @@ impl Reads {
         site.disk(cx, Tag::Read { slot: key }, op);
     }
 
-    fn succeed(&mut self, key: usize, block: &Block, known: &Index, cx: &mut Cx<'_>) {
-        let Fetch { address, index, entry, wanting, .. } = self.remove(key);
+    fn succeed(&mut self, key: usize, group: &Verified, known: &Index, cx: &mut Cx<'_>) {
+        let Fetch { address, entry, wanting, .. } = self.remove(key);
         // What was deleted while it was read must not be found in the cache.
         if matches!(known.get(&address), Ok(Some(_))) {
-            cx.memory.insert(&address, index, entry.size, block.clone());
+            cx.memory.insert(&address, entry.size, group);
         }
         for Wanting { asker, open } in wanting {
-            let verified = Verified::vouch(index, block.clone(), false);
+            let verified = group.clone();
             let reply = if open {
                 Reply::Opened { size: entry.size, first: Some(verified) }
             } else {

@@ -27,7 +27,7 @@ use crate::{
     cache::Memory,
     config::Config,
     entropy::{Entropy, Secret},
-    flow::{Ask, Asker, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
+    flow::{Ask, Asker, Body, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
     limits,
 };
 
@@ -37,7 +37,7 @@ pub(super) struct World {
     pub(super) disk: TestDisk,
     pub(super) config: Config,
     pub(super) stats: Stats,
-    acts: Acts<Mail>,
+    acts: Acts<Mail, Body>,
     asks: VecDeque<(StreamId, Ask)>,
     replies: VecDeque<(Asker, Reply)>,
     pub(super) memory: Memory,
@@ -285,12 +285,12 @@ impl World {
             other => panic!("{other:?}"),
         };
         let Some(first) = first else { return Ok(Vec::new()) };
-        let mut bytes = first.slice(0, first.len()).bytes().to_vec();
+        let mut bytes = first.body(0, first.len()).bytes().to_vec();
         for index in 1..group_count(size) {
             match self.answer(Ask::Group { address: *address, index }) {
                 Reply::Group(group) => {
                     assert_eq!((group.index(), group.len()), (index, group_len(size, index)));
-                    bytes.extend(group.slice(0, group.len()).bytes());
+                    bytes.extend(group.body(0, group.len()).bytes());
                 }
                 Reply::Failed(fault) => return Err(Some(fault)),
                 other => panic!("{other:?}"),

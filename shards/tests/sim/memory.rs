@@ -90,7 +90,7 @@ fn mesh_pages(mesh: &Mesh<Mail>, seen: &mut HashSet<usize>) -> usize {
             Mail::Reply {
                 reply: Reply::Group(group) | Reply::Opened { first: Some(group), .. },
                 ..
-            } => pages += new_pages(&group.slice(0, group.len()).block, seen),
+            } => pages += new_pages(group.block(), seen),
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use ron_io::{
 use ron_shards::{
     cache::Pages,
     config::{Config, Listener},
-    flow::Mail,
+    flow::{Body, Mail},
     limits::MESH_LANE_LEN,
     shard::Shard,
 };
@@ -260,11 +260,11 @@ impl Node {
         acts > 0
     }
 
-    fn act(&mut self, at: usize, act: Act<Mail>, deck: &mut Deck<'_>) {
+    fn act(&mut self, at: usize, act: Act<Mail, Body>, deck: &mut Deck<'_>) {
         let part = &mut self.parts[at];
         match act {
             Act::Send { conn, head, body } => {
-                part.net.send(conn, part.shard.acts().bytes(head), body);
+                part.net.send(conn, part.shard.acts().bytes(head), body.map(Into::into));
             }
             Act::Finish { conn } => part.net.finish(conn),
             Act::Abort { conn } => part.net.abort(conn, deck.chance),

@@ -287,7 +287,7 @@ mod tests {
                 block.bytes_mut().iter_mut().enumerate().for_each(|(n, b)| *b = (n % 241) as u8);
                 let end = (start + len).min(65536);
                 let block = block.freeze(65536);
-                Part::Block(Slice { block, start: start as u32, end: end as u32, hot: false })
+                Part::Block(Slice::part(block, start..end))
             }
         }
     }

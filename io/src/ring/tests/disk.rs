@@ -31,6 +31,7 @@ struct Runner {
 
 impl Machine for Runner {
     type Mail = Order;
+    type Body = Slice;
 
     fn apply(&mut self, event: Event<'_, Order>, _now: Now) {
         match event {
@@ -367,6 +368,7 @@ struct Asking {
 
 impl Machine for Asking {
     type Mail = Order;
+    type Body = Slice;
 
     fn apply(&mut self, event: Event<'_, Order>, _now: Now) {
         if let Event::Disk { done, .. } = event {

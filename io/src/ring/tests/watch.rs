@@ -33,6 +33,7 @@ struct Blocker {
 
 impl Machine for Blocker {
     type Mail = Do;
+    type Body = Slice;
 
     fn apply(&mut self, event: Event<'_, Do>, _now: Now) {
         match event {

@@ -24,7 +24,7 @@ use crate::{
     cache::Memory,
     config::Config,
     entropy::{Entropy, Secret},
-    flow::{Ask, Fault, Mail, Tickets, Verified, Waiter},
+    flow::{Ask, Body, Fault, Mail, Tickets, Verified, Waiter},
     store::{Room, layout::Layout},
 };
 
@@ -61,7 +61,7 @@ enum Did {
 struct Bench {
     config: Config,
     stats: Stats,
-    acts: Acts<Mail>,
+    acts: Acts<Mail, Body>,
     asks: VecDeque<(StreamId, Ask)>,
     replies: VecDeque<(crate::flow::Asker, Reply)>,
     memory: Memory,
@@ -231,7 +231,7 @@ impl Bench {
         }
     }
 
-    fn perform(&mut self, act: Act<Mail>) {
+    fn perform(&mut self, act: Act<Mail, Body>) {
         match act {
             Act::Send { conn, head, body } => {
                 assert_eq!(conn, CONN);

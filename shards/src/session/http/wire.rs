@@ -9,14 +9,11 @@ use ron_codec::{
     },
     limits::GROUP_LEN,
 };
-use ron_io::{
-    ports::{ConnId, Slice},
-    stats::Proto,
-};
+use ron_io::{ports::ConnId, stats::Proto};
 
 use super::{refusal::Refusal, request::Request};
 use crate::{
-    flow::Cx,
+    flow::{Body, Cx},
     limits::{UNSENT_HEAD_LEN, UNSENT_HOT_LEN_MAX, UNSENT_LEN_MAX},
 };
 
@@ -105,9 +102,9 @@ impl Wire {
     }
 
     /// Queues a part of a body.
-    pub(super) fn send_slice(&mut self, slice: Slice, cx: &mut Cx<'_>) {
+    pub(super) fn send_slice(&mut self, body: Body, cx: &mut Cx<'_>) {
         let start = cx.acts.scratch().len();
-        self.send(start, Some(slice), cx);
+        self.send(start, Some(body), cx);
     }
 
     /// Asks the client to go on with its body.
@@ -125,7 +122,7 @@ impl Wire {
         address: &Address,
         size: u64,
         part: Option<ByteRange>,
-        body: Option<Slice>,
+        body: Option<Body>,
         cx: &mut Cx<'_>,
     ) {
         let start = cx.acts.scratch().len();
@@ -223,14 +220,14 @@ impl Wire {
             .field("X-Corr-Id", request.corr.as_bytes())
     }
 
-    fn send(&mut self, start: usize, body: Option<Slice>, cx: &mut Cx<'_>) {
+    fn send(&mut self, start: usize, body: Option<Body>, cx: &mut Cx<'_>) {
         let head_len = cx.acts.scratch().len() - start;
         if self.unsent == 0 {
             self.progress_ns = cx.now.mono_ns;
         }
-        self.unsent += head_len + body.as_ref().map_or(0, Slice::len);
+        self.unsent += head_len + body.as_ref().map_or(0, Body::len);
         // Under TLS bodies are encrypted into memory of their own, so none leaves by reference.
-        self.hot = self.proto == Proto::Http && body.as_ref().is_some_and(|slice| slice.hot);
+        self.hot = self.proto == Proto::Http && body.as_ref().is_some_and(Body::is_hot);
         cx.acts.send(self.conn, start, body);
     }
 }

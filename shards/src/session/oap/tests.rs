@@ -20,7 +20,7 @@ use crate::{
     cache::Memory,
     config::{Config, Listener},
     entropy::{Entropy, Secret},
-    flow::{Ask, Asker, Cx, Fault, Mail, Reply, StreamId, Tickets, Verified, Waiter},
+    flow::{Ask, Asker, Body, Cx, Fault, Mail, Reply, StreamId, Tickets, Verified, Waiter},
     ingest,
     store::{Room, layout::Layout},
 };
@@ -130,7 +130,7 @@ fn sample(len: usize, seed: u64) -> Vec<u8> {
 struct Rig {
     config: Config,
     stats: Stats,
-    acts: Acts<Mail>,
+    acts: Acts<Mail, Body>,
     asks: VecDeque<(StreamId, Ask)>,
     replies: VecDeque<(Asker, Reply)>,
     memory: Memory,

@@ -11,12 +11,12 @@ use ron_codec::{
     oap::{Flags, FrameHeader, HEADER_LEN, RequestError, encode_header},
 };
 use ron_io::{
-    ports::{ConnId, Slice},
+    ports::ConnId,
     stats::{Proto, Rejected},
 };
 
 use crate::{
-    flow::{Cx, Fault},
+    flow::{Body, Cx, Fault},
     ingest::IngestError,
 };
 
@@ -88,8 +88,8 @@ pub(super) struct Wire {
 
 impl Wire {
     /// Sends a frame whose payload is the bytes of `body`, from where they lie.
-    pub(super) fn send_data(&mut self, head: &FrameHeader, body: Option<Slice>, cx: &mut Cx<'_>) {
-        let len = body.as_ref().map_or(0, Slice::len);
+    pub(super) fn send_data(&mut self, head: &FrameHeader, body: Option<Body>, cx: &mut Cx<'_>) {
+        let len = body.as_ref().map_or(0, Body::len);
         assert_eq!(len, head.payload_len as usize, "a frame is as long as its header says");
         let start = cx.acts.scratch().len();
         let header = encode_header(head).expect("a chunk fits a frame");
