@@ -255,7 +255,10 @@ async fn method_not_allowed(headers: HeaderMap) -> Response {
 
 pub(crate) fn json(headers: &HeaderMap, status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
-        Ok(body) => answer(headers, status, JSON, body),
+        Ok(mut body) => {
+            body.push(b'\n');
+            answer(headers, status, JSON, body)
+        }
         Err(_) => error(headers, ErrorCode::Internal, "the answer cannot be written"),
     }
 }
@@ -264,6 +267,7 @@ pub(crate) fn error(headers: &HeaderMap, code: ErrorCode, message: &str) -> Resp
     let corr_id = corr_id(headers);
     let mut body = Vec::new();
     ErrorEnvelope { code, message, corr_id: corr_id.as_str() }.write_json(&mut body);
+    body.push(b'\n');
     let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     respond(&corr_id, status, JSON, body.into())
 }

@@ -49,6 +49,7 @@ mod pump;
 mod reload;
 mod sender;
 pub mod signals;
+mod stalls;
 pub mod storage;
 mod verifies;
 
@@ -68,6 +69,7 @@ use crate::{
     pump::BellFd,
     reload::Reloader,
     signals::{Asked, Signals},
+    stalls::Stalls,
     storage::StorageState,
     verifies::Verifies,
 };
@@ -156,6 +158,7 @@ pub(crate) struct Kernel {
     pub(crate) verifies: Verifies,
     pub(crate) orders: Orders,
     pub(crate) profiles: Arc<Profiles>,
+    pub(crate) stalls: Arc<Stalls>,
     bus: Bus,
     milestones: mpsc::Sender<Milestone>,
 }
@@ -224,6 +227,7 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
         verifies: Verifies::default(),
         orders: Orders::new(config.orders),
         profiles: Arc::default(),
+        stalls: Arc::default(),
         bus: bus.clone(),
         milestones: milestones_in,
     });

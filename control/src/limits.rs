@@ -57,6 +57,9 @@ pub const HELD_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is said again that a shard hangs.
 pub const HELD_AGAIN: Duration = Duration::from_secs(60);
 
+/// How often the log sums up what held the shards.
+pub const STALLS_EVERY: Duration = Duration::from_secs(60);
+
 /// Seconds after which an order may be given again that a full mailbox did not take.
 pub const RETRY_ORDER_S: u64 = 1;
 

@@ -7,17 +7,23 @@ use std::{
     io,
     os::fd::{AsRawFd, RawFd},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ron_codec::address::Address;
 use ron_io::{
     lane::{Bell, Receiver},
-    ports::{PartitionState, Report, Severity, ShardId, Stall, VerifyOutcome},
+    ports::{Failure, PartitionState, Report, Severity, ShardId, Stall, VerifyOutcome},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::{Kernel, bus::KernelEvent, limits::REPORTS_TURN_MAX, storage::state_name};
+use crate::{
+    Kernel,
+    bus::KernelEvent,
+    limits::REPORTS_TURN_MAX,
+    stalls::{Next, Summary},
+    storage::state_name,
+};
 
 /// A bell as something to be polled.
 pub(crate) struct BellFd(pub(crate) Arc<Bell>);
@@ -99,7 +105,8 @@ fn take(report: Report, kernel: &Kernel) {
         Report::Partition { shard: ShardId(shard), partition, state, reason } => {
             partition_report(shard, partition, state, &reason, kernel);
         }
-        Report::Stalled { shard: ShardId(shard), stall } => log_stall(shard, &stall),
+        Report::Stalled { shard: ShardId(shard), stall } => stalled(shard, stall, kernel),
+        Report::Failed { shard: ShardId(shard), failure } => log_failure(shard, &failure),
         Report::Verified { id, outcome, .. } => {
             let is_no_damage =
                 matches!(outcome, VerifyOutcome::Whole { .. } | VerifyOutcome::Missing);
@@ -120,20 +127,53 @@ fn take(report: Report, kernel: &Kernel) {
     }
 }
 
-/// Writes to the log that a shard was held by one step.
-fn log_stall(shard: u16, stall: &Stall) {
+/// Has the log say, once a minute at most, what held the shards.
+fn stalled(shard: u16, stall: Stall, kernel: &Kernel) {
+    match kernel.stalls.add(shard, stall, &kernel.stats, Instant::now()) {
+        Next::Say(summary) => log_stalls(&summary),
+        Next::SayIn(left) => {
+            let stalls = Arc::clone(&kernel.stalls);
+            tokio::spawn(async move {
+                tokio::time::sleep(left).await;
+                if let Some(summary) = stalls.take(Instant::now()) {
+                    log_stalls(&summary);
+                }
+            });
+        }
+        Next::Nothing => {}
+    }
+}
+
+fn log_stalls(summary: &Summary) {
+    let Summary { count, shard, longest } = summary;
     let ms = |ns: u64| ns as f64 / 1e6;
-    let (what, unreported) = (stall.work.name(), stall.unreported);
-    let (held_ms, ran_ms, within_ms) = (ms(stall.held_ns), ms(stall.ran_ns), ms(stall.within_ns));
+    let (held_ms, ran_ms, within_ms) =
+        (ms(longest.held_ns), ms(longest.ran_ns), ms(longest.within_ns));
     tracing::warn!(
+        stalls = count,
         shard,
-        what,
+        what = longest.work.name(),
         held_ms,
         ran_ms,
         within_ms,
-        unreported,
         "the shard was held by one step"
     );
+}
+
+/// One line for a request that failed, with the id that its client was told. What the node could
+/// not do is a warning; what it refused is for whoever is asked why.
+fn log_failure(shard: u16, failure: &Failure) {
+    let Failure { proto, op, status, reason, peer, corr_id, unreported } = failure;
+    let (proto, op) = (proto.name(), op.name());
+    if *status >= 500 {
+        tracing::warn!(
+            shard, proto, op, status, reason, %peer, corr_id, unreported, "request failed"
+        );
+    } else {
+        tracing::info!(
+            shard, proto, op, status, reason, %peer, corr_id, unreported, "request refused"
+        );
+    }
 }
 
 /// Every change is an error in the log, the good ones too: who follows one must see how it ends.

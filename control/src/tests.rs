@@ -197,7 +197,7 @@ fn what_is_not_there_is_refused_with_the_envelope() {
     assert_eq!(envelope["code"], "method_not_allowed");
     assert_eq!(envelope["corr_id"].as_str().unwrap().len(), 26, "a new id is made");
     let (_, body) = ask(&node, "GET /version", "");
-    assert_eq!(body, r#"{"version":"1.2.3","commit":"abc"}"#);
+    assert_eq!(body, "{\"version\":\"1.2.3\",\"commit\":\"abc\"}\n");
 }
 
 #[test]

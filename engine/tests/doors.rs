@@ -153,3 +153,25 @@ fn loopback_can_be_switched_off_and_names_be_given() {
     assert_eq!(ask(&node, "admin", "GET /storage", "Host: ron.example\r\n", b"").0, 200);
     node.terminate();
 }
+
+#[test]
+fn a_refusal_is_found_in_the_log_by_its_id() {
+    let data = Data::new();
+    let node = data.start(1);
+    let one = object(1, 100);
+    let fields = "Host: localhost\r\nVia: 1.1 x\r\nX-Corr-Id: where-is-it-17\r\n";
+    assert_eq!(put(&node, &one, fields).0, 403);
+    let log = node.wait_stderr("where-is-it-17");
+    let line = log.lines().find(|line| line.contains("where-is-it-17")).expect("the line");
+    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    for (field, value) in [
+        ("level", json!("INFO")),
+        ("op", json!("put")),
+        ("status", json!(403)),
+        ("reason", json!("forbidden")),
+    ] {
+        assert_eq!(line[field], value, "{line}");
+    }
+    assert!(line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{line}");
+    node.terminate();
+}

@@ -71,6 +71,11 @@ pub const SLOWEST_SPAN: Duration = Duration::from_secs(60);
 /// How often one kind of stall is reported by a shard; those between are counted.
 pub const STALL_REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// Reports of failed requests that one shard makes at once, and how often one more: a flood of them
+/// fills neither the lane nor the disk with the log. Those between are counted.
+pub const FAILURE_REPORTS_BURST: u64 = 20;
+pub const FAILURE_REPORT_EVERY: Duration = Duration::from_secs(1);
+
 /// How often a shard looks at the CPU time of its thread while it runs.
 pub const CPU_SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
@@ -97,6 +102,7 @@ pub const LISTENERS_MAX: usize = 8;
 /// Connections the kernel may hold for a listener before the shard has accepted them.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
+const _: () = assert!(FAILURE_REPORTS_BURST > 0 && FAILURE_REPORT_EVERY.as_nanos() > 0);
 const _: () = assert!(BLOCK_PAGES == 16, "one u16 holds a bit for each page of a block");
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(COPY_LEN_MAX < BLOCK_LEN && BLOCK_LEN <= DISK_OP_LEN_MAX);

@@ -16,6 +16,7 @@ use std::{collections::VecDeque, fmt, io, net::SocketAddr, ops::Range, path::Pat
 
 use crate::{
     arena::{Block, BlockMut},
+    stats::{Op, Proto},
     watch::Work,
 };
 
@@ -379,10 +380,27 @@ pub enum Report {
     Partition { shard: ShardId, partition: u16, state: PartitionState, reason: String },
     /// One step held the shard longer than it may (`watch::Watch::set_limit`).
     Stalled { shard: ShardId, stall: Stall },
+    /// A request was answered with an error that an operator should know of.
+    Failed { shard: ShardId, failure: Box<Failure> },
     /// The answer to `Order::Verify` of the same `id`, by the shard that owns the object.
     Verified { shard: ShardId, id: u64, outcome: VerifyOutcome },
     /// The shard has ended, in good order or with the reason.
     Stopped { shard: ShardId, reason: Option<String> },
+}
+
+/// A request that failed, or was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub proto: Proto,
+    pub op: Op,
+    pub status: u16,
+    /// The code of the answer.
+    pub reason: &'static str,
+    pub peer: SocketAddr,
+    /// The correlation id, as the peer was told it.
+    pub corr_id: String,
+    /// Failures of the same side since the last that was reported, of which there was no report.
+    pub unreported: u64,
 }
 
 /// One step that held a shard for long.

@@ -5,7 +5,10 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use crate::watch::Watch;
+use crate::{
+    limits::{FAILURE_REPORT_EVERY, FAILURE_REPORTS_BURST},
+    watch::Watch,
+};
 
 /// A number that one thread changes and others read.
 #[derive(Debug, Default)]
@@ -33,6 +36,33 @@ impl Counter {
     #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Lets through a burst of reports and then one every so often, and counts the others. Written by
+/// the shard's thread alone.
+#[derive(Debug, Default)]
+pub struct Gate {
+    /// When the next report would be on time, in `Now::mono_ns`; later by one period for each that
+    /// was early.
+    on_time_ns: Counter,
+    unreported: Counter,
+}
+
+impl Gate {
+    /// Whether something that happens at `now_ns` may be reported, and if so, how many were not
+    /// since the last that was.
+    pub fn admit(&self, now_ns: u64) -> Option<u64> {
+        let every_ns = FAILURE_REPORT_EVERY.as_nanos() as u64;
+        let on_time_ns = self.on_time_ns.get().max(now_ns);
+        if on_time_ns - now_ns > (FAILURE_REPORTS_BURST - 1) * every_ns {
+            self.unreported.add(1);
+            return None;
+        }
+        self.on_time_ns.set(on_time_ns.saturating_add(every_ns));
+        let unreported = self.unreported.get();
+        self.unreported.set(0);
+        Some(unreported)
     }
 }
 
@@ -177,6 +207,9 @@ pub struct Stats {
     pub verify_sends: Counter,
     pub verify_send_failures: Counter,
     pub reports_dropped: Counter,
+    /// What bounds the reports of failures that are the node's, and those that are a peer's.
+    pub failures: Gate,
+    pub refusals: Gate,
     pub mesh_hops: Counter,
     pub objects: Counter,
     pub object_bytes: Counter,
@@ -280,6 +313,20 @@ mod tests {
         let buckets = &stats.times(Proto::Oap, Op::Has).buckets;
         assert_eq!(buckets[1].get(), 1, "10.001 µs is above the bound of 10");
         assert_eq!(buckets[SECONDS_BUCKETS_US.len()].get(), 1);
+    }
+
+    #[test]
+    fn a_gate_lets_a_burst_through_and_then_one_a_period() {
+        let (gate, every_ns) = (Gate::default(), FAILURE_REPORT_EVERY.as_nanos() as u64);
+        let begin_ns = 1_000_000 * every_ns;
+        let let_through = |at_ns| (0..1000).filter(|_| gate.admit(at_ns).is_some()).count() as u64;
+        assert_eq!(let_through(begin_ns), FAILURE_REPORTS_BURST);
+        assert_eq!(gate.admit(begin_ns + every_ns - 1), None);
+        let missed = 1000 - FAILURE_REPORTS_BURST + 1;
+        assert_eq!(gate.admit(begin_ns + every_ns), Some(missed));
+        assert_eq!(let_through(begin_ns + 4 * every_ns), 3);
+        let rested_ns = begin_ns + 1000 * every_ns;
+        assert_eq!(let_through(rested_ns), FAILURE_REPORTS_BURST, "no more after a long rest");
     }
 
     #[test]

@@ -5,7 +5,11 @@ use std::{
     sync::{Mutex, OnceLock},
 };
 
-use ron_io::{ports::Stall, watch::Work};
+use ron_io::{
+    ports::{Failure, Stall},
+    stats::{Op, Proto},
+    watch::Work,
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -56,20 +60,53 @@ impl Log {
 #[test]
 fn a_stall_is_a_warning_in_the_log() {
     let (log, node) = (Log::start(), serving(2));
-    let (held_ns, ran_ns, within_ns) = (52_500_000, 3_000_000, 97_000_000);
+    let (held_ns, ran_ns, within_ns) = (52_500_000, 47_000_000, 97_000_000);
     let stall = Stall { work: Work::Disk, held_ns, ran_ns, within_ns, unreported: 4_711 };
     node.reports.send(Report::Stalled { shard: ShardId(1), stall }).unwrap();
-    let line = log.wait("\"unreported\":4711");
+    let line = log.wait("\"stalls\":4712");
     for (field, value) in [
         ("level", json!("WARN")),
         ("shard", json!(1)),
         ("what", json!("disk")),
         ("held_ms", json!(52.5)),
-        ("ran_ms", json!(3.0)),
+        ("ran_ms", json!(47.0)),
         ("within_ms", json!(97.0)),
         ("message", json!("the shard was held by one step")),
     ] {
         assert_eq!(line[field], value, "{field} of {line}");
+    }
+}
+
+#[test]
+fn a_request_that_failed_has_a_line_in_the_log() {
+    let (log, node) = (Log::start(), serving(2));
+    for (status, reason, level) in [(500, "internal", "WARN"), (401, "unauthorized", "INFO")] {
+        let corr_id = format!("failed-{status}");
+        let failure = Box::new(Failure {
+            proto: Proto::Http,
+            op: Op::Put,
+            status,
+            reason,
+            peer: "192.0.2.1:77".parse().unwrap(),
+            corr_id: corr_id.clone(),
+            unreported: 3,
+        });
+        node.reports.send(Report::Failed { shard: ShardId(1), failure }).unwrap();
+        let line = log.wait(&corr_id);
+        for (field, value) in [
+            ("level", json!(level)),
+            ("shard", json!(1)),
+            ("proto", json!("http")),
+            ("op", json!("put")),
+            ("status", json!(status)),
+            ("reason", json!(reason)),
+            ("peer", json!("192.0.2.1:77")),
+            ("corr_id", json!(corr_id)),
+            ("unreported", json!(3)),
+        ] {
+            assert_eq!(line[field], value, "{field} of {line}");
+        }
+        assert!(line["message"].is_string(), "{line}");
     }
 }
 

@@ -124,7 +124,7 @@ pub(super) fn storage(
     let report: StorageReport = read(&json)?;
     if as_json {
         // A newer node may say more than this version knows, and it is JSON: it was just read.
-        return print(out, format_args!("{}", String::from_utf8_lossy(&json)));
+        return print(out, format_args!("{}", String::from_utf8_lossy(json.trim_ascii_end())));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     print(out, format_args!("{}", table::storage(&report, now.as_secs())))

@@ -21,6 +21,7 @@
 use std::{io, mem, net::SocketAddr};
 
 use ron_codec::{
+    error::ErrorCode,
     http::request::{Parsed, RequestHead, parse_head},
     limits::HEAD_LEN_MAX,
 };
@@ -29,6 +30,7 @@ use ron_io::{
     stats::Proto,
 };
 
+use super::failure;
 use crate::{
     config::Listener,
     flow::{Cx, Reply, StreamId},
@@ -78,7 +80,7 @@ pub struct HttpSession {
     skip: usize,
     /// The number of the request under way, or of the last one.
     stream: u32,
-    loopback: bool,
+    peer: SocketAddr,
     paused: bool,
     /// The peer will send no more.
     eof: bool,
@@ -117,7 +119,7 @@ impl HttpSession {
             scanned: 0,
             skip: 0,
             stream: 0,
-            loopback: peer.ip().to_canonical().is_loopback(),
+            peer,
             paused: false,
             eof: false,
             phase_ns: cx.now.mono_ns,
@@ -126,6 +128,11 @@ impl HttpSession {
         };
         session.due = session.next_deadline(cx);
         session
+    }
+
+    /// Whether the peer is on this machine.
+    fn is_local(&self) -> bool {
+        self.peer.ip().to_canonical().is_loopback()
     }
 
     pub fn conn(&self) -> ConnId {
@@ -370,7 +377,7 @@ impl HttpSession {
                 self.state = State::Get(Get::begin(request, stream, address, wanted, cx));
             }
             Ok(Plan::Delete { address }) => {
-                match request::check_delete(head, &address, self.loopback, cx.config) {
+                match request::check_delete(head, &address, self.is_local(), cx.config) {
                     Ok(()) => {
                         let request = self.pass_over(request, leftover);
                         self.state = State::Delete(Delete::begin(request, stream, address, cx));
@@ -385,7 +392,7 @@ impl HttpSession {
                 self.answered(&request, 204, cx);
             }
             Ok(Plan::Put { expected, condition }) => {
-                let put = request::check_writer(head, self.loopback, cx.config)
+                let put = request::check_writer(head, self.is_local(), cx.config)
                     .and_then(|()| Put::begin(request, stream, expected, condition, head.body, cx));
                 match put {
                     Ok(mut put) => {
@@ -411,6 +418,7 @@ impl HttpSession {
             Turn::Cut(fault) => {
                 let refusal = Refusal::from(fault);
                 refusal.count(cx.stats);
+                self.tell(&request, refusal.code(), cx);
                 self.abort(refusal.code().status(), cx);
             }
         }
@@ -477,7 +485,14 @@ impl HttpSession {
         request.keep_alive &= !refusal.closes() && !self.wire.is_draining();
         refusal.count(cx.stats);
         self.wire.send_refusal(&request, &refusal, cx);
+        self.tell(&request, refusal.code(), cx);
         self.answered(&request, refusal.code().status(), cx);
+    }
+
+    /// Tells of a request that failed.
+    fn tell(&self, request: &Request, code: ErrorCode, cx: &mut Cx<'_>) {
+        let kind = (self.wire.proto(), request.op);
+        failure::tell(kind, code, self.peer, request.corr.as_str(), cx);
     }
 
     /// Arranges for a body, or the rest of one, that nobody wants.

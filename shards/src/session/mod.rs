@@ -14,6 +14,7 @@ use ron_io::{
 
 use crate::flow::{Cx, Reply};
 
+mod failure;
 pub mod http;
 pub mod oap;
 

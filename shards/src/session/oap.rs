@@ -17,8 +17,9 @@ use std::{collections::VecDeque, io, mem, net::SocketAddr};
 
 use ron_codec::oap::{Deframer, FrameHeader};
 use ron_io::ports::{Act, ConnId, DiskDone};
-use ron_io::stats::{Proto, Rejected};
+use ron_io::stats::{Op, Proto, Rejected};
 
+use super::failure;
 use crate::{
     config::Listener,
     flow::{Cx, Reply},
@@ -47,8 +48,7 @@ use wire::{Refusal, Wire};
 #[derive(Debug)]
 pub struct OapSession {
     phase: Phase,
-    /// Whether the peer may write without a capability, because it is on this machine.
-    local: bool,
+    peer: SocketAddr,
     wire: Wire,
     deframer: Deframer,
     /// The frame whose header has come and whose end has not.
@@ -101,7 +101,7 @@ impl OapSession {
         let now = cx.now.mono_ns;
         let mut session = OapSession {
             phase: if listener.tls { Phase::Handshake { since: now } } else { Phase::Open },
-            local: peer.ip().to_canonical().is_loopback(),
+            peer,
             wire: Wire { conn, proto: listener.proto, unsent: 0, progress_at: now },
             deframer: Deframer::new(),
             frame: None,
@@ -290,12 +290,19 @@ impl OapSession {
         let Some(stream) = self.close(place, why.code.status(), cx) else { return };
         // OAP/1 §9.2, and OAP/1 §6.11 when bytes were sent before
         self.wire.send_error(&stream.head, why, cx);
+        self.tell(&stream.head, stream.op(), why, cx);
         if let Job::Put(mut put) = stream.job {
             put.ingest.abort(cx);
             if !put.ended {
                 self.remember_refused(stream.head.corr_id);
             }
         }
+    }
+
+    /// Tells of a request that failed.
+    fn tell(&self, head: &FrameHeader, op: Op, why: &Refusal, cx: &mut Cx<'_>) {
+        let corr_id = head.corr_id.to_string();
+        failure::tell((self.wire.proto, op), why.code, self.peer, &corr_id, cx);
     }
 
     /// Takes a stream out of the table, counted as answered with `code`.

@@ -15,7 +15,7 @@ use ron_codec::{
 use ron_io::{
     arena::Block,
     limits::BLOCK_LEN,
-    ports::{Acts, DiskOp, Now, ShardId, Ticket},
+    ports::{Acts, DiskOp, Now, Report, ShardId, Ticket},
     stats::{CODES, Op, Proto, Rejected, Stats},
 };
 
@@ -78,6 +78,8 @@ struct Bench {
     out: Vec<u8>,
     unsent: usize,
     did: Vec<Did>,
+    /// What was reported.
+    reports: Vec<Report>,
     /// Questions asked so far, as text.
     asked: Vec<String>,
     /// Whether the kernel, the store and the disk do nothing for now.
@@ -116,6 +118,7 @@ impl Bench {
             out: Vec::new(),
             unsent: 0,
             did: Vec::new(),
+            reports: Vec::new(),
             asked: Vec::new(),
             hold_sends: false,
             hold_asks: false,
@@ -244,6 +247,7 @@ impl Bench {
             Act::Pause { .. } => self.did.push(Did::Pause),
             Act::Resume { .. } => self.did.push(Did::Resume),
             Act::Disk { ticket, op } => self.disk.push_back((ticket, op)),
+            Act::Report(report) => self.reports.push(report),
             other => panic!("{other:?}"),
         }
     }

@@ -317,7 +317,8 @@ impl OapSession {
                 Job::Has
             }
             StorageRequest::Put { len, addr } => {
-                check_capability(cx.config, self.local, head.cap_len, &self.cap)?;
+                let local = self.peer.ip().to_canonical().is_loopback();
+                check_capability(cx.config, local, head.cap_len, &self.cap)?;
                 start_put(id, head, len, addr, cx)?
             }
         };
@@ -363,6 +364,7 @@ impl OapSession {
             self.fail(place, why, cx);
         } else {
             self.wire.send_error(head, why, cx);
+            self.tell(head, op, why, cx);
             cx.stats.request(self.wire.proto, op, why.code.status(), 0);
         }
     }

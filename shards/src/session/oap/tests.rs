@@ -11,7 +11,7 @@ use ron_codec::{
     record::RecordPlace,
 };
 use ron_io::{
-    ports::{Act, Acts, ConnId, DiskDone, DiskOp, FileId, Now, Part, ShardId, Ticket},
+    ports::{Act, Acts, ConnId, DiskDone, DiskOp, FileId, Now, Part, Report, ShardId, Ticket},
     stats::{CODES, Op, Proto, Stats},
 };
 
@@ -135,6 +135,7 @@ struct Rig {
     replies: VecDeque<(Asker, Reply)>,
     memory: Memory,
     tickets: Tickets,
+    reports: Vec<Report>,
     entropy: Entropy,
     room: Room,
     now: Now,
@@ -169,6 +170,7 @@ impl Rig {
             replies: VecDeque::new(),
             memory: Memory::new(16 * 1024 * 1024, &Secret::of_seed(1)).unwrap(),
             tickets: Tickets::default(),
+            reports: Vec::new(),
             entropy: Entropy::new(1),
             now: Now { mono_ns: 1_000 * SECOND, unix_ms: 0 },
             session: None,
@@ -218,6 +220,7 @@ impl Rig {
                 Act::Abort { .. } => self.ends.push("abort"),
                 Act::Pause { .. } => self.ends.push("pause"),
                 Act::Resume { .. } => self.ends.push("resume"),
+                Act::Report(report) => self.reports.push(report),
                 Act::Disk { ticket, op } => self.disk.push_back((ticket, op)),
                 other => panic!("{other:?}"),
             }

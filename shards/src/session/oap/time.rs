@@ -142,6 +142,7 @@ impl OapSession {
             Some(place) => self.fail(place, &LATE, cx),
             None => {
                 self.wire.send_error(&head, &LATE, cx);
+                self.tell(&head, Op::Other, &LATE, cx);
                 cx.stats.request(self.wire.proto, Op::Other, LATE.code.status(), 0);
             }
         }

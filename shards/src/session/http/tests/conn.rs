@@ -285,3 +285,62 @@ fn requests_wait_for_the_handshake() {
     bench.eof();
     assert_eq!(bench.did, [Did::Abort]);
 }
+
+#[test]
+fn failures_are_reported_with_their_ids_and_mistakes_are_not() {
+    let told = |bench: &Bench| {
+        let Some(Report::Failed { failure, .. }) = bench.reports.last() else { return None };
+        assert_eq!((failure.proto, failure.peer.port()), (Proto::Http, 1234));
+        Some((failure.op, failure.status, failure.reason, failure.corr_id.clone()))
+    };
+    let id = "X-Corr-Id: my-id\r\n";
+    let mut bench = Bench::from("192.0.2.1", false);
+    bench.ask(request("PUT", "/o/", id));
+    assert_eq!(told(&bench), Some((Op::Put, 403, "forbidden", "my-id".to_owned())));
+    let address = bench.store(b"x");
+    for (fault, status, reason) in [
+        (Fault::Disk, 500, "internal"),
+        (Fault::Integrity, 502, "integrity"),
+        (Fault::Busy, 503, "overload"),
+    ] {
+        bench.fault = Some((bench.asked.len(), fault));
+        bench.ask(get(format!("/o/{address}"), id));
+        assert_eq!(told(&bench), Some((Op::Get, status, reason, "my-id".to_owned())));
+    }
+    let before = bench.reports.len();
+    for request in [get("/", ""), get("/o/x", ""), request("BREW", "/", "")] {
+        bench.ask(request);
+    }
+    assert_eq!(bench.reports.len(), before, "the client's mistakes");
+}
+
+#[test]
+fn a_body_that_is_cut_is_reported() {
+    let mut bench = Bench::new();
+    let address = bench.store(&sample(9 * GROUP_LEN));
+    bench.fault = Some((3, Fault::Integrity));
+    bench.bytes(get(format!("/o/{address}"), ""));
+    assert_eq!(bench.did, [Did::Abort]);
+    let [Report::Failed { failure, .. }] = &bench.reports[..] else {
+        panic!("{:?}", bench.reports)
+    };
+    assert_eq!((failure.status, failure.reason), (502, "integrity"));
+}
+
+#[test]
+fn a_flood_of_refusals_is_summed_up_and_hides_no_failure() {
+    let mut bench = Bench::from("192.0.2.1", false);
+    let burst = ron_io::limits::FAILURE_REPORTS_BURST as usize;
+    for _ in 0..burst + 30 {
+        bench.ask(request("PUT", "/o/", ""));
+    }
+    assert_eq!(bench.reports.len(), burst);
+    bench.fault = Some((0, Fault::Disk));
+    let address = bench.store(b"x");
+    bench.ask(get(format!("/o/{address}"), ""));
+    assert_eq!(bench.reports.len(), burst + 1, "those of the node count by themselves");
+    bench.now.mono_ns += SECOND_NS;
+    bench.ask(request("PUT", "/o/", ""));
+    let Some(Report::Failed { failure, .. }) = bench.reports.last() else { panic!("no report") };
+    assert_eq!(failure.unreported, 30);
+}

@@ -322,3 +322,25 @@ fn credit_that_lies_unread_is_not_late() {
     rig.run();
     assert_eq!(rig.open(), 0, "the credit was read, and the rest was sent");
 }
+
+#[test]
+fn failures_are_reported_with_their_ids() {
+    let mut rig = Rig::with(REMOTE, false, |_| {});
+    rig.bytes(&put_start(77, 3, None));
+    assert_eq!(rig.frame().error().0, 403);
+    rig.bytes(&has(78, Address::of(b"")));
+    let (id, _) = rig.ask();
+    rig.reply(id, Reply::Failed(Fault::Disk));
+    assert_eq!(rig.frame().error().0, 500);
+    let told: Vec<_> = rig
+        .reports
+        .iter()
+        .map(|report| match report {
+            Report::Failed { failure, .. } => {
+                (failure.op, failure.status, failure.corr_id.as_str())
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [(Op::Put, 403, "77"), (Op::Has, 500, "78")]);
+}
