@@ -408,7 +408,10 @@ impl World {
     fn take_report(&mut self, report: &Report) {
         let sick = self.sky.errors || self.sky.short_reads;
         match report {
-            Report::Ready { .. } | Report::Note { .. } | Report::Stalled { .. } => {}
+            Report::Ready { .. }
+            | Report::Note { .. }
+            | Report::Stalled { .. }
+            | Report::Failed { .. } => {}
             Report::Stopped { reason: None, .. } if self.draining => {}
             Report::Stopped { reason, .. } => {
                 if !sick && !self.sky.full {
