@@ -1,9 +1,9 @@
 //! Who asks the admin listener: what its connection and its fields say of a sender.
 //!
 //! The rules are those of the listeners for content (`ron_codec::authority`). Orders, and what
-//! costs as much as one, want the authority of a write. What is shown is kept from pages in a browser and
-//! from proxies. Whether the node is alive and ready is no secret, and load balancers that ask for
-//! it send whatever `Host` they like, so those two routes are open.
+//! costs as much as one, want the authority of a write. What is shown is kept from pages in a
+//! browser and from proxies. Whether the node is alive and ready is no secret, and load balancers
+//! that ask for it send whatever `Host` they like, so those two routes are open.
 
 use std::sync::{Arc, PoisonError};
 

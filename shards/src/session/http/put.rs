@@ -1,8 +1,8 @@
 //! One PUT, from the end of its head to its answer.
 //!
 //! ```text
-//!  Asking ──the condition holds──► Receiving ──last byte, digest right──► Storing ──durable──► done
-//!     └─ 412                           └─ malformed, too long, too slow, wrong    └─ failed, 412
+//!  Asking ──the condition holds──► Receiving ──last byte, digest right──► Storing ──durable─► done
+//!     └─ 412                          └─ malformed, too long, too slow, wrong    └─ failed, 412
 //! ```
 //!
 //! Only a PUT with a condition asks first whether the object is there. That it was not is looked at

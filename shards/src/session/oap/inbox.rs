@@ -369,8 +369,8 @@ impl OapSession {
         }
     }
 
-    /// The open stream that a frame belongs to. Only storage has streams: a HELLO, or a frame for an
-    /// application that is not served, may have the same number. OAP/1 §5.2
+    /// The open stream that a frame belongs to. Only storage has streams: a HELLO, or a frame for
+    /// an application that is not served, may have the same number. OAP/1 §5.2
     pub(super) fn stream_of(&self, head: &FrameHeader) -> Option<usize> {
         let of_storage = head.app_proto_id == APP_STORAGE;
         of_storage.then(|| self.streams.by_corr(head.corr_id)).flatten()
