@@ -298,7 +298,10 @@ impl<'a> Fields<'a> {
         if payload.len() > REQUEST_LEN_MAX {
             return Err(RequestError::TooLong { len: payload.len() });
         }
-        let fields: Self = serde_json::from_slice(payload)
+        // OAP/1 §1.3: all of it, the fields that are skipped too.
+        let text = std::str::from_utf8(payload)
+            .map_err(|error| RequestError::NotJson { column: error.valid_up_to() + 1 })?;
+        let fields: Self = serde_json::from_str(text)
             .map_err(|error| RequestError::NotJson { column: error.column() })?;
         // OAP/1 §6.2
         match fields.twice {

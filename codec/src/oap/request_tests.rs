@@ -179,6 +179,9 @@ fn what_is_not_one_json_object_is_refused() {
     }
     let bytes = b"{\"op\":\"\xff\"}";
     assert!(matches!(StorageRequest::parse(bytes), Err(RequestError::NotJson { .. })));
+    // OAP/1 §1.3: JSON is UTF-8, in a field that is skipped too.
+    let skipped = b"{\"op\":\"put\",\"len\":1,\"x\":\"\xff\"}";
+    assert_eq!(StorageRequest::parse(skipped), Err(RequestError::NotJson { column: 26 }));
 }
 
 #[test]
