@@ -254,7 +254,8 @@ impl Http {
             | (What::NotModified, 304) => stage.seen(&token),
             (What::Put, 200 | 201) => {
                 let object = &objects::all()[token.object];
-                let told = format!("{{\"addr\":\"{}\",\"size\":{}}}", object.address, object.len());
+                let (address, size) = (object.address, object.len());
+                let told = format!("{{\"addr\":\"{address}\",\"size\":{size}}}\n");
                 let right = text == told.as_bytes();
                 assert!(right, "{} in place of {told}", String::from_utf8_lossy(&text));
                 stage.stored(&token, status == 201);
