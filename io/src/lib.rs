@@ -15,6 +15,7 @@ pub mod limits;
 pub mod pipe;
 pub mod ports;
 pub mod process;
+pub mod progress;
 #[cfg(feature = "ring")]
 pub mod ring;
 #[cfg(feature = "sample")]

@@ -99,12 +99,19 @@ pub const OPEN_AGAIN: Duration = Duration::from_millis(20);
 /// Listening sockets of one shard.
 pub const LISTENERS_MAX: usize = 8;
 
+/// How long a shard that could not accept a connection waits before it tries again.
+pub const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// How often a shard says that it cannot accept connections.
+pub const ACCEPT_REPORT_EVERY: Duration = Duration::from_secs(60);
+
 /// Connections the kernel may hold for a listener before the shard has accepted them.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
 const _: () = assert!(FAILURE_REPORTS_BURST > 0 && FAILURE_REPORT_EVERY.as_nanos() > 0);
 const _: () = assert!(BLOCK_PAGES == 16, "one u16 holds a bit for each page of a block");
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
+const _: () = assert!(ACCEPT_RETRY_AFTER.as_secs() == 0);
 const _: () = assert!(COPY_LEN_MAX < BLOCK_LEN && BLOCK_LEN <= DISK_OP_LEN_MAX);
 const _: () = assert!(BACKGROUND_READ_LEN.is_multiple_of(PAGE_LEN));
 const _: () = assert!(BACKGROUND_SCANS_MAX < BLOCKING_THREADS && BLOCKING_THREADS < DISK_OPS_MAX);

@@ -12,7 +12,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering, fence},
     },
     time::{Duration, Instant},
 };
@@ -136,6 +136,9 @@ pub struct RingFigures {
     pub waiting: Counter,
     /// Connections in the driver's table.
     pub conns: Counter,
+    /// Accepts that failed, and listeners that accept nothing until it is tried again.
+    pub accept_failures: Counter,
+    pub accept_paused: Counter,
 }
 
 /// Disk operations, by where they are.
@@ -219,7 +222,10 @@ impl Watch {
     /// The shard slept and collects what woke it. A watcher who sleeps is woken, after there is
     /// something to see: it looks once more before it sleeps.
     #[inline]
-    pub fn wake(&self) {
+    pub fn wake(&self, now_ns: u64) {
+        // The turn begins in a moment; the last one was over before the sleep.
+        self.turn_began_ns.set(now_ns);
+        fence(Ordering::Release);
         self.begin(Work::Ring);
         if let Some(watcher) = self.watcher.get() {
             watcher.ring();
@@ -283,9 +289,15 @@ impl Watch {
 
     /// What is being done; `None` at rest.
     pub fn doing(&self) -> Option<Doing> {
-        let word = self.doing.load(Ordering::Relaxed);
+        let word = self.doing.load(Ordering::Acquire);
         let work = Work::ALL.get(usize::from(word as u8).checked_sub(1)?)?;
         Some(Doing { step: word >> 8, work: *work, turn_began_ns: self.turn_began_ns.get() })
+    }
+
+    /// For how long the present turn of the loop lasts; `None` at rest.
+    pub fn turn_lasts(&self, now_ns: u64) -> Option<Duration> {
+        let began_ns = self.doing()?.turn_began_ns;
+        Some(Duration::from_nanos(now_ns.saturating_sub(began_ns)))
     }
 
     /// The slowest step that ended in the last [`SLOWEST_SPAN`].
@@ -389,9 +401,24 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_lasts_from_its_beginning_and_not_from_before_the_sleep() {
+        let watch = Watch::default();
+        watch.turn(1000);
+        watch.begin(Work::Bytes);
+        assert_eq!(watch.turn_lasts(1500), Some(Duration::from_nanos(500)));
+        // A loop that begins step after step does not hide how long the turn lasts.
+        watch.begin(Work::Tls);
+        assert_eq!(watch.turn_lasts(9000), Some(Duration::from_nanos(8000)));
+        watch.rest();
+        assert_eq!(watch.turn_lasts(9000), None);
+        watch.wake(20_000);
+        assert_eq!(watch.turn_lasts(20_001), Some(Duration::from_nanos(1)));
+    }
+
+    #[test]
     fn a_watcher_who_sleeps_is_woken_and_then_sees_something() {
         let (watch, bell) = (Watch::default(), Arc::new(Bell::new().unwrap()));
-        watch.wake();
+        watch.wake(1);
         watch.set_watcher(Arc::clone(&bell));
         watch.rest();
         let rung = || {
@@ -399,12 +426,12 @@ mod tests {
             // SAFETY: one valid pollfd.
             unsafe { libc::poll(&mut poll, 1, 0) == 1 }
         };
-        watch.wake();
+        watch.wake(2);
         assert!(!rung(), "the watcher is awake");
         watch.rest();
         bell.sleepy();
         assert!(!rung());
-        watch.wake();
+        watch.wake(3);
         assert!(rung() && watch.doing().is_some());
     }
 

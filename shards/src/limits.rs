@@ -39,8 +39,16 @@ pub const MESH_WAITING_MAX: usize = 4096;
 /// Messages of one lane of the mesh.
 pub const MESH_LANE_LEN: usize = 3 * MESH_ASKS_MAX + 64;
 
+/// Answers delivered for one event before others have their turn. The most that one event can ask
+/// for by right are the requests in a full inbox, and the groups of what may be queued.
+pub const SETTLE_ROUNDS_MAX: usize = 16 * 1024;
+
 /// Bytes of requests that are discarded after an error answer, before the connection is dropped.
 pub const LINGER_LEN_MAX: usize = 1024 * 1024;
+
+/// Nanoseconds that the last answer of a connection gets to arrive, however much its peer sends
+/// meanwhile: a reset that comes right behind it can take it away from a peer that is far off.
+pub const LINGER_LEAST_NS: u64 = 1_000_000_000;
 
 /// Bytes queued to one OAP/1 connection beyond which no more of its frames are read. Bodies stop at
 /// `UNSENT_LEN_MAX`, so what is above are short answers: a peer that reads no bodies for a while

@@ -28,6 +28,7 @@ use crate::{
     entropy::Entropy,
     flow::{Ask, Asker, Body, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
     ingest,
+    limits::SETTLE_ROUNDS_MAX,
     mesh::Mesh,
     session::{Session, http::HttpSession, oap::OapSession},
     store::{Room, Store},
@@ -288,8 +289,11 @@ impl Shard {
 
     /// Restores the invariants: no question unrouted, no answer undelivered, the store's own work
     /// started, and the shard's life where it should be.
+    ///
+    /// What cannot be settled within [`SETTLE_ROUNDS_MAX`] goes on in the next turn: other events
+    /// have theirs in between.
     fn settle(&mut self, now: Now) {
-        loop {
+        for _ in 0..SETTLE_ROUNDS_MAX {
             while let Some((stream, ask)) = self.asks.pop_front() {
                 self.route(stream, ask, now);
             }
@@ -410,7 +414,11 @@ impl Machine for Shard {
             Life::Draining { until_ns } => Some(until_ns),
             _ => None,
         };
-        [self.wheel.wake_at(), self.store.wake_at(&self.room), drained].into_iter().flatten().min()
+        let unsettled = !self.asks.is_empty() || !self.replies.is_empty();
+        [self.wheel.wake_at(), self.store.wake_at(&self.room), drained, unsettled.then_some(0)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

@@ -230,6 +230,11 @@ impl Out {
         assert_eq!(self.front_sent, 0, "more was sent than was queued");
     }
 
+    /// Whether nothing is queued.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// The kernel is done with the send that `next` described.
     pub(super) fn landed(&mut self) {
         self.in_flight = 0;

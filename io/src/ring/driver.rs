@@ -20,8 +20,8 @@ use super::{
 use crate::{
     lane::{Bell, Receiver, Sender},
     limits::{
-        BLOCKING_THREADS, CPU_SAMPLE_EVERY, LISTENERS_MAX, MAIL_TURN_MAX, OUTCOMES_TURN_MAX,
-        RECV_BUFFER_LEN,
+        ACCEPT_REPORT_EVERY, BLOCKING_THREADS, CPU_SAMPLE_EVERY, LISTENERS_MAX, MAIL_TURN_MAX,
+        OUTCOMES_TURN_MAX, RECV_BUFFER_LEN,
     },
     ports::{Act, ConnId, Event, Machine, Now, Report, Severity, ShardId},
     stats::Stats,
@@ -118,6 +118,7 @@ impl<M: Send + 'static> Driver<M> {
                 start_ns,
                 plaintext: vec![0; RECV_BUFFER_LEN].into_boxed_slice(),
                 stopped: false,
+                accepts_told: (0, 0),
                 ended_ns: start_ns,
             };
             driving.run()
@@ -138,6 +139,8 @@ struct Driving<S: Machine> {
     /// Decrypted bytes on their way to the shard.
     plaintext: Box<[u8]>,
     stopped: bool,
+    /// Failed accepts that were said, and when, in `clock_ns`.
+    accepts_told: (u64, u64),
     /// When the last thing ended that was measured, in `clock_ns`.
     ended_ns: u64,
 }
@@ -159,6 +162,7 @@ impl<S: Machine> Driving<S> {
             self.turn()?;
         }
         // Answers that are queued get a last chance to go.
+        self.net.flush_all(Wait::Not);
         self.net.turn(Wait::Not).map_err(DriverError::Ring)?;
         Ok(())
     }
@@ -166,9 +170,10 @@ impl<S: Machine> Driving<S> {
     /// One turn of the loop. With nothing at hand it sleeps in the ring.
     fn turn(&mut self) -> Result<(), DriverError> {
         let wait = self.wait();
-        match wait {
-            Wait::Not => self.laps.begin(Work::Ring),
-            Wait::For(_) | Wait::Forever => self.stats.watch.rest(),
+        self.laps.begin(Work::Ring);
+        let wait = self.hand_over(wait);
+        if !matches!(wait, Wait::Not) {
+            self.stats.watch.rest();
         }
         self.enter(wait)?;
         self.mailboxes.bell.awake();
@@ -176,10 +181,12 @@ impl<S: Machine> Driving<S> {
         let now_ns = self.start_ns + now.mono_ns;
         match wait {
             Wait::Not => self.spent(Work::Ring, now_ns),
-            Wait::For(_) | Wait::Forever => self.stats.watch.wake(),
+            Wait::For(_) | Wait::Forever => self.stats.watch.wake(now_ns),
         }
         self.laps.start(now_ns);
-        while let Some(heard) = self.net.hear() {
+        // What telling this brings is for the next turn, so that every turn ends.
+        for _ in 0..self.net.pending() {
+            let Some(heard) = self.net.hear() else { break };
             self.tell(heard, now);
         }
         for at in 0..self.mailboxes.from.len() {
@@ -196,15 +203,21 @@ impl<S: Machine> Driving<S> {
             self.apply(Event::Tick, now);
         }
         self.pass_notes_on();
+        self.note_accepts(now_ns);
         self.account(now);
         Ok(())
     }
 
-    /// Lets the ring have what the disk wants of it, and the disk what the ring has done.
-    fn enter(&mut self, wait: Wait) -> Result<(), DriverError> {
+    /// Lets the ring have what connections and the disk want of it. Returns how long it may wait.
+    fn hand_over(&mut self, wait: Wait) -> Wait {
         while let Some((number, entry)) = self.disk.submission() {
             self.net.transfer(number, entry);
         }
+        self.net.flush_all(wait)
+    }
+
+    /// Lets the ring work, and the disk have what the ring has done.
+    fn enter(&mut self, wait: Wait) -> Result<(), DriverError> {
         self.net.turn(wait).map_err(DriverError::Ring)?;
         while let Some((number, result)) = self.net.landed() {
             self.disk.landed(number, result);
@@ -218,6 +231,24 @@ impl<S: Machine> Driving<S> {
             let note = Report::Note { shard, severity: Severity::Warn, message };
             teller(&self.mailboxes, &self.stats)(note);
         }
+    }
+
+    /// Says now and then that connections cannot be accepted.
+    fn note_accepts(&mut self, now_ns: u64) {
+        let failures = self.net.counts().accept_failures;
+        let again_ns = ACCEPT_REPORT_EVERY.as_nanos() as u64;
+        let (told, told_ns) = self.accepts_told;
+        if failures == told || (told > 0 && now_ns.saturating_sub(told_ns) < again_ns) {
+            return;
+        }
+        self.accepts_told = (failures, now_ns);
+        let (failed, error) = (failures - told, self.net.accept_error());
+        let message = format!(
+            "cannot accept connections ({failed} times since the last such line): {error}. If this \
+             is about files, raise LimitNOFILE or lower connections_max"
+        );
+        let note = Report::Note { shard: self.mailboxes.own(), severity: Severity::Error, message };
+        teller(&self.mailboxes, &self.stats)(note);
     }
 
     /// How long the ring may wait: until the shard's time, unless there is mail or the disk has
@@ -271,6 +302,8 @@ impl<S: Machine> Driving<S> {
         ring.conns.set(counts.conns);
         self.stats.verify_sends.set(counts.proofs.made);
         self.stats.verify_send_failures.set(counts.proofs.failed);
+        ring.accept_failures.set(counts.accept_failures);
+        ring.accept_paused.set(counts.accept_paused);
         let (disk, depths) = (&self.stats.watch.disk, self.disk.depths());
         let figures = [&disk.transfers, &disk.tasks, &disk.waiting, &disk.idling];
         figures.into_iter().zip(depths).for_each(|(figure, depth)| figure.set(depth as u64));
@@ -317,7 +350,8 @@ impl<S: Machine> Driving<S> {
         self.net.give_back(buffer);
     }
 
-    /// Decrypts a receive buffer and tells the shard what was in it.
+    /// Decrypts a receive buffer and tells the shard what was in it. Every round takes some of the
+    /// bytes, or fails.
     fn received_tls(&mut self, conn: ConnId, buffer: u16, len: usize, now: Now) -> io::Result<()> {
         let mut at = 0;
         while at < len {
@@ -326,6 +360,7 @@ impl<S: Machine> Driving<S> {
                 return Ok(());
             };
             self.laps.end(Work::Tls);
+            assert!(taken > 0, "TLS took nothing of {} bytes", len - at);
             at += taken;
             if heard.secured {
                 self.apply(Event::Secured { conn }, now);

@@ -8,18 +8,23 @@
 use std::{
     collections::VecDeque,
     io,
+    mem::ManuallyDrop,
     net::SocketAddr,
     ops::Range,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, RawFd},
     time::Duration,
 };
 
 use io_uring::{
     IoUring, cqueue, opcode, squeue,
-    types::{Fd, SubmitArgs, Timespec},
+    types::{Fd, Timespec},
 };
 use slab::Slab;
 use socket2::{SockRef, Socket};
+
+mod accept;
+
+use accept::ListenerState;
 
 use super::{
     conn::{Conn, Ending, Next, Proofs, Receive, Spares},
@@ -27,7 +32,7 @@ use super::{
     listen::paces,
     probe,
     recv_pool::{GROUP, RecvPool},
-    tls::{self, Flushed, Tls, TlsConfig},
+    tls::{self, Flushed, TlsConfig},
 };
 use crate::{
     limits::{COPY_LEN_MAX, DISK_OPS_MAX, RING_COMPLETIONS, SEND_TURN_LEN_MAX},
@@ -90,9 +95,11 @@ enum Kind {
     Transfer = 6,
     /// Some of the half-closed connections have room.
     Room = 7,
+    /// It is time to try again to accept.
+    Retry = 8,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Accept,
     Kind::Receive,
     Kind::Send,
@@ -101,7 +108,9 @@ const KINDS: [Kind; 8] = [
     Kind::Bell,
     Kind::Transfer,
     Kind::Room,
+    Kind::Retry,
 ];
+
 const GENERATION_BITS: u32 = 28;
 const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 
@@ -115,9 +124,9 @@ fn conn_of(data: u64) -> ConnId {
 
 /// The ring and its connections.
 pub(super) struct Net {
-    // Dropped before the buffers that it draws from.
     ring: IoUring,
-    pool: RecvPool,
+    /// Never unmapped: see `Drop`.
+    pool: ManuallyDrop<RecvPool>,
     listeners: Vec<ListenerState>,
     conns: Slab<Conn>,
     generation: u32,
@@ -137,6 +146,12 @@ pub(super) struct Net {
     /// The set of them is polled.
     awaits_room: bool,
     accepting: bool,
+    /// A timer runs, after which accepting is tried again.
+    retrying: bool,
+    /// Why the last accept failed that did.
+    accept_errno: i32,
+    /// What a wait in the ring is called with besides.
+    wait_flags: u32,
     bell: RawFd,
     counts: Counts,
 }
@@ -156,6 +171,10 @@ pub(super) struct Counts {
     pub(super) conns: u64,
     /// Bodies whose bytes were proved again right before they were sent, and those that failed.
     pub(super) proofs: Proofs,
+    /// Accepts that failed, for want of descriptors or memory most likely.
+    pub(super) accept_failures: u64,
+    /// Listeners that accept nothing until accepting is tried again, as of now.
+    pub(super) accept_paused: u64,
 }
 
 impl Counts {
@@ -172,14 +191,6 @@ impl Counts {
     }
 }
 
-struct ListenerState {
-    socket: Socket,
-    tls: Option<TlsConfig>,
-    /// Whether bodies may be sent by reference.
-    by_reference: bool,
-    armed: bool,
-}
-
 impl Net {
     /// Sets up the ring, which hears `bell`.
     pub(super) fn new(bell: RawFd, listeners: Vec<Listener>) -> Result<Net, probe::Refused> {
@@ -192,9 +203,10 @@ impl Net {
             tls: listener.tls,
             armed: false,
         });
+        let wait_flags = probe::wait_flags(&ring);
         let mut net = Net {
             ring,
-            pool,
+            pool: ManuallyDrop::new(pool),
             listeners: listeners.collect(),
             conns: Slab::with_capacity(1024),
             generation: 0,
@@ -208,6 +220,9 @@ impl Net {
             half_closed: HalfClosed::new().map_err(|source| probe::refused("epoll", source))?,
             awaits_room: false,
             accepting: true,
+            retrying: false,
+            accept_errno: 0,
+            wait_flags,
             bell,
             counts: Counts::default(),
         };
@@ -216,13 +231,17 @@ impl Net {
         Ok(net)
     }
 
-    /// Submits what was asked for and collects what completed. With nothing at hand it waits, for
-    /// as long as it may.
-    pub(super) fn turn(&mut self, wait: Wait) -> io::Result<()> {
+    /// Sends what was asked for. Returns how long `turn` may wait then.
+    pub(super) fn flush_all(&mut self, wait: Wait) -> Wait {
         self.flush_ready();
         self.pool.publish();
         let at_hand = !self.heard.is_empty() || !self.ready.is_empty() || !self.waiting.is_empty();
-        self.enter(if at_hand { Wait::Not } else { wait })?;
+        if at_hand { Wait::Not } else { wait }
+    }
+
+    /// Submits what was asked for and collects what completed, after a wait if there is one.
+    pub(super) fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        self.enter(wait)?;
         self.completed.extend(self.ring.completion());
         self.counts.enters += 1;
         self.counts.completions += self.completed.len() as u64;
@@ -248,21 +267,18 @@ impl Net {
 
     pub(super) fn counts(&self) -> Counts {
         let (waiting, conns) = (self.waiting.len() as u64, self.conns.len() as u64);
-        Counts { waiting, conns, ..self.counts }
+        let paused = self.listeners.iter().filter(|listener| self.accepting && !listener.armed);
+        Counts { waiting, conns, accept_paused: paused.count() as u64, ..self.counts }
+    }
+
+    /// How many things happened that were not told.
+    pub(super) fn pending(&self) -> usize {
+        self.heard.len()
     }
 
     /// The next thing that happened.
     pub(super) fn hear(&mut self) -> Option<Heard> {
         self.heard.pop_front()
-    }
-
-    /// Takes no more connections: from now on they are refused, and so are those that wait.
-    pub(super) fn stop_accepting(&mut self) {
-        self.accepting = false;
-        for listener in &self.listeners {
-            // Ends the accept that is under way as well. It fails only if nothing listens any more.
-            let _ = listener.socket.shutdown(std::net::Shutdown::Both);
-        }
     }
 
     pub(super) fn received(&self, buffer: u16, len: usize) -> &[u8] {
@@ -347,18 +363,53 @@ impl Net {
     }
 
     /// Drops the connection. Its memory stays until the kernel has let go of it.
+    ///
+    /// Where everything went to the kernel with the end behind it, the kernel still delivers it, and
+    /// answers with a reset what the peer goes on sending. Otherwise the peer is sent a reset: a
+    /// mere end would leave it waiting for room that this side does not give any more.
     pub(super) fn abort(&mut self, id: ConnId) {
+        self.finish_now(id);
         let Some(conn) = self.conn(id) else { return };
+        let all_sent = conn.ending == Ending::Finished && !conn.polling;
         conn.ending = Ending::Dead;
         conn.out.clear();
-        // Ends a receive, a send and a poll that are under way.
-        let _ = SockRef::from(&conn.socket).shutdown(std::net::Shutdown::Both);
+        if all_sent {
+            self.stop_receiving(id);
+        } else {
+            let socket = SockRef::from(&conn.socket);
+            let _ = socket.set_linger(Some(Duration::ZERO));
+            // Ends a receive, a send and a poll that are under way.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
         self.bury(id);
+    }
+
+    /// Ends the sending side at once if that was asked for and nothing is left to be sent.
+    fn finish_now(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id).filter(|conn| conn.ending == Ending::Finishing) else {
+            return;
+        };
+        if conn.sending || conn.polling || !conn.out.is_empty() {
+            return;
+        }
+        if let Some(tls) = &mut conn.tls {
+            tls.close_notify();
+            let flushed = tls.flush(conn.socket.as_raw_fd());
+            if !matches!(flushed, Ok(Flushed { full: false, .. })) {
+                return;
+            }
+        }
+        self.end_sending(id);
     }
 
     pub(super) fn pause(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
         conn.paused = true;
+        self.stop_receiving(id);
+    }
+
+    fn stop_receiving(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id.slot as usize) else { return };
         if conn.receive == Receive::Armed {
             conn.receive = Receive::Stopping;
             let cancel = opcode::AsyncCancel::new(tag(Kind::Receive, id)).build();
@@ -384,20 +435,12 @@ impl Net {
                 self.waiting.pop_front();
             }
         }
-        let entered = match wait {
-            Wait::Not => {
-                const GET_EVENTS: u32 = 1;
-                let submit = self.ring.submission().len() as u32;
-                let submitter = self.ring.submitter();
-                // SAFETY: no argument is passed, and nothing is waited for.
-                unsafe { submitter.enter::<libc::sigset_t>(submit, 0, GET_EVENTS, None) }
-            }
-            Wait::For(duration) => {
-                let timeout = Timespec::from(duration);
-                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
-            }
-            Wait::Forever => self.ring.submit_and_wait(1),
+        let (least, timeout) = match wait {
+            Wait::Not => (0, None),
+            Wait::For(duration) => (1, Some(Timespec::from(duration))),
+            Wait::Forever => (1, None),
         };
+        let entered = self.enter_for(least, timeout.as_ref());
         match entered.map_err(|error| (error.raw_os_error(), error)) {
             Ok(_) => Ok(()),
             // Interrupted, out of time, or completions must be collected first.
@@ -406,11 +449,29 @@ impl Net {
         }
     }
 
+    /// Submits, waits for so many completions, at most for this long, and collects.
+    fn enter_for(&mut self, least: u32, timeout: Option<&Timespec>) -> io::Result<usize> {
+        const GET_EVENTS: u32 = 1;
+        const EXTENDED: u32 = 8;
+        let submit = self.ring.submission().len() as u32;
+        let submitter = self.ring.submitter();
+        let Some(timeout) = timeout else {
+            let flags = GET_EVENTS | if least > 0 { self.wait_flags } else { 0 };
+            // SAFETY: no argument is passed.
+            return unsafe { submitter.enter::<libc::sigset_t>(submit, least, flags, None) };
+        };
+        let argument = WaitArgument { timeout: std::ptr::from_ref(timeout), ..WaitArgument::NONE };
+        let flags = GET_EVENTS | EXTENDED | self.wait_flags;
+        // SAFETY: the argument is what the flag for it says, and points at a time that lives
+        // through the call.
+        unsafe { submitter.enter(submit, least, flags, Some(&argument)) }
+    }
+
     fn submit(&mut self, entry: squeue::Entry) {
         // SAFETY: what an entry points at (blocks, head buffers, message headers) belongs to its
-        // connection, which is kept, with these unchanged, until the entry has completed. When the
-        // ring is dropped the kernel cancels what is left before it lets the memory go. What a
-        // transfer points at is kept by the disk, for ever if it does not complete.
+        // connection, which is kept, with these unchanged, until the entry has completed. What a
+        // transfer points at is kept by the disk, for ever if it does not complete. For what is
+        // left when the ring goes, see `Drop`.
         let full =
             !self.waiting.is_empty() || unsafe { self.ring.submission().push(&entry) }.is_err();
         if full {
@@ -421,19 +482,6 @@ impl Net {
     fn arm_bell(&mut self) {
         let poll = opcode::PollAdd::new(Fd(self.bell), libc::POLLIN as u32).multi(true).build();
         self.submit(poll.user_data(tag(Kind::Bell, listener_id(0))));
-    }
-
-    fn arm_listeners(&mut self) {
-        for at in 0..self.listeners.len() {
-            if self.accepting && !self.listeners[at].armed {
-                self.listeners[at].armed = true;
-                let fd = Fd(self.listeners[at].socket.as_raw_fd());
-                // Sockets do not block, for the sake of `splice`; the ring waits all the same.
-                let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-                let accept = opcode::AcceptMulti::new(fd).flags(flags).build();
-                self.submit(accept.user_data(tag(Kind::Accept, listener_id(at))));
-            }
-        }
     }
 
     pub(super) fn arm_receive(&mut self, id: ConnId) {
@@ -455,52 +503,16 @@ impl Net {
             Kind::Send => self.sent_some(conn, entry.result()),
             Kind::Poll => self.polled(conn, entry.result()),
             Kind::Room => self.room_again(),
+            Kind::Retry => {
+                self.retrying = false;
+                self.arm_listeners();
+            }
             Kind::Cancel => {}
             // The loop looks into its mailboxes in every turn.
             Kind::Bell if cqueue::more(entry.flags()) => {}
             Kind::Bell => self.arm_bell(),
             Kind::Transfer => self.landed.push_back((conn.slot, entry.result())),
         }
-    }
-
-    fn accepted(&mut self, listener: usize, entry: &cqueue::Entry) {
-        if !cqueue::more(entry.flags()) {
-            self.listeners[listener].armed = false;
-        }
-        let scarce = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-        if entry.result() >= 0 {
-            // SAFETY: the kernel made this descriptor for us just now.
-            let socket = unsafe { OwnedFd::from_raw_fd(entry.result()) };
-            self.open(listener, socket);
-        } else if scarce.contains(&-entry.result()) && !self.conns.is_empty() {
-            // Arming again at once would fail at once: the next connection that ends arms.
-            return;
-        }
-        self.arm_listeners();
-    }
-
-    fn open(&mut self, listener: usize, socket: OwnedFd) {
-        // A peer that is gone already has no address; so is the connection.
-        let Some(peer) = SockRef::from(&socket).peer_addr().ok().and_then(|peer| peer.as_socket())
-        else {
-            return;
-        };
-        self.generation = (self.generation + 1) & GENERATION_MASK;
-        let mut conn = Conn::new(socket, self.generation, ListenerId(listener as u8));
-        if let Some(config) = &self.listeners[listener].tls {
-            match Tls::new(config) {
-                Ok(tls) => conn.tls = Some(Box::new(tls)),
-                Err(error) => {
-                    tracing::error!(%error, "cannot start TLS on a connection");
-                    return;
-                }
-            }
-        }
-        let slot = self.conns.insert(conn) as u32;
-        let conn = ConnId { slot, generation: self.generation };
-        let listener = ListenerId(listener as u8);
-        self.heard.push_back(Heard::Accepted { conn, listener, peer });
-        self.arm_receive(conn);
     }
 
     fn received_some(&mut self, id: ConnId, entry: &cqueue::Entry) {
@@ -540,6 +552,11 @@ impl Net {
     /// Sends what is queued if the socket takes it at once, then drops the connection.
     pub(super) fn abort_after_flush(&mut self, id: ConnId) {
         self.flush(id);
+        if let Some(conn) = self.conn(id).filter(|conn| !conn.sending && !conn.polling) {
+            // All of it went: the kernel delivers it.
+            conn.ending = Ending::Finishing;
+            self.end_sending(id);
+        }
         self.abort(id);
     }
 
@@ -635,14 +652,13 @@ impl Net {
         if ending == Ending::Finishing {
             tls.close_notify();
         }
-        match tls.flush(fd)? {
-            Flushed::Full => self.poll(id),
-            Flushed::All(len) => {
-                if len > 0 {
-                    self.heard.push_back(Heard::Sent { conn: id, len });
-                }
-                self.end_sending(id);
-            }
+        let Flushed { len, full } = tls.flush(fd)?;
+        if len > 0 {
+            self.heard.push_back(Heard::Sent { conn: id, len });
+        }
+        match full {
+            true => self.poll(id),
+            false => self.end_sending(id),
         }
         Ok(())
     }
@@ -689,7 +705,8 @@ impl Net {
                 conn.out.advance(len, &mut self.spares);
                 self.heard.push_back(Heard::Sent { conn: id, len });
             }
-            if full {
+            // Nothing was taken: the socket says when to go on.
+            if full || len == 0 {
                 self.poll(id);
                 return Ok(());
             }
@@ -731,8 +748,34 @@ impl Net {
         if self.conns.get(slot).is_some_and(|conn| !conn.is_busy()) {
             self.conns.remove(slot);
             self.heard.push_back(Heard::Closed { conn: id });
-            // A descriptor is free again, in case accepting stopped for the lack of one.
-            self.arm_listeners();
+        }
+    }
+}
+
+/// What a wait takes besides numbers: `struct io_uring_getevents_arg` of the kernel.
+#[repr(C)]
+struct WaitArgument {
+    signals: u64,
+    signals_len: u32,
+    min_wait_us: u32,
+    timeout: *const Timespec,
+}
+
+impl WaitArgument {
+    const NONE: WaitArgument =
+        WaitArgument { signals: 0, signals_len: 0, min_wait_us: 0, timeout: std::ptr::null() };
+}
+
+const _: () = assert!(size_of::<WaitArgument>() == 24 && size_of::<*const Timespec>() == 8);
+
+impl Drop for Net {
+    /// Closing a ring does not wait for what it works on: the kernel cancels that later. So the
+    /// memory that it may still read from or write to is given up, and not given back.
+    fn drop(&mut self) {
+        for (_, conn) in &mut self.conns {
+            if conn.sending {
+                std::mem::forget(std::mem::take(&mut conn.out));
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use io_uring::{IoUring, types::BufRingEntry};
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{MmapOptions, MmapRaw};
 
 use crate::limits::{RECV_BUFFER_LEN, RECV_BUFFERS};
 
@@ -21,21 +21,22 @@ pub(super) const GROUP: u16 = 0;
 
 /// The buffers of one shard and the ring they are lent through.
 pub(super) struct RecvPool {
-    entries: MmapMut,
-    buffers: MmapMut,
+    // Raw, because the kernel writes there: no reference may stand for all of it.
+    entries: MmapRaw,
+    buffers: MmapRaw,
     tail: u16,
 }
 
 impl RecvPool {
-    /// Maps the buffers and registers them with the ring, which must be dropped before the pool.
+    /// Maps the buffers and registers them with the ring. They must stay mapped for as long as the
+    /// kernel may receive into them.
     pub(super) fn new(ring: &IoUring) -> io::Result<RecvPool> {
-        let map = |len| MmapOptions::new().len(len).map_anon();
+        let map = |len| MmapOptions::new().len(len).map_anon().map(MmapRaw::from);
         let entries = map(usize::from(RECV_BUFFERS) * size_of::<BufRingEntry>())?;
         let buffers = map(usize::from(RECV_BUFFERS) * RECV_BUFFER_LEN)?;
         let mut pool = RecvPool { entries, buffers, tail: 0 };
         let address = pool.entries.as_ptr() as u64;
-        // SAFETY: the entries are page-aligned (a mapping), as many as stated, and stay mapped
-        // until the pool is dropped, which is after the ring.
+        // SAFETY: the entries are page-aligned (a mapping), as many as stated, and stay mapped.
         unsafe { ring.submitter().register_buf_ring_with_flags(address, RECV_BUFFERS, GROUP, 0)? };
         (0..RECV_BUFFERS).for_each(|id| pool.give_back(id));
         pool.publish();
@@ -45,7 +46,12 @@ impl RecvPool {
     /// The bytes the kernel received into a buffer. It is ours until `give_back`.
     pub(super) fn bytes(&self, id: u16, len: usize) -> &[u8] {
         assert!(id < RECV_BUFFERS && len <= RECV_BUFFER_LEN, "{len} bytes in buffer {id}");
-        &self.buffers[usize::from(id) * RECV_BUFFER_LEN..][..len]
+        // SAFETY: these bytes lie within the mapping, and the kernel does not write to a buffer
+        // between the completion that gave it to us and `give_back`.
+        unsafe {
+            let start = self.buffers.as_ptr().add(usize::from(id) * RECV_BUFFER_LEN);
+            std::slice::from_raw_parts(start, len)
+        }
     }
 
     /// Posts a buffer back. The kernel sees it after `publish`.

@@ -1,6 +1,7 @@
 //! The driver with a small machine in place of a shard, over real sockets and a real disk.
 
 mod disk;
+mod tls;
 mod watch;
 
 use std::{
@@ -8,7 +9,10 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -36,6 +40,8 @@ struct Toy {
     /// The connection that waits for the file, and how far it is.
     filing: Option<(ConnId, u64)>,
     held: Vec<Block>,
+    /// Bytes told as sent.
+    sent: Arc<AtomicUsize>,
 }
 
 /// Holds for blocks whose bytes are all x.
@@ -144,6 +150,7 @@ impl Machine for Toy {
                 }
                 self.lines.insert(conn.slot, kept);
             }
+            Event::Sent { len, .. } => drop(self.sent.fetch_add(len, Ordering::Relaxed)),
             Event::Eof { conn } => self.acts.push(Act::Finish { conn }),
             Event::Closed { conn } => drop(self.lines.remove(&conn.slot)),
             Event::Disk { ticket, done } => self.filed(ticket.0, done.unwrap()),
@@ -170,6 +177,10 @@ struct Running {
 }
 
 fn start() -> Running {
+    start_with(None, Arc::default())
+}
+
+fn start_with(tls: Option<TlsConfig>, sent: Arc<AtomicUsize>) -> Running {
     let folder = tempfile::tempdir().unwrap();
     let (address, mut sockets) = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
     // Under one that paces, which may be the system's own, nothing would leave by reference.
@@ -182,7 +193,7 @@ fn start() -> Running {
     let driver = Driver {
         core: None,
         name: "toy".into(),
-        listeners: vec![Listener { socket: sockets.remove(0), tls: None }],
+        listeners: vec![Listener { socket: sockets.remove(0), tls }],
         mailboxes: Mailboxes { bell, from: vec![from], to: vec![None], reports },
         stats: Arc::clone(&stats),
     };
@@ -195,6 +206,7 @@ fn start() -> Running {
                 file,
                 filing: None,
                 held: Vec::new(),
+                sent,
             })
         };
         driver.run(make).unwrap();

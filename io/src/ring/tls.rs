@@ -100,7 +100,9 @@ fn provider() -> CryptoProvider {
 pub(super) struct Tls {
     connection: ServerConnection,
     handshaking: bool,
-    /// Plaintext bytes inside rustls whose records have not all gone to the kernel.
+    /// The peer said that it will send no more.
+    closed: bool,
+    /// Plaintext bytes inside rustls that were not told as sent.
     unsent: usize,
 }
 
@@ -113,13 +115,13 @@ pub(super) struct Heard {
     pub(super) closed: bool,
 }
 
-/// Whether all that rustls has to say went to the kernel.
+/// What the kernel took of all that rustls has to say.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Flushed {
-    /// All; this many bytes of plaintext are done with.
-    All(usize),
-    /// The socket is full.
-    Full,
+pub(super) struct Flushed {
+    /// Bytes of plaintext that are done with.
+    pub(super) len: usize,
+    /// The socket is full, and something is left.
+    pub(super) full: bool,
 }
 
 impl Tls {
@@ -127,16 +129,32 @@ impl Tls {
         let mut connection = ServerConnection::new(Arc::clone(config))?;
         // The shard bounds what it has unsent on a connection.
         connection.set_buffer_limit(None);
-        Ok(Tls { connection, handshaking: true, unsent: 0 })
+        Ok(Tls { connection, handshaking: true, closed: false, unsent: 0 })
     }
 
-    /// Takes ciphertext off the front of `input`, as much as rustls has room for.
+    /// Takes ciphertext off the front of `input`, as much as rustls has room for. At least one byte
+    /// is taken of an input that is not empty, so that a loop over the input ends.
+    ///
+    /// # Errors
+    /// When the peer broke the protocol; what is to be said about it is there for `flush`.
     pub(super) fn hear(&mut self, input: &mut &[u8]) -> io::Result<Heard> {
-        self.connection.read_tls(input)?;
-        let state = self.connection.process_new_packets().map_err(io::Error::other)?;
-        let secured = self.handshaking && !self.connection.is_handshaking();
-        self.handshaking &= !secured;
-        Ok(Heard { secured, closed: state.peer_has_closed() })
+        let before = input.len();
+        let mut secured = false;
+        if !self.closed {
+            self.connection.read_tls(input)?;
+            let state = self.connection.process_new_packets().map_err(io::Error::other)?;
+            secured = self.handshaking && !self.connection.is_handshaking();
+            self.handshaking &= !secured;
+            self.closed = state.peer_has_closed();
+        }
+        if self.closed {
+            // RFC 8446 §6.1: what follows a close_notify is ignored. rustls does not take it.
+            *input = &[];
+        }
+        if before > 0 && input.len() == before {
+            return Err(io::Error::other("TLS takes no more of the peer's bytes"));
+        }
+        Ok(Heard { secured, closed: self.closed })
     }
 
     /// Takes decrypted bytes; 0 when there are none for now.
@@ -159,17 +177,27 @@ impl Tls {
 
     /// Hands records to the kernel until there are none or the socket is full.
     pub(super) fn flush(&mut self, fd: RawFd) -> io::Result<Flushed> {
-        let mut socket = Direct { fd };
+        let (mut socket, mut taken) = (Direct { fd }, 0);
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut socket) {
-                Ok(_) => {}
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => taken += len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Flushed::Full);
+                    return Ok(Flushed { len: self.done(taken), full: true });
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(Flushed::All(std::mem::take(&mut self.unsent)))
+        Ok(Flushed { len: std::mem::take(&mut self.unsent), full: false })
+    }
+
+    /// How much plaintext is done with when the kernel took so many bytes of records, and there are
+    /// more. Records are a little longer than what is in them, so the last byte is kept back: all
+    /// is told as sent when all was taken, and not before.
+    fn done(&mut self, taken: usize) -> usize {
+        let len = taken.min(self.unsent.saturating_sub(1));
+        self.unsent -= len;
+        len
     }
 }
 

@@ -26,7 +26,8 @@ use ron_codec::{
     limits::HEAD_LEN_MAX,
 };
 use ron_io::{
-    ports::{Act, ConnId, DiskDone},
+    ports::{Act, ConnId, DiskDone, Report, Severity},
+    progress::Progress,
     stats::Proto,
 };
 
@@ -34,7 +35,7 @@ use super::failure;
 use crate::{
     config::Listener,
     flow::{Cx, Reply, StreamId},
-    limits::{LINGER_LEN_MAX, PIPELINE_LEN_MAX},
+    limits::{LINGER_LEAST_NS, LINGER_LEN_MAX, PIPELINE_LEN_MAX},
 };
 
 mod accept;
@@ -101,7 +102,8 @@ enum State {
     Put(Box<Put>),
     Delete(Delete),
     /// The last answer is queued. What still comes is discarded, `taken` bytes so far, because a
-    /// connection that is closed over unread bytes takes its last answer with it.
+    /// connection that is closed over unread bytes takes its last answer with it. However much
+    /// comes, the answer leaves first, and then gets a while to arrive.
     Linger {
         taken: usize,
     },
@@ -296,9 +298,16 @@ impl HttpSession {
 
     /// Uses what it can of `data` and returns how much that was.
     fn work_off(&mut self, data: &[u8], cx: &mut Cx<'_>) -> usize {
-        let mut used = 0;
+        let (mut used, mut progress) = (0, Progress::default());
         while let Some(step) = self.step(&data[used..], cx) {
             used += step;
+            if !progress.made(step) {
+                let (shard, severity) = (cx.config.shard, Severity::Error);
+                let message = "internal: an HTTP session makes no progress".to_owned();
+                cx.acts.push(Act::Report(Report::Note { shard, severity, message }));
+                self.abort(STATUS_NONE, cx);
+                return data.len();
+            }
         }
         used
     }
@@ -326,7 +335,9 @@ impl HttpSession {
             }
             State::Linger { taken } if !rest.is_empty() => {
                 *taken = taken.saturating_add(rest.len());
-                if *taken > LINGER_LEN_MAX {
+                let has_arrived = self.wire.unsent() == 0
+                    && cx.now.mono_ns >= self.phase_ns.saturating_add(LINGER_LEAST_NS);
+                if *taken > LINGER_LEN_MAX && has_arrived {
                     self.abort(STATUS_NONE, cx);
                 }
                 Some(rest.len())
@@ -415,11 +426,13 @@ impl HttpSession {
             Turn::Wait => {}
             Turn::Answered { status } => self.answered(&request, status, cx),
             Turn::Refuse(refusal) => self.refuse(request, Leftover::Skip(self.skip), refusal, cx),
-            Turn::Cut(fault) => {
-                let refusal = Refusal::from(fault);
+            Turn::Cut(refusal) => {
                 refusal.count(cx.stats);
                 self.tell(&request, refusal.code(), cx);
-                self.abort(refusal.code().status(), cx);
+                self.count(&request, refusal.code().status(), cx);
+                // The client sees by its length that the answer is not whole. What is queued of it,
+                // and of the answers before it, still leaves.
+                self.close(cx);
             }
         }
     }

@@ -23,7 +23,7 @@ use super::failure;
 use crate::{
     config::Listener,
     flow::{Cx, Reply},
-    limits::{LINGER_LEN_MAX, PIPELINE_LEN_MAX},
+    limits::{LINGER_LEAST_NS, LINGER_LEN_MAX, PIPELINE_LEN_MAX},
 };
 
 mod inbox;
@@ -157,9 +157,13 @@ impl OapSession {
             }
             // The connection is paused: these were with the driver already, which bounds them.
             Phase::Open => self.held.extend_from_slice(data),
-            Phase::Lingering { discarded, .. } => {
+            // However much comes, the last answer leaves first, and then gets a while to arrive.
+            Phase::Lingering { since, discarded } => {
                 *discarded = discarded.saturating_add(data.len());
-                if *discarded > LINGER_LEN_MAX {
+                let sent_at = self.wire.progress_at.max(*since);
+                let has_arrived = self.wire.unsent == 0
+                    && cx.now.mono_ns >= sent_at.saturating_add(LINGER_LEAST_NS);
+                if *discarded > LINGER_LEN_MAX && has_arrived {
                     self.abort(cx);
                 }
             }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     download::Download,
-    flow::{Cx, Fault, Reply, StreamId, Verified},
+    flow::{Cx, Reply, StreamId, Verified},
 };
 
 /// A GET or HEAD under way.
@@ -58,7 +58,7 @@ pub(super) enum Turn {
     /// Nothing is sent; this is the answer.
     Refuse(Refusal),
     /// Part of an answer was sent that cannot be finished.
-    Cut(Fault),
+    Cut(Refusal),
 }
 
 impl Get {
@@ -92,10 +92,10 @@ impl Get {
                 self.download.let_go();
                 Turn::Wait
             }
-            (Reply::Failed(fault), Stage::Sending { .. }) => Turn::Cut(fault),
+            (Reply::Failed(fault), Stage::Sending { .. }) => Turn::Cut(fault.into()),
             (Reply::Failed(fault), _) => Turn::Refuse(fault.into()),
             // Between two of its groups an object can only have been removed.
-            (Reply::Missing, Stage::Sending { .. }) => Turn::Cut(Fault::Disk),
+            (Reply::Missing, Stage::Sending { .. }) => Turn::Cut(Refusal::NoObject),
             (Reply::Missing, _) => Turn::Refuse(Refusal::NoObject),
             (Reply::Stored { .. } | Reply::Deleted | Reply::Opened { .. } | Reply::Group(_), _) => {
                 Turn::Wait

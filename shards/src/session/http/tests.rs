@@ -88,6 +88,8 @@ struct Bench {
     hold_disk: bool,
     /// What the question of this number, from 0, is answered with.
     fault: Option<(usize, Fault)>,
+    /// The question of this number is answered as if the object were gone.
+    missing: Option<usize>,
 }
 
 impl Bench {
@@ -124,6 +126,7 @@ impl Bench {
             hold_asks: false,
             hold_disk: false,
             fault: None,
+            missing: None,
         };
         let proto = if tls { Proto::Https } else { Proto::Http };
         let peer = SocketAddr::new(peer.parse().unwrap(), 1234);
@@ -268,6 +271,9 @@ impl Bench {
             Ask::Delete { .. } => "delete".to_owned(),
         };
         self.asked.push(text);
+        if self.missing == Some(number) {
+            return Reply::Missing;
+        }
         match self.fault {
             Some((at, fault)) if at == number => return Reply::Failed(fault),
             _ => {}

@@ -16,7 +16,11 @@ use ron_codec::{
         write_hello,
     },
 };
-use ron_io::stats::{Op, Rejected};
+use ron_io::{
+    ports::{Act, Report, Severity},
+    progress::Progress,
+    stats::{Op, Rejected},
+};
 
 use super::{
     OapSession, Phase,
@@ -50,8 +54,18 @@ impl OapSession {
     /// taken; when these are not all, `blocked` is set, and the rest is to be offered again.
     pub(super) fn take_in(&mut self, input: &[u8], cx: &mut Cx<'_>) -> usize {
         let mut rest = input;
+        let (mut before_len, mut progress) = (rest.len(), Progress::default());
         self.blocked = false;
         while self.phase == Phase::Open {
+            let used = before_len - rest.len();
+            before_len = rest.len();
+            if !progress.made(used) {
+                let (shard, severity) = (cx.config.shard, Severity::Error);
+                let message = "internal: an OAP session makes no progress".to_owned();
+                cx.acts.push(Act::Report(Report::Note { shard, severity, message }));
+                self.abort(cx);
+                break;
+            }
             if self.wire.unsent >= OAP_READ_STOP_LEN || !self.take_owed(&mut rest, cx) {
                 self.blocked = true;
                 break;

@@ -29,6 +29,11 @@ pub(super) enum Due {
     Linger,
 }
 
+impl Due {
+    /// Kinds that are not a stream's.
+    const OF_CONNECTION: usize = 6;
+}
+
 /// The earlier of two, the first when they are equal.
 fn earlier(first: Option<(u64, Due)>, at: u64, due: Due) -> Option<(u64, Due)> {
     Some(first.filter(|(first_at, _)| *first_at <= at).unwrap_or((at, due)))
@@ -106,11 +111,13 @@ impl OapSession {
 
     /// Ends everything whose deadline has passed.
     pub(super) fn miss_deadlines(&mut self, cx: &mut Cx<'_>) {
-        while let Some((at, due)) = self.due(&cx.config.deadlines) {
-            if at > cx.now.mono_ns {
-                break;
+        // The deadlines of the streams and those of the connection, each once; what is due besides
+        // has its turn at the next tick.
+        for _ in 0..self.streams.places() + Due::OF_CONNECTION {
+            match self.due(&cx.config.deadlines) {
+                Some((at, due)) if at <= cx.now.mono_ns => self.miss(due, cx),
+                _ => break,
             }
-            self.miss(due, cx);
         }
     }
 

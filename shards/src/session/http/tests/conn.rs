@@ -1,7 +1,7 @@
 //! The connection around the requests: order, limits, the end.
 
 use super::*;
-use crate::limits::UNSENT_LEN_MAX;
+use crate::limits::{LINGER_LEAST_NS, UNSENT_LEN_MAX};
 
 #[test]
 fn fifty_requests_in_one_buffer_are_answered_in_order() {
@@ -96,9 +96,47 @@ fn what_is_discarded_is_bounded() {
     let mut bench = Bench::new();
     bench.bytes("\0");
     assert_eq!(bench.did, [Did::Finish]);
+    bench.bytes(vec![0; 2 * LINGER_LEN_MAX]);
+    assert_eq!(bench.did, [Did::Finish], "the answer has not arrived yet");
+    bench.now.mono_ns += LINGER_LEAST_NS - 1;
+    bench.bytes("\0");
+    assert_eq!(bench.did, [Did::Finish]);
+    bench.now.mono_ns += 1;
+    bench.bytes("\0");
+    assert_eq!(bench.did, [Did::Finish, Did::Abort]);
+    let mut bench = Bench::new();
+    bench.bytes("\0");
+    bench.now.mono_ns += LINGER_LEAST_NS;
     bench.bytes(vec![0; LINGER_LEN_MAX - 1]);
     assert_eq!(bench.did, [Did::Finish]);
     bench.bytes("\0");
+    assert_eq!(bench.did, [Did::Finish, Did::Abort]);
+}
+
+#[test]
+fn an_answer_leaves_first_whatever_the_peer_goes_on_sending() {
+    let mut bench = Bench::new();
+    bench.hold_sends = true;
+    let len = 16 * LINGER_LEN_MAX;
+    bench.bytes(request("PUT", "/o/zz", &format!("Content-Length: {len}\r\n")));
+    for _ in 0..32 {
+        bench.bytes(vec![0; LINGER_LEN_MAX / 2]);
+        bench.now.mono_ns += SECOND_NS;
+    }
+    assert_eq!(bench.did, [Did::Finish]);
+    bench.hold_sends = false;
+    bench.run();
+    assert_eq!(bench.answers(&["PUT"])[0].status, 404);
+    bench.bytes("\0");
+    assert_eq!(bench.did, [Did::Finish], "it has not arrived yet");
+    // A peer that takes nothing of it is late.
+    let mut bench = Bench::new();
+    bench.hold_sends = true;
+    bench.bytes(request("PUT", "/o/zz", &format!("Content-Length: {len}\r\n")));
+    let send = bench.config.deadlines.send_ns;
+    bench.now.mono_ns += send - 1;
+    bench.bytes("\0");
+    bench.run_out(1);
     assert_eq!(bench.did, [Did::Finish, Did::Abort]);
 }
 

@@ -228,9 +228,26 @@ fn a_failure_behind_the_first_byte_cuts_the_connection() {
     let answer = bench.ask(get(&path, ""));
     assert_eq!((answer.status, answer.len()), (200, object.len()));
     assert!(answer.body == object[..3 * GROUP_LEN], "{} bytes", answer.body.len());
-    assert_eq!(bench.did, [Did::Abort]);
+    assert_eq!(bench.did, [Did::Finish]);
     assert_eq!((bench.counted(Op::Get, 502), bench.stats.inflight.get()), (1, 0));
-    assert_eq!(bench.session().deadline(), None);
+}
+
+#[test]
+fn what_was_queued_of_an_answer_leaves_though_its_object_is_deleted_meanwhile() {
+    let mut bench = Bench::new();
+    let object = sample(8 * GROUP_LEN);
+    let address = bench.store(&object);
+    bench.missing = Some(3);
+    let answer = bench.ask(get(format!("/o/{address}"), ""));
+    assert_eq!((answer.status, answer.len()), (200, object.len()));
+    assert!(answer.body == object[..3 * GROUP_LEN], "{} bytes", answer.body.len());
+    assert_eq!((bench.did.as_slice(), bench.counted(Op::Get, 404)), (&[Did::Finish][..], 1));
+    // Before the first byte of it is queued, it is an answer like any other.
+    let mut bench = Bench::new();
+    let address = bench.store(&object);
+    bench.missing = Some(1);
+    let answer = bench.ask(get(format!("/o/{address}"), "Range: bytes=-1\r\n"));
+    assert_eq!((answer.status, bench.did.len()), (404, 0));
 }
 
 #[test]

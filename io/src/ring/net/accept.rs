@@ -1,0 +1,120 @@
+//! Accepting connections, and what happens when there is nothing left to accept them with.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use io_uring::{
+    cqueue, opcode,
+    types::{Fd, Timespec},
+};
+use socket2::{SockRef, Socket};
+
+use super::{
+    super::{
+        conn::Conn,
+        tls::{Tls, TlsConfig},
+    },
+    GENERATION_MASK, Heard, Kind, Net, listener_id, tag,
+};
+use crate::{
+    limits::ACCEPT_RETRY_AFTER,
+    ports::{ConnId, ListenerId},
+};
+
+/// How long accepting pauses after it failed. It lies still for as long as a ring may read it.
+static ACCEPT_RETRY: Timespec = Timespec::new().nsec(ACCEPT_RETRY_AFTER.subsec_nanos());
+
+pub(super) struct ListenerState {
+    pub(super) socket: Socket,
+    pub(super) tls: Option<TlsConfig>,
+    /// Whether bodies may be sent by reference.
+    pub(super) by_reference: bool,
+    pub(super) armed: bool,
+}
+
+impl Net {
+    /// Takes no more connections: from now on they are refused, and so are those that wait.
+    pub(in crate::ring) fn stop_accepting(&mut self) {
+        self.accepting = false;
+        for listener in &self.listeners {
+            // Ends the accept that is under way as well. It fails only if nothing listens any more.
+            let _ = listener.socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// Why the last accept failed that did.
+    pub(in crate::ring) fn accept_error(&self) -> io::Error {
+        io::Error::from_raw_os_error(self.accept_errno)
+    }
+
+    pub(super) fn arm_listeners(&mut self) {
+        for at in 0..self.listeners.len() {
+            if self.accepting && !self.listeners[at].armed {
+                self.listeners[at].armed = true;
+                let fd = Fd(self.listeners[at].socket.as_raw_fd());
+                // Sockets do not block, for the sake of `splice`; the ring waits all the same.
+                let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+                let accept = opcode::AcceptMulti::new(fd).flags(flags).build();
+                self.submit(accept.user_data(tag(Kind::Accept, listener_id(at))));
+            }
+        }
+    }
+
+    pub(super) fn accepted(&mut self, listener: usize, entry: &cqueue::Entry) {
+        if !cqueue::more(entry.flags()) {
+            self.listeners[listener].armed = false;
+        }
+        match -entry.result() {
+            // The connection was gone before it was accepted, or the ring was interrupted.
+            libc::ECONNABORTED | libc::EINTR | libc::EAGAIN => self.arm_listeners(),
+            error if error > 0 => self.accept_failed(error),
+            _ => {
+                // SAFETY: the kernel made this descriptor for us just now.
+                let socket = unsafe { OwnedFd::from_raw_fd(entry.result()) };
+                self.open(listener, socket);
+                self.arm_listeners();
+            }
+        }
+    }
+
+    /// Arming again at once would fail at once. What frees a descriptor may be a file, another
+    /// shard or another process, which do not tell: accepting is tried again after a while.
+    fn accept_failed(&mut self, errno: i32) {
+        if !self.accepting {
+            return;
+        }
+        self.counts.accept_failures += 1;
+        self.accept_errno = errno;
+        if !self.retrying {
+            self.retrying = true;
+            let timer = opcode::Timeout::new(&ACCEPT_RETRY).build();
+            self.submit(timer.user_data(tag(Kind::Retry, listener_id(0))));
+        }
+    }
+
+    fn open(&mut self, listener: usize, socket: OwnedFd) {
+        // A peer that is gone already has no address; so is the connection.
+        let Some(peer) = SockRef::from(&socket).peer_addr().ok().and_then(|peer| peer.as_socket())
+        else {
+            return;
+        };
+        self.generation = (self.generation + 1) & GENERATION_MASK;
+        let mut conn = Conn::new(socket, self.generation, ListenerId(listener as u8));
+        if let Some(config) = &self.listeners[listener].tls {
+            match Tls::new(config) {
+                Ok(tls) => conn.tls = Some(Box::new(tls)),
+                Err(error) => {
+                    tracing::error!(%error, "cannot start TLS on a connection");
+                    return;
+                }
+            }
+        }
+        let slot = self.conns.insert(conn) as u32;
+        let conn = ConnId { slot, generation: self.generation };
+        let listener = ListenerId(listener as u8);
+        self.heard.push_back(Heard::Accepted { conn, listener, peer });
+        self.arm_receive(conn);
+    }
+}
