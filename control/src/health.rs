@@ -17,12 +17,18 @@ use std::{
     time::Instant,
 };
 
-use ron_io::stats::{CODES, Op, Phase, Proto, Rejected, Stats};
+use ron_io::{
+    stats::{CODES, Op, Phase, Proto, Rejected, Stats},
+    watch::clock_ns,
+};
 use serde::Serialize;
 
 use crate::{
     bus::KernelEvent,
-    limits::{LOAD_ENTER, LOAD_LEAVE, LOAD_LOOK_EVERY, LOAD_WINDOW, RETRY_BOOT_S, RETRY_GONE_S},
+    limits::{
+        LOAD_ENTER, LOAD_LEAVE, LOAD_LOOK_EVERY, LOAD_WINDOW, RETRY_BOOT_S, RETRY_GONE_S,
+        TURN_STALL,
+    },
     storage::{PartitionFault, StorageState},
 };
 
@@ -53,6 +59,10 @@ pub enum Reason {
     Leaving,
     /// It turns away a good part of its work.
     Overload,
+    /// A shard fails to accept connections, for want of descriptors or memory.
+    Accepting,
+    /// A turn of a shard's event loop does not end.
+    EventLoopStall,
 }
 
 impl Reason {
@@ -75,6 +85,11 @@ pub struct Readiness {
     pub partitions: Vec<PartitionFault>,
     /// Every shard takes connections.
     pub listeners: bool,
+    /// No shard fails to accept connections, for want of descriptors or memory.
+    pub accepting: bool,
+    /// Shards whose event loop is stalled; absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub event_loop_stall: Vec<usize>,
     /// The node was not asked to end.
     pub control: bool,
     /// A good part of the work is turned away; the only of these that is false in a ready node.
@@ -137,6 +152,8 @@ impl HealthState {
             storage: !lacks(Reason::Storage),
             partitions: self.storage.faults(),
             listeners: !lacks(Reason::Listeners),
+            accepting: !lacks(Reason::Accepting),
+            event_loop_stall: self.stalled(),
             control: !lacks(Reason::Leaving),
             overload: lacks(Reason::Overload),
             retry_after: (!reasons.is_empty()).then(|| self.retry_after(&reasons)),
@@ -151,6 +168,7 @@ impl HealthState {
         let is_up = self.is_all_up();
         let stored = is_up && phases().all(open) && self.storage.serves();
         let listening = is_up && phases().all(|phase| phase == Phase::Serving);
+        let paused = |stats: &Arc<Stats>| stats.watch.ring.accept_paused.get() > 0;
         let mut load = self.load.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = [
             (Reason::Config, self.config.load(Ordering::Relaxed) == 0),
@@ -158,8 +176,18 @@ impl HealthState {
             (Reason::Listeners, !listening),
             (Reason::Leaving, self.leaving()),
             (Reason::Overload, load.look(Work::of(&self.stats), now)),
+            (Reason::Accepting, self.stats.iter().any(paused)),
+            (Reason::EventLoopStall, !self.stalled().is_empty()),
         ];
         holds.into_iter().filter(|(_, holds)| *holds).map(|(reason, _)| reason).collect()
+    }
+
+    /// The shards whose present turn lasts for [`TURN_STALL`] already.
+    pub(crate) fn stalled(&self) -> Vec<usize> {
+        let now_ns = clock_ns();
+        let lasts = |stats: &Stats| stats.watch.turn_lasts(now_ns).unwrap_or_default();
+        let stalled = |(_, stats): &(usize, &Arc<Stats>)| lasts(stats) >= TURN_STALL;
+        self.stats.iter().enumerate().filter(stalled).map(|(shard, _)| shard).collect()
     }
 
     /// Whether no service has ended.
@@ -446,5 +474,39 @@ mod tests {
         }
         let most = LOAD_WINDOW.as_millis() / LOAD_LOOK_EVERY.as_millis() + 2;
         assert!(load.looks.len() as u128 <= most, "{}", load.looks.len());
+    }
+
+    #[test]
+    fn a_turn_that_does_not_end_makes_the_node_unready_and_names_the_shard() {
+        let (stats, health) = node(2);
+        stats.iter().for_each(|stats| stats.set_phase(Phase::Serving));
+        stats[1].watch.turn(clock_ns() + TURN_STALL.as_nanos() as u64);
+        stats[1].watch.begin(ron_io::watch::Work::Tls);
+        assert!(health.look(Instant::now()).ready, "it has just begun");
+        // Nothing here moves the clock: the turn began long ago instead.
+        stats[1].watch.turn(1);
+        let begun = Instant::now();
+        while health.look(Instant::now()).ready {
+            stats[1].watch.begin(ron_io::watch::Work::Tls);
+            assert!(begun.elapsed() < 10 * TURN_STALL, "no stall was seen");
+            std::thread::yield_now();
+        }
+        let look = health.look(Instant::now());
+        assert_eq!((look.event_loop_stall, look.retry_after), (vec![1], Some(RETRY_BOOT_S)));
+        assert_eq!(look.reasons, [Reason::EventLoopStall]);
+        stats[1].watch.rest();
+        assert!(health.look(Instant::now()).ready);
+    }
+
+    #[test]
+    fn a_node_that_cannot_accept_is_not_ready() {
+        let (stats, health) = node(2);
+        stats.iter().for_each(|stats| stats.set_phase(Phase::Serving));
+        stats[1].watch.ring.accept_paused.set(1);
+        let look = health.look(Instant::now());
+        assert!(!look.ready && !look.accepting && look.listeners);
+        assert_eq!((look.reasons, look.retry_after), (vec![Reason::Accepting], Some(RETRY_BOOT_S)));
+        stats[1].watch.ring.accept_paused.set(0);
+        assert!(health.look(Instant::now()).ready);
     }
 }

@@ -105,6 +105,8 @@ pub struct ControlConfig {
     pub build: BuildInfo,
     /// When the serving certificate ends, in seconds since 1970.
     pub tls_not_after: Option<u64>,
+    /// How long a turn of a shard's event loop may last before the node ends; zero for ever.
+    pub hang_limit: Duration,
     /// Whether SIGINT and SIGTERM end the node in good order from now on, SIGHUP has it read its
     /// settings again, and SIGUSR1 and SIGUSR2 do nothing.
     pub signals: bool,
@@ -139,6 +141,8 @@ pub enum Ending {
     Asked,
     /// A service ended that should not have.
     Crashed { service: String, reason: String },
+    /// The event loop of a shard hangs, and will not end by itself.
+    Hung { shard: usize },
     /// The control thread itself is gone.
     ControlLost,
 }
@@ -182,6 +186,12 @@ impl Kernel {
             let _ = self.milestones.send(milestone);
         }
         self.bus.publish(event);
+    }
+
+    /// Tells who waits for the end that it has come.
+    pub(crate) fn end(&self, ending: Ending) {
+        // The only error is that the handle is gone, and with it whoever could wait.
+        let _ = self.milestones.send(Milestone::Ending(ending));
     }
 }
 
@@ -252,6 +262,7 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
         reports: Arc::new(config.reports),
         bell,
         woken,
+        hang_limit: config.hang_limit,
         signals,
         reloader,
         admin,
@@ -338,6 +349,11 @@ impl Control {
         if shards.is_empty() { Ok(()) } else { Err(NotTaken { shards }) }
     }
 
+    /// A shard whose event loop is stalled now.
+    pub fn stalled(&self) -> Option<usize> {
+        self.kernel.health.stalled().first().copied()
+    }
+
     /// Ends the thread: reports that are there are still heard, answers under way are finished
     /// within [`limits::SHUTDOWN_MAX`].
     ///
@@ -355,8 +371,9 @@ struct Plane {
     listener: Limited,
     reports: Arc<Receiver<Report>>,
     bell: AsyncFd<BellFd>,
-    /// Rung by shards that wake, if they are watched.
-    woken: Option<AsyncFd<BellFd>>,
+    /// Rung by shards that wake.
+    woken: AsyncFd<BellFd>,
+    hang_limit: Duration,
     signals: Option<Signals>,
     reloader: Reloader,
     admin: Arc<Admin>,
@@ -374,7 +391,8 @@ impl Plane {
         kernel.announce(KernelEvent::ConfigUpdated { version: 1 });
         let pump = pump::run(Arc::clone(&self.reports), self.bell, Arc::clone(&kernel));
         let pump = tokio::spawn(pump);
-        let watch = self.woken.map(|bell| tokio::spawn(stuck::run(bell, Arc::clone(&kernel))));
+        let watch = stuck::run(self.woken, self.hang_limit, Arc::clone(&kernel));
+        let watch = tokio::spawn(watch);
         if let Some(signals) = self.signals {
             let reload = Arc::clone(&self.reloader.asked);
             tokio::spawn(announce_signals(signals, reload, Arc::clone(&kernel)));
@@ -393,9 +411,7 @@ impl Plane {
         // The shards have ended: what was asked of them has no answer.
         kernel.verifies.give_up();
         kernel.profiles.end();
-        if let Some(watch) = watch {
-            watch.abort();
-        }
+        watch.abort();
         if tokio::time::timeout(limits::SHUTDOWN_MAX, server).await.is_err() {
             tracing::warn!("admin connections were cut");
         }

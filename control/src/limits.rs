@@ -54,6 +54,10 @@ pub const PICTURE_ROWS_MAX: usize = 256;
 /// How often is looked whether a shard hangs, while any is awake.
 pub const HELD_LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long one turn of a shard's event loop may last before the node is not ready. Turns take
+/// microseconds, and some milliseconds where a page comes from a slow disk.
+pub const TURN_STALL: Duration = Duration::from_secs(3);
+
 /// How often it is said again that a shard hangs.
 pub const HELD_AGAIN: Duration = Duration::from_secs(60);
 
@@ -95,3 +99,4 @@ const _: () = assert!(PROFILE_S <= PROFILE_S_MAX && PROFILE_HZ <= PROFILE_HZ_MAX
 const _: () = assert!(PICTURE_ROWS_MAX > 1 && HELD_LOOK_EVERY.as_secs() <= HELD_AGAIN.as_secs());
 const _: () = assert!(RETRY_BOOT_S > 0 && LOAD_WINDOW.as_secs() > 0);
 const _: () = assert!(LOAD_LEAVE.rate < LOAD_ENTER.rate && LOAD_LEAVE.share < LOAD_ENTER.share);
+const _: () = assert!(HELD_LOOK_EVERY.as_secs() * 2 < TURN_STALL.as_secs());

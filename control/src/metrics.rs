@@ -134,8 +134,11 @@ impl Load {
 type Pick = fn(&Stats) -> &Counter;
 
 /// Counters that are one number a shard: name without `_total`, help, and where it is counted.
-const COUNTERS: [(&str, &str, Pick); 22] = [
+const COUNTERS: [(&str, &str, Pick); 23] = [
     ("ron_reject_oversize", "Uploads refused for their size.", |s| &s.oversize),
+    ("ron_accept_failures", "Connections that could not be accepted.", |s| {
+        &s.watch.ring.accept_failures
+    }),
     ("ron_cache_hits", "Groups found verified in memory.", |s| &s.cache_hits),
     ("ron_cache_misses", "Groups that had to be read and verified.", |s| &s.cache_misses),
     ("ron_not_modified", "Answers that told a client its copy is good.", |s| &s.not_modified),

@@ -96,6 +96,7 @@ fn node_of(shards: usize, authority: Authority) -> Node {
         reload,
         build: BuildInfo { version: "1.2.3", commit: "abc" },
         tls_not_after: None,
+        hang_limit: Duration::ZERO,
         signals: false,
     });
     Node { control: control.unwrap(), stats, reports, refusals, stuck, taken, settings, committed }

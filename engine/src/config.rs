@@ -64,6 +64,8 @@ pub struct Config {
     pub stall_limit: Duration,
     /// Whether bodies are hashed again when they are handed to the kernel.
     pub verify_sends: bool,
+    /// A turn of a shard's event loop that lasts longer ends the node; zero for never.
+    pub hang_limit: Duration,
     /// Partitions of a data directory that is created now.
     pub partitions: u32,
     /// What is allowed but worth a line in the log.
@@ -239,6 +241,7 @@ impl Settings {
             deadlines: self.deadlines()?,
             stall_limit: self.stall_limit()?,
             verify_sends: self.verify_sends()?,
+            hang_limit: self.hang_limit()?,
             partitions,
             warnings: Vec::new(),
         };
@@ -428,6 +431,18 @@ impl Settings {
             Some("on") => Ok(true),
             Some(_) => Err(self.refuse(KEY, "on or off".to_owned())),
         }
+    }
+
+    fn hang_limit(&self) -> Result<Duration, ConfigError> {
+        const KEY: &str = "hang_limit";
+        let Some(text) = self.text(KEY) else { return Ok(limits::HANG_LIMIT_DEFAULT) };
+        let range = limits::HANG_LIMIT_MIN..=limits::HANG_LIMIT_MAX;
+        let limit = values::seconds(text);
+        let limit = limit.filter(|limit| limit.is_zero() || range.contains(limit));
+        limit.ok_or_else(|| {
+            let (min, max) = (range.start().as_secs(), range.end().as_secs());
+            self.refuse(KEY, format!("seconds, {min} to {max}, or 0 for never"))
+        })
     }
 
     fn deadline(&self, key: &'static str, default_s: u64) -> Result<Duration, ConfigError> {

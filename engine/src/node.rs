@@ -11,7 +11,7 @@ use std::{
     path::Path,
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ron_codec::address::Address;
@@ -49,6 +49,20 @@ const REPORTS_LEN: usize = 1024;
 
 /// How much longer than its drain deadline a node may take to end.
 const END_GRACE: Duration = Duration::from_secs(30);
+
+/// How often is looked whether a shard hangs, after the drain.
+const HUNG_LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The exit code of a node that ended because a shard hung: `EX_SOFTWARE` of sysexits.h.
+pub const HUNG_EXIT_CODE: u8 = 70;
+
+/// The event loop of a shard hangs. Nothing of the node can be ended in good order then; what was
+/// acknowledged is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the event loop of shard {shard} hangs: the node ends, to be started anew")]
+pub struct Hung {
+    pub shard: usize,
+}
 
 /// Why a node did not start, or did not end in good order, for the operator to read.
 pub type Failure = Box<dyn std::error::Error>;
@@ -104,6 +118,7 @@ pub fn run(
         reload: reload::reload(config.clone(), settings, certificates, identify(&data)),
         build: build(),
         tls_not_after,
+        hang_limit: config.hang_limit,
         signals: true,
     })?;
     let (ended_in, ended) = mpsc::channel();
@@ -168,20 +183,47 @@ fn serve(
         }
         Err(ending) => ending,
     };
-    let drained = control.drain(config.deadlines.drain);
-    let until = std::time::Instant::now() + config.deadlines.drain + END_GRACE;
-    for left in (1..=config.shards()).rev() {
-        let within = until.saturating_duration_since(std::time::Instant::now());
-        if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(within) {
-            return Err(format!("{left} shards did not end in time").into());
-        }
+    if let Ending::Hung { shard } = ending {
+        return Err(Hung { shard }.into());
     }
+    let drained = control.drain(config.deadlines.drain);
+    wait_ended(config, control, ended)?;
     drained?;
     match ending {
+        Ending::Hung { shard } => Err(Hung { shard }.into()),
         Ending::Asked => Ok(()),
         Ending::Crashed { service, reason } => Err(format!("{service} failed: {reason}").into()),
         Ending::ControlLost => Err("the control thread ended by itself".into()),
     }
+}
+
+/// Waits until every shard has ended. What a shard has left to write may take longer than the
+/// drain; one that hangs does not get that time.
+fn wait_ended(
+    config: &Config,
+    control: &Control,
+    ended: &mpsc::Receiver<ShardId>,
+) -> Result<(), Failure> {
+    let drained = Instant::now() + config.deadlines.drain;
+    let until = drained + END_GRACE;
+    let mut left = config.shards();
+    while left > 0 {
+        let now = Instant::now();
+        let next = if now < drained { drained } else { until.min(now + HUNG_LOOK_EVERY) };
+        match ended.recv_timeout(next.saturating_duration_since(now)) {
+            Ok(_) => left -= 1,
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                if let Some(shard) = control.stalled() {
+                    return Err(Hung { shard }.into());
+                }
+                if Instant::now() >= until {
+                    return Err(format!("{left} shards did not end in time").into());
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where the node can be reached, as it says when it is ready.

@@ -1,10 +1,18 @@
-//! Shards that hang in one step.
+//! Shards that hang.
 //!
 //! A shard reports a step that held it too long when the step is over. One that is not over is
-//! seen from here: a look every so often compares which step each shard is in with the look before.
-//! The same step at two looks that are further apart than it may take is reported, once, and again
-//! every [`HELD_AGAIN`] while it lasts. What shorter steps do is left to the shard's own report.
-//! While all shards sleep nobody looks: the first that wakes rings a bell.
+//! seen from here: a look every so often compares what each shard does with the look before.
+//!
+//! * The same *step* at two looks that are further apart than it may take is reported, once, and
+//!   again every [`HELD_AGAIN`] while it lasts. What shorter steps do is left to the shard's own
+//!   report.
+//! * The same *turn* of the event loop for [`TURN_STALL`], in however many steps, is an event loop
+//!   stall: it is reported likewise, and the node is not ready meanwhile (`health`).
+//! * The same turn for longer than the hang limit: the shard will not come back, and whoever asks
+//!   it waits with it. The node ends, so that its supervisor starts it anew.
+//!
+//! Time counts only as far as it was looked: a machine that slept has hung no shard. While all
+//! shards sleep nobody looks: the first that wakes rings a bell.
 
 use std::{
     io,
@@ -12,12 +20,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ron_io::{lane::Bell, stats::Stats, watch::Work};
+use ron_io::{
+    lane::Bell,
+    stats::Stats,
+    watch::{Doing, Work},
+};
 use tokio::io::unix::AsyncFd;
 
 use crate::{
-    Kernel,
-    limits::{HELD_AGAIN, HELD_LOOK_EVERY},
+    Ending, Kernel,
+    limits::{HELD_AGAIN, HELD_LOOK_EVERY, TURN_STALL},
     pump::{self, BellFd},
 };
 
@@ -25,21 +37,37 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Looks(Vec<Option<Seen>>);
 
-/// A step that was seen.
+/// What a shard was seen doing.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    step: u64,
-    since: Instant,
+    step: Span,
+    turn: Span,
+    looked: Instant,
+}
+
+/// One step or turn that was seen, by its number.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    number: u64,
+    lasted: Duration,
     told: Option<Instant>,
 }
 
-/// A shard that is held by one step.
+/// A shard that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) shard: usize,
-    pub(crate) work: Work,
+    pub(crate) by: By,
     /// For at least so long.
     pub(crate) at_least: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// One step, of this kind.
+    Step(Work),
+    /// One turn of the event loop, which is in a step of this kind now.
+    Turn(Work),
 }
 
 impl Looks {
@@ -49,52 +77,91 @@ impl Looks {
 
     /// Looks at all shards. Returns those that are to be reported now.
     pub(crate) fn look(&mut self, stats: &[Arc<Stats>], now: Instant) -> Vec<Held> {
-        let shards = self.0.iter_mut().zip(stats).enumerate();
-        shards.filter_map(|(shard, (seen, stats))| look_at(shard, seen, stats, now)).collect()
+        let mut held = Vec::new();
+        for (shard, (seen, stats)) in self.0.iter_mut().zip(stats).enumerate() {
+            *seen = stats.watch.doing().map(|doing| Seen::next(*seen, doing, stats, now));
+            let Some(seen) = seen else { continue };
+            let work = stats.watch.doing().map_or(Work::Ring, |doing| doing.work);
+            let limit = stats.watch.limit();
+            let spans = [
+                (&mut seen.step, By::Step(work), limit),
+                (&mut seen.turn, By::Turn(work), TURN_STALL),
+            ];
+            held.extend(spans.into_iter().filter_map(|(span, by, limit)| {
+                let at_least = span.due(limit, now)?;
+                Some(Held { shard, by, at_least })
+            }));
+        }
+        held
+    }
+
+    /// The shard whose turn has lasted longest, if that is at least so long.
+    pub(crate) fn hung(&self, limit: Duration) -> Option<(usize, Duration)> {
+        let lasted = |(shard, seen): (usize, &Option<Seen>)| Some((shard, (*seen)?.turn.lasted));
+        let longest = self.0.iter().enumerate().filter_map(lasted).max_by_key(|(_, for_)| *for_)?;
+        (!limit.is_zero() && longest.1 >= limit).then_some(longest)
+    }
+
+    /// All shards were at rest.
+    fn forget(&mut self) {
+        self.0.fill(None);
     }
 }
 
-fn look_at(shard: usize, seen: &mut Option<Seen>, stats: &Stats, now: Instant) -> Option<Held> {
-    let (limit, doing) = (stats.watch.limit(), stats.watch.doing());
-    let Some(doing) = doing.filter(|_| !limit.is_zero()) else {
-        *seen = None;
-        return None;
-    };
-    let Some(same) = seen.as_mut().filter(|seen| seen.step == doing.step) else {
-        *seen = Some(Seen { step: doing.step, since: now, told: None });
-        return None;
-    };
-    let at_least = now.saturating_duration_since(same.since);
-    let again = same.told.is_none_or(|told| now.saturating_duration_since(told) >= HELD_AGAIN);
-    if at_least <= limit || !again {
-        return None;
+impl Seen {
+    fn next(before: Option<Seen>, doing: Doing, stats: &Stats, now: Instant) -> Seen {
+        let fresh = |number| Span { number, lasted: Duration::ZERO, told: None };
+        let (step, turn) = (doing.step, stats.watch.turns.get());
+        let Some(before) = before else {
+            return Seen { step: fresh(step), turn: fresh(turn), looked: now };
+        };
+        // What lies beyond that was a pause of this thread, and may be one of all.
+        let passed = now.saturating_duration_since(before.looked).min(2 * HELD_LOOK_EVERY);
+        let next = |span: Span, number| match span.number == number {
+            true => Span { lasted: span.lasted + passed, ..span },
+            false => fresh(number),
+        };
+        Seen { step: next(before.step, step), turn: next(before.turn, turn), looked: now }
     }
-    same.told = Some(now);
-    Some(Held { shard, work: doing.work, at_least })
 }
 
-/// The bell that the shards ring when they wake; `None` when there is no limit to what may hold
-/// them. Must be called inside a tokio runtime.
+impl Span {
+    /// How long it lasts, if that is to be told now. A limit of nothing is none.
+    fn due(&mut self, limit: Duration, now: Instant) -> Option<Duration> {
+        let again = self.told.is_none_or(|told| now.saturating_duration_since(told) >= HELD_AGAIN);
+        if limit.is_zero() || self.lasted <= limit || !again {
+            return None;
+        }
+        self.told = Some(now);
+        Some(self.lasted)
+    }
+}
+
+/// The bell that the shards ring when they wake. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// What `eventfd(2)` or `epoll_ctl(2)` answered.
-pub(crate) fn bell(stats: &[Arc<Stats>]) -> io::Result<Option<AsyncFd<BellFd>>> {
-    if stats.iter().all(|stats| stats.watch.limit().is_zero()) {
-        return Ok(None);
-    }
+pub(crate) fn bell(stats: &[Arc<Stats>]) -> io::Result<AsyncFd<BellFd>> {
     let bell = Arc::new(Bell::new()?);
     stats.iter().for_each(|stats| stats.watch.set_watcher(Arc::clone(&bell)));
-    pump::watch(bell).map(Some)
+    pump::watch(bell)
 }
 
-/// Looks at the shards until it is dropped.
-pub(crate) async fn run(bell: AsyncFd<BellFd>, kernel: Arc<Kernel>) {
+/// Looks at the shards until it is dropped, or one hangs for `hang_limit`.
+pub(crate) async fn run(bell: AsyncFd<BellFd>, hang_limit: Duration, kernel: Arc<Kernel>) {
     let stats = &kernel.stats;
     let mut looks = Looks::new(stats.len());
     loop {
         looks.look(stats, Instant::now()).iter().for_each(log);
+        if let Some((shard, lasted)) = looks.hung(hang_limit) {
+            let at_least_s = lasted.as_secs();
+            tracing::error!(shard, at_least_s, "event loop hang: the node ends");
+            kernel.end(Ending::Hung { shard });
+            return;
+        }
         bell.get_ref().0.sleepy();
         if stats.iter().all(|stats| stats.watch.doing().is_none()) {
+            looks.forget();
             match bell.readable().await {
                 Ok(mut rung) => rung.clear_ready(),
                 Err(error) => {
@@ -111,13 +178,22 @@ pub(crate) async fn run(bell: AsyncFd<BellFd>, kernel: Arc<Kernel>) {
 /// Writes to the log that a shard is held.
 pub(crate) fn log(held: &Held) {
     let at_least_ms = u64::try_from(held.at_least.as_millis()).unwrap_or(u64::MAX);
-    let (shard, what) = (held.shard, held.work.name());
-    tracing::error!(
-        shard,
-        what,
-        at_least_ms,
-        "the shard is held by one step and does nothing else"
-    );
+    let shard = held.shard;
+    match held.by {
+        By::Step(work) => {
+            let what = work.name();
+            tracing::error!(
+                shard,
+                what,
+                at_least_ms,
+                "the shard is held by one step and does nothing else"
+            );
+        }
+        By::Turn(work) => {
+            let what = work.name();
+            tracing::error!(shard, what, at_least_ms, "event loop stall: the node is not ready");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +206,10 @@ mod tests {
         stats
     }
 
+    fn steps(held: Vec<Held>) -> Vec<Held> {
+        held.into_iter().filter(|held| matches!(held.by, By::Step(_))).collect()
+    }
+
     #[test]
     fn a_step_that_does_not_end_is_told_and_told_again() {
         let (stats, begin) = (stats(), Instant::now());
@@ -139,12 +219,14 @@ mod tests {
         let soon = begin + Duration::from_millis(20);
         assert_eq!(looks.look(&stats, soon), []);
         let late = begin + Duration::from_millis(21);
-        let at_least = Duration::from_millis(21);
-        assert_eq!(looks.look(&stats, late), [Held { shard: 1, work: Work::Disk, at_least }]);
-        assert_eq!(looks.look(&stats, late + Duration::from_secs(1)), [], "it was told");
-        let again = looks.look(&stats, late + HELD_AGAIN);
-        assert_eq!(again.len(), 1);
-        assert_eq!(again[0].at_least, HELD_AGAIN + at_least);
+        let (by, at_least) = (By::Step(Work::Disk), Duration::from_millis(21));
+        assert_eq!(looks.look(&stats, late), [Held { shard: 1, by, at_least }]);
+        let mut again = Vec::new();
+        for second in 1..=HELD_AGAIN.as_secs() {
+            again.extend(steps(looks.look(&stats, late + Duration::from_secs(second))));
+        }
+        let at_least = at_least + HELD_AGAIN;
+        assert_eq!(again, [Held { shard: 1, by, at_least }], "it was told");
     }
 
     #[test]
@@ -152,18 +234,51 @@ mod tests {
         let (stats, begin) = (stats(), Instant::now());
         let mut looks = Looks::new(2);
         for second in 0..100 {
-            // One begins a new step of the same kind again and again; the other rests in between.
+            // One begins a new turn of the same kind again and again; the other rests in between.
+            stats[0].watch.turn(1);
             stats[0].watch.begin(Work::Bytes);
             match second % 2 {
                 0 => stats[1].watch.begin(Work::Tick),
                 _ => stats[1].watch.rest(),
             }
             assert_eq!(looks.look(&stats, begin + Duration::from_secs(second)), []);
+            assert_eq!(looks.hung(Duration::from_secs(1)), None);
         }
         // A limit of nothing is none.
         stats[0].watch.set_limit(Duration::ZERO);
-        for second in 100..110 {
+        for second in 100..103 {
             assert_eq!(looks.look(&stats[..1], begin + Duration::from_secs(second)), []);
         }
+    }
+
+    #[test]
+    fn a_turn_that_does_not_end_is_seen_whatever_steps_it_takes() {
+        let (stats, begin) = (stats(), Instant::now());
+        let (mut looks, mut told) = (Looks::new(2), Vec::new());
+        stats[1].watch.turn(1);
+        let limit = Duration::from_secs(60);
+        for second in 0..=60 {
+            assert_eq!(looks.hung(limit), None, "{second}");
+            stats[1].watch.begin(Work::Tls);
+            told.extend(looks.look(&stats, begin + Duration::from_secs(second)));
+        }
+        let at_least = TURN_STALL + Duration::from_secs(1);
+        assert_eq!(told, [Held { shard: 1, by: By::Turn(Work::Tls), at_least }]);
+        assert_eq!(looks.hung(limit), Some((1, limit)));
+        assert_eq!(looks.hung(Duration::ZERO), None, "no limit");
+        stats[1].watch.turn(2);
+        looks.look(&stats, begin + Duration::from_secs(61));
+        assert_eq!(looks.hung(TURN_STALL), None, "it goes on");
+    }
+
+    #[test]
+    fn a_machine_that_slept_has_hung_no_shard() {
+        let (stats, begin) = (stats(), Instant::now());
+        let mut looks = Looks::new(2);
+        stats[0].watch.turn(1);
+        stats[0].watch.begin(Work::Mail);
+        looks.look(&stats, begin);
+        looks.look(&stats, begin + Duration::from_secs(3600));
+        assert_eq!(looks.hung(TURN_STALL), None);
     }
 }

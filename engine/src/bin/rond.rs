@@ -61,7 +61,10 @@ fn announce(ready: &serde_json::Value) -> io::Result<()> {
     Ok(())
 }
 
-fn failed(error: &dyn std::error::Error) -> ExitCode {
+fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     eprintln!("rond: {error}");
-    ExitCode::FAILURE
+    match error.downcast_ref::<node::Hung>() {
+        Some(_) => ExitCode::from(node::HUNG_EXIT_CODE),
+        None => ExitCode::FAILURE,
+    }
 }

@@ -50,7 +50,7 @@ const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key
 }
 
 /// Every setting, in the order of the help.
-pub const KEYS: [Key; 36] = [
+pub const KEYS: [Key; 37] = [
     key("data_dir", "DIR", "Where objects are kept [default: ./ron-data]"),
     Key {
         many: true,
@@ -110,6 +110,11 @@ pub const KEYS: [Key; 36] = [
         "stall_limit",
         "DURATION",
         "What holds a shard longer at a stretch is reported; 0 for nothing [default: 20ms]",
+    ),
+    key(
+        "hang_limit",
+        "SECONDS",
+        "A shard that hangs for longer ends the node, to be restarted; 0 for never [default: 60]",
     ),
     key(
         "partitions",

@@ -64,6 +64,13 @@ pub const STALL_LIMIT_MIN: Duration = Duration::from_millis(1);
 pub const STALL_LIMIT_MAX: Duration = Duration::from_secs(60);
 pub const STALL_LIMIT_DEFAULT: Duration = Duration::from_millis(20);
 
+/// How long a turn of a shard's event loop may last before the node ends: least, most and by
+/// default. A page of the index may wait for a disk that does not answer, which the kernel gives 30
+/// seconds before it tries again: the default lets it try once more.
+pub const HANG_LIMIT_MIN: Duration = Duration::from_secs(5);
+pub const HANG_LIMIT_MAX: Duration = Duration::from_secs(3600);
+pub const HANG_LIMIT_DEFAULT: Duration = Duration::from_secs(60);
+
 /// Bytes of a file of settings.
 pub const FILE_LEN_MAX: u64 = 1024 * 1024;
 

@@ -45,6 +45,7 @@ fn nothing_given_is_the_documented_defaults() {
     assert_eq!(config.object_len_max, 16 * 1024 * MIB);
     assert_eq!(config.deadlines.idle, Duration::from_secs(75));
     assert_eq!(config.stall_limit, Duration::from_millis(20));
+    assert_eq!(config.hang_limit, Duration::from_secs(60));
     assert_eq!(config.writers, Writers::default());
     assert!(config.warnings.is_empty());
 }
@@ -79,7 +80,7 @@ fn the_file_is_named_by_flag_or_variable() {
 }
 
 /// A value for each key that no default has, to be seen in the settings.
-const SAMPLES: [(&str, &str); 36] = [
+const SAMPLES: [(&str, &str); 37] = [
     ("data_dir", "/x"),
     ("data_dirs", "/x,/y"),
     ("http", "127.0.0.1:11"),
@@ -101,6 +102,7 @@ const SAMPLES: [(&str, &str); 36] = [
     ("write_loopback", "false"),
     ("server_names", "a,b.example"),
     ("stall_limit", "0.032"),
+    ("hang_limit", "35"),
     ("partitions", "19"),
     ("storage.max_bytes", "30GiB"),
     ("storage.reserve", "31MiB"),
@@ -216,6 +218,8 @@ fn what_is_not_allowed_is_said_with_key_value_and_origin() {
         ("--partitions", "partitions", "+1"),
         ("--stall-limit", "stall_limit", "0.0009"),
         ("--stall-limit", "stall_limit", "61"),
+        ("--hang-limit", "hang_limit", "4.9"),
+        ("--hang-limit", "hang_limit", "3601"),
         ("--stall-limit", "stall_limit", "20 blinks"),
         ("--debug-verify-sends", "debug.verify_sends", "yes"),
         ("--data-dir", "data_dir", ""),
@@ -240,6 +244,8 @@ fn limits_hold_to_the_last_one() {
         "--cache=40MiB",
         "--partitions=1024",
         "--stall-limit=0.001",
+        "--hang-limit=5",
+        "--hang-limit=0",
         "--window-groups=64",
         "--object-len-max=1",
     ];
