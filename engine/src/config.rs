@@ -437,12 +437,9 @@ impl Settings {
         const KEY: &str = "hang_limit";
         let Some(text) = self.text(KEY) else { return Ok(limits::HANG_LIMIT_DEFAULT) };
         let range = limits::HANG_LIMIT_MIN..=limits::HANG_LIMIT_MAX;
-        let limit = values::seconds(text);
+        let limit = values::duration(text);
         let limit = limit.filter(|limit| limit.is_zero() || range.contains(limit));
-        limit.ok_or_else(|| {
-            let (min, max) = (range.start().as_secs(), range.end().as_secs());
-            self.refuse(KEY, format!("seconds, {min} to {max}, or 0 for never"))
-        })
+        limit.ok_or_else(|| self.refuse(KEY, format!("{}, or 0 for never", spans(&range))))
     }
 
     fn deadline(&self, key: &'static str, default_s: u64) -> Result<Duration, ConfigError> {

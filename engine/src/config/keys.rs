@@ -113,8 +113,8 @@ pub const KEYS: [Key; 37] = [
     ),
     key(
         "hang_limit",
-        "SECONDS",
-        "A shard that hangs for longer ends the node, to be restarted; 0 for never [default: 60]",
+        "DURATION",
+        "A shard that hangs for longer ends the node, to be restarted; 0 for never [default: 60s]",
     ),
     key(
         "partitions",

@@ -27,6 +27,7 @@ impl Config {
             storage,
             stall_limit,
             verify_sends,
+            hang_limit,
             partitions,
             warnings: _,
         } = self;
@@ -49,6 +50,7 @@ impl Config {
             ("storage", *storage != other.storage),
             ("stall_limit", *stall_limit != other.stall_limit),
             ("debug.verify_sends", *verify_sends != other.verify_sends),
+            ("hang_limit", *hang_limit != other.hang_limit),
             ("partitions", *partitions != other.partitions),
         ];
         changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()

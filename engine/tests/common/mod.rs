@@ -392,6 +392,12 @@ impl Node {
         assert!(status.success(), "the node ended with {status}");
     }
 
+    /// Waits for the end of a node: its exit code, and all that it said.
+    pub fn exit(mut self) -> (i32, String) {
+        let status = self.wait();
+        (status.code().unwrap_or(-1), self.said.end())
+    }
+
     /// Ends the node at once.
     pub fn kill(mut self) {
         self.child.kill().expect("the node can be killed");

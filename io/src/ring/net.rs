@@ -30,7 +30,7 @@ use super::{
     conn::{Conn, Ending, Next, Proofs, Receive, Spares},
     half_closed::HalfClosed,
     listen::paces,
-    probe,
+    probe::{self, WaitArgument},
     recv_pool::{GROUP, RecvPool},
     tls::{self, Flushed, TlsConfig},
 };
@@ -751,22 +751,6 @@ impl Net {
         }
     }
 }
-
-/// What a wait takes besides numbers: `struct io_uring_getevents_arg` of the kernel.
-#[repr(C)]
-struct WaitArgument {
-    signals: u64,
-    signals_len: u32,
-    min_wait_us: u32,
-    timeout: *const Timespec,
-}
-
-impl WaitArgument {
-    const NONE: WaitArgument =
-        WaitArgument { signals: 0, signals_len: 0, min_wait_us: 0, timeout: std::ptr::null() };
-}
-
-const _: () = assert!(size_of::<WaitArgument>() == 24 && size_of::<*const Timespec>() == 8);
 
 impl Drop for Net {
     /// Closing a ring does not wait for what it works on: the kernel cancels that later. So the

@@ -5,7 +5,7 @@
 
 use std::{fmt, io};
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, Probe, opcode, types::Timespec};
 
 use crate::limits::{RING_COMPLETIONS, RING_ENTRIES};
 
@@ -109,6 +109,22 @@ pub(super) fn wait_flags(ring: &IoUring) -> u32 {
     let known = unsafe { ring.submitter().enter::<libc::sigset_t>(0, 0, NO_IOWAIT, None) };
     if known.is_ok() { NO_IOWAIT } else { 0 }
 }
+
+/// What a wait takes besides numbers: `struct io_uring_getevents_arg` of the kernel.
+#[repr(C)]
+pub(super) struct WaitArgument {
+    pub(super) signals: u64,
+    pub(super) signals_len: u32,
+    pub(super) min_wait_us: u32,
+    pub(super) timeout: *const Timespec,
+}
+
+impl WaitArgument {
+    pub(super) const NONE: WaitArgument =
+        WaitArgument { signals: 0, signals_len: 0, min_wait_us: 0, timeout: std::ptr::null() };
+}
+
+const _: () = assert!(size_of::<WaitArgument>() == 24 && size_of::<*const Timespec>() == 8);
 
 /// Checks, before anything else is set up, that this thread can have a ring.
 ///

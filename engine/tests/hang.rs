@@ -1,0 +1,172 @@
+//! A shard whose event loop does not go on: it is seen, said, and ended.
+//!
+//! The hang is made from outside: a library loaded before the C library holds one of its calls,
+//! by which shards send over TLS, for as long as a file is there.
+
+mod common;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{
+    DEADLINE, Data, Node,
+    curl::Curl,
+    object,
+    rude::{Door, Rude, get},
+};
+
+const HOLD: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+ssize_t sendmsg(int socket, const struct msghdr *message, int flags) {
+    ssize_t (*next)(int, const struct msghdr *, int) = dlsym(RTLD_NEXT, "sendmsg");
+    const char *path = getenv("TEST_HOLD");
+    while (path && access(path, F_OK) == 0) usleep(10000);
+    return next(socket, message, flags);
+}
+"#;
+
+/// A node with one shard whose event loop can be held.
+struct Holdable {
+    data: Data,
+    node: Node,
+    file: PathBuf,
+    addr: String,
+}
+
+/// `None` where no C compiler is installed.
+fn holdable(args: &[&str]) -> Option<Holdable> {
+    let data = Data::new();
+    let (source, library) = (data.path().join("hold.c"), data.path().join("hold.so"));
+    fs::write(&source, HOLD).expect("the directory can be written");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
+    match cc.status() {
+        Ok(status) => assert!(status.success(), "{status}"),
+        Err(error) => {
+            eprintln!("SKIPPED: no C compiler: {error}");
+            return None;
+        }
+    }
+    let file = data.path().join("hold");
+    let (library, path) = (library.to_str().expect("UTF-8"), file.to_str().expect("UTF-8"));
+    let setup = data.setup().args(args).env("LD_PRELOAD", library).env("TEST_HOLD", path);
+    let node = setup.start();
+    let object = object(1, 100);
+    Curl::http(&node).store(&object);
+    Some(Holdable { data, node, file, addr: object.addr })
+}
+
+impl Holdable {
+    /// Holds the event loop, and waits until that is seen. Returns whom it owes an answer.
+    fn hold(&self) -> Rude {
+        let mut peer = Rude::connect(&self.node, Door::Https, None);
+        fs::write(&self.file, "").expect("the directory can be written");
+        peer.send(&get(&self.addr)).expect("the kernel takes it");
+        let ready = self.wait_ready(503);
+        assert_eq!(ready["event_loop_stall"], serde_json::json!([0]), "{ready}");
+        assert_eq!(ready["retry_after"], 1, "{ready}");
+        self.node.wait_stderr("event loop stall");
+        peer
+    }
+
+    fn wait_ready(&self, status: u16) -> serde_json::Value {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let ready = self.node.admin("/readyz");
+            if ready.status == status {
+                return ready.json();
+            }
+            assert!(Instant::now() < until, "{}", ready.json());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn a_stall_makes_the_node_unready_while_it_lasts() {
+    let Some(holdable) = holdable(&[]) else { return };
+    let mut peer = holdable.hold();
+    fs::remove_file(&holdable.file).expect("it is there");
+    let ready = holdable.wait_ready(200);
+    assert!(ready["event_loop_stall"].is_null(), "{ready}");
+    let (answer, _) = peer.read_within(12, DEADLINE);
+    assert_eq!(answer, b"HTTP/1.1 200");
+    holdable.node.terminate();
+}
+
+#[test]
+fn a_hang_ends_the_node_with_a_code_of_its_own() {
+    let Some(holdable) = holdable(&["--hang-limit", "5"]) else { return };
+    let _peer = holdable.hold();
+    holdable.node.wait_stderr("event loop hang");
+    let Holdable { data, node, .. } = holdable;
+    let (code, said) = node.exit();
+    assert!(code == 70 && said.contains("event loop of shard 0 hangs"), "{code}: {said}");
+    // What was stored is there after the restart.
+    let node = data.start(1);
+    Curl::http(&node).check(&object(1, 100));
+    node.terminate();
+}
+
+#[test]
+fn a_node_that_is_asked_to_end_does_so_though_a_shard_hangs() {
+    let Some(holdable) = holdable(&["--hang-limit", "0", "--deadline-drain", "1"]) else { return };
+    let _peer = holdable.hold();
+    let asked = Instant::now();
+    holdable.node.signal("TERM");
+    let (code, said) = holdable.node.exit();
+    assert_eq!(code, 70, "{said}");
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn descriptors_that_anything_frees_let_connections_in() {
+    let data = Data::new();
+    let command = data.setup().command();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\""]);
+    limited.arg(command.get_program()).args(command.get_args());
+    common::clean_environment(&mut limited);
+    let node = Node::start(limited);
+    let mut watching = common::http::Peer::new(common::connect(node.at("admin")));
+    assert_eq!(watching.get("/readyz").status, 200);
+    // They keep descriptors that are no shard's.
+    let others: Vec<_> = (0..20).map(|_| common::connect(node.at("admin"))).collect();
+    let mut peers: Vec<_> = (0..300).map(|_| node.connect()).collect();
+    let until = Instant::now() + DEADLINE;
+    let mut wait = |what: &str, is_so: &mut dyn FnMut(u16, u64, u64) -> bool| loop {
+        let ready = watching.get("/readyz").status;
+        let text = String::from_utf8(watching.get("/metrics").body).expect("metrics are text");
+        let metrics = common::Metrics(text);
+        let accepted = metrics.sum("ron_connections{proto=\"http\"}");
+        if is_so(ready, accepted, metrics.sum("ron_accept_failures_total")) {
+            return accepted;
+        }
+        assert!(Instant::now() < until, "{what}: {ready}, {accepted} connections");
+        thread::sleep(Duration::from_millis(50));
+    };
+    let accepted = wait("unready", &mut |ready, _, failures| ready == 503 && failures > 0);
+    node.wait_stderr("cannot accept connections");
+    drop(others);
+    wait("more", &mut |_, now, _| now >= accepted + 10);
+    // Those that wait get in as others leave, and the node is ready again.
+    let mut answered = 0;
+    while let Some(stream) = peers.pop() {
+        let mut peer = common::http::Peer::new(stream);
+        drop(peers.split_off(peers.len() / 2));
+        answered += usize::from(peer.get("/o/").status > 0);
+    }
+    assert!(answered > 1);
+    wait("ready", &mut |ready, _, _| ready == 200);
+    node.terminate();
+}
