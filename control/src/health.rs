@@ -214,7 +214,8 @@ struct Work {
     requests: u64,
     /// Requests that were turned away for want of memory or of room in a queue.
     overload: u64,
-    /// Connections that were turned away because there were too many.
+    /// Connections that were turned away because there were too many, or dropped because they
+    /// buffered too much.
     connections: u64,
 }
 
@@ -226,7 +227,10 @@ impl Work {
         Work {
             requests: sum(&requests_of),
             overload: sum(&|stats| stats.rejected(Rejected::Overload)),
-            connections: sum(&|stats| stats.rejected(Rejected::Connections)),
+            connections: sum(&|stats| {
+                let dropped = stats.rejected(Rejected::Memory);
+                stats.rejected(Rejected::Connections).wrapping_add(dropped)
+            }),
         }
     }
 

@@ -45,6 +45,7 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 mod orders;
+mod process;
 mod pump;
 mod reload;
 mod sender;
@@ -107,6 +108,8 @@ pub struct ControlConfig {
     pub tls_not_after: Option<u64>,
     /// How long a turn of a shard's event loop may last before the node ends; zero for ever.
     pub hang_limit: Duration,
+    /// What the node may take of memory: what for, and how many bytes.
+    pub memory_bill: Vec<(&'static str, u64)>,
     /// Whether SIGINT and SIGTERM end the node in good order from now on, SIGHUP has it read its
     /// settings again, and SIGUSR1 and SIGUSR2 do nothing.
     pub signals: bool,
@@ -244,7 +247,8 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
     let reloads = Arc::new(ReloadState::new(config.tls_not_after));
     let admin = Arc::new(Admin {
         kernel: Arc::clone(&kernel),
-        metrics: Metrics::new(config.stats, bus, config.build, Arc::clone(&reloads)),
+        metrics: Metrics::new(config.stats, bus, config.build, Arc::clone(&reloads))
+            .with_bill(config.memory_bill),
         build: config.build,
         authority: RwLock::new(config.authority),
     });

@@ -8,7 +8,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use prometheus_client::{
@@ -23,7 +23,7 @@ use ron_io::{
     watch::Work,
 };
 
-use crate::{BuildInfo, bus::Bus, reload::ReloadState, storage::Figures};
+use crate::{BuildInfo, bus::Bus, process::Process, reload::ReloadState, storage::Figures};
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,8 @@ impl Metrics {
         reload: Arc<ReloadState>,
     ) -> Metrics {
         let loads = Mutex::new(vec![Load::default(); stats.len()]);
-        let source = Arc::new(Source { stats, bus, build, reload, loads });
+        let bill = OnceLock::new();
+        let source = Arc::new(Source { stats, bus, build, reload, bill, loads });
         let registry = |form| {
             let mut registry = Registry::default();
             let source = Arc::clone(&source);
@@ -85,6 +86,13 @@ impl Metrics {
             registry
         };
         Metrics { classic: registry(Form::Classic), open: registry(Form::Open), source }
+    }
+
+    /// The same, and with what the node may take of memory.
+    pub fn with_bill(self, bill: Vec<(&'static str, u64)>) -> Metrics {
+        // Nobody else has them yet, so it was not set.
+        let _ = self.source.bill.set(bill);
+        self
     }
 
     /// All metrics as of now. Ratios are over the time since the last call.
@@ -108,6 +116,7 @@ struct Source {
     bus: Bus,
     build: BuildInfo,
     reload: Arc<ReloadState>,
+    bill: OnceLock<Vec<(&'static str, u64)>>,
     loads: Mutex<Vec<Load>>,
 }
 
@@ -163,8 +172,11 @@ const COUNTERS: [(&str, &str, Pick); 23] = [
 ];
 
 /// Gauges that are one number a shard.
-const GAUGES: [(&str, &str, Pick); 10] = [
+const GAUGES: [(&str, &str, Pick); 11] = [
     ("ron_inflight", "Requests under way.", |s| &s.inflight),
+    ("ron_connection_buffer_bytes", "Bytes that connections buffer.", |s| {
+        &s.connection_buffer_bytes
+    }),
     ("ron_open_streams", "OAP streams under way.", |s| &s.open_streams),
     ("ron_cache_bytes", "Bytes of verified groups held in memory.", |s| &s.cache_bytes),
     ("ron_objects", "Objects stored.", |s| &s.objects),
@@ -214,6 +226,7 @@ impl Source {
         for (name, help, pick) in GAUGES {
             page.gauges(name, help, [([], self.sum(|stats| pick(stats).get()))])?;
         }
+        self.write_memory(page)?;
         self.write_storage(page)?;
         let reports = self.sum(|stats| stats.reports_dropped.get());
         let dropped = [([], reports.wrapping_add(self.bus.missed()))];
@@ -243,6 +256,23 @@ impl Source {
         let help = "When settings were last applied, in seconds since 1970.";
         let applied = self.reload.applied_unix_s();
         page.gauges("ron_config_last_reload_timestamp_seconds", help, [([], applied)])
+    }
+
+    /// What the node may take of memory, and what the process takes of the system.
+    fn write_memory(&self, page: &mut Page<'_>) -> fmt::Result {
+        if let Some(bill) = self.bill.get() {
+            let lines = bill.iter().map(|(what, len)| ([("what", (*what).to_owned())], *len));
+            page.gauges("ron_memory_bill_bytes", "Bytes that may be in use, by what for.", lines)?;
+        }
+        let process = Process::look();
+        for (name, help, value) in process.gauges() {
+            if let Some(value) = value {
+                page.gauges(name, help, [([], value)])?;
+            }
+        }
+        let resident = process.resident_by_kind();
+        let resident = resident.map(|(kind, len)| ([("kind", kind.to_owned())], len));
+        page.gauges("ron_resident_memory_bytes", "Resident memory, by its kind.", resident)
     }
 
     /// What is no sum over the shards, or is one by state.

@@ -21,6 +21,7 @@ use ron_control::logging::LEVELS;
 
 use crate::machine::Machine;
 
+mod connections;
 pub mod keys;
 pub mod limits;
 mod restart;
@@ -55,6 +56,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Of one shard.
     pub connections_max: usize,
+    /// Of one shard and one peer.
+    pub connections_per_peer: usize,
+    /// Bytes that all connections may buffer together, of the whole node.
+    pub connection_buffers_len: u64,
     pub object_len_max: u64,
     pub window_groups: u64,
     pub writers: Writers,
@@ -95,6 +100,8 @@ pub struct Deadlines {
     pub head: Duration,
     pub idle: Duration,
     pub body: Duration,
+    /// Bytes a second that a body must bring in each `body`; 0 for any.
+    pub body_rate: u64,
     pub send: Duration,
     pub stream: Duration,
     pub linger: Duration,
@@ -186,6 +193,11 @@ impl Config {
         self.cores.len()
     }
 
+    /// Bytes that the connections of one shard may buffer.
+    pub fn shard_buffers_len(&self) -> u64 {
+        self.connection_buffers_len / self.cores.len() as u64
+    }
+
     /// Bytes of one shard's arena.
     pub fn arena_len(&self) -> u64 {
         self.cache_len / self.cores.len() as u64
@@ -215,10 +227,11 @@ impl Settings {
         let most = cores.len().max(machine.cores.len());
         let data_dirs = self.data_dirs()?;
         let partitions = self.partitions(most, data_dirs.len())?;
-        let connections = self.whole("connections_max", 1, limits::CONNECTIONS_MAX as u64)?;
+        let connections_max = self.connections_max(machine, cores.len())?;
         let window_groups = self.whole("window_groups", 1, limits::WINDOW_GROUPS_MAX)?;
         let object_len_max = ron_codec::limits::OBJECT_LEN_MAX;
         let admin = self.required_listener("admin", 9096)?;
+        let connection_buffers_len = self.connection_buffers(machine, cores.len())?;
         let mut config = Config {
             data_dirs,
             http: self.listener("http", Some(9080))?,
@@ -232,7 +245,9 @@ impl Settings {
             tls: self.tls()?,
             log: self.log()?,
             log_format: self.log_format()?,
-            connections_max: connections.map_or(limits::CONNECTIONS_DEFAULT, |n| n as usize),
+            connections_max,
+            connections_per_peer: self.connections_per_peer(connections_max)?,
+            connection_buffers_len,
             object_len_max: self
                 .size("object_len_max", 1, object_len_max)?
                 .unwrap_or(object_len_max),
@@ -408,6 +423,9 @@ impl Settings {
             head: self.deadline("deadlines.head", 15)?,
             idle: self.deadline("deadlines.idle", 75)?,
             body: self.deadline("deadlines.body", 30)?,
+            body_rate: self
+                .size("deadlines.body_rate", 0, limits::BODY_RATE_MAX)?
+                .unwrap_or(ron_shards::limits::BODY_RATE),
             send: self.deadline("deadlines.send", 60)?,
             stream: self.deadline("deadlines.stream", 24 * 3600)?,
             linger: self.deadline("deadlines.linger", 5)?,

@@ -1,12 +1,18 @@
 //! The memory a node reserves, added up before any of it is taken.
 //!
-//! The bill holds what is bounded by settings and sized at boot. It does not hold what comes and
-//! goes with the work: bytes queued to slow peers, TLS buffers, the index's pages (the kernel's,
-//! and given back under pressure).
+//! The bill holds all that peers can make the node keep: what is sized at boot, and the bounds of
+//! what comes and goes. It does not hold the pages of the index and of other files, which are the
+//! kernel's and given back under pressure, nor what the kernel keeps for sockets.
 
 use std::fmt;
 
-use ron_io::limits::{RECV_BUFFER_LEN, RECV_BUFFERS, RING_COMPLETIONS, RING_ENTRIES};
+use ron_io::limits::{
+    HANDSHAKE_LEN_MAX, OUT_BUFFER_LEN, OUT_BUFFERS_IDLE_MAX, RECV_BUFFER_LEN, RECV_BUFFERS,
+    RING_COMPLETIONS, RING_ENTRIES, SAMPLE_ADDRESSES_MAX, SPARE_BUFFERS_LEN_MAX,
+};
+use ron_shards::limits::{
+    MEMTABLE_MAX, OUTBOARD_LOADS_LEN_MAX, OUTBOARDS_IDLE_LEN_MAX, REFUSED_MAX,
+};
 
 use crate::config::values::human_size;
 
@@ -14,8 +20,30 @@ use crate::config::values::human_size;
 /// its session, its place on the timer wheel.
 pub const CONNECTION_LEN: u64 = 2 * 1024;
 
+/// Bytes of the TLS of a connection: keys and buffers that are there always, and a record of the
+/// peer that is not whole.
+pub const TLS_CONNECTION_LEN: u64 = 10 * 1024 + HANDSHAKE_LEN_MAX as u64;
+
 /// Bytes the executor of one shard registers for direct disk access.
 pub const DISK_BUFFERS_LEN: u64 = 1024 * 1024;
+
+/// Bytes of one change of the index that waits for its checkpoint.
+const CHANGE_LEN: u64 = 128;
+
+/// Bytes of the outboards of one partition that are on their way: read in pieces, then joined.
+const OUTBOARD_LOADS_LEN: u64 = 2 * OUTBOARD_LOADS_LEN_MAX as u64;
+
+/// Bytes that one step of a shard may add to what its connections buffer before others are dropped.
+const STEP_LEN: u64 = 1024 * 1024;
+
+/// Bytes of the process whatever it serves: the control thread, the stacks, libraries' tables; and
+/// what each shard adds.
+const PROCESS_LEN: u64 = 24 * 1024 * 1024;
+const PROCESS_SHARD_LEN: u64 = 4 * 1024 * 1024;
+
+/// Part of what lies on the heap that the allocator loses between blocks of different lengths: one
+/// in so many.
+const ALLOCATOR_SHARE: u64 = 8;
 
 /// Bytes of one entry of a submission and of a completion queue, and of a buffer ring.
 const SUBMISSION_LEN: u64 = 64;
@@ -26,12 +54,18 @@ const BUFFER_ENTRY_LEN: u64 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub shards: usize,
+    /// Partitions of all shards together.
+    pub partitions: u64,
     /// Arena of one shard.
     pub arena_len: u64,
     /// Tables behind the arena and the cache of one shard.
     pub cache_tables_len: u64,
     /// Connections of one shard.
     pub connections_max: usize,
+    /// Whether some of them may be under TLS.
+    pub tls: bool,
+    /// What the connections of one shard may buffer.
+    pub connection_buffers_len: u64,
     /// One lane of the mesh; there is one for each ordered pair of shards.
     pub lane_len: u64,
 }
@@ -55,7 +89,10 @@ pub struct Line {
 
 /// The plan costs more than there is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the settings do not fit this machine, {bill}; lower cache, connections_max or cores")]
+#[error(
+    "the settings do not fit this machine, {bill}; lower cache, connections_max, \
+         connection_buffers or cores"
+)]
 pub struct OverMemory {
     pub bill: MemoryBill,
 }
@@ -67,22 +104,38 @@ impl MemoryBill {
     /// The total is more than that.
     pub fn new(plan: &Plan, memory_len: u64) -> Result<MemoryBill, OverMemory> {
         let shards = plan.shards as u64;
-        let connections = CONNECTION_LEN.saturating_mul(plan.connections_max as u64);
-        let buffers = u64::from(RECV_BUFFERS) * (RECV_BUFFER_LEN as u64 + BUFFER_ENTRY_LEN);
+        let connections = (plan.connections_max as u64).saturating_add(REFUSED_MAX as u64);
+        let receive = u64::from(RECV_BUFFERS) * (RECV_BUFFER_LEN as u64 + BUFFER_ENTRY_LEN);
         let rings =
             u64::from(RING_ENTRIES) * SUBMISSION_LEN + u64::from(RING_COMPLETIONS) * COMPLETION_LEN;
+        let disk = DISK_BUFFERS_LEN + SPARE_BUFFERS_LEN_MAX as u64;
+        let idle = (OUT_BUFFER_LEN * OUT_BUFFERS_IDLE_MAX) as u64;
+        let buffers = plan.connection_buffers_len.saturating_add(idle + STEP_LEN);
+        let tls = if plan.tls { TLS_CONNECTION_LEN } else { 0 };
         // A shard leaves mail with every other one.
         let lanes = plan.lane_len.saturating_mul(shards.saturating_sub(1));
-        let lines: Vec<Line> = [
-            ("blocks", plan.arena_len),
-            ("cache tables", plan.cache_tables_len),
-            ("receive buffers", buffers),
-            ("rings and disk buffers", rings + DISK_BUFFERS_LEN),
-            ("connection tables", connections),
-            ("mesh lanes", lanes),
+        let outboards = OUTBOARDS_IDLE_LEN_MAX as u64 + OUTBOARD_LOADS_LEN;
+        let profile = (SAMPLE_ADDRESSES_MAX * size_of::<u64>()) as u64;
+        let mut lines: Vec<Line> = [
+            ("blocks", plan.arena_len, shards),
+            ("cache tables", plan.cache_tables_len, shards),
+            ("receive buffers", receive, shards),
+            ("rings and disk buffers", rings + disk, shards),
+            ("connection tables", CONNECTION_LEN.saturating_mul(connections), shards),
+            ("TLS", tls.saturating_mul(connections), shards),
+            ("connection buffers", buffers, shards),
+            ("mesh lanes", lanes, shards),
+            ("outboards", outboards, plan.partitions),
+            ("index changes", CHANGE_LEN * MEMTABLE_MAX as u64, plan.partitions),
+            ("profile", profile, 1),
+            ("process", PROCESS_LEN.saturating_add(PROCESS_SHARD_LEN.saturating_mul(shards)), 1),
         ]
-        .map(|(what, each)| Line { what, len: each.saturating_mul(shards) })
+        .map(|(what, each, count)| Line { what, len: each.saturating_mul(count) })
         .into();
+        let on_heap = ["connection tables", "TLS", "connection buffers", "outboards"];
+        let heap = lines.iter().filter(|line| on_heap.contains(&line.what));
+        let heap = heap.fold(0u64, |sum, line| sum.saturating_add(line.len));
+        lines.push(Line { what: "allocator", len: heap / ALLOCATOR_SHARE });
         let total = lines.iter().fold(0u64, |sum, line| sum.saturating_add(line.len));
         let bill = MemoryBill { lines, total, memory_len };
         if total > memory_len { Err(OverMemory { bill }) } else { Ok(bill) }
@@ -111,9 +164,12 @@ mod tests {
     fn plan() -> Plan {
         Plan {
             shards: 2,
+            partitions: 3,
             arena_len: 256 * MIB,
             cache_tables_len: 8 * MIB,
             connections_max: 1024,
+            tls: true,
+            connection_buffers_len: 10 * MIB,
             lane_len: MIB / 2,
         }
     }
@@ -125,7 +181,14 @@ mod tests {
         assert_eq!(len("blocks"), 512 * MIB);
         assert_eq!(len("cache tables"), 16 * MIB);
         assert_eq!(len("receive buffers"), 2 * 512 * (16 * 1024 + 16));
-        assert_eq!(len("connection tables"), 4 * MIB);
+        assert_eq!(len("connection tables"), 2 * (1024 + 128) * 2048);
+        assert_eq!(len("TLS"), 2 * (1024 + 128) * 28 * 1024);
+        assert_eq!(len("connection buffers"), 2 * (10 + 4 + 1) * MIB);
+        assert_eq!(len("outboards"), 3 * (16 + 2 * 8) * MIB);
+        assert_eq!(len("index changes"), 3 * 8 * MIB);
+        let heap = len("connection tables") + len("TLS");
+        let heap = heap + len("connection buffers") + len("outboards");
+        assert_eq!(len("allocator"), heap / 8);
         assert_eq!(len("mesh lanes"), MIB, "one lane each way");
         assert_eq!(bill.total, bill.lines.iter().map(|line| line.len).sum::<u64>());
     }
@@ -147,9 +210,11 @@ mod tests {
 
     #[test]
     fn the_text_is_one_line_without_what_costs_nothing() {
-        let plan = Plan { shards: 1, cache_tables_len: 0, ..plan() };
-        let text = MemoryBill::new(&plan, 1024 * MIB).unwrap().to_string();
-        assert!(text.starts_with("memory 267.3 MiB of 1 GiB: blocks 256 MiB, "), "{text}");
+        let plan = Plan { shards: 1, cache_tables_len: 0, tls: false, ..plan() };
+        let bill = MemoryBill::new(&plan, 1024 * MIB).unwrap();
+        let text = bill.to_string();
+        let start = format!("memory {} of 1 GiB: blocks 256 MiB, ", human_size(bill.total));
+        assert!(text.starts_with(&start) && !text.contains("TLS"), "{text}");
         assert!(!text.contains('\n') && !text.contains("mesh") && !text.contains("cache tables"));
     }
 }

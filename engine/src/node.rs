@@ -79,8 +79,9 @@ pub fn run(
     ready: impl FnOnce(&serde_json::Value) -> std::io::Result<()>,
 ) -> Result<(), Failure> {
     ring::check()?;
-    ring::keep_freed_memory();
-    let bill = bill(config, machine)?;
+    ring::keep_freed_memory()?;
+    // A directory may turn out to have more partitions; what does not fit without makes nothing.
+    bill(config, config.partitions, machine)?;
     let need =
         Need::of_process(config.shards(), config.partitions as usize, config.connections_max);
     // A directory may turn out to have more partitions; without enough for these nothing is made.
@@ -89,6 +90,7 @@ pub fn run(
     let data = open_data(config)?;
     let layout = layout(config, &data)?;
     let boot_id = u64::from_le_bytes(random::bytes()?);
+    let bill = bill(config, data.partitions(), machine)?;
     tracing::info!("{bill}");
     let files = FileBill::new(&Need { partitions: data.partitions() as usize, ..need })?;
     files.log(config.connections_max);
@@ -119,6 +121,7 @@ pub fn run(
         build: build(),
         tls_not_after,
         hang_limit: config.hang_limit,
+        memory_bill: bill.lines.iter().map(|line| (line.what, line.len)).collect(),
         signals: true,
     })?;
     let (ended_in, ended) = mpsc::channel();
@@ -268,14 +271,17 @@ pub fn build() -> BuildInfo {
     BuildInfo { version: env!("CARGO_PKG_VERSION"), commit: env!("RON_COMMIT") }
 }
 
-fn bill(config: &Config, machine: &Machine) -> Result<MemoryBill, Failure> {
+fn bill(config: &Config, partitions: u32, machine: &Machine) -> Result<MemoryBill, Failure> {
     let plan = Plan {
         shards: config.shards(),
+        partitions: u64::from(partitions),
         arena_len: config.arena_len(),
         cache_tables_len: (cache::memory_bill(config.arena_len() as usize)
             + if config.verify_sends { cache::seals_bill(config.arena_len() as usize) } else { 0 })
             as u64,
         connections_max: config.connections_max,
+        tls: config.https.is_some() || config.oap.is_some(),
+        connection_buffers_len: config.shard_buffers_len(),
         lane_len: (MESH_LANE_LEN * size_of::<Mail>()) as u64,
     };
     Ok(MemoryBill::new(&plan, machine.memory_len)?)
@@ -357,6 +363,8 @@ fn shard_config(
         arena_len: config.arena_len() as usize,
         connections_max: files.connections_max,
         files_idle_max: files.files_idle_max,
+        connections_per_peer: config.connections_per_peer,
+        connection_buffers: config.shard_buffers_len() as usize,
         object_len_max: config.object_len_max,
         window_groups: config.window_groups,
         verify_sends: config.verify_sends,
@@ -366,6 +374,7 @@ fn shard_config(
             head_ns: ns(deadlines.head),
             idle_ns: ns(deadlines.idle),
             body_ns: ns(deadlines.body),
+            body_rate: deadlines.body_rate,
             send_ns: ns(deadlines.send),
             stream_ns: ns(deadlines.stream),
             linger_ns: ns(deadlines.linger),

@@ -294,8 +294,17 @@ fn connections_have_a_maximum() {
     let target = target(&["--connections-max", "3"]);
     let mut open: Vec<Peer> = (0..3).map(|_| Peer::new(target.node.connect())).collect();
     open.iter_mut().for_each(|peer| assert_eq!(peer.get("/").status, 404));
-    Peer::new(target.node.connect()).expect_end();
-    assert_eq!(target.node.metrics().sum("ron_rejected_total{reason=\"connections\"}"), 1);
+    let mut refused = Peer::new(target.node.connect());
+    let answer = refused.response("GET");
+    assert_eq!((answer.status, &*answer.envelope()), (503, "overload"));
+    assert_eq!((answer.field("Retry-After"), answer.keeps()), (Some("1"), false));
+    refused.expect_end();
+    drop(refused);
+    // Under TLS it would take a handshake to say so.
+    for _ in 0..30 {
+        Peer::new(common::connect(target.node.at("https"))).expect_end();
+    }
+    assert_eq!(target.node.metrics().sum("ron_rejected_total{reason=\"connections\"}"), 31);
     assert_eq!(target.node.admin("/readyz").status, 503, "a node at its limit says so");
     // Those that are served are served on, and one that leaves makes room.
     open.iter_mut().for_each(|peer| assert_eq!(peer.get("/").status, 404));

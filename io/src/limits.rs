@@ -31,6 +31,18 @@ pub const RECV_BUFFERS: u16 = 512;
 /// Bytes of one receive buffer: the largest head, or a good part of an upload.
 pub const RECV_BUFFER_LEN: usize = 16 * 1024;
 
+/// Bytes of one buffer for heads and short bodies that are to be sent: the answer with an object of
+/// 4 KiB fits. All are of one length, so that what was queued to slow peers leaves no holes that
+/// others do not fit.
+pub const OUT_BUFFER_LEN: usize = 8 * 1024;
+
+/// Such buffers that one shard keeps when they are empty.
+pub const OUT_BUFFERS_IDLE_MAX: usize = 512;
+
+/// Bytes that a peer may send before its TLS handshake is done: several times what clients send,
+/// and what a record of TLS holds, which is kept until it is whole in either case.
+pub const HANDSHAKE_LEN_MAX: usize = 18 * 1024;
+
 /// Slices of one vectored send.
 pub const SEND_SLICES_MAX: usize = 32;
 

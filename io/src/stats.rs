@@ -147,15 +147,21 @@ pub enum Rejected {
     Protocol,
     /// The node is shutting down.
     Draining,
+    /// The peer has its most connections of the shard.
+    PeerConnections,
+    /// Connections buffer more than they may together, and this one took least of its own.
+    Memory,
 }
 
 impl Rejected {
-    pub const ALL: [Rejected; 5] = [
+    pub const ALL: [Rejected; 7] = [
         Rejected::Connections,
         Rejected::Overload,
         Rejected::Timeout,
         Rejected::Protocol,
         Rejected::Draining,
+        Rejected::PeerConnections,
+        Rejected::Memory,
     ];
 
     pub fn name(self) -> &'static str {
@@ -165,6 +171,8 @@ impl Rejected {
             Rejected::Timeout => "timeout",
             Rejected::Protocol => "protocol",
             Rejected::Draining => "draining",
+            Rejected::PeerConnections => "peer_connections",
+            Rejected::Memory => "memory",
         }
     }
 }
@@ -192,6 +200,8 @@ pub struct Stats {
     pub bytes_in: [Counter; Proto::ALL.len()],
     pub bytes_out: [Counter; Proto::ALL.len()],
     pub connections: [Counter; Proto::ALL.len()],
+    /// Bytes that connections buffer now.
+    pub connection_buffer_bytes: Counter,
     /// Requests under way.
     pub inflight: Counter,
     pub open_streams: Counter,

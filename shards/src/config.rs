@@ -22,6 +22,11 @@ pub struct Config {
     pub connections_max: usize,
     /// Files that are kept open for the next reader.
     pub files_idle_max: usize,
+    /// Connections that one peer may have: one address, or one network of 64 bits of IPv6.
+    pub connections_per_peer: usize,
+    /// Bytes that connections may buffer together: answers that their peers do not take, requests
+    /// that wait. Beyond it those that take least are dropped.
+    pub connection_buffers: usize,
     /// Longest object that is taken, in bytes (413 beyond it).
     pub object_len_max: u64,
     /// Groups of one download that are under way at once.
@@ -98,6 +103,8 @@ pub struct Deadlines {
     pub idle_ns: u64,
     /// Between two arrivals of a request body or an unfinished frame.
     pub body_ns: u64,
+    /// Bytes a second that a request body must bring, over each span of `body_ns`; 0 for any.
+    pub body_rate: u64,
     /// Between two signs that the peer takes what is sent.
     pub send_ns: u64,
     /// A whole request or stream, from its head to its end.
@@ -115,6 +122,7 @@ impl Default for Deadlines {
             head_ns: 15 * SECOND_NS,
             idle_ns: 75 * SECOND_NS,
             body_ns: 30 * SECOND_NS,
+            body_rate: limits::BODY_RATE,
             send_ns: 60 * SECOND_NS,
             stream_ns: 24 * 3600 * SECOND_NS,
             linger_ns: 5 * SECOND_NS,
@@ -132,6 +140,9 @@ impl Config {
             arena_len: 256 * 1024 * 1024,
             connections_max: limits::CONNECTIONS_MAX,
             files_idle_max: limits::FILES_IDLE_MAX,
+            connections_per_peer: limits::CONNECTIONS_MAX / limits::PEER_SHARE.1
+                * limits::PEER_SHARE.0,
+            connection_buffers: limits::CONNECTION_BUFFERS_LEN,
             object_len_max: ron_codec::limits::OBJECT_LEN_MAX,
             window_groups: limits::WINDOW_GROUPS,
             verify_sends: false,

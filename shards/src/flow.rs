@@ -211,6 +211,13 @@ pub struct Cx<'a> {
 }
 
 impl Cx<'_> {
+    /// Whether connections buffer more than half of what they may together: from then on each of
+    /// them is given little ahead of what its peer takes.
+    #[inline]
+    pub fn is_tight(&self) -> bool {
+        self.stats.connection_buffer_bytes.get() as usize > self.config.connection_buffers / 2
+    }
+
     /// Starts a disk act; its outcome is told to `waiter`.
     pub fn disk(&mut self, waiter: Waiter, op: DiskOp) {
         let ticket = self.tickets.issue(waiter);

@@ -14,6 +14,7 @@ pub mod ingest;
 pub mod limits;
 mod mesh;
 pub mod session;
+mod sessions;
 pub mod shard;
 pub mod store;
 #[cfg(test)]

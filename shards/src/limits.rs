@@ -13,13 +13,18 @@ pub const UNSENT_LEN_MAX: usize = 256 * 1024;
 /// reference, which costs less in long runs.
 pub const UNSENT_HOT_LEN_MAX: usize = 1024 * 1024;
 
+/// Bytes queued to one connection beyond which no further request of it begins, where its last
+/// answer had a short body or none. Such answers are copied, and a client that asks ahead for
+/// many of them has as much on its way as its link needs.
+pub const UNSENT_SHORT_LEN_MAX: usize = 64 * 1024;
+
 /// Bytes of heads that may be queued besides, so that the head of an answer does not keep the last
 /// group of its body back.
 pub const UNSENT_HEAD_LEN: usize = 1024;
 
 /// Pipelined bytes kept for a session that is busy with an earlier request; beyond it the
 /// connection is paused.
-pub const PIPELINE_LEN_MAX: usize = 64 * 1024;
+pub const PIPELINE_LEN_MAX: usize = 32 * 1024;
 
 /// Blocks of one upload that wait for the disk before its connection is paused.
 pub const INGEST_BLOCKS_MAX: usize = 32;
@@ -50,10 +55,34 @@ pub const LINGER_LEN_MAX: usize = 1024 * 1024;
 /// meanwhile: a reset that comes right behind it can take it away from a peer that is far off.
 pub const LINGER_LEAST_NS: u64 = 1_000_000_000;
 
-/// Bytes queued to one OAP/1 connection beyond which no more of its frames are read. Bodies stop at
-/// `UNSENT_LEN_MAX`, so what is above are short answers: a peer that reads no bodies for a while
-/// may go on writing, and one that reads no answers may not.
-pub const OAP_READ_STOP_LEN: usize = 2 * UNSENT_LEN_MAX;
+/// Bytes of short answers queued to one OAP/1 connection beyond which no more of its frames are
+/// read. Bodies stop at `UNSENT_LEN_MAX`: a peer that reads no bodies for a while may go on
+/// writing, and one that reads no answers may not.
+pub const OAP_SHORT_LEN_MAX: usize = 64 * 1024;
+
+/// What one connection may have queued, and its bytes that wait, while connections together buffer
+/// more than half of what they may: a group and its head under TLS, some short answers without.
+pub const TIGHT_UNSENT_LEN_MAX: usize = ron_codec::limits::GROUP_LEN;
+pub const TIGHT_SHORT_LEN_MAX: usize = 16 * 1024;
+pub const TIGHT_PIPELINE_LEN_MAX: usize = 4 * 1024;
+
+/// Bytes that the connections of one shard may buffer, unless configured otherwise.
+pub const CONNECTION_BUFFERS_LEN: usize = 64 * 1024 * 1024;
+
+/// Bytes a second that a request body must bring unless configured otherwise.
+pub const BODY_RATE: u64 = 1024;
+
+/// Part of what connections may buffer that is left when some were dropped for buffering more:
+/// dropping looks at all of them, and must not be done for each byte.
+pub const SHED_SHARE: (usize, usize) = (7, 8);
+
+/// Connections beyond the most there may be that are told so, rather than closed at once.
+pub const REFUSED_MAX: usize = 128;
+
+/// Connections of one shard that one peer may have, of eight, unless configured otherwise.
+pub const PEER_SHARE: (usize, usize) = (6, 8);
+
+const _: () = assert!(TIGHT_SHORT_LEN_MAX < UNSENT_SHORT_LEN_MAX);
 
 /// Refused puts of one OAP/1 connection whose bytes are still to come and to be dropped; those
 /// of one more than that are refused frame by frame.
@@ -120,6 +149,9 @@ pub const OUTBOARD_LOOKS_MAX: usize = 8;
 
 /// Outboards of one partition that are being read at once, of at most 8 MiB each.
 pub const OUTBOARD_LOADS_MAX: usize = 8;
+
+/// Bytes of those outboards; one that is longer is read when no other is.
+pub const OUTBOARD_LOADS_LEN_MAX: usize = 8 * 1024 * 1024;
 
 /// Groups of one partition that are being read, or wait for it (503 beyond it).
 pub const FETCHES_MAX: usize = 16 * 1024;

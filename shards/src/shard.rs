@@ -28,9 +28,10 @@ use crate::{
     entropy::Entropy,
     flow::{Ask, Asker, Body, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
     ingest,
-    limits::SETTLE_ROUNDS_MAX,
+    limits::{REFUSED_MAX, SETTLE_ROUNDS_MAX, SHED_SHARE},
     mesh::Mesh,
     session::{Session, http::HttpSession, oap::OapSession},
+    sessions::{Peer, Sessions},
     store::{Room, Store},
 };
 
@@ -73,40 +74,6 @@ enum Life {
     /// No shard asks any more; the store makes everything durable.
     Stopping,
     Stopped,
-}
-
-/// The sessions by slot of their connection.
-#[derive(Debug, Default)]
-struct Sessions {
-    slots: Vec<Option<Session>>,
-    open: usize,
-}
-
-impl Sessions {
-    fn get(&mut self, conn: ConnId) -> Option<&mut Session> {
-        let session = self.slots.get_mut(conn.slot as usize)?.as_mut()?;
-        (session.conn() == conn).then_some(session)
-    }
-
-    fn insert(&mut self, conn: ConnId, session: Session) {
-        let at = conn.slot as usize;
-        if at >= self.slots.len() {
-            self.slots.resize_with(at + 1, || None);
-        }
-        let before = self.slots[at].replace(session);
-        assert!(before.is_none(), "slot {at} was given to two connections");
-        self.open += 1;
-    }
-
-    fn remove(&mut self, conn: ConnId) -> Option<Session> {
-        self.get(conn)?;
-        self.open -= 1;
-        self.slots[conn.slot as usize].take()
-    }
-
-    fn all(&self) -> Vec<ConnId> {
-        self.slots.iter().flatten().map(Session::conn).collect()
-    }
 }
 
 /// Lends every part of the shard but the one that is being told something.
@@ -182,21 +149,32 @@ impl Shard {
             Some(due) => self.wheel.set(conn.slot, due),
             None => self.wheel.clear(conn.slot),
         }
+        self.sessions.recount(conn);
+        self.stats.connection_buffer_bytes.set(self.sessions.held() as u64);
     }
 
     fn opened(&mut self, conn: ConnId, listener: ListenerId, peer: SocketAddr, now: Now) {
         let listener = self.config.listener(listener);
+        let from = Peer::of(peer.ip());
         let refusal = match self.life {
             Life::Draining { .. } | Life::Drained | Life::Stopping | Life::Stopped => {
                 Some(Rejected::Draining)
             }
-            _ if self.sessions.open >= self.config.connections_max => Some(Rejected::Connections),
+            _ if self.sessions.open() >= self.config.connections_max => Some(Rejected::Connections),
+            _ if self.sessions.of_peer(from) >= self.config.connections_per_peer => {
+                Some(Rejected::PeerConnections)
+            }
             _ => None,
         };
         if let Some(why) = refusal {
             self.stats.reject(why);
-            self.acts.push(Act::Abort { conn });
-            return;
+            // Saying why takes a connection, for a moment. Under TLS it would take a handshake.
+            let most = self.config.connections_max + REFUSED_MAX;
+            let room = why != Rejected::Draining && self.sessions.open() < most;
+            if !room || listener.proto != Proto::Http {
+                self.acts.push(Act::Abort { conn });
+                return;
+            }
         }
         self.stats.connections[listener.proto as usize].add(1);
         let mut cx = cx!(self, now);
@@ -206,13 +184,18 @@ impl Shard {
             }
             Proto::Oap => Session::Oap(Box::new(OapSession::new(conn, listener, peer, &mut cx))),
         };
-        self.sessions.insert(conn, session);
+        self.sessions.insert(conn, from, session);
         // Files the session's first deadline.
-        self.tell(conn, now, |_, _| {});
+        self.tell(conn, now, |session, cx| {
+            if refusal.is_some() {
+                session.turn_away(cx);
+            }
+        });
     }
 
     fn closed(&mut self, conn: ConnId, now: Now) {
         let Some(mut session) = self.sessions.remove(conn) else { return };
+        self.stats.connection_buffer_bytes.set(self.sessions.held() as u64);
         self.wheel.clear(conn.slot);
         session.on_closed(&mut cx!(self, now));
         self.stats.connections[session.proto() as usize].sub(1);
@@ -279,8 +262,7 @@ impl Shard {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.expire(now.mono_ns, &mut due);
         for slot in due.drain(..) {
-            let session = self.sessions.slots.get(slot as usize).and_then(Option::as_ref);
-            if let Some(conn) = session.map(Session::conn) {
+            if let Some(conn) = self.sessions.at(slot) {
                 self.tell(conn, now, |session, cx| session.on_deadline(cx));
             }
         }
@@ -306,7 +288,21 @@ impl Shard {
                 break;
             }
         }
+        if self.sessions.held() > self.config.connection_buffers {
+            self.shed(now);
+        }
         self.live(now);
+    }
+
+    /// Drops connections until the others have room again: those that keep most for longest.
+    fn shed(&mut self, now: Now) {
+        let enough = self.config.connection_buffers / SHED_SHARE.1 * SHED_SHARE.0;
+        for conn in self.sessions.greediest(now.mono_ns) {
+            if self.sessions.held() <= enough {
+                break;
+            }
+            self.tell(conn, now, |session, cx| session.shed(cx));
+        }
     }
 
     /// Puts a question to the object's owner.
@@ -357,7 +353,7 @@ impl Shard {
                         self.acts.push(Act::Abort { conn });
                     }
                 }
-                if self.sessions.open == 0 {
+                if self.sessions.open() == 0 {
                     self.life = Life::Drained;
                     self.mesh.tell_drained(&mut self.acts);
                     self.live(now);
@@ -423,42 +419,4 @@ impl Machine for Shard {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{entropy::Secret, store::layout::Layout};
-
-    fn shard(seed: u64, secret: u64) -> Shard {
-        let layout = Layout {
-            volumes: vec!["/nowhere".into()],
-            absent: Vec::new(),
-            partitions: 1,
-            shards: 1,
-        };
-        let config = Config {
-            arena_len: 1024 * 1024,
-            seed,
-            cache_secret: Secret::of_seed(secret),
-            ..Config::new(ron_io::ports::ShardId(0), layout)
-        };
-        Shard::new(config, Arc::default()).unwrap()
-    }
-
-    fn ids(shard: &Shard) -> Vec<u128> {
-        let mut entropy = shard.entropy.clone();
-        std::iter::repeat_with(|| entropy.next_u128()).take(100).collect()
-    }
-
-    /// The generator of ids can be run backwards, so nothing else may come from it.
-    #[test]
-    fn ids_tell_nothing_about_the_secret_of_the_cache() {
-        assert_eq!(
-            ids(&shard(7, 1)),
-            ids(&shard(7, 2)),
-            "whatever the secret is, ids are the same"
-        );
-        assert_ne!(ids(&shard(7, 1)), ids(&shard(8, 1)));
-        let key = |seed, secret| shard(seed, secret).memory.hash_of(&Address::of(b"x"), 0);
-        assert_eq!(key(7, 1), key(8, 1), "whatever the seed is, the hash is the same");
-        assert_ne!(key(7, 1), key(7, 2));
-    }
-}
+mod tests;

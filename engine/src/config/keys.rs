@@ -50,7 +50,7 @@ const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key
 }
 
 /// Every setting, in the order of the help.
-pub const KEYS: [Key; 37] = [
+pub const KEYS: [Key; 40] = [
     key("data_dir", "DIR", "Where objects are kept [default: ./ron-data]"),
     Key {
         many: true,
@@ -80,7 +80,23 @@ pub const KEYS: [Key; 37] = [
         "FORMAT",
         "json, text, or auto for text on a terminal and JSON elsewhere [default: auto]",
     ),
-    key("connections_max", "N", "Most connections of one shard [default: 10000]"),
+    key(
+        "connections_max",
+        "N",
+        "Most connections of one shard [default: 10000, less where memory is short]",
+    ),
+    key(
+        "connections_per_peer",
+        "N",
+        "Most connections of one shard from one address, or one IPv6 network of 64 bits [default: \
+         three quarters of connections_max]",
+    ),
+    key(
+        "connection_buffers",
+        "SIZE",
+        "Memory for answers that wait for their readers and requests that wait their turn, of all \
+         connections [default: 1/32 of all, 4MiB to 256MiB a shard]",
+    ),
     key("object_len_max", "SIZE", "Largest object that is taken [default: 16GiB]"),
     key("window_groups", "N", "64 KiB groups of one download under way at once [default: 4]"),
     Key {
@@ -142,6 +158,12 @@ pub const KEYS: [Key; 37] = [
     key("deadlines.head", "DURATION", "For the head of a request [default: 15s]"),
     key("deadlines.idle", "DURATION", "Between requests of a connection [default: 75s]"),
     key("deadlines.body", "DURATION", "Between two arrivals of a body [default: 30s]"),
+    key(
+        "deadlines.body_rate",
+        "SIZE",
+        "Least bytes a second of a request body, over each deadlines.body; 0 for any [default: \
+         1KiB]",
+    ),
     key("deadlines.send", "DURATION", "Between two signs that a peer takes bytes [default: 60s]"),
     key("deadlines.stream", "DURATION", "For a whole request [default: 1d]"),
     key("deadlines.linger", "DURATION", "For the peer to close after the end [default: 5s]"),

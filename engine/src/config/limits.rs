@@ -41,9 +41,23 @@ pub const CACHE_PER_SHARD_MAX: u64 = ron_io::limits::ARENA_BLOCKS_MAX as u64 * C
 /// Part of the memory that is for blocks by default: one in so many.
 pub const CACHE_SHARE: u64 = 4;
 
-/// Connections of one shard, most and by default.
+/// Connections of one shard, most; and by default, unless their tables would take more than one
+/// part in so many of the memory, but not less than the least.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
 pub const CONNECTIONS_DEFAULT: usize = 10_000;
+pub const CONNECTIONS_DEFAULT_MIN: usize = 256;
+pub const CONNECTIONS_SHARE: u64 = 8;
+
+/// Memory for what connections buffer, of each shard: least and most; and by default one part in so
+/// many of the memory, within other bounds.
+pub const BUFFERS_PER_SHARD_MIN: u64 = 1024 * 1024;
+pub const BUFFERS_PER_SHARD_MAX: u64 = 1 << 40;
+pub const BUFFERS_SHARE: u64 = 32;
+pub const BUFFERS_DEFAULT_MIN: u64 = 4 * 1024 * 1024;
+pub const BUFFERS_DEFAULT_MAX: u64 = 256 * 1024 * 1024;
+
+/// Most bytes a second that a request body may be asked to bring.
+pub const BODY_RATE_MAX: u64 = 1024 * 1024 * 1024;
 
 /// Groups of one download under way, most and by default.
 pub const WINDOW_GROUPS_MAX: u64 = 64;

@@ -41,7 +41,11 @@ fn nothing_given_is_the_documented_defaults() {
     assert_eq!((config.shards(), config.partitions), (5, 5));
     assert_eq!(config.cache_len, 250 * MIB, "a quarter, and a multiple of five blocks");
     assert_eq!(config.arena_len(), 50 * MIB);
-    assert_eq!((config.log.as_str(), config.connections_max), ("info", 10_000));
+    assert_eq!(config.log, "info");
+    // An eighth of the memory, shared by five, at 30 KiB each.
+    assert_eq!((config.connections_max, config.connections_per_peer), (853, 640));
+    assert_eq!(config.connection_buffers_len, 1000 * MIB / 32);
+    assert_eq!(config.deadlines.body_rate, 1024);
     assert_eq!(config.object_len_max, 16 * 1024 * MIB);
     assert_eq!(config.deadlines.idle, Duration::from_secs(75));
     assert_eq!(config.stall_limit, Duration::from_millis(20));
@@ -80,7 +84,7 @@ fn the_file_is_named_by_flag_or_variable() {
 }
 
 /// A value for each key that no default has, to be seen in the settings.
-const SAMPLES: [(&str, &str); 37] = [
+const SAMPLES: [(&str, &str); 40] = [
     ("data_dir", "/x"),
     ("data_dirs", "/x,/y"),
     ("http", "127.0.0.1:11"),
@@ -96,6 +100,8 @@ const SAMPLES: [(&str, &str); 37] = [
     ("log", "warn"),
     ("log_format", "text"),
     ("connections_max", "16"),
+    ("connections_per_peer", "15"),
+    ("connection_buffers", "14MiB"),
     ("object_len_max", "17"),
     ("window_groups", "18"),
     ("write_tokens", "a,b"),
@@ -113,6 +119,7 @@ const SAMPLES: [(&str, &str); 37] = [
     ("deadlines.head", "21"),
     ("deadlines.idle", "22"),
     ("deadlines.body", "23"),
+    ("deadlines.body_rate", "2KiB"),
     ("deadlines.send", "24"),
     ("deadlines.stream", "25"),
     ("deadlines.linger", "26"),

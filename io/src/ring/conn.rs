@@ -5,13 +5,16 @@
 //!             ▲ front: sent up to `front_sent`
 //!             └── the first `in_flight` items belong to a send the kernel is working on
 //! ```
+//!
+//! Bytes lie in buffers of [`OUT_BUFFER_LEN`], so a connection keeps at most one of them more than
+//! its bytes fill, and one that is partly sent.
 
 use std::{collections::VecDeque, os::fd::OwnedFd};
 
 use super::tls::Tls;
 use crate::{
     arena::Lent,
-    limits::{COPY_LEN_MAX, SEND_SLICES_MAX},
+    limits::{COPY_LEN_MAX, OUT_BUFFER_LEN, OUT_BUFFERS_IDLE_MAX, SEND_SLICES_MAX},
     ports::{ListenerId, Slice},
 };
 
@@ -145,20 +148,21 @@ impl std::fmt::Debug for Message {
 #[derive(Debug, Default)]
 pub(super) struct Spares(Vec<Vec<u8>>);
 
-/// Most empty buffers kept, and the largest worth keeping.
-const SPARES_MAX: usize = 1024;
-const SPARE_LEN_MAX: usize = 64 * 1024;
-
 impl Spares {
     fn take(&mut self) -> Vec<u8> {
-        self.0.pop().unwrap_or_default()
+        self.0.pop().unwrap_or_else(|| Vec::with_capacity(OUT_BUFFER_LEN))
     }
 
     fn keep(&mut self, mut buffer: Vec<u8>) {
-        if self.0.len() < SPARES_MAX && buffer.capacity() <= SPARE_LEN_MAX {
+        if self.0.len() < OUT_BUFFERS_IDLE_MAX {
             buffer.clear();
             self.0.push(buffer);
         }
+    }
+
+    /// Frees them all.
+    pub(super) fn release(&mut self) {
+        self.0 = Vec::new();
     }
 }
 
@@ -182,19 +186,18 @@ pub(super) enum Next {
 }
 
 impl Out {
-    /// Queues bytes, copied.
+    /// Queues bytes, copied: into what is left of the last buffer, then into further ones.
     pub(super) fn push_bytes(&mut self, bytes: &[u8], spares: &mut Spares) {
-        if bytes.is_empty() {
-            return;
-        }
+        let mut rest = bytes;
         let open = self.items.len() > self.in_flight;
         if let Some(Item::Bytes(last)) = self.items.back_mut().filter(|_| open) {
-            last.extend_from_slice(bytes);
-            return;
+            rest = fill(last, rest);
         }
-        let mut buffer = spares.take();
-        buffer.extend_from_slice(bytes);
-        self.items.push_back(Item::Bytes(buffer));
+        while !rest.is_empty() {
+            let mut buffer = spares.take();
+            rest = fill(&mut buffer, rest);
+            self.items.push_back(Item::Bytes(buffer));
+        }
     }
 
     /// Queues part of a block: a short one is copied behind what stands before it.
@@ -309,6 +312,14 @@ impl Out {
     }
 }
 
+/// Appends as many of the bytes as the buffer has room for, and returns the others.
+fn fill<'a>(buffer: &mut Vec<u8>, bytes: &'a [u8]) -> &'a [u8] {
+    let room = OUT_BUFFER_LEN - buffer.len();
+    let (now, later) = bytes.split_at(room.min(bytes.len()));
+    buffer.extend_from_slice(now);
+    later
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,22 +331,58 @@ mod tests {
     }
 
     #[test]
-    fn heads_and_short_bodies_become_one_piece() {
+    fn a_head_and_a_short_body_become_one_piece() {
         let (mut out, mut spares) = (Out::default(), Spares::default());
         let mut arena = Arena::new(2).unwrap();
-        for _ in 0..3 {
-            out.push_bytes(b"head", &mut spares);
-            out.push_slice(hot(&mut arena, COPY_LEN_MAX, true), &mut spares);
-        }
+        out.push_bytes(b"head", &mut spares);
+        out.push_slice(hot(&mut arena, 4096, true), &mut spares);
         match out.next(true) {
-            Next::One { len, .. } => assert_eq!(len, 3 * (4 + COPY_LEN_MAX)),
+            Next::One { len, .. } => assert_eq!(len, 4 + 4096),
             _ => panic!("one piece"),
         }
         out.push_bytes(b"later", &mut spares);
         assert_eq!(out.items.len(), 2, "what is in flight does not grow");
         out.landed();
-        out.advance(3 * (4 + COPY_LEN_MAX) + 2, &mut spares);
+        out.advance(4 + 4096 + 2, &mut spares);
         assert!(matches!(out.next(true), Next::One { len: 3, .. }));
+    }
+
+    #[test]
+    fn memory_follows_what_is_queued() {
+        let (mut out, mut spares) = (Out::default(), Spares::default());
+        let answer: Vec<u8> = (0..4436u32).map(|n| n as u8).collect();
+        let held = |out: &Out| {
+            let of = |item: &Item| match item {
+                Item::Bytes(bytes) => bytes.capacity(),
+                Item::Slice(_) => 0,
+            };
+            out.items.iter().map(of).sum::<usize>()
+        };
+        for count in 1..=60 {
+            out.push_bytes(&answer, &mut spares);
+            assert!(held(&out) < count * answer.len() + OUT_BUFFER_LEN, "{count} answers");
+        }
+        let mut wanted = answer.repeat(60);
+        while let Some(front) = out.items.front() {
+            let piece = front.bytes().to_vec();
+            assert_eq!(wanted.drain(..piece.len()).collect::<Vec<u8>>(), piece);
+            out.advance(piece.len(), &mut spares);
+        }
+        assert!(wanted.is_empty() && held(&out) == 0);
+        // The buffers are there for the next, and none is a larger one than was asked for.
+        assert_eq!(spares.0.len(), (60 * answer.len()).div_ceil(OUT_BUFFER_LEN));
+        assert!(spares.0.iter().all(|buffer| buffer.capacity() == OUT_BUFFER_LEN));
+        spares.release();
+        assert_eq!(spares.0.capacity(), 0);
+    }
+
+    #[test]
+    fn few_empty_buffers_are_kept() {
+        let mut spares = Spares::default();
+        for _ in 0..2 * OUT_BUFFERS_IDLE_MAX {
+            spares.keep(Vec::with_capacity(OUT_BUFFER_LEN));
+        }
+        assert_eq!(spares.0.len(), OUT_BUFFERS_IDLE_MAX);
     }
 
     #[test]

@@ -123,6 +123,11 @@ impl Disk {
         }
     }
 
+    /// Frees the buffers that are kept for later.
+    pub(super) fn release_spares(&mut self) {
+        self.spares = Spares::default();
+    }
+
     /// Takes an operation, to be started now or when there is room.
     pub(super) fn perform(&mut self, ticket: Ticket, op: DiskOp) {
         self.waiting.push_back((ticket, op));

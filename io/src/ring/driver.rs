@@ -14,6 +14,7 @@ use laps::Laps;
 
 use super::{
     disk::{Access, Disk, Workers},
+    heap::{self, Ebb},
     net::{Heard, Listener, Net, Wait},
     probe::Refused,
 };
@@ -30,6 +31,9 @@ use crate::{
 
 /// Bytes of buffers that glommio registers with its rings, and so counts as locked memory.
 const EXECUTOR_MEMORY: usize = 1024 * 1024;
+
+/// Bytes of the heap that a connection takes, more or less, whatever it does.
+const CONNECTION_HEAP_LEN: u64 = 4 * 1024;
 
 /// What ended a driver before its shard asked to stop.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +123,7 @@ impl<M: Send + 'static> Driver<M> {
                 plaintext: vec![0; RECV_BUFFER_LEN].into_boxed_slice(),
                 stopped: false,
                 accepts_told: (0, 0),
+                ebb: Ebb::default(),
                 ended_ns: start_ns,
             };
             driving.run()
@@ -141,6 +146,8 @@ struct Driving<S: Machine> {
     stopped: bool,
     /// Failed accepts that were said, and when, in `clock_ns`.
     accepts_told: (u64, u64),
+    /// How much memory the connections have, and had.
+    ebb: Ebb,
     /// When the last thing ended that was measured, in `clock_ns`.
     ended_ns: u64,
 }
@@ -204,6 +211,7 @@ impl<S: Machine> Driving<S> {
         }
         self.pass_notes_on();
         self.note_accepts(now_ns);
+        self.give_memory_back();
         self.account(now);
         Ok(())
     }
@@ -223,6 +231,16 @@ impl<S: Machine> Driving<S> {
             self.disk.landed(number, result);
         }
         Ok(())
+    }
+
+    /// After a flood, lets the system have what was freed.
+    fn give_memory_back(&mut self) {
+        let tables = self.net.counts().conns * CONNECTION_HEAP_LEN;
+        if self.ebb.saw(tables + self.stats.connection_buffer_bytes.get()) {
+            self.net.release_spares();
+            self.disk.release_spares();
+            heap::release();
+        }
     }
 
     fn pass_notes_on(&mut self) {

@@ -305,6 +305,11 @@ impl Net {
         self.pool.give_back(buffer);
     }
 
+    /// Frees the buffers that are kept for later.
+    pub(super) fn release_spares(&mut self) {
+        self.spares.release();
+    }
+
     pub(super) fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
         let conn = self.conns.get_mut(id.slot as usize)?;
         (conn.generation == id.generation && conn.ending != Ending::Dead).then_some(conn)
@@ -373,6 +378,7 @@ impl Net {
         let all_sent = conn.ending == Ending::Finished && !conn.polling;
         conn.ending = Ending::Dead;
         conn.out.clear();
+        conn.tls = None;
         if all_sent {
             self.stop_receiving(id);
         } else {

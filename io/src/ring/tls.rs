@@ -17,6 +17,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use crate::limits::HANDSHAKE_LEN_MAX;
+
 /// What a TLS listener needs: shared by all its connections.
 pub type TlsConfig = Arc<ServerConfig>;
 
@@ -100,6 +102,8 @@ fn provider() -> CryptoProvider {
 pub(super) struct Tls {
     connection: ServerConnection,
     handshaking: bool,
+    /// Bytes of the peer while the handshake lasts: rustls keeps messages until they are whole.
+    greeting_len: usize,
     /// The peer said that it will send no more.
     closed: bool,
     /// Plaintext bytes inside rustls that were not told as sent.
@@ -129,7 +133,7 @@ impl Tls {
         let mut connection = ServerConnection::new(Arc::clone(config))?;
         // The shard bounds what it has unsent on a connection.
         connection.set_buffer_limit(None);
-        Ok(Tls { connection, handshaking: true, closed: false, unsent: 0 })
+        Ok(Tls { connection, handshaking: true, closed: false, greeting_len: 0, unsent: 0 })
     }
 
     /// Takes ciphertext off the front of `input`, as much as rustls has room for. At least one byte
@@ -141,7 +145,13 @@ impl Tls {
         let before = input.len();
         let mut secured = false;
         if !self.closed {
-            self.connection.read_tls(input)?;
+            let read = self.connection.read_tls(input)?;
+            if self.handshaking {
+                self.greeting_len += read;
+                if self.greeting_len > HANDSHAKE_LEN_MAX {
+                    return Err(io::Error::other("the handshake is too long"));
+                }
+            }
             let state = self.connection.process_new_packets().map_err(io::Error::other)?;
             secured = self.handshaking && !self.connection.is_handshaking();
             self.handshaking &= !secured;

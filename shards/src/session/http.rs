@@ -34,8 +34,8 @@ use ron_io::{
 use super::failure;
 use crate::{
     config::Listener,
-    flow::{Cx, Reply, StreamId},
-    limits::{LINGER_LEAST_NS, LINGER_LEN_MAX, PIPELINE_LEN_MAX},
+    flow::{Cx, Fault, Reply, StreamId},
+    limits::{LINGER_LEAST_NS, LINGER_LEN_MAX, PIPELINE_LEN_MAX, TIGHT_PIPELINE_LEN_MAX},
 };
 
 mod accept;
@@ -60,6 +60,8 @@ use put::Put;
 use refusal::Refusal;
 use request::{Plan, Request, Wanted};
 use wire::Wire;
+
+use super::pace::Pace;
 
 /// The status under which requests are counted that ended without an answer, or with part of one
 /// because the client was gone or did not take it.
@@ -88,6 +90,8 @@ pub struct HttpSession {
     /// When the state's phase began, and when bytes last came, in `Now::mono_ns`.
     phase_ns: u64,
     heard_ns: u64,
+    /// How fast the body of an upload comes.
+    pace: Pace,
     due: Option<u64>,
 }
 
@@ -126,6 +130,7 @@ impl HttpSession {
             eof: false,
             phase_ns: cx.now.mono_ns,
             heard_ns: cx.now.mono_ns,
+            pace: Pace::new(cx.now.mono_ns),
             due: None,
         };
         session.due = session.next_deadline(cx);
@@ -233,6 +238,35 @@ impl HttpSession {
         self.settle(cx);
     }
 
+    /// Says that there are too many connections, and ends this one.
+    pub fn turn_away(&mut self, cx: &mut Cx<'_>) {
+        cx.stats.inflight.add(1);
+        let mut request = Request::unread(cx);
+        request.keep_alive = false;
+        let refusal = Refusal::Store(Fault::Busy);
+        self.wire.send_refusal(&request, &refusal, cx);
+        self.answered(&request, refusal.code().status(), cx);
+        self.settle(cx);
+    }
+
+    /// Drops the connection, because others need its memory.
+    pub fn shed(&mut self, cx: &mut Cx<'_>) {
+        self.abort(STATUS_NONE, cx);
+        self.settle(cx);
+    }
+
+    /// Bytes of memory that are kept for this connection, beside what every one has.
+    pub fn held(&self) -> usize {
+        // What a dropped connection had queued is gone with it.
+        let queued = if matches!(self.state, State::Gone) { 0 } else { self.wire.held() };
+        self.inbox.held() + queued
+    }
+
+    /// When the peer last took something, or sent something where there is nothing to take.
+    pub fn progress_ns(&self) -> u64 {
+        if self.wire.unsent() > 0 { self.wire.progress_ns() } else { self.heard_ns }
+    }
+
     pub fn on_closed(&mut self, cx: &mut Cx<'_>) {
         self.drop_request(STATUS_NONE, cx);
         self.inbox.clear();
@@ -242,7 +276,7 @@ impl HttpSession {
     /// Restores what holds between events: nothing usable waits, an ended connection is closed,
     /// the peer is paused exactly while too much waits, and the deadline is that of the state.
     fn settle(&mut self, cx: &mut Cx<'_>) {
-        if !self.inbox.is_empty() && self.is_hungry() {
+        if !self.inbox.is_empty() && self.is_hungry(cx) {
             let mut inbox = mem::take(&mut self.inbox);
             let used = self.work_off(inbox.rest(), cx);
             inbox.consume(used);
@@ -255,7 +289,7 @@ impl HttpSession {
 
     /// Pauses the peer when too much waits, and resumes it when that is over.
     fn throttle(&mut self, cx: &mut Cx<'_>) {
-        let paused = self.is_flooded();
+        let paused = self.is_flooded(cx);
         if paused == self.paused || matches!(self.state, State::Gone) {
             return;
         }
@@ -266,32 +300,33 @@ impl HttpSession {
         } else {
             // A peer that was held back was not late.
             self.heard_ns = cx.now.mono_ns;
+            self.pace.restart(cx.now.mono_ns);
             cx.acts.push(Act::Resume { conn });
         }
     }
 
     /// Whether something can come of the bytes that wait.
-    fn is_hungry(&self) -> bool {
+    fn is_hungry(&self, cx: &Cx<'_>) -> bool {
         match &self.state {
-            State::Head => self.is_ready() && (self.skip > 0 || self.inbox.len() > self.scanned),
+            State::Head => {
+                self.wire.takes_request(cx) && (self.skip > 0 || self.inbox.len() > self.scanned)
+            }
             State::Put(put) => put.wants_more(),
             State::Linger { .. } | State::Gone => true,
             State::Handshake | State::Get(_) | State::Delete(_) => false,
         }
     }
 
-    /// Whether another request may begin: a peer that does not read its answers gets no more.
-    fn is_ready(&self) -> bool {
-        self.wire.room() > 0
-    }
-
     /// Whether the peer must wait before it sends more.
-    fn is_flooded(&self) -> bool {
+    fn is_flooded(&self, cx: &Cx<'_>) -> bool {
+        let max = if cx.is_tight() { TIGHT_PIPELINE_LEN_MAX } else { PIPELINE_LEN_MAX };
         match &self.state {
             State::Handshake | State::Linger { .. } | State::Gone => false,
             State::Put(put) if put.is_receiving() => !self.inbox.is_empty() && !put.wants_more(),
+            // What waits is an unfinished head, whose rest must come.
+            State::Head if self.wire.takes_request(cx) => false,
             State::Head | State::Get(_) | State::Put(_) | State::Delete(_) => {
-                self.inbox.len() >= PIPELINE_LEN_MAX
+                self.inbox.len() >= max
             }
         }
     }
@@ -316,7 +351,7 @@ impl HttpSession {
     /// when there is nothing to do.
     fn step(&mut self, rest: &[u8], cx: &mut Cx<'_>) -> Option<usize> {
         match &mut self.state {
-            State::Head if rest.is_empty() || self.wire.room() == 0 => None,
+            State::Head if rest.is_empty() || !self.wire.takes_request(cx) => None,
             State::Head if self.skip > 0 => {
                 let len = rest.len().min(self.skip);
                 self.skip -= len;
@@ -326,6 +361,7 @@ impl HttpSession {
             State::Head => self.take_head(rest, cx),
             State::Put(put) if put.is_receiving() => {
                 let (used, result) = put.feed(rest, cx);
+                self.pace.heard(used);
                 match result {
                     Err(refusal) => self.refuse_put(refusal, cx),
                     Ok(()) if used == 0 => return None,
@@ -409,6 +445,7 @@ impl HttpSession {
                     Ok(mut put) => {
                         put.awaited = head.expect_continue;
                         self.state = State::Put(Box::new(put));
+                        self.pace.restart(cx.now.mono_ns);
                         self.invite(cx);
                     }
                     Err(refusal) => self.refuse(request, leftover, refusal, cx),
@@ -458,6 +495,8 @@ impl HttpSession {
         let State::Put(put) = &mut self.state else { return };
         if !put.is_asking() && mem::take(&mut put.awaited) {
             self.wire.send_continue(cx);
+            // The time of the peer begins to run.
+            self.pace.restart(cx.now.mono_ns);
         }
     }
 
@@ -565,8 +604,15 @@ impl HttpSession {
         let drained = self.wire.is_draining() && self.inbox.is_empty();
         match &self.state {
             // What the peer left is no whole request.
-            State::Head if self.eof && self.is_ready() => self.close(cx),
-            State::Head if drained => self.close(cx),
+            State::Head if self.eof && self.wire.takes_request(cx) => self.close(cx),
+            State::Head if drained => {
+                let idle = self.wire.unsent() == 0 && self.skip == 0;
+                self.close(cx);
+                // Nothing is on its way to a peer that asked for nothing.
+                if idle {
+                    self.abort(STATUS_NONE, cx);
+                }
+            }
             State::Put(put) if self.eof && put.is_receiving() && self.inbox.is_empty() => {
                 self.refuse_put(Refusal::BodyEnded, cx);
             }

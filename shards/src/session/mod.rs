@@ -9,7 +9,7 @@ use std::io;
 
 use ron_io::{
     ports::{ConnId, DiskDone},
-    stats::Proto,
+    stats::{Proto, Rejected},
 };
 
 use crate::flow::{Cx, Reply};
@@ -17,6 +17,8 @@ use crate::flow::{Cx, Reply};
 mod failure;
 pub mod http;
 pub mod oap;
+mod pace;
+mod queued;
 
 /// A connection's session, by what is spoken on it.
 #[derive(Debug)]
@@ -83,6 +85,31 @@ impl Session {
     /// The node is shutting down: finish what is under way, take nothing new, then close.
     pub fn on_drain(&mut self, cx: &mut Cx<'_>) {
         each!(self, session => session.on_drain(cx));
+    }
+
+    /// The shard has its most connections: say so and end.
+    pub fn turn_away(&mut self, cx: &mut Cx<'_>) {
+        match self {
+            Session::Http(session) => session.turn_away(cx),
+            Session::Oap(session) => session.shed(cx),
+        }
+    }
+
+    /// Others need the memory that this connection keeps: drop it.
+    pub fn shed(&mut self, cx: &mut Cx<'_>) {
+        cx.stats.reject(Rejected::Memory);
+        each!(self, session => session.shed(cx));
+    }
+
+    /// Bytes of memory that are kept for this connection, beside what every connection has.
+    pub fn held(&self) -> usize {
+        each!(self, session => session.held())
+    }
+
+    /// When the peer last did something about what is kept for it, in `Now::mono_ns`: it took
+    /// bytes that are queued, or, where there are none, sent some.
+    pub fn progress_ns(&self) -> u64 {
+        each!(self, session => session.progress_ns())
     }
 
     /// The connection is gone: release everything, send nothing.

@@ -35,6 +35,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use super::pace::Pace;
 use inbox::Kind;
 use streams::{Job, Stream, Streams};
 use wire::{Refusal, Wire};
@@ -74,6 +75,8 @@ pub struct OapSession {
     heard_at: u64,
     header_at: Option<u64>,
     unblocked_at: u64,
+    /// How fast the bytes of puts come, all together.
+    pace: Pace,
     /// Whether the header of any frame has come.
     greeted: bool,
     deadline: Option<u64>,
@@ -102,7 +105,7 @@ impl OapSession {
         let mut session = OapSession {
             phase: if listener.tls { Phase::Handshake { since: now } } else { Phase::Open },
             peer,
-            wire: Wire { conn, proto: listener.proto, unsent: 0, progress_at: now },
+            wire: Wire::new(conn, listener, now),
             deframer: Deframer::new(),
             frame: None,
             cap: Vec::new(),
@@ -120,6 +123,7 @@ impl OapSession {
             header_at: None,
             unblocked_at: now,
             greeted: false,
+            pace: Pace::new(now),
             deadline: None,
         };
         session.settle(cx);
@@ -150,6 +154,7 @@ impl OapSession {
     pub fn on_bytes(&mut self, data: &[u8], cx: &mut Cx<'_>) {
         cx.stats.bytes_in[self.wire.proto as usize].add(data.len() as u64);
         self.heard_at = cx.now.mono_ns;
+        self.pace.heard(data.len());
         match &mut self.phase {
             Phase::Open if self.held.is_empty() => {
                 let taken = self.take_in(data, cx);
@@ -161,7 +166,7 @@ impl OapSession {
             Phase::Lingering { since, discarded } => {
                 *discarded = discarded.saturating_add(data.len());
                 let sent_at = self.wire.progress_at.max(*since);
-                let has_arrived = self.wire.unsent == 0
+                let has_arrived = self.wire.unsent() == 0
                     && cx.now.mono_ns >= sent_at.saturating_add(LINGER_LEAST_NS);
                 if *discarded > LINGER_LEN_MAX && has_arrived {
                     self.abort(cx);
@@ -215,6 +220,25 @@ impl OapSession {
         self.settle(cx);
     }
 
+    /// Drops the connection, because others need its memory.
+    pub fn shed(&mut self, cx: &mut Cx<'_>) {
+        self.abort(cx);
+        self.settle(cx);
+    }
+
+    /// Bytes of memory that are kept for this connection, beside what every one has.
+    pub fn held(&self) -> usize {
+        // What a dropped connection had queued is gone with it.
+        let queued = if self.phase == Phase::Gone { 0 } else { self.wire.queued.held() };
+        let kept = self.held.capacity() + self.gathered.capacity() + self.cap.capacity();
+        kept + self.streams.held() + queued
+    }
+
+    /// When the peer last took something, or sent something where there is nothing to take.
+    pub fn progress_ns(&self) -> u64 {
+        if self.wire.unsent() > 0 { self.wire.progress_at } else { self.heard_at }
+    }
+
     /// The connection is gone: release everything, send nothing.
     pub fn on_closed(&mut self, cx: &mut Cx<'_>) {
         self.release(cx);
@@ -237,7 +261,7 @@ impl OapSession {
             self.serve(cx);
             self.conclude(cx);
         }
-        let done = self.eof && self.wire.unsent == 0;
+        let done = self.eof && self.wire.unsent() == 0;
         if done && matches!(self.phase, Phase::Lingering { .. }) {
             self.abort(cx);
         }
@@ -261,6 +285,7 @@ impl OapSession {
         }
         if !self.blocked {
             self.unblocked_at = cx.now.mono_ns;
+            self.pace.restart(cx.now.mono_ns);
         }
     }
 
@@ -271,7 +296,12 @@ impl OapSession {
             self.cut_short(cx);
         }
         if self.phase == Phase::Open && self.streams.is_empty() && (no_more || self.draining) {
+            let idle = !no_more && self.wire.unsent() == 0 && self.frame.is_none();
             self.finish(cx);
+            // Nothing is on its way to a peer that asked for nothing.
+            if idle && self.deframer.is_between_frames() {
+                self.abort(cx);
+            }
         }
     }
 

@@ -77,6 +77,8 @@ pub(super) struct Outboards {
     oldest: usize,
     /// Bytes of memory of those that are ready.
     ready_len: usize,
+    /// Bytes of those on their way.
+    loads_len: usize,
 }
 
 /// The answer to `Outboards::ask`.
@@ -106,6 +108,7 @@ impl Outboards {
             newest: NONE,
             oldest: NONE,
             ready_len: 0,
+            loads_len: 0,
         }
     }
 
@@ -118,6 +121,7 @@ impl Outboards {
         site: Site,
         cx: &mut Cx<'_>,
     ) -> Got {
+        let full = self.is_full(header.outboard_len() as usize);
         match self.kept.get(address) {
             Some(Kept::Ready(slot)) => {
                 let slot = *slot;
@@ -129,10 +133,11 @@ impl Outboards {
                 self.loads[*slot].waiting.push(waiter);
                 return Got::Loading;
             }
-            None if self.loads.len() >= limits::OUTBOARD_LOADS_MAX => return Got::Later,
+            None if full => return Got::Later,
             None => {}
         }
         let spans = spans(entry.base(), header);
+        self.loads_len += header.outboard_len() as usize;
         let slot = self.loads.insert(Load {
             address: *address,
             expected: *header,
@@ -150,6 +155,12 @@ impl Outboards {
             site.disk(cx, tag, DiskOp::Scan { file, at, len, urgency: Urgency::Foreground });
         }
         Got::Loading
+    }
+
+    /// Whether another outboard of so many bytes must wait for those on their way.
+    fn is_full(&self, len: usize) -> bool {
+        let too_long = self.loads_len + len > limits::OUTBOARD_LOADS_LEN_MAX;
+        self.loads.len() >= limits::OUTBOARD_LOADS_MAX || (too_long && !self.loads.is_empty())
     }
 
     /// A piece came. Returns what became of the outboard with the last one.
@@ -173,7 +184,9 @@ impl Outboards {
         }
         let Load { address, waiting, .. } = &mut *load;
         let (address, waiting) = (*address, std::mem::take(waiting));
-        let outcome = self.loads.remove(slot).finish();
+        let load = self.loads.remove(slot);
+        self.loads_len -= load.expected.outboard_len() as usize;
+        let outcome = load.finish();
         self.kept.remove(&address);
         let outcome = outcome.map(|outboard| self.keep(address, outboard));
         Some(Loaded { address, waiting, outcome })

@@ -108,7 +108,7 @@ impl Get {
         if matches!(self.stage, Stage::Opening) {
             return Turn::Wait;
         }
-        while let Some(slice) = self.download.take_whole(wire.room()) {
+        while let Some(slice) = self.download.take_whole(wire.room(cx)) {
             match self.stage {
                 Stage::Starting { size, part } => {
                     self.decide_end(wire);
@@ -123,7 +123,7 @@ impl Get {
         match self.stage {
             Stage::Sending { status } if self.download.is_done() => Turn::Answered { status },
             _ => {
-                self.download.pump_ahead(wire.room(), cx);
+                self.download.pump_ahead(wire.room(cx), cx);
                 Turn::Wait
             }
         }

@@ -26,6 +26,11 @@ impl Inbox {
         self.len() == 0
     }
 
+    /// Bytes of memory that the queue has.
+    pub(super) fn held(&self) -> usize {
+        self.buf.capacity()
+    }
+
     /// Keeps more bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if self.used > 0 {

@@ -23,7 +23,8 @@ impl HttpSession {
                 let whole = put.request.began_ns.saturating_add(allowed.stream_ns);
                 // While the disk is behind, the peer is not the one who is late.
                 let waits = put.is_receiving() && !put.is_asking() && self.inbox.is_empty();
-                Some(if waits { whole.min(self.body_deadline(allowed)) } else { whole })
+                let body = self.pace.due(allowed).into_iter().chain([self.body_deadline(allowed)]);
+                Some(if waits { body.fold(whole, u64::min) } else { whole })
             }
             State::Linger { .. } => {
                 (self.wire.unsent() == 0).then(|| self.phase_ns.saturating_add(allowed.linger_ns))
@@ -60,6 +61,10 @@ impl HttpSession {
             }
             State::Put(put) => {
                 let whole = put.request.began_ns.saturating_add(allowed.stream_ns) <= now;
+                let silent = self.body_deadline(allowed) <= now;
+                if put.is_receiving() && !whole && !silent && !self.pace.is_late(now, allowed) {
+                    return;
+                }
                 let refusal = match (put.is_receiving(), whole) {
                     (true, true) => Refusal::Slow(Slow::Request),
                     (true, false) => Refusal::Slow(Slow::Body),

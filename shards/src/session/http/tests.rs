@@ -46,6 +46,8 @@ pub(super) fn config() -> Config {
     let mut config = Config::new(ShardId(0), layout);
     config.object_len_max = 6 * 1024 * 1024;
     config.server = "ron/test".into();
+    // Most tests are about other deadlines.
+    config.deadlines.body_rate = 0;
     config
 }
 

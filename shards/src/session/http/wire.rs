@@ -9,12 +9,16 @@ use ron_codec::{
     },
     limits::GROUP_LEN,
 };
-use ron_io::{ports::ConnId, stats::Proto};
+use ron_io::{limits::COPY_LEN_MAX, ports::ConnId, stats::Proto};
 
 use super::{refusal::Refusal, request::Request};
 use crate::{
     flow::{Body, Cx},
-    limits::{UNSENT_HEAD_LEN, UNSENT_HOT_LEN_MAX, UNSENT_LEN_MAX},
+    limits::{
+        TIGHT_SHORT_LEN_MAX, TIGHT_UNSENT_LEN_MAX, UNSENT_HEAD_LEN, UNSENT_HOT_LEN_MAX,
+        UNSENT_LEN_MAX, UNSENT_SHORT_LEN_MAX,
+    },
+    session::queued::Queued,
 };
 
 /// What every answer with content says: it never changes, and its name is all that is known of it.
@@ -38,11 +42,13 @@ pub(super) struct Wire {
     conn: ConnId,
     proto: Proto,
     /// Bytes queued that the kernel has not taken.
-    unsent: usize,
+    queued: Queued,
     /// When the kernel last took some, or was first given some to take, in `Now::mono_ns`.
     progress_ns: u64,
     /// Whether the last piece of a body was hot.
     hot: bool,
+    /// Whether the last answer had a short body, or none.
+    short: bool,
     /// Whether answers end the connection because the node is going.
     draining: bool,
     date: DateCache,
@@ -53,9 +59,10 @@ impl Wire {
         Wire {
             conn,
             proto,
-            unsent: 0,
+            queued: Queued::new(proto != Proto::Http),
             progress_ns: cx.now.mono_ns,
             hot: false,
+            short: true,
             draining: false,
             date: DateCache::new(cx.now.unix_ms / 1000),
         }
@@ -78,7 +85,12 @@ impl Wire {
     }
 
     pub(super) fn unsent(&self) -> usize {
-        self.unsent
+        self.queued.unsent()
+    }
+
+    /// Bytes of memory that are kept for what is queued.
+    pub(super) fn held(&self) -> usize {
+        self.queued.held()
     }
 
     pub(super) fn progress_ns(&self) -> u64 {
@@ -87,16 +99,26 @@ impl Wire {
 
     /// Bytes of bodies that may be queued now, whole groups of them: what the socket took of one
     /// makes room for no piece of the next.
-    pub(super) fn room(&self) -> usize {
-        let limit = if self.hot { UNSENT_HOT_LEN_MAX } else { UNSENT_LEN_MAX };
-        let room = (limit + UNSENT_HEAD_LEN).saturating_sub(self.unsent);
+    pub(super) fn room(&self, cx: &Cx<'_>) -> usize {
+        let limit = match self.hot {
+            // Under TLS a body is a copy of the connection's own.
+            _ if self.proto != Proto::Http && cx.is_tight() => TIGHT_UNSENT_LEN_MAX,
+            true => UNSENT_HOT_LEN_MAX,
+            false => UNSENT_LEN_MAX,
+        };
+        let room = (limit + UNSENT_HEAD_LEN).saturating_sub(self.unsent());
         room - room % GROUP_LEN
+    }
+
+    /// Whether another request may begin: a peer that does not read its answers gets no more.
+    pub(super) fn takes_request(&self, cx: &Cx<'_>) -> bool {
+        let short_max = if cx.is_tight() { TIGHT_SHORT_LEN_MAX } else { UNSENT_SHORT_LEN_MAX };
+        self.unsent() < short_max || (!self.short && self.room(cx) > 0)
     }
 
     /// The kernel took `len` bytes.
     pub(super) fn on_sent(&mut self, len: usize, cx: &Cx<'_>) {
-        assert!(len <= self.unsent, "{len} bytes were sent of {}", self.unsent);
-        self.unsent -= len;
+        self.queued.sent(len);
         self.progress_ns = cx.now.mono_ns;
         cx.stats.bytes_out[self.proto as usize].add(len as u64);
     }
@@ -222,10 +244,12 @@ impl Wire {
 
     fn send(&mut self, start: usize, body: Option<Body>, cx: &mut Cx<'_>) {
         let head_len = cx.acts.scratch().len() - start;
-        if self.unsent == 0 {
+        if self.unsent() == 0 {
             self.progress_ns = cx.now.mono_ns;
         }
-        self.unsent += head_len + body.as_ref().map_or(0, Body::len);
+        let body_len = body.as_ref().map_or(0, Body::len);
+        self.queued.push(head_len, body_len);
+        self.short = body_len <= COPY_LEN_MAX;
         // Under TLS bodies are encrypted into memory of their own, so none leaves by reference.
         self.hot = self.proto == Proto::Http && body.as_ref().is_some_and(Body::is_hot);
         cx.acts.send(self.conn, start, body);

@@ -32,7 +32,7 @@ use crate::{
     download::Download,
     flow::{Ask, Cx, StreamId},
     ingest::Ingest,
-    limits::{OAP_READ_STOP_LEN, OAP_REFUSED_MAX},
+    limits::OAP_REFUSED_MAX,
 };
 
 /// What a frame under way is read as.
@@ -66,7 +66,7 @@ impl OapSession {
                 self.abort(cx);
                 break;
             }
-            if self.wire.unsent >= OAP_READ_STOP_LEN || !self.take_owed(&mut rest, cx) {
+            if self.wire.is_behind(cx) || !self.take_owed(&mut rest, cx) {
                 self.blocked = true;
                 break;
             }
@@ -339,6 +339,9 @@ impl OapSession {
         cx.stats.inflight.add(1);
         cx.stats.open_streams.add(1);
         let is_put = matches!(job, Job::Put(_));
+        if is_put && !self.streams.iter().any(Stream::is_receiving) {
+            self.pace.restart(cx.now.mono_ns);
+        }
         self.streams.insert(Stream { number, head: *head, opened_at: cx.now.mono_ns, job });
         if is_put && head.flags.contains(Flags::END) {
             self.end_put(number, cx);

@@ -17,7 +17,6 @@ use super::{
 use crate::{
     flow::{Cx, Reply, Verified},
     ingest::{Outcome, Progress},
-    limits::UNSENT_LEN_MAX,
 };
 
 /// Objects have no media type of their own.
@@ -124,7 +123,7 @@ impl OapSession {
     pub(super) fn serve(&mut self, cx: &mut Cx<'_>) {
         // OAP/1 §6.10
         let mut passed = 0;
-        while passed < self.streams.places() && self.wire.unsent < UNSENT_LEN_MAX {
+        while passed < self.streams.places() && self.wire.unsent() < self.wire.bodies_max(cx) {
             let Some(place) = self.streams.take_turn() else { break };
             passed = if self.send_chunk(place, cx) { 0 } else { passed + 1 };
         }
@@ -133,7 +132,7 @@ impl OapSession {
 
     /// Asks for what will be sent next, for every stream its share of what may still be queued.
     fn read_ahead(&mut self, cx: &mut Cx<'_>) {
-        let room = UNSENT_LEN_MAX.saturating_sub(self.wire.unsent);
+        let room = self.wire.bodies_max(cx).saturating_sub(self.wire.unsent());
         let gets = self.streams.gets();
         let share = room.div_ceil(gets.max(1));
         for place in 0..self.streams.places() {

@@ -80,6 +80,13 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Whether bytes of a put are still to come.
+    pub(super) fn is_receiving(&self) -> bool {
+        matches!(&self.job, Job::Put(put) if !put.ended)
+    }
+}
+
 impl Get {
     /// Status of a good answer: 0, or 206 for a part of the object.
     pub(super) fn code(&self) -> u16 {
@@ -117,6 +124,11 @@ impl Streams {
 
     pub(super) fn is_full(&self) -> bool {
         self.open >= OAP_INFLIGHT_MAX as usize
+    }
+
+    /// Bytes of memory that the table has.
+    pub(super) fn held(&self) -> usize {
+        self.places.capacity() * size_of::<Option<Stream>>()
     }
 
     /// Places, empty ones included.

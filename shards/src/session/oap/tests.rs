@@ -160,6 +160,8 @@ impl Rig {
     fn with(peer: &str, tls: bool, change: impl FnOnce(&mut Config)) -> Rig {
         let layout = Layout::single(PathBuf::from("/data"), 1, 1);
         let mut config = Config::new(ShardId(0), layout);
+        // Most tests are about other deadlines.
+        config.deadlines.body_rate = 0;
         change(&mut config);
         let mut rig = Rig {
             room: Room::new(&config),

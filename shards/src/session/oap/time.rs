@@ -22,6 +22,8 @@ pub(super) enum Due {
     Frame,
     /// A connection that takes nothing of what was sent.
     Send,
+    /// The puts under way, whose bytes come too slowly.
+    Pace,
     /// One stream, by our number.
     Stream(u32),
     /// A connection with nothing to do.
@@ -48,14 +50,18 @@ impl OapSession {
                 Some((since.saturating_add(limits.handshake_ns), Due::Handshake))
             }
             Phase::Open => {
-                let send = (self.wire.unsent > 0).then_some((send_at, Due::Send));
+                let send = (self.wire.unsent() > 0).then_some((send_at, Due::Send));
                 let first = self.frame_due(limits, send);
+                let first = match self.pace_due(limits) {
+                    Some(at) => earlier(first, at, Due::Pace),
+                    None => first,
+                };
                 self.streams.iter().fold(first, |first, stream| {
                     let at = self.stream_due(limits, stream);
                     earlier(first, at, Due::Stream(stream.number))
                 })
             }
-            Phase::Lingering { .. } if self.wire.unsent > 0 => Some((send_at, Due::Linger)),
+            Phase::Lingering { .. } if self.wire.unsent() > 0 => Some((send_at, Due::Linger)),
             Phase::Lingering { since, .. } => {
                 let since = since.max(self.wire.progress_at);
                 Some((since.saturating_add(limits.linger_ns), Due::Linger))
@@ -78,7 +84,7 @@ impl OapSession {
                 let since = self.heard_at.max(self.unblocked_at);
                 earlier(first, since.saturating_add(limits.body_ns), Due::Frame)
             }
-            (None, None) if self.greeted && self.streams.is_empty() && self.wire.unsent == 0 => {
+            (None, None) if self.greeted && self.streams.is_empty() && self.wire.unsent() == 0 => {
                 let since = self.heard_at.max(self.wire.progress_at);
                 earlier(first, since.saturating_add(limits.idle_ns), Due::Idle)
             }
@@ -88,6 +94,13 @@ impl OapSession {
             return first;
         }
         earlier(first, self.ready_at.saturating_add(limits.head_ns), Due::FirstFrame)
+    }
+
+    /// When the bytes of the puts under way must have come, while we listen.
+    fn pace_due(&self, limits: &Deadlines) -> Option<u64> {
+        let listening = !self.blocked && !self.eof;
+        let waits = listening && self.streams.iter().any(Stream::is_receiving);
+        if waits { self.pace.due(limits) } else { None }
     }
 
     fn stream_due(&self, limits: &Deadlines, stream: &Stream) -> u64 {
@@ -123,6 +136,9 @@ impl OapSession {
 
     /// Ends what `due` names. Whatever it is, it is not due a second time.
     fn miss(&mut self, due: Due, cx: &mut Cx<'_>) {
+        if due == Due::Pace && !self.pace.is_late(cx.now.mono_ns, &cx.config.deadlines) {
+            return;
+        }
         if !matches!(due, Due::Idle | Due::Linger) {
             cx.stats.reject(Rejected::Timeout);
         }
@@ -132,6 +148,14 @@ impl OapSession {
             Due::FirstFrame if self.header_at.is_none() && self.frame.is_none() => self.finish(cx),
             Due::FirstFrame | Due::Frame => self.miss_frame(cx),
             Due::Idle => self.finish(cx),
+            Due::Pace => {
+                const SLOW: Refusal = Refusal::new(ErrorCode::Timeout, "the put comes too slowly");
+                for place in 0..self.streams.places() {
+                    if self.streams.get(place).is_some_and(Stream::is_receiving) {
+                        self.fail(place, &SLOW, cx);
+                    }
+                }
+            }
             Due::Stream(number) => {
                 const LATE: Refusal = Refusal::new(ErrorCode::Timeout, "the stream took too long");
                 if let Some(place) = self.streams.by_number(number) {

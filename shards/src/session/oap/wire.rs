@@ -16,8 +16,11 @@ use ron_io::{
 };
 
 use crate::{
+    config::Listener,
     flow::{Body, Cx, Fault},
     ingest::IngestError,
+    limits::{OAP_SHORT_LEN_MAX, TIGHT_SHORT_LEN_MAX, TIGHT_UNSENT_LEN_MAX, UNSENT_LEN_MAX},
+    session::queued::Queued,
 };
 
 /// Why a request is not served: the code, and what the client is told in words.
@@ -80,22 +83,33 @@ pub(super) struct Wire {
     pub(super) conn: ConnId,
     pub(super) proto: Proto,
     /// Bytes queued and not yet handed to the kernel.
-    pub(super) unsent: usize,
+    pub(super) queued: Queued,
+    /// Bytes of short answers among them, at most; and all bytes that stood before the end of the
+    /// last one and are not sent.
+    pub(super) short: usize,
+    pub(super) before_short_end: usize,
     /// When the peer last took something, or when there was something to take after there was
     /// nothing; in `Now::mono_ns`.
     pub(super) progress_at: u64,
 }
 
 impl Wire {
+    /// The sending side of a connection that was just accepted.
+    pub(super) fn new(conn: ConnId, listener: Listener, now_ns: u64) -> Wire {
+        let queued = Queued::new(listener.tls);
+        let (short, before_short_end) = (0, 0);
+        Wire { conn, proto: listener.proto, queued, short, before_short_end, progress_at: now_ns }
+    }
+
     /// Sends a frame whose payload is the bytes of `body`, from where they lie.
     pub(super) fn send_data(&mut self, head: &FrameHeader, body: Option<Body>, cx: &mut Cx<'_>) {
         let len = body.as_ref().map_or(0, Body::len);
         assert_eq!(len, head.payload_len as usize, "a frame is as long as its header says");
+        self.queued(HEADER_LEN, len, cx);
         let start = cx.acts.scratch().len();
         let header = encode_header(head).expect("a chunk fits a frame");
         cx.acts.scratch().extend_from_slice(&header);
         cx.acts.send(self.conn, start, body);
-        self.queued(HEADER_LEN + len, cx);
     }
 
     /// Sends a frame whose short payload `write` appends. `head` is that of the request.
@@ -116,7 +130,9 @@ impl Wire {
         let header = encode_header(&head).expect("a short answer fits a frame");
         scratch[start..start + HEADER_LEN].copy_from_slice(&header);
         cx.acts.send(self.conn, start, None);
-        self.queued(len, cx);
+        self.queued(len, 0, cx);
+        self.short += len;
+        self.before_short_end = self.unsent();
     }
 
     /// Sends an error frame, which ends the stream of the request with this header.
@@ -130,17 +146,36 @@ impl Wire {
         self.send_json(head, Flags::END, why.code.status(), cx, |out| envelope.write_json(out));
     }
 
-    fn queued(&mut self, len: usize, cx: &Cx<'_>) {
-        if self.unsent == 0 {
+    /// Bytes queued and not yet handed to the kernel.
+    pub(super) fn unsent(&self) -> usize {
+        self.queued.unsent()
+    }
+
+    /// Whether the peer must take answers before more of its frames are read. Bodies have a limit
+    /// of their own: a peer that takes none of them for a while may go on writing.
+    pub(super) fn is_behind(&self, cx: &Cx<'_>) -> bool {
+        let max = if cx.is_tight() { TIGHT_SHORT_LEN_MAX } else { OAP_SHORT_LEN_MAX };
+        self.short >= max
+    }
+
+    /// Bytes beyond which no more of bodies is queued.
+    pub(super) fn bodies_max(&self, cx: &Cx<'_>) -> usize {
+        if cx.is_tight() { TIGHT_UNSENT_LEN_MAX } else { UNSENT_LEN_MAX }
+    }
+
+    fn queued(&mut self, head_len: usize, body_len: usize, cx: &Cx<'_>) {
+        if self.unsent() == 0 {
             self.progress_at = cx.now.mono_ns;
         }
-        self.unsent += len;
+        self.queued.push(head_len, body_len);
     }
 
     /// The kernel took `len` bytes.
     pub(super) fn sent(&mut self, len: usize, cx: &Cx<'_>) {
-        assert!(len <= self.unsent, "{len} bytes sent of {}", self.unsent);
-        self.unsent -= len;
+        self.queued.sent(len);
+        self.before_short_end = self.before_short_end.saturating_sub(len);
+        // Bytes leave in their order, so behind the last short answer there is none.
+        self.short = self.short.min(self.before_short_end);
         self.progress_at = cx.now.mono_ns;
         cx.stats.bytes_out[self.proto as usize].add(len as u64);
     }

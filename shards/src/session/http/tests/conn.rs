@@ -1,7 +1,10 @@
 //! The connection around the requests: order, limits, the end.
 
 use super::*;
-use crate::limits::{LINGER_LEAST_NS, UNSENT_LEN_MAX};
+use crate::limits::{
+    LINGER_LEAST_NS, TIGHT_PIPELINE_LEN_MAX, TIGHT_SHORT_LEN_MAX, UNSENT_LEN_MAX,
+    UNSENT_SHORT_LEN_MAX,
+};
 
 #[test]
 fn fifty_requests_in_one_buffer_are_answered_in_order() {
@@ -48,7 +51,7 @@ fn a_client_that_reads_no_answers_gets_no_more() {
     while bench.did.is_empty() {
         bench.bytes(request.repeat(10));
         sent += 10;
-        assert!(bench.unsent < UNSENT_LEN_MAX + 1024);
+        assert!(bench.unsent < UNSENT_SHORT_LEN_MAX + 1024);
     }
     assert_eq!(bench.did, [Did::Pause]);
     bench.eof();
@@ -58,6 +61,98 @@ fn a_client_that_reads_no_answers_gets_no_more() {
     bench.run();
     assert_eq!(bench.answers(&[]).len(), sent);
     assert_eq!(bench.did, [Did::Pause, Did::Resume, Did::Finish, Did::Abort]);
+}
+
+#[test]
+fn short_answers_are_not_queued_far_ahead() {
+    for tls in [false, true] {
+        let mut bench = Bench::from("127.0.0.1", tls);
+        bench.tell(|session, cx| session.on_secured(cx));
+        bench.hold_sends = true;
+        let address = bench.store(&sample(4096));
+        let request = get(format!("/o/{address}"), "");
+        while bench.did.is_empty() {
+            bench.bytes(&request);
+            let session = bench.session();
+            assert!(session.wire.unsent() < UNSENT_SHORT_LEN_MAX + 4096 + 512);
+            // What is counted is what is kept.
+            assert!(session.held() >= session.wire.unsent() + session.inbox.len());
+            assert!(session.held() <= 2 * (UNSENT_SHORT_LEN_MAX + PIPELINE_LEN_MAX));
+        }
+        bench.hold_sends = false;
+        bench.run();
+        assert_eq!((bench.session().held(), &bench.did[..]), (0, &[Did::Pause, Did::Resume][..]));
+    }
+}
+
+#[test]
+fn while_memory_is_tight_little_is_queued_and_little_waits() {
+    let mut bench = Bench::from("127.0.0.1", true);
+    bench.tell(|session, cx| session.on_secured(cx));
+    bench.hold_sends = true;
+    let tight = bench.config.connection_buffers as u64 / 2 + 1;
+    bench.stats.connection_buffer_bytes.set(tight);
+    let large = bench.store(&sample(3 * UNSENT_LEN_MAX));
+    bench.bytes(get(format!("/o/{large}"), ""));
+    assert!(bench.unsent < GROUP_LEN + 1024, "{} bytes are queued", bench.unsent);
+    while bench.did.is_empty() {
+        bench.bytes(get("/", ""));
+        assert!(bench.session().inbox.len() < TIGHT_PIPELINE_LEN_MAX + 64);
+    }
+    // Whoever reads gets all of it, a group at a time.
+    bench.hold_sends = false;
+    bench.run();
+    assert_eq!(bench.answers(&[])[0].body.len(), 3 * UNSENT_LEN_MAX);
+    assert_eq!(bench.did, [Did::Pause, Did::Resume]);
+
+    let mut bench = Bench::new();
+    bench.hold_sends = true;
+    bench.stats.connection_buffer_bytes.set(tight);
+    bench.bytes(get("/", "").repeat(400));
+    assert!(bench.unsent < TIGHT_SHORT_LEN_MAX + 1024, "{} bytes are queued", bench.unsent);
+    bench.hold_sends = false;
+    bench.run();
+    assert_eq!(bench.answers(&[]).len(), 400);
+}
+
+#[test]
+fn a_head_is_finished_however_tight_memory_is() {
+    let mut bench = Bench::new();
+    bench.stats.connection_buffer_bytes.set(bench.config.connection_buffers as u64);
+    let long = format!("X: {}\r\n", "x".repeat(10_000));
+    let request = get("/", &long);
+    let (start, end) = request.split_at(9_000);
+    bench.bytes(start);
+    bench.bytes(end);
+    assert_eq!((bench.answers(&[])[0].status, bench.did.len()), (404, 0));
+}
+
+#[test]
+fn a_connection_that_is_shed_keeps_nothing() {
+    let mut bench = Bench::new();
+    bench.hold_sends = true;
+    let address = bench.store(&sample(4096));
+    bench.bytes(get(format!("/o/{address}"), "").repeat(100));
+    assert!(bench.session().held() > 0);
+    bench.tell(|session, cx| session.shed(cx));
+    assert_eq!((bench.session().held(), bench.session().deadline()), (0, None));
+    assert_eq!(bench.did.last(), Some(&Did::Abort));
+    assert_eq!(bench.stats.inflight.get(), 0);
+}
+
+#[test]
+fn one_connection_too_many_is_told_so() {
+    let mut bench = Bench::new();
+    bench.tell(|session, cx| session.turn_away(cx));
+    let answer = &bench.answers(&[])[0];
+    assert_eq!((answer.status, answer.error().as_str()), (503, "overload"));
+    assert_eq!(answer.field("Connection"), Some("close"));
+    assert_eq!(answer.field("Retry-After"), Some("1"));
+    assert_eq!(bench.did, [Did::Finish]);
+    bench.bytes(get("/", ""));
+    bench.eof();
+    assert_eq!((bench.answers(&[]).len(), bench.stats.inflight.get()), (1, 0));
+    assert_eq!(bench.did, [Did::Finish, Did::Abort]);
 }
 
 #[test]
@@ -185,7 +280,7 @@ fn an_end_between_requests_or_within_a_head_is_silent() {
 fn draining_ends_idle_connections_at_once_and_busy_ones_after_their_answer() {
     let mut idle = Bench::new();
     idle.drain();
-    assert_eq!(idle.did, [Did::Finish]);
+    assert_eq!(idle.did, [Did::Finish, Did::Abort]);
 
     let mut busy = Bench::new();
     busy.hold_asks = true;

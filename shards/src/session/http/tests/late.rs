@@ -165,3 +165,39 @@ fn empty_lines_are_no_head() {
         assert_eq!(bench.answers(&[]).len(), 2, "{lines:?}");
     }
 }
+
+/// A bench whose uploads must bring 1000 bytes a second, and the time they have for it.
+fn paced() -> (Bench, u64) {
+    let mut config = config();
+    config.deadlines.body_rate = 1000;
+    let span = config.deadlines.body_ns;
+    (Bench::with(config, "127.0.0.1", false), span)
+}
+
+#[test]
+fn a_body_that_trickles_is_refused() {
+    let (mut bench, span) = paced();
+    bench.bytes(request("PUT", "/o/", "Content-Length: 1000000\r\n"));
+    for _ in 0..3 {
+        bench.now.mono_ns += span / 4;
+        bench.bytes(vec![1; 1000]);
+        assert_eq!(bench.out.len(), 0);
+    }
+    bench.run_out(span - 3 * (span / 4));
+    let answers = bench.answers(&[]);
+    assert_eq!((answers[0].status, answers[0].error().as_str()), (408, "timeout"));
+    assert_eq!(bench.did, [Did::Finish]);
+    assert_eq!(bench.stats.rejected(Rejected::Timeout), 1);
+}
+
+#[test]
+fn a_body_that_comes_slowly_but_steadily_is_taken() {
+    let (mut bench, span) = paced();
+    bench.bytes(request("PUT", "/o/", "Content-Length: 93000\r\n"));
+    for _ in 0..31 {
+        bench.bytes(vec![1; 3000]);
+        bench.now.mono_ns += span / 10;
+        bench.tell(|session, cx| session.on_deadline(cx));
+    }
+    assert_eq!((bench.answers(&[])[0].status, bench.did.len()), (201, 0));
+}

@@ -6,7 +6,7 @@ use ron_codec::oap::{APP_HELLO, APP_MAILBOX, Hello, parse_answer};
 use ron_io::stats::Rejected;
 
 use super::*;
-use crate::limits::{LINGER_LEAST_NS, LINGER_LEN_MAX, OAP_READ_STOP_LEN, OAP_REFUSED_MAX};
+use crate::limits::{LINGER_LEAST_NS, LINGER_LEN_MAX, OAP_REFUSED_MAX, OAP_SHORT_LEN_MAX};
 
 fn bad() -> (u16, String) {
     (400, "bad_request".into())
@@ -240,7 +240,7 @@ fn a_peer_that_reads_no_answers_is_not_read() {
     while rig.ends.is_empty() {
         rig.bytes(&many);
         told += 16;
-        assert!(rig.unsent < OAP_READ_STOP_LEN + 1024);
+        assert!(rig.unsent < OAP_SHORT_LEN_MAX + 1024);
         assert!(told < 10_000);
     }
     assert_eq!(rig.ends, ["pause"]);

@@ -228,9 +228,7 @@ fn drain_finishes_what_is_open() {
 
     let mut rig = greeted();
     rig.tell(|session, cx| session.on_drain(cx));
-    assert_eq!(rig.ends, ["finish"]);
-    rig.tell(|session, cx| session.on_eof(cx));
-    assert_eq!(rig.ends, ["finish", "abort"]);
+    assert_eq!(rig.ends, ["finish", "abort"], "nobody is waited for who asked for nothing");
 
     let mut rig = Rig::with(LOCAL, true, |_| {});
     rig.tell(|session, cx| session.on_drain(cx));
@@ -343,4 +341,49 @@ fn failures_are_reported_with_their_ids() {
         })
         .collect();
     assert_eq!(told, [(Op::Put, 403, "77"), (Op::Has, 500, "78")]);
+}
+
+#[test]
+fn puts_that_trickle_are_refused() {
+    let mut rig = Rig::with(LOCAL, false, |config| config.deadlines.body_rate = 1000);
+    let span = limits(&rig).body_ns;
+    rig.now.mono_ns += 10 * span;
+    rig.bytes(&raw(&FrameHeader::default(), b"", b""));
+    rig.run();
+    rig.frame();
+    rig.bytes(&put_start(1, 100_000, None));
+    rig.bytes(&put_start(2, 100_000, None));
+    let pass = |rig: &mut Rig| {
+        rig.now.mono_ns += span / 3;
+        rig.tell(|session, cx| session.on_deadline(cx));
+    };
+    // Together they bring what they must.
+    for _ in 0..3 {
+        rig.bytes(&frame(Flags::REQ, 1, &[1; 9_900]));
+        rig.bytes(&frame(Flags::REQ, 2, &[1; 100]));
+        pass(&mut rig);
+    }
+    assert_eq!(rig.open(), 2);
+    for _ in 0..3 {
+        rig.bytes(&frame(Flags::REQ, 1, &[1; 100]));
+        rig.bytes(&frame(Flags::REQ, 2, &[1; 100]));
+        pass(&mut rig);
+    }
+    rig.run();
+    let refused = rig.frames();
+    assert_eq!((rig.open(), refused.len()), (0, 2));
+    assert!(refused.iter().all(|frame| frame.error() == (408, "timeout".into())));
+    assert!(rig.ends.is_empty(), "the connection goes on");
+}
+
+#[test]
+fn what_is_kept_is_counted_and_shed() {
+    let mut rig = Rig::new();
+    let hello = raw(&FrameHeader::default(), b"", b"");
+    rig.bytes(&hello.repeat(100));
+    assert!(rig.unsent > 0);
+    let held = |rig: &Rig| rig.session.as_ref().unwrap().held();
+    assert!(held(&rig) >= rig.unsent && held(&rig) < 2 * rig.unsent + 16 * 1024);
+    rig.tell(|session, cx| session.shed(cx));
+    assert_eq!((held(&rig), rig.ends.as_slice()), (0, &["abort"][..]));
 }

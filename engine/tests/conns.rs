@@ -1,0 +1,164 @@
+//! What connections make the node keep: bounded by the bill whatever their peers do, shed when it
+//! is too much, given back when they are gone.
+
+mod common;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{
+    Data, KIB, MIB,
+    flood::{Phase, Target},
+    http::{Peer, put_head},
+    oap,
+    rude::{Door, Rude, get},
+};
+
+/// Peers that flood, and threads that do it.
+const PEERS: usize = 64;
+const THREADS: usize = 8;
+
+/// What connections may buffer: far less than so many peers would make an open-handed node keep.
+const BUFFERS: usize = 4 * MIB;
+
+/// What the node may have beside that: what one step adds, buffers that are kept, TLS of each
+/// peer, and what the allocator loses.
+const BESIDE: usize = 8 * MIB + PEERS * 48 * KIB;
+
+fn target() -> (Target, Phase) {
+    let target = Target::start(1, &["--connection-buffers", "4MiB", "--deadline-send", "120"]);
+    target.fill_cache(24);
+    let before = target.measure("before");
+    before.expect_served();
+    (target, before)
+}
+
+/// Connects peers that send the same again and again until nobody takes it, and read nothing.
+fn flood(target: &Target, door: Door, again: &[u8]) -> Vec<Rude> {
+    thread::scope(|scope| {
+        let one = || {
+            let mut peers = Rude::many(&target.node, door, PEERS / THREADS, Some(2304));
+            for peer in &mut peers {
+                peer.send_until_full(again, 2 * MIB);
+            }
+            peers
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(one)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a peer fails")).collect()
+    })
+}
+
+/// Floods a door, and holds what must hold during and after.
+fn expect_bounded(door: Door, again: impl Fn(&Target) -> Vec<u8>) {
+    let (target, before) = target();
+    let again = again(&target);
+    let (during, peers) = target.measure_while("during", || flood(&target, door, &again));
+    during.expect_answered();
+    during.expect_within_bill();
+    let most = before.resident + (BUFFERS + BUFFERS / 8 + BESIDE) as u64;
+    assert!(during.peak <= most, "{} bytes are more than {most}: {during}", during.peak);
+    let metrics = target.node.metrics();
+    let buffered = metrics.sum("ron_connection_buffer_bytes");
+    assert!(buffered <= BUFFERS as u64, "{buffered} bytes are buffered");
+    let shed = metrics.sum("ron_rejected_total{reason=\"memory\"}");
+    eprintln!("{door:?}: {buffered} bytes buffered, {shed} connections shed");
+    drop(peers);
+    // The connection that the measuring keeps stays, and that of the question itself.
+    target.wait_connections(2);
+    target.measure("after").expect_served();
+    target.expect_given_back(&before);
+    target.node.terminate();
+}
+
+#[test]
+fn gets_that_are_asked_for_and_not_read() {
+    expect_bounded(Door::Http, |target| get(&target.small.addr).repeat(40));
+}
+
+#[test]
+fn gets_over_tls_that_are_not_read() {
+    expect_bounded(Door::Https, |target| get(&target.small.addr).repeat(40));
+}
+
+#[test]
+fn hellos_that_are_not_read() {
+    let hello = oap::Frame { app: oap::HELLO, ..oap::frame(oap::REQ, 1, b"") };
+    expect_bounded(Door::OapPlain, |_| hello.encode().repeat(40));
+}
+
+#[test]
+fn large_bodies_over_tls_that_are_not_read() {
+    expect_bounded(Door::Https, |target| {
+        let large = common::object(7, 2 * MIB);
+        target.store(&large);
+        get(&large.addr)
+    });
+}
+
+#[test]
+fn the_greedy_are_shed_and_the_modest_are_not() {
+    let (target, _) = target();
+    let mut modest = Peer::new(target.node.connect());
+    assert_eq!(modest.get(&format!("/o/{}", target.small.addr)).status, 200);
+    let peers = flood(&target, Door::Http, &get(&target.small.addr).repeat(40));
+    target.wait(
+        "connections are shed",
+        || target.node.metrics().sum("ron_rejected_total{reason=\"memory\"}") > 0,
+        || "none was".to_owned(),
+    );
+    assert_eq!(modest.get(&format!("/o/{}", target.small.addr)).status, 200);
+    drop(peers);
+    target.node.terminate();
+}
+
+#[test]
+fn an_upload_that_trickles_is_refused() {
+    let data = Data::new();
+    let args = ["--deadline-body", "1", "--deadline-body-rate", "64KiB"];
+    let node = data.setup().args(&args).start();
+    let mut peer = Peer::new(node.connect());
+    peer.send(put_head(&common::addr_of(b"never"), 100 * MIB).as_bytes());
+    let began = Instant::now();
+    // More often than the deadline between two arrivals, and far slower than the least rate.
+    while began.elapsed() < Duration::from_millis(2500) && peer.try_send(b"x") {
+        thread::sleep(Duration::from_millis(100));
+    }
+    let answer = peer.response("PUT");
+    assert_eq!((answer.status, &*answer.envelope()), (408, "timeout"));
+    node.terminate();
+}
+
+#[test]
+fn idle_connections_do_not_hold_up_the_end() {
+    let data = Data::new();
+    let node = data.setup().args(&["--deadline-linger", "60"]).start();
+    let mut idle: Vec<Peer> = (0..4).map(|_| Peer::new(node.connect())).collect();
+    idle.iter_mut().for_each(|peer| assert_eq!(peer.get("/").status, 404));
+    let began = Instant::now();
+    node.terminate();
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    idle.iter_mut().for_each(Peer::expect_end);
+}
+
+#[test]
+fn the_metrics_say_what_may_be_used_and_what_is() {
+    let target = Target::start(1, &[]);
+    let metrics = target.node.metrics();
+    let bill = metrics.sum("ron_memory_bill_bytes");
+    assert!(bill.abs_diff(target.bill) < MIB as u64, "{bill} bytes, {} were said", target.bill);
+    let resident = metrics.sum("process_resident_memory_bytes");
+    assert!(resident > 0 && metrics.sum("ron_resident_memory_bytes{kind=\"anonymous\"}") > 0);
+    assert!(metrics.sum("ron_resident_memory_bytes") <= resident + MIB as u64);
+    assert!(metrics.sum("process_open_fds") > 5 && metrics.sum("process_max_fds") > 5);
+    assert!(metrics.sum("process_start_time_seconds") > 1_500_000_000);
+    target.node.terminate();
+}
+
+#[test]
+fn a_node_that_does_not_fit_is_refused() {
+    let data = Data::new();
+    let (code, said) = data.setup().args(&["--connection-buffers", "512GiB"]).refused();
+    assert!(code != 0 && said.contains("connection buffers 512"), "{code}: {said}");
+}

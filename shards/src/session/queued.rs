@@ -1,0 +1,138 @@
+//! How much of what a connection has queued is memory of its own.
+//!
+//! Bytes are sent in the order they were queued. Heads and short bodies are copied into buffers of
+//! the connection, and under TLS everything is; longer bodies are sent from the cache's blocks,
+//! which are accounted for where they are lent. So the queue is kept as runs of either kind:
+//!
+//! ```text
+//!   runs   │ copied 340 │ lent 131072 │ copied 4436 │      sent from the left
+//! ```
+
+use std::collections::VecDeque;
+
+use ron_io::limits::{COPY_LEN_MAX, OUT_BUFFER_LEN};
+
+/// Bytes queued to one connection and not sent, by whose memory they lie in.
+#[derive(Debug, Default)]
+pub(super) struct Queued {
+    /// Whether everything is encrypted into memory of the connection.
+    tls: bool,
+    unsent: usize,
+    /// Bytes of the runs that are copied, and how many such runs there are. Not kept under TLS.
+    copied: usize,
+    copied_runs: usize,
+    runs: VecDeque<Run>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    copied: bool,
+    len: usize,
+}
+
+impl Queued {
+    pub(super) fn new(tls: bool) -> Queued {
+        Queued { tls, ..Queued::default() }
+    }
+
+    /// Bytes that the kernel has not taken.
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    /// Bytes of memory that are kept for them, at most: copies lie in buffers of a fixed length,
+    /// records of TLS each have a header, a tag and a place in a list.
+    pub(super) fn held(&self) -> usize {
+        match self.tls {
+            true => self.unsent + self.unsent / 8,
+            false => self.copied + self.copied_runs * OUT_BUFFER_LEN,
+        }
+    }
+
+    /// A head of `head_len` bytes was queued, and behind it a body of `body_len` in one piece.
+    pub(super) fn push(&mut self, head_len: usize, body_len: usize) {
+        self.unsent += head_len + body_len;
+        if self.tls {
+            return;
+        }
+        let is_short = body_len <= COPY_LEN_MAX;
+        let (copied, lent) = if is_short { (head_len + body_len, 0) } else { (head_len, body_len) };
+        self.push_run(true, copied);
+        self.push_run(false, lent);
+    }
+
+    fn push_run(&mut self, copied: bool, len: usize) {
+        if len == 0 {
+            return;
+        }
+        self.copied += if copied { len } else { 0 };
+        if let Some(last) = self.runs.back_mut().filter(|last| last.copied == copied) {
+            last.len += len;
+            return;
+        }
+        self.copied_runs += usize::from(copied);
+        self.runs.push_back(Run { copied, len });
+    }
+
+    /// The kernel took `len` bytes.
+    ///
+    /// # Panics
+    /// If that is more than were queued.
+    pub(super) fn sent(&mut self, len: usize) {
+        assert!(len <= self.unsent, "{len} bytes were sent of {}", self.unsent);
+        self.unsent -= len;
+        if self.tls {
+            return;
+        }
+        let mut left = len;
+        while left > 0 {
+            let Some(run) = self.runs.front_mut() else { break };
+            let now = left.min(run.len);
+            run.len -= now;
+            left -= now;
+            let (copied, done) = (run.copied, run.len == 0);
+            self.copied -= if copied { now } else { 0 };
+            if done {
+                self.copied_runs -= usize::from(copied);
+                self.runs.pop_front();
+            }
+        }
+        assert_eq!(left, 0, "the runs add up to what is queued");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ron_io::limits::BLOCK_LEN;
+
+    use super::*;
+
+    #[test]
+    fn only_copies_are_memory_of_the_connection() {
+        let mut queued = Queued::new(false);
+        queued.push(100, BLOCK_LEN);
+        queued.push(0, BLOCK_LEN);
+        assert_eq!((queued.unsent(), queued.held()), (100 + 2 * BLOCK_LEN, 100 + OUT_BUFFER_LEN));
+        queued.push(50, COPY_LEN_MAX);
+        queued.push(70, 0);
+        let tail = 120 + COPY_LEN_MAX;
+        assert_eq!(queued.held(), 100 + tail + 2 * OUT_BUFFER_LEN);
+        queued.sent(99);
+        assert_eq!(queued.held(), 1 + tail + 2 * OUT_BUFFER_LEN);
+        queued.sent(1 + BLOCK_LEN);
+        assert_eq!(queued.held(), tail + OUT_BUFFER_LEN);
+        queued.sent(BLOCK_LEN + tail - 1);
+        assert_eq!((queued.unsent(), queued.held()), (1, 1 + OUT_BUFFER_LEN));
+        queued.sent(1);
+        assert_eq!((queued.unsent(), queued.held()), (0, 0));
+    }
+
+    #[test]
+    fn under_tls_all_is_memory_of_the_connection() {
+        let mut queued = Queued::new(true);
+        queued.push(80, BLOCK_LEN);
+        assert!(queued.held() >= queued.unsent() && queued.unsent() == 80 + BLOCK_LEN);
+        queued.sent(80 + BLOCK_LEN);
+        assert_eq!(queued.held(), 0);
+    }
+}

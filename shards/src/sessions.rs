@@ -1,0 +1,137 @@
+//! The sessions of a shard, and what they hold: where they are, how much memory each keeps, and
+//! how many there are of one peer.
+
+use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
+
+use ron_io::ports::ConnId;
+
+use crate::session::Session;
+
+/// The sessions by slot of their connection.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    places: Vec<Option<Place>>,
+    open: usize,
+    /// Bytes that all sessions keep, as last counted.
+    held: usize,
+    /// Connections of each peer.
+    peers: HashMap<Peer, usize>,
+}
+
+#[derive(Debug)]
+struct Place {
+    session: Session,
+    /// Bytes that the session keeps, as last counted.
+    counted: usize,
+    peer: Peer,
+}
+
+/// Who connects: an IPv4 address, or the network of an IPv6 address, as one host has all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Peer(u64);
+
+impl Peer {
+    pub(crate) fn of(address: IpAddr) -> Peer {
+        match address.to_canonical() {
+            // No IPv6 network begins with 96 zeros but those that are none.
+            IpAddr::V4(address) => Peer(u64::from(u32::from(address))),
+            IpAddr::V6(address) => Peer((u128::from(address) >> 64) as u64),
+        }
+    }
+}
+
+impl Sessions {
+    pub(crate) fn get(&mut self, conn: ConnId) -> Option<&mut Session> {
+        let place = self.places.get_mut(conn.slot as usize)?.as_mut()?;
+        (place.session.conn() == conn).then_some(&mut place.session)
+    }
+
+    pub(crate) fn insert(&mut self, conn: ConnId, peer: Peer, session: Session) {
+        let at = conn.slot as usize;
+        if at >= self.places.len() {
+            self.places.resize_with(at + 1, || None);
+        }
+        let before = self.places[at].replace(Place { session, counted: 0, peer });
+        assert!(before.is_none(), "slot {at} was given to two connections");
+        self.open += 1;
+        *self.peers.entry(peer).or_default() += 1;
+    }
+
+    pub(crate) fn remove(&mut self, conn: ConnId) -> Option<Session> {
+        self.get(conn)?;
+        let Place { session, counted, peer } = self.places[conn.slot as usize].take()?;
+        self.open -= 1;
+        self.held -= counted;
+        if let Some(count) = self.peers.get_mut(&peer) {
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&peer);
+            }
+        }
+        Some(session)
+    }
+
+    /// Counts again what a session keeps. To be called whenever it was told something.
+    pub(crate) fn recount(&mut self, conn: ConnId) {
+        if let Some(place) = self.places.get_mut(conn.slot as usize).and_then(Option::as_mut) {
+            let now = place.session.held();
+            self.held = self.held - place.counted + now;
+            place.counted = now;
+        }
+    }
+
+    /// Bytes that all sessions keep.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    pub(crate) fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Connections of this peer.
+    pub(crate) fn of_peer(&self, peer: Peer) -> usize {
+        self.peers.get(&peer).copied().unwrap_or_default()
+    }
+
+    /// The connection that has this slot.
+    pub(crate) fn at(&self, slot: u32) -> Option<ConnId> {
+        let place = self.places.get(slot as usize)?.as_ref()?;
+        Some(place.session.conn())
+    }
+
+    pub(crate) fn all(&self) -> Vec<ConnId> {
+        self.places.iter().flatten().map(|place| place.session.conn()).collect()
+    }
+
+    /// The connections that keep memory: before others those that keep more than most do, and of
+    /// these first who keeps most for longest without taking any of it.
+    pub(crate) fn greediest(&self, now_ns: u64) -> Vec<ConnId> {
+        let places = || self.places.iter().flatten().filter(|place| place.counted > 0);
+        let average = self.held / places().count().max(1);
+        let mut found: Vec<(bool, Reverse<u128>, u32, ConnId)> = places()
+            .map(|place| {
+                let conn = place.session.conn();
+                let stale_ns = now_ns.saturating_sub(place.session.progress_ns());
+                let weight = (u128::from(stale_ns) + 1) * place.counted as u128;
+                (place.counted < average, Reverse(weight), conn.slot, conn)
+            })
+            .collect();
+        found.sort_unstable_by_key(|(modest, weight, slot, _)| (*modest, *weight, *slot));
+        found.into_iter().map(|(.., conn)| conn).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_an_address_or_an_ipv6_network() {
+        let of = |text: &str| Peer::of(text.parse().unwrap());
+        assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+    }
+}

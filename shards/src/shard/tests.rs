@@ -1,0 +1,196 @@
+//! How many connections there are, and how much they keep, whatever their peers do.
+
+use ron_io::limits::OUT_BUFFER_LEN;
+
+use super::*;
+use crate::{
+    config::Listener,
+    entropy::Secret,
+    limits::{PIPELINE_LEN_MAX, REFUSED_MAX, UNSENT_SHORT_LEN_MAX},
+    store::layout::Layout,
+};
+
+const HTTP: ListenerId = ListenerId(0);
+const OAP: ListenerId = ListenerId(1);
+const BUFFERS_LEN: usize = 512 * 1024;
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// A shard, and a driver that sends nothing unless it is told to.
+struct Rig {
+    shard: Shard,
+    stats: Arc<Stats>,
+    now: Now,
+    opened: u32,
+    /// Bytes queued on each connection, by slot.
+    queued: Vec<usize>,
+    finished: Vec<u32>,
+    aborted: Vec<u32>,
+}
+
+impl Rig {
+    fn new(change: impl FnOnce(&mut Config)) -> Rig {
+        let mut config = Config::new(ron_io::ports::ShardId(0), Layout::single("/x".into(), 1, 1));
+        let plain = |proto| Listener { proto, tls: false };
+        config.listeners = vec![plain(Proto::Http), plain(Proto::Oap)];
+        config.arena_len = 1024 * 1024;
+        config.connection_buffers = BUFFERS_LEN;
+        change(&mut config);
+        let stats = Arc::new(Stats::default());
+        let shard = Shard::new(config, Arc::clone(&stats)).unwrap();
+        let (queued, finished, aborted) = Default::default();
+        let now = Now { mono_ns: 1, unix_ms: 0 };
+        Rig { shard, stats, now, opened: 0, queued, finished, aborted }
+    }
+
+    fn tell(&mut self, event: Event<'_, Mail>) {
+        self.now.mono_ns += 1_000;
+        self.shard.apply(event, self.now);
+        let mut gone = Vec::new();
+        while let Some(act) = self.shard.acts().pop() {
+            match act {
+                Act::Send { conn, head, body } => {
+                    let body = body.map_or(0, |body| body.len());
+                    self.queued[conn.slot as usize] += head.len() + body;
+                }
+                Act::Finish { conn } => self.finished.push(conn.slot),
+                Act::Abort { conn } => {
+                    self.aborted.push(conn.slot);
+                    gone.push(conn);
+                }
+                _ => {}
+            }
+        }
+        for conn in gone {
+            self.tell(Event::Closed { conn });
+        }
+    }
+
+    fn open(&mut self, listener: ListenerId, peer: &str) -> ConnId {
+        let conn = ConnId { slot: self.opened, generation: 1 };
+        self.opened += 1;
+        self.queued.push(0);
+        self.tell(Event::Opened { conn, listener, peer: peer.parse().unwrap() });
+        conn
+    }
+
+    fn bytes(&mut self, conn: ConnId, data: &[u8]) {
+        self.tell(Event::Bytes { conn, data });
+    }
+
+    fn held(&self) -> usize {
+        self.stats.connection_buffer_bytes.get() as usize
+    }
+}
+
+#[test]
+fn connections_never_buffer_more_than_they_may() {
+    let mut rig = Rig::new(|_| {});
+    let modest = rig.open(HTTP, "192.0.2.1:1");
+    rig.bytes(modest, REQUEST);
+    for _ in 0..200 {
+        let greedy = rig.open(HTTP, "192.0.2.1:1");
+        for _ in 0..100 {
+            rig.bytes(greedy, &REQUEST.repeat(20));
+            // One step may go beyond it by what it adds; then others go.
+            assert!(rig.held() <= BUFFERS_LEN, "{} bytes are kept", rig.held());
+        }
+        let honest = rig.open(HTTP, "192.0.2.1:1");
+        rig.bytes(honest, REQUEST);
+        assert!(rig.queued[honest.slot as usize] > 0, "others are served meanwhile");
+        let (conn, len) = (honest, rig.queued[honest.slot as usize]);
+        rig.tell(Event::Sent { conn, len });
+        assert!(!rig.aborted.contains(&honest.slot));
+    }
+    assert!(!rig.aborted.contains(&modest.slot), "who keeps little is left alone");
+    assert!(rig.stats.rejected(Rejected::Memory) > 100);
+    assert_eq!(rig.stats.rejected(Rejected::Memory), rig.aborted.len() as u64);
+    for slot in 0..rig.opened {
+        let conn = ConnId { slot, generation: 1 };
+        rig.tell(Event::Closed { conn });
+    }
+    assert_eq!((rig.held(), rig.stats.inflight.get()), (0, 0));
+}
+
+#[test]
+fn the_stalest_go_first() {
+    let room = UNSENT_SHORT_LEN_MAX + 2 * PIPELINE_LEN_MAX + OUT_BUFFER_LEN + 4096;
+    let mut rig = Rig::new(|config| config.connection_buffers = 8 * room);
+    let stale = rig.open(HTTP, "192.0.2.1:1");
+    let taking = rig.open(HTTP, "192.0.2.1:1");
+    for conn in [stale, taking] {
+        rig.bytes(conn, &REQUEST.repeat(600));
+    }
+    let mut others = 0;
+    while rig.aborted.is_empty() {
+        rig.now.mono_ns += 1_000_000;
+        rig.tell(Event::Sent { conn: taking, len: 100 });
+        let greedy = rig.open(HTTP, "192.0.2.1:1");
+        rig.bytes(greedy, &REQUEST.repeat(600));
+        others += 1;
+        assert!(others < 1000);
+    }
+    assert_eq!(rig.aborted[0], stale.slot);
+    assert!(!rig.aborted.contains(&taking.slot));
+}
+
+#[test]
+fn connections_beyond_the_most_are_told_and_those_beyond_that_are_closed() {
+    let mut rig = Rig::new(|config| {
+        config.connections_max = 2;
+        config.connection_buffers = 32 * BUFFERS_LEN;
+    });
+    let first = rig.open(HTTP, "192.0.2.1:1");
+    rig.open(OAP, "192.0.2.1:1");
+    for _ in 0..REFUSED_MAX {
+        let refused = rig.open(HTTP, "192.0.2.1:1");
+        assert!(rig.queued[refused.slot as usize] > 0);
+        assert_eq!(rig.finished.last(), Some(&refused.slot));
+    }
+    assert_eq!(rig.aborted, [] as [u32; 0]);
+    let (http, oap) = (rig.open(HTTP, "192.0.2.1:1"), rig.open(OAP, "192.0.2.1:1"));
+    assert_eq!(rig.aborted, [http.slot, oap.slot]);
+    assert_eq!(rig.stats.rejected(Rejected::Connections), REFUSED_MAX as u64 + 2);
+    rig.bytes(first, REQUEST);
+    assert!(rig.queued[first.slot as usize] > 0, "those that are served are served on");
+}
+
+#[test]
+fn one_peer_leaves_connections_to_others() {
+    let mut rig = Rig::new(|config| config.connections_per_peer = 2);
+    let ours = [rig.open(HTTP, "[2001:db8::1]:1"), rig.open(HTTP, "[2001:db8::2]:1")];
+    rig.open(OAP, "[2001:db8::3]:1");
+    assert_eq!((rig.aborted.len(), rig.stats.rejected(Rejected::PeerConnections)), (1, 1));
+    let other = rig.open(HTTP, "192.0.2.1:1");
+    rig.bytes(other, REQUEST);
+    assert!(rig.queued[other.slot as usize] > 0 && rig.finished.is_empty());
+    rig.tell(Event::Closed { conn: ours[0] });
+    rig.open(OAP, "[2001:db8::3]:1");
+    assert_eq!(rig.aborted.len(), 1, "one that leaves makes room");
+}
+
+fn shard(seed: u64, secret: u64) -> Shard {
+    let layout =
+        Layout { volumes: vec!["/nowhere".into()], absent: Vec::new(), partitions: 1, shards: 1 };
+    let config = Config {
+        arena_len: 1024 * 1024,
+        seed,
+        cache_secret: Secret::of_seed(secret),
+        ..Config::new(ron_io::ports::ShardId(0), layout)
+    };
+    Shard::new(config, Arc::default()).unwrap()
+}
+
+fn ids(shard: &Shard) -> Vec<u128> {
+    let mut entropy = shard.entropy.clone();
+    std::iter::repeat_with(|| entropy.next_u128()).take(100).collect()
+}
+
+/// The generator of ids can be run backwards, so nothing else may come from it.
+#[test]
+fn ids_tell_nothing_about_the_secret_of_the_cache() {
+    assert_eq!(ids(&shard(7, 1)), ids(&shard(7, 2)), "whatever the secret is, ids are the same");
+    assert_ne!(ids(&shard(7, 1)), ids(&shard(8, 1)));
+    let key = |seed, secret| shard(seed, secret).memory.hash_of(&Address::of(b"x"), 0);
+    assert_eq!(key(7, 1), key(8, 1), "whatever the seed is, the hash is the same");
+    assert_ne!(key(7, 1), key(7, 2));
+}
