@@ -241,13 +241,14 @@ impl World {
         }
     }
 
-    fn act(&mut self, act: Act<Mail>) {
+    fn act(&mut self, act: Act<Mail, <Shard as Machine>::Body>) {
         match act {
             Act::Send { conn, head, body } => {
                 let head = self.shard.acts().bytes(head).to_vec();
                 let alive = self.conn.is(conn) && !self.conn.finishing;
                 if alive {
-                    let items = [Some(Item::Bytes(head)), body.map(Item::Slice)];
+                    let items =
+                        [Some(Item::Bytes(head)), body.map(|body| Item::Slice(body.into()))];
                     let items = items.into_iter().flatten();
                     self.conn.queued.extend(items.filter(|item| !item.bytes().is_empty()));
                 }

@@ -52,6 +52,26 @@ impl Target {
         target
     }
 
+    /// The same node, warm and measured: what is resident does not grow by mere use any more.
+    pub fn warm(shards: usize, args: &[&str]) -> (Target, Phase) {
+        let target = Target::start(shards, args);
+        target.fill_cache(24);
+        let before = target.measure("before");
+        before.expect_served();
+        before.expect_within_bill();
+        (target, before)
+    }
+
+    /// The node after the peers have gone: it serves as before, and ends in good order.
+    pub fn finish(self) -> Phase {
+        // The connection that the measuring keeps stays, and that of the question itself.
+        self.wait_connections(2);
+        let after = self.measure("after");
+        after.expect_served();
+        self.node.terminate();
+        after
+    }
+
     /// Stores an object; the node must take it.
     pub fn store(&self, object: &Object) {
         let answer = Peer::new(self.node.connect()).try_put(&object.addr, &object.bytes);

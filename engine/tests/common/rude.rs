@@ -125,21 +125,7 @@ impl Rude {
     /// Sends these bytes again and again, reading nothing, until the socket stays full, the node
     /// cuts the connection, or so many were sent. Returns how many were.
     pub fn send_until_full(&mut self, again: &[u8], at_most: usize) -> usize {
-        self.socket.set_nonblocking(true).expect("it is a socket");
-        let mut sent = 0;
-        let mut moved = Instant::now();
-        while sent < at_most && moved.elapsed() < FULL_AFTER {
-            match self.try_send(&again[sent % again.len()..]) {
-                Ok(0) => thread::sleep(Duration::from_millis(5)),
-                Ok(len) => {
-                    sent += len;
-                    moved = Instant::now();
-                }
-                Err(_) => break,
-            }
-        }
-        self.socket.set_nonblocking(false).expect("it is a socket");
-        sent
+        flood(std::slice::from_mut(self), again, at_most)
     }
 
     /// What the socket takes now.
@@ -229,6 +215,30 @@ fn none_if_full(result: io::Result<usize>) -> io::Result<usize> {
         Err(error) if is_full(&error) => Ok(0),
         other => other,
     }
+}
+
+/// All of them send the same again and again, reading nothing, until none can send more, or each
+/// has sent so many bytes. Returns how many all of them sent.
+pub fn flood(peers: &mut [Rude], again: &[u8], at_most_each: usize) -> usize {
+    peers.iter().for_each(|peer| peer.socket.set_nonblocking(true).expect("it is a socket"));
+    let mut sent = vec![0; peers.len()];
+    let mut moved = Instant::now();
+    while moved.elapsed() < FULL_AFTER {
+        let before: usize = sent.iter().sum();
+        for (peer, sent) in peers.iter_mut().zip(&mut sent) {
+            if *sent < at_most_each {
+                // Whom the node has cut sends no more.
+                *sent += peer.try_send(&again[*sent % again.len()..]).unwrap_or(0);
+            }
+        }
+        if sent.iter().sum::<usize>() > before {
+            moved = Instant::now();
+        } else {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    peers.iter().for_each(|peer| peer.socket.set_nonblocking(false).expect("it is a socket"));
+    sent.iter().sum()
 }
 
 /// Peers that each send one byte from time to time until this is dropped or ended.

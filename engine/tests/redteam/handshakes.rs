@@ -1,0 +1,96 @@
+//! TLS: bytes that are no handshake, handshakes in the smallest records, and what may stand in the
+//! middle of a connection and should not.
+
+use std::{io::Write, time::Duration};
+
+use crate::common::{
+    connect,
+    flood::Target,
+    rude::{Door, End, Rude, get},
+};
+
+/// The start of a record of this kind and length, as TLS 1.3 writes it.
+fn record(kind: u8, body: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(body.len()).expect("a record is short").to_be_bytes();
+    [&[kind, 3, 3, len[0], len[1]], body].concat()
+}
+
+#[test]
+fn junk_in_place_of_a_handshake() {
+    let (target, _) = Target::warm(1, &["--deadline-handshake", "3"]);
+    let junk: [Vec<u8>; 7] = [
+        b"GET / HTTP/1.1\r\nHost: rude\r\n\r\n".to_vec(),
+        vec![0; 20_000],
+        vec![0xff; 20_000],
+        record(22, &[1, 0, 0, 0]),
+        // A record longer than any may be, of change_cipher_specs, and empty ones.
+        [&[22, 3, 3, 0xff, 0xff][..], &[0; 40_000]].concat(),
+        record(20, &[1]).repeat(3000),
+        record(22, &[]).repeat(1000),
+    ];
+    let (during, ()) = target.measure_while("during", || {
+        for door in ["https", "oap"] {
+            for bytes in junk.iter().cycle().take(70) {
+                let mut socket = connect(target.node.at(door));
+                // The node may end it before it is all sent.
+                let _ = socket.write_all(bytes);
+            }
+        }
+        // And one that says nothing at all, on each.
+        let silent = [connect(target.node.at("https")), connect(target.node.at("oap"))];
+        target.wait_connections(2);
+        drop(silent);
+    });
+    during.expect_served();
+    during.expect_within_bill();
+    target.finish().expect_within_bill();
+}
+
+#[test]
+fn junk_in_the_middle_of_a_connection() {
+    let (target, _) = Target::warm(1, &[]);
+    let request = get(&target.small.addr);
+    for bytes in [
+        record(23, &[7; 100]),
+        record(23, &[]),
+        record(21, &[1, 0]),
+        record(22, &[24, 0, 0, 1, 0]),
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        [&[23, 3, 3, 0xff, 0xff][..], &[0; 70_000]].concat(),
+    ] {
+        let mut peers = Rude::many(&target.node, Door::Https, 10, None);
+        let (during, ()) = target.measure_while("during", || {
+            for peer in &mut peers {
+                peer.send(&request).expect("the connection is good so far");
+                let _ = peer.raw().write_all(&bytes);
+            }
+        });
+        during.expect_served();
+        during.expect_within_bill();
+        for peer in &mut peers {
+            let (answer, end) = peer.read_within(1 << 20, Duration::from_secs(20));
+            assert_ne!(end, End::Open, "{} bytes, then it hangs", answer.len());
+        }
+    }
+    target.finish().expect_within_bill();
+}
+
+#[test]
+fn many_handshakes_that_are_left() {
+    let (target, _) = Target::warm(1, &[]);
+    let (during, ()) = target.measure_while("during", || {
+        for round in 0..100 {
+            let mut socket = connect(target.node.at("https"));
+            // A ClientHello that never ends, byte by byte or in one piece.
+            let hello = [&record(22, &[1, 0, 0xf0, 0])[..], &record(22, &[3; 50])].concat();
+            for piece in hello.chunks(1 + round % 7) {
+                if socket.write_all(piece).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    during.expect_served();
+    during.expect_within_bill();
+    target.finish().expect_within_bill();
+}
