@@ -137,7 +137,8 @@ impl Verified {
 ///
 /// ```compile_fail,E0308
 /// use ron_io::ports::{Acts, ConnId, Slice};
-/// fn send(acts: &mut Acts<ron_shards::flow::Mail, ron_shards::flow::Body>, to: ConnId, all: Slice) {
+/// use ron_shards::flow::{Body, Mail};
+/// fn send(acts: &mut Acts<Mail, Body>, to: ConnId, all: Slice) {
 ///     acts.send(to, 0, Some(all));
 /// }
 /// ```
