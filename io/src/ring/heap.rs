@@ -3,8 +3,8 @@
 //! rustls allocates every record that is to be sent, and frees it when it was. Left to itself,
 //! glibc gives the end of a thread's heap back to the system whenever 128 KiB of it are free, and
 //! takes it again for the next answer: a page fault for every 4 KiB that are sent, which was a
-//! sixth of the CPU time of bodies over TLS. So it is kept, and given back when it was far more than
-//! is in use: after a flood.
+//! sixth of the CPU time of bodies over TLS. So it is kept, and given back when it was far more
+//! than is in use: after a flood.
 
 use std::{
     io,

@@ -8,8 +8,8 @@
 //!
 //! A slice is held from `send` until its last byte was taken by the kernel, and is looked at only
 //! then, as the kernel does. A hot one on a connection without TLS goes by reference: its pages lie
-//! in the sockets, and the client reads what they hold when it reads. Bytes come and go in whatever pieces the caller chooses. What the
-//! peer of an aborted connection still reads is chance.
+//! in the sockets, and the client reads what they hold when it reads. Bytes come and go in whatever
+//! pieces the caller chooses. What the peer of an aborted connection still reads is chance.
 
 use std::collections::VecDeque;
 

@@ -162,7 +162,10 @@ proptest! {
                     }
                     None => prop_assert!(!held.is_empty(), "{} bytes refused", len),
                 },
-                5 => held.extend(memory.get(&object(), key).map(|cached| cached.group.block().clone())),
+                5 => {
+                    let found = memory.get(&object(), key);
+                    held.extend(found.map(|cached| cached.group.block().clone()));
+                }
                 6 => memory.forget(&object(), key),
                 7 => { memory.get(&object(), key); }
                 _ if held.is_empty() => {}
