@@ -370,8 +370,8 @@ impl Net {
     /// Drops the connection. Its memory stays until the kernel has let go of it.
     ///
     /// Where everything went to the kernel with the end behind it, the kernel still delivers it,
-    /// and answers with a reset what the peer goes on sending. Otherwise the peer is sent a reset: a
-    /// mere end would leave it waiting for room that this side does not give any more.
+    /// and answers with a reset what the peer goes on sending. Otherwise the peer is sent a reset:
+    /// a mere end would leave it waiting for room that this side does not give any more.
     pub(super) fn abort(&mut self, id: ConnId) {
         self.finish_now(id);
         let Some(conn) = self.conn(id) else { return };
