@@ -47,10 +47,10 @@ fn a_refusal_is_read_by_a_client_that_sends_everything_first() {
     let node = data.start(1);
     let put = |len: usize| put_head("zz", len).into_bytes();
     for (head, len, rounds, status) in [
-        (put(MIB), MIB, 20, 404),
-        (put(MIB + 1), MIB + 1, 20, 404),
-        (put(2_000_000), 2_000_000, 20, 404),
-        (put(20_000_000), 20_000_000, 100, 404),
+        (put(MIB), MIB, 20, 400),
+        (put(MIB + 1), MIB + 1, 20, 400),
+        (put(2_000_000), 2_000_000, 20, 400),
+        (put(20_000_000), 20_000_000, 100, 400),
         (b"GET /".to_vec(), MIB, 20, 414),
         (b"GET / HTTP/1.1\r\nX: ".to_vec(), MIB, 20, 431),
     ] {
