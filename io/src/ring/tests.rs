@@ -278,6 +278,12 @@ fn a_body_that_changed_since_it_was_verified_is_not_sent() {
         // It ends, by a reset or without one, and nothing of the body came before.
         let _ = stream.read_to_end(&mut got);
         assert_eq!(got, b"", "{len} {hot}");
+        // It is shown when the turn ends in which the connection did.
+        let until = Instant::now() + PATIENCE;
+        while node.stats.verify_send_failures.get() <= at as u64 {
+            assert!(Instant::now() < until, "{len} {hot}: the failure is not counted");
+            std::thread::yield_now();
+        }
         assert_eq!(node.stats.verify_send_failures.get(), at as u64 + 1);
     }
     assert_eq!(node.stats.verify_sends.get(), 6);
