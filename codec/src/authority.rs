@@ -182,10 +182,12 @@ impl Authority {
         };
         if let Some(literal) = name.strip_prefix('[') {
             let literal = literal.strip_suffix(']');
-            return literal.is_some_and(|literal| literal.parse::<Ipv6Addr>().is_ok());
+            let address = literal.and_then(|literal| literal.parse::<Ipv6Addr>().ok());
+            return address.is_some_and(|address| !address.is_unspecified());
         }
         let name = name.strip_suffix('.').unwrap_or(name);
-        name.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4())
+        // The unspecified address leads a browser here, too, and no rule of its own stops it.
+        name.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() && !address.is_unspecified())
             || name.eq_ignore_ascii_case("localhost")
             || self.names.iter().any(|own| name.eq_ignore_ascii_case(own))
     }

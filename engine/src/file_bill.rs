@@ -30,7 +30,7 @@ const OBJECT_FILES_MAX: u64 = 2 * FILES_IDLE_MAX as u64;
 const OBJECT_FILES_SHARE: u64 = 4;
 
 /// Connections over its limit that a shard may have for a moment, while it refuses them.
-const REFUSED_FILES: u64 = 16;
+const REFUSED_FILES: u64 = ron_shards::limits::REFUSED_MAX as u64;
 
 /// Fewest connections of a shard that are worth a start.
 const CONNECTIONS_MIN: u64 = 8;
@@ -119,6 +119,15 @@ impl FileBill {
         })
     }
 
+    /// The part of `whole` connections of a shard that was set for something, of those it takes: a
+    /// share stays a share when there are fewer connections than were set.
+    pub fn of(&self, set: usize, whole: usize) -> usize {
+        if !self.is_short {
+            return set;
+        }
+        (set as u128 * self.connections_max as u128 / whole as u128).max(1) as usize
+    }
+
     /// Tells the operator when there are fewer connections than were set.
     pub fn log(&self, connections_max: usize) {
         let FileBill { limit, wanted, connections_max: capped, .. } = self;
@@ -160,6 +169,16 @@ mod tests {
         }
         let bill = FileBill::new(&need(wanted - 1)).unwrap();
         assert!(bill.is_short && bill.connections_max == 9_999);
+    }
+
+    #[test]
+    fn a_share_of_the_connections_stays_one() {
+        let short = FileBill::new(&need(4096)).unwrap();
+        assert!(short.is_short && short.connections_max < 7500);
+        assert_eq!(short.of(7500, 10_000), short.connections_max * 3 / 4);
+        assert_eq!(short.of(1, 10_000), 1);
+        let wide = FileBill::new(&need(1 << 20)).unwrap();
+        assert_eq!(wide.of(7500, 10_000), 7500);
     }
 
     #[test]

@@ -363,7 +363,7 @@ fn shard_config(
         arena_len: config.arena_len() as usize,
         connections_max: files.connections_max,
         files_idle_max: files.files_idle_max,
-        connections_per_peer: config.connections_per_peer,
+        connections_per_peer: files.of(config.connections_per_peer, config.connections_max),
         connection_buffers: config.shard_buffers_len() as usize,
         object_len_max: config.object_len_max,
         window_groups: config.window_groups,

@@ -144,7 +144,7 @@ pub const OUTBOARDS_IDLE_LEN_MAX: usize = 16 * 1024 * 1024;
 /// Bytes that a kept outboard is counted with beside its own: its places in the tables.
 pub const OUTBOARD_ENTRY_LEN: usize = 160;
 
-/// Kept outboards that are looked at for each one that comes, to let the oldest go.
+/// Kept outboards in use that are passed over for each one that comes, to let the oldest go.
 pub const OUTBOARD_LOOKS_MAX: usize = 8;
 
 /// Outboards of one partition that are being read at once, of at most 8 MiB each.

@@ -11,10 +11,12 @@ use crate::session::Session;
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     places: Vec<Option<Place>>,
+    /// Connections that are served, and those that are only told that they are not.
     open: usize,
+    refused: usize,
     /// Bytes that all sessions keep, as last counted.
     held: usize,
-    /// Connections of each peer.
+    /// Connections of each peer that are served.
     peers: HashMap<Peer, usize>,
 }
 
@@ -23,7 +25,8 @@ struct Place {
     session: Session,
     /// Bytes that the session keeps, as last counted.
     counted: usize,
-    peer: Peer,
+    /// Absent for a connection that is refused.
+    peer: Option<Peer>,
 }
 
 /// Who connects: an IPv4 address, or the network of an IPv6 address, as one host has all of it.
@@ -46,22 +49,33 @@ impl Sessions {
         (place.session.conn() == conn).then_some(&mut place.session)
     }
 
-    pub(crate) fn insert(&mut self, conn: ConnId, peer: Peer, session: Session) {
+    /// Takes a session up. One without a peer is refused: it counts neither among those that are
+    /// served nor for its peer.
+    pub(crate) fn insert(&mut self, conn: ConnId, peer: Option<Peer>, session: Session) {
         let at = conn.slot as usize;
         if at >= self.places.len() {
             self.places.resize_with(at + 1, || None);
         }
         let before = self.places[at].replace(Place { session, counted: 0, peer });
         assert!(before.is_none(), "slot {at} was given to two connections");
-        self.open += 1;
-        *self.peers.entry(peer).or_default() += 1;
+        match peer {
+            Some(peer) => {
+                self.open += 1;
+                *self.peers.entry(peer).or_default() += 1;
+            }
+            None => self.refused += 1,
+        }
     }
 
     pub(crate) fn remove(&mut self, conn: ConnId) -> Option<Session> {
         self.get(conn)?;
         let Place { session, counted, peer } = self.places[conn.slot as usize].take()?;
-        self.open -= 1;
         self.held -= counted;
+        let Some(peer) = peer else {
+            self.refused -= 1;
+            return Some(session);
+        };
+        self.open -= 1;
         if let Some(count) = self.peers.get_mut(&peer) {
             *count -= 1;
             if *count == 0 {
@@ -85,11 +99,22 @@ impl Sessions {
         self.held
     }
 
+    /// Connections that are served.
     pub(crate) fn open(&self) -> usize {
         self.open
     }
 
-    /// Connections of this peer.
+    /// Connections that are being told that they are refused.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused
+    }
+
+    /// Whether there is no connection at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open + self.refused == 0
+    }
+
+    /// Connections of this peer that are served.
     pub(crate) fn of_peer(&self, peer: Peer) -> usize {
         self.peers.get(&peer).copied().unwrap_or_default()
     }

@@ -169,8 +169,7 @@ impl Shard {
         if let Some(why) = refusal {
             self.stats.reject(why);
             // Saying why takes a connection, for a moment. Under TLS it would take a handshake.
-            let most = self.config.connections_max + REFUSED_MAX;
-            let room = why != Rejected::Draining && self.sessions.open() < most;
+            let room = why != Rejected::Draining && self.sessions.refused() < REFUSED_MAX;
             if !room || listener.proto != Proto::Http {
                 self.acts.push(Act::Abort { conn });
                 return;
@@ -184,7 +183,8 @@ impl Shard {
             }
             Proto::Oap => Session::Oap(Box::new(OapSession::new(conn, listener, peer, &mut cx))),
         };
-        self.sessions.insert(conn, from, session);
+        let served = refusal.is_none().then_some(from);
+        self.sessions.insert(conn, served, session);
         // Files the session's first deadline.
         self.tell(conn, now, |session, cx| {
             if refusal.is_some() {
@@ -353,7 +353,7 @@ impl Shard {
                         self.acts.push(Act::Abort { conn });
                     }
                 }
-                if self.sessions.open() == 0 {
+                if self.sessions.is_empty() {
                     self.life = Life::Drained;
                     self.mesh.tell_drained(&mut self.acts);
                     self.live(now);

@@ -156,16 +156,31 @@ fn connections_beyond_the_most_are_told_and_those_beyond_that_are_closed() {
 
 #[test]
 fn one_peer_leaves_connections_to_others() {
-    let mut rig = Rig::new(|config| config.connections_per_peer = 2);
+    let mut rig = Rig::new(|config| {
+        config.connections_per_peer = 2;
+        config.connections_max = 5;
+        config.connection_buffers = 32 * BUFFERS_LEN;
+    });
     let ours = [rig.open(HTTP, "[2001:db8::1]:1"), rig.open(HTTP, "[2001:db8::2]:1")];
     rig.open(OAP, "[2001:db8::3]:1");
     assert_eq!((rig.aborted.len(), rig.stats.rejected(Rejected::PeerConnections)), (1, 1));
     let other = rig.open(HTTP, "192.0.2.1:1");
     rig.bytes(other, REQUEST);
     assert!(rig.queued[other.slot as usize] > 0 && rig.finished.is_empty());
+    // Those that are told so take nobody's place, however many come and stay.
+    for _ in 0..REFUSED_MAX + 10 {
+        rig.open(HTTP, "[2001:db8::4]:1");
+    }
+    assert_eq!(rig.finished.len(), REFUSED_MAX);
+    assert_eq!(rig.stats.rejected(Rejected::Connections), 0);
+    let (finished, aborted) = (rig.finished.len(), rig.aborted.len());
+    let last = rig.open(HTTP, "192.0.2.2:1");
+    rig.bytes(last, REQUEST);
+    assert!(rig.queued[last.slot as usize] > 0);
+    assert_eq!((rig.finished.len(), rig.aborted.len()), (finished, aborted));
     rig.tell(Event::Closed { conn: ours[0] });
     rig.open(OAP, "[2001:db8::3]:1");
-    assert_eq!(rig.aborted.len(), 1, "one that leaves makes room");
+    assert_eq!(rig.aborted.len(), aborted, "one that leaves makes room");
 }
 
 fn shard(seed: u64, secret: u64) -> Shard {

@@ -162,12 +162,13 @@ impl Files {
         }
     }
 
+    /// Closes files that nobody uses, until one more than there are is within the limit: a burst of
+    /// readers leaves more behind than one opening makes.
     fn close_idle(&mut self, cx: &mut Cx<'_>) {
-        if self.open.len() < self.idle_max {
-            return;
-        }
-        let idle = self.open.iter().filter(|(_, open)| open.users == 0 && open.waiting.is_none());
-        if let Some((slot, _)) = idle.min_by_key(|(_, open)| open.used) {
+        while self.open.len() >= self.idle_max {
+            let idle =
+                self.open.iter().filter(|(_, open)| open.users == 0 && open.waiting.is_none());
+            let Some((slot, _)) = idle.min_by_key(|(_, open)| open.used) else { return };
             let open = self.open.remove(slot);
             self.by_key.remove(&open.key);
             cx.close_file(open.file);

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     flow::{Cx, Fault},
-    limits,
+    limits::{self, OUTBOARD_LOOKS_MAX},
 };
 
 #[derive(Debug)]
@@ -200,14 +200,16 @@ impl Outboards {
         self.link_newest(slot);
         self.ready_len += self.ready[slot].cost();
         self.kept.insert(address, Kept::Ready(slot));
-        for _ in 0..limits::OUTBOARD_LOOKS_MAX {
+        let mut in_use = 0;
+        while self.ready_len > limits::OUTBOARDS_IDLE_LEN_MAX && in_use < OUTBOARD_LOOKS_MAX {
             let oldest = self.oldest;
-            if self.ready_len <= limits::OUTBOARDS_IDLE_LEN_MAX || oldest == slot {
+            if oldest == slot {
                 return;
             }
             self.unlink(oldest);
             if Arc::strong_count(&self.ready[oldest].outboard) > 1 {
                 self.link_newest(oldest);
+                in_use += 1;
                 continue;
             }
             let gone = self.ready.remove(oldest);
@@ -337,5 +339,11 @@ mod tests {
             outboards.ready_len
         );
         drop(in_use);
+        // A large one makes many small ones leave.
+        let (large, kept) = outboard(fit + 10, 3 * 1024 * 1024);
+        let before = outboards.ready.len();
+        outboards.keep(large, kept);
+        assert!(outboards.ready_len <= limits::OUTBOARDS_IDLE_LEN_MAX);
+        assert!(outboards.ready.len() < before);
     }
 }

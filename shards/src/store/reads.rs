@@ -312,9 +312,8 @@ impl Reads {
         match fault {
             Fault::Integrity => {
                 cx.stats.integrity_fail.add(1);
-                report_damage(&address, why, cx);
-                let text = format!("{address} group {index} is damaged: {why}");
-                site.note(cx, Severity::Error, &text);
+                // The control plane logs it when it is new, however often it is asked for.
+                report_damage(&address, &format!("group {index}: {why}"), cx);
             }
             _ => site.note(cx, Severity::Error, &format!("cannot read {address}: {why}")),
         }
