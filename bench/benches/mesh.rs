@@ -25,7 +25,7 @@ use ron_io::{
     ports::{ConnId, ShardId},
 };
 use ron_shards::{
-    flow::{Ask, Asker, Mail, Reply, StreamId},
+    flow::{Ask, Asker, Mail, Place, Reply, StreamId},
     limits::MESH_ASKS_MAX,
 };
 
@@ -38,12 +38,12 @@ const SPINS_MAX: u32 = 10_000;
 const STREAM: StreamId = StreamId { conn: ConnId { slot: 1, generation: 1 }, stream: 1 };
 
 fn ask(address: Address) -> Mail {
-    let from = Asker { shard: ShardId(0), stream: STREAM };
+    let from = Asker { shard: ShardId(0), stream: STREAM, place: Place::Read };
     Mail::Ask { from, ask: Ask::Open { address, first: Some(0) } }
 }
 
 fn reply() -> Mail {
-    Mail::Reply { from: ShardId(1), to: STREAM, reply: Reply::Missing }
+    Mail::Reply { from: ShardId(1), to: STREAM, place: Place::Read, reply: Reply::Missing }
 }
 
 /// The last message: the other side ends.

@@ -18,6 +18,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use ron_io::{
+    arena::Owner,
     process,
     stats::{CODES, Counter, Op, Proto, Rejected, SECONDS_BUCKETS_US, Stats},
     watch::Work,
@@ -143,7 +144,7 @@ impl Load {
 type Pick = fn(&Stats) -> &Counter;
 
 /// Counters that are one number a shard: name without `_total`, help, and where it is counted.
-const COUNTERS: [(&str, &str, Pick); 23] = [
+const COUNTERS: [(&str, &str, Pick); 26] = [
     ("ron_reject_oversize", "Uploads refused for their size.", |s| &s.oversize),
     ("ron_accept_failures", "Connections that could not be accepted.", |s| {
         &s.watch.ring.accept_failures
@@ -152,6 +153,13 @@ const COUNTERS: [(&str, &str, Pick); 23] = [
     ("ron_cache_misses", "Groups that had to be read and verified.", |s| &s.cache_misses),
     ("ron_not_modified", "Answers that told a client its copy is good.", |s| &s.not_modified),
     ("ron_range_requests", "Requests answered with a range.", |s| &s.ranges),
+    ("ron_memory_waits", "Reads and uploads that waited for memory.", |s| &s.memory_waits),
+    ("ron_memory_refusals", "Reads and uploads refused for want of memory.", |s| {
+        &s.memory_refusals
+    }),
+    ("ron_readers_cut", "Readers cut that took nothing and held memory others waited for.", |s| {
+        &s.readers_cut
+    }),
     ("ron_verify_groups", "Groups hashed and compared before use.", |s| &s.verify_groups),
     ("ron_verify_bytes", "Bytes hashed and compared before use.", |s| &s.verify_bytes),
     ("ron_verify_sends", "Bodies hashed again when they were sent.", |s| &s.verify_sends),
@@ -226,6 +234,11 @@ impl Source {
         for (name, help, pick) in GAUGES {
             page.gauges(name, help, [([], self.sum(|stats| pick(stats).get()))])?;
         }
+        let pages = Owner::ALL.map(|owner| {
+            let pages = self.sum(|stats| stats.memory_pages[owner as usize].get());
+            ([("owner", owner.name().to_owned())], pages)
+        });
+        page.gauges("ron_memory_pages", "Pages of 4 KiB of the cache's memory, by holder.", pages)?;
         self.write_memory(page)?;
         self.write_storage(page)?;
         let reports = self.sum(|stats| stats.reports_dropped.get());

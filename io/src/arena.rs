@@ -17,7 +17,12 @@
 //!           a block goes out whole, as quarters of 16 KiB, or as pages of 4 KiB
 //! ```
 
-use std::{fmt, io, ops::Range, ptr::NonNull, sync::Arc};
+use std::{
+    fmt, io,
+    ops::Range,
+    ptr::NonNull,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
@@ -30,12 +35,15 @@ mod bits;
 #[cfg(feature = "sim")]
 mod frames;
 mod lent;
+mod owners;
 
 use bits::Bits;
 #[cfg(feature = "sim")]
 pub(crate) use frames::Queued;
 pub use lent::Lent;
 use lent::LentPages;
+use owners::Owners;
+pub use owners::{Held, Owner};
 
 /// How much of a block a piece of memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +87,9 @@ const HUGE_LEN: usize = 2 * 1024 * 1024;
 /// "No page", at the end of the list of returned ones.
 const NONE: u32 = u32::MAX;
 
+/// In `Page::handles`, beside their number: one of them is the keeper's, see [`Arena::keep`].
+const KEPT: u32 = 1 << 31;
+
 /// What all holders of an arena's memory share.
 struct Shared {
     map: MmapRaw,
@@ -93,11 +104,13 @@ struct Shared {
     /// Head of the list of pieces whose last handle was dropped, linked through `Page::next`.
     /// Anyone pushes; the owner takes the whole list at once, so no ABA can arise.
     returned: AtomicU32,
+    /// Whole kept blocks that somebody else held and nobody else holds any more, over all time.
+    unpins: AtomicU64,
 }
 
 /// Book-keeping of the piece that starts at a page.
 struct Page {
-    /// Handles to the piece; 0 while it is free or being filled.
+    /// Handles to the piece, and `KEPT`; 0 while it is free or being filled.
     handles: AtomicU32,
     /// The next returned piece.
     next: AtomicU32,
@@ -117,6 +130,9 @@ pub struct Arena {
     quarters: Bits,
     singles: Bits,
     free_pages: usize,
+    owners: Owners,
+    /// Whole kept blocks that somebody else began to hold, over all time.
+    pins: u64,
 }
 
 impl Arena {
@@ -151,6 +167,7 @@ impl Arena {
             #[cfg(feature = "sim")]
             frames: frames::Frames::default(),
             returned: AtomicU32::new(NONE),
+            unpins: AtomicU64::new(0),
         };
         Ok(Arena {
             shared: Arc::new(shared),
@@ -159,6 +176,8 @@ impl Arena {
             quarters: Bits::empty(blocks),
             singles: Bits::empty(blocks),
             free_pages: blocks * BLOCK_PAGES,
+            owners: Owners::new(blocks * BLOCK_PAGES),
+            pins: 0,
         })
     }
 
@@ -179,6 +198,7 @@ impl Arena {
         assert_eq!(entry.handles.load(Ordering::Relaxed), 0, "a free piece has no handles");
         let span = class.pages() as u32;
         entry.span.store(span, Ordering::Relaxed);
+        self.owners.add(page, span as usize);
         while let Some((first, count)) = self.shared.lent.first_run(page, span) {
             self.shared.renew(first, count);
         }
@@ -194,10 +214,63 @@ impl Arena {
             let entry = &self.shared.pages[page as usize];
             let next = entry.next.swap(NONE, Ordering::Relaxed);
             let span = entry.span.swap(0, Ordering::Relaxed) as usize;
+            self.owners.remove(page, span);
             self.put_back(page as usize, span);
             page = next;
         }
         self.free_pages - before
+    }
+
+    /// Charges memory that was just handed out to an owner, until it is kept or given back.
+    pub fn charge(&mut self, block: &BlockMut, owner: Owner) {
+        self.owners.change(block.page, self.shared.span(block.page), owner);
+    }
+
+    /// The block is the cache's from now on, and `block` the cache's handle to it, until
+    /// [`unkeep`](Arena::unkeep). Others who hold it pin it.
+    ///
+    /// # Panics
+    /// If it is kept already.
+    pub fn keep(&mut self, block: &Block) {
+        let (page, span) = (block.page, self.shared.span(block.page));
+        let before = self.shared.pages[page as usize].handles.fetch_or(KEPT, Ordering::Relaxed);
+        assert_eq!(before & KEPT, 0, "page {page} is kept already");
+        self.owners.change(page, span, Owner::Cache);
+        self.pins += u64::from(before > 1 && span == BLOCK_PAGES);
+    }
+
+    /// Undoes `keep`. The block is charged to those who read it, if any still hold it.
+    ///
+    /// # Panics
+    /// If it is not kept.
+    pub fn unkeep(&mut self, block: &Block) {
+        let (page, span) = (block.page, self.shared.span(block.page));
+        let before = self.shared.pages[page as usize].handles.fetch_and(!KEPT, Ordering::Relaxed);
+        assert_ne!(before & KEPT, 0, "page {page} is not kept");
+        if before > KEPT | 1 {
+            self.owners.change(page, span, Owner::Downloads);
+            self.pins -= u64::from(span == BLOCK_PAGES);
+        }
+    }
+
+    /// Another handle to a kept block, made from the keeper's.
+    pub fn pin(&mut self, block: &Block) -> Block {
+        let (copy, before) = block.duplicate();
+        let whole = self.shared.span(block.page) == BLOCK_PAGES;
+        self.pins += u64::from(whole && before == KEPT | 1);
+        copy
+    }
+
+    /// What an owner holds. Dropped pieces count until `collect`.
+    pub fn held(&self, owner: Owner) -> Held {
+        self.owners.held(owner)
+    }
+
+    /// Whole kept blocks that others hold as well. One that another thread just let go may still
+    /// be counted.
+    pub fn pinned(&self) -> usize {
+        let unpins = self.shared.unpins.load(Ordering::Relaxed);
+        self.pins.checked_sub(unpins).expect("a block is pinned before it is not") as usize
     }
 
     /// Pages of 4 KiB that can be handed out now (dropped ones count after `collect`).
@@ -230,9 +303,10 @@ impl Arena {
 
     /// Bytes of the tables behind an arena of `blocks` blocks, the arena itself not counted.
     pub const fn tables_len(blocks: usize) -> usize {
-        // A header for each page; for each block its masks of free and of lent pages and a bit in
-        // three sets, whose summaries are lost in the rounding up to a byte each.
-        blocks * (BLOCK_PAGES * size_of::<Page>() + 2 * size_of::<u16>() + 3)
+        // A header and an owner for each page; for each block its masks of free and of lent pages
+        // and a bit in three sets, whose summaries are lost in the rounding up to a byte each.
+        let pages = BLOCK_PAGES * (size_of::<Page>() + size_of::<Owner>());
+        blocks * (pages + 2 * size_of::<u16>() + 3)
     }
 
     fn take(&mut self, class: Class, neighbour: Option<&Block>) -> Option<u32> {
@@ -281,6 +355,11 @@ impl Arena {
 }
 
 impl Shared {
+    /// Pages of the piece that starts at a page and is handed out.
+    fn span(&self, page: u32) -> usize {
+        self.pages[page as usize].span.load(Ordering::Relaxed) as usize
+    }
+
     fn bytes(&self, page: u32) -> NonNull<u8> {
         let at = self.lead + page as usize * PAGE_LEN;
         assert!(at < self.map.len());
@@ -449,7 +528,7 @@ impl Block {
 
     /// Whether there are other handles to the block. "No" stays true while the asker makes none.
     pub fn is_shared(&self) -> bool {
-        self.shared.pages[self.page as usize].handles.load(Ordering::Relaxed) > 1
+        self.shared.pages[self.page as usize].handles.load(Ordering::Relaxed) & !KEPT > 1
     }
 
     /// A number for the block that no other live block of the same arena has.
@@ -458,11 +537,18 @@ impl Block {
     }
 }
 
+impl Block {
+    /// Another handle, and what the handles were before.
+    fn duplicate(&self) -> (Block, u32) {
+        let before = self.shared.pages[self.page as usize].handles.fetch_add(1, Ordering::Relaxed);
+        assert!((1..KEPT / 2).contains(&(before & !KEPT)), "{before:#x} handles before a clone");
+        (Block { shared: Arc::clone(&self.shared), page: self.page, len: self.len }, before)
+    }
+}
+
 impl Clone for Block {
     fn clone(&self) -> Self {
-        let before = self.shared.pages[self.page as usize].handles.fetch_add(1, Ordering::Relaxed);
-        assert!((1..u32::MAX / 2).contains(&before), "{before} handles before a clone");
-        Block { shared: Arc::clone(&self.shared), page: self.page, len: self.len }
+        self.duplicate().0
     }
 }
 
@@ -471,10 +557,12 @@ impl Drop for Block {
         let entry = &self.shared.pages[self.page as usize];
         // Release each use; the last dropper acquires them all before it gives the piece back.
         let before = entry.handles.fetch_sub(1, Ordering::Release);
-        assert!(before > 0, "a block was dropped twice");
+        assert!(before & !KEPT > 0, "a block was dropped twice");
         if before == 1 {
             fence(Ordering::Acquire);
             self.shared.give_back(self.page);
+        } else if before == KEPT | 2 && self.shared.span(self.page) == BLOCK_PAGES {
+            self.shared.unpins.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -262,6 +262,11 @@ impl Slice {
         self.start == self.end
     }
 
+    /// The block that the bytes are part of.
+    pub fn block(&self) -> &Block {
+        &self.block
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.block.bytes()[self.start as usize..self.end as usize]
     }

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::{
+    arena::Owner,
     limits::{FAILURE_REPORT_EVERY, FAILURE_REPORTS_BURST},
     watch::Watch,
 };
@@ -151,10 +152,12 @@ pub enum Rejected {
     PeerConnections,
     /// Connections buffer more than they may together, and this one took least of its own.
     Memory,
+    /// An object that was sent again was deleted meanwhile.
+    Raced,
 }
 
 impl Rejected {
-    pub const ALL: [Rejected; 7] = [
+    pub const ALL: [Rejected; 8] = [
         Rejected::Connections,
         Rejected::Overload,
         Rejected::Timeout,
@@ -162,6 +165,7 @@ impl Rejected {
         Rejected::Draining,
         Rejected::PeerConnections,
         Rejected::Memory,
+        Rejected::Raced,
     ];
 
     pub fn name(self) -> &'static str {
@@ -173,6 +177,7 @@ impl Rejected {
             Rejected::Draining => "draining",
             Rejected::PeerConnections => "peer_connections",
             Rejected::Memory => "memory",
+            Rejected::Raced => "raced",
         }
     }
 }
@@ -211,6 +216,13 @@ pub struct Stats {
     pub cache_hits: Counter,
     pub cache_misses: Counter,
     pub cache_bytes: Counter,
+    /// Pages of the arena that are handed out, by owner.
+    pub memory_pages: [Counter; Owner::ALL.len()],
+    /// Reads and uploads that had to wait for memory, and that were refused for want of it.
+    pub memory_waits: Counter,
+    pub memory_refusals: Counter,
+    /// Readers that took nothing and were cut for the memory they held.
+    pub readers_cut: Counter,
     pub verify_groups: Counter,
     pub verify_bytes: Counter,
     pub integrity_fail: Counter,

@@ -37,6 +37,7 @@ use ron_codec::{
     limits::GROUP_LEN,
     outboard::{group_len, groups_of_range},
 };
+use ron_io::arena::Block;
 
 use crate::{
     flow::{Ask, Body, Cx, StreamId, Verified},
@@ -125,6 +126,8 @@ pub struct Download {
     /// Whether groups were let go that were asked for: they may still come.
     let_go: bool,
     kept: Kept,
+    /// The group that was asked for with the object.
+    opening: Option<u64>,
 }
 
 impl Download {
@@ -144,6 +147,7 @@ impl Download {
             narrow: false,
             let_go: false,
             kept: Kept::NONE,
+            opening: None,
         }
     }
 
@@ -151,6 +155,7 @@ impl Download {
     pub fn open(&mut self, first: Option<u64>, cx: &mut Cx<'_>) {
         assert_eq!(self.phase, Phase::New, "a download is opened once");
         self.phase = Phase::Opening;
+        self.opening = first.map(|byte| byte / GROUP_LEN as u64);
         cx.asks.push_back((self.stream, Ask::Open { address: self.address, first }));
     }
 
@@ -189,7 +194,8 @@ impl Download {
     }
 
     fn ask(&mut self, room: u64, cx: &mut Cx<'_>) {
-        let window = if self.narrow { 1 } else { window(cx) + self.ahead };
+        let narrow = self.narrow || cx.memory.is_tight();
+        let window = if narrow { 1 } else { window(cx) + self.ahead };
         let groups = self.groups();
         self.kept.widen(window.min(groups.end - groups.start));
         while self.asked < groups.end
@@ -246,16 +252,83 @@ impl Download {
         self.narrow &= index != asked.start;
     }
 
+    /// Whether a group was asked for and has yet to come.
+    pub fn wants(&self, index: u64) -> bool {
+        (self.groups().start..self.asked).contains(&index) && !self.kept.has(index)
+    }
+
     /// Memory is short: gives up what comes behind the next group, kept or asked for.
-    pub fn let_go(&mut self) {
+    pub fn let_go(&mut self, cx: &mut Cx<'_>) {
         let next = self.groups().start;
         if self.phase != Phase::Flowing || self.asked <= next {
             return;
         }
         self.let_go |= self.asked > next + 1;
-        (next + 1..self.asked).for_each(|index| *self.kept.place(index) = None);
+        self.give_up(next + 1, cx);
         (self.asked, self.ahead) = (next + 1, 0);
         self.narrow = true;
+    }
+
+    /// The question about the object was answered.
+    pub fn answered(&mut self) {
+        self.opening = None;
+    }
+
+    /// As `let_go`, and the next group is not waited for either, unless it came: the session still
+    /// has something to send, and asks for it when that has left.
+    pub fn withdraw(&mut self, cx: &mut Cx<'_>) {
+        self.let_go(cx);
+        let next = self.groups().start;
+        if self.phase == Phase::Flowing && self.wants(next) {
+            self.give_up(next, cx);
+            (self.asked, self.let_go) = (next, true);
+        }
+    }
+
+    /// Whether the object is one of this shard's.
+    pub fn is_local(&self, cx: &Cx<'_>) -> bool {
+        cx.config.layout.owner(&self.address).1 == cx.config.shard
+    }
+
+    /// Whether memory was short when the next group was asked for, and it has not come.
+    pub fn is_narrow(&self) -> bool {
+        self.narrow
+    }
+
+    /// The end of a download that was not taken to its end: nothing is kept, and what was asked for
+    /// is wanted no more.
+    pub fn cancel(&mut self, cx: &mut Cx<'_>) {
+        match (self.phase, self.opening.take()) {
+            (Phase::Flowing, _) if self.is_done() => {}
+            (Phase::Flowing, _) => {
+                self.give_up(self.groups().start, cx);
+                self.next = self.end;
+            }
+            (Phase::Opening, Some(index)) => {
+                let ask = Ask::Cancel { address: self.address, index };
+                cx.asks.push_back((self.stream, ask));
+            }
+            (Phase::New | Phase::Opening, _) => {}
+        }
+    }
+
+    /// Lets go of the groups from this one on, kept or asked for.
+    fn give_up(&mut self, from: u64, cx: &mut Cx<'_>) {
+        for index in from..self.asked {
+            if self.kept.place(index).take().is_none() {
+                let ask = Ask::Cancel { address: self.address, index };
+                cx.asks.push_back((self.stream, ask));
+            }
+        }
+    }
+
+    /// The block of a group that is kept.
+    pub fn held(&self) -> Option<&Block> {
+        let kept = match &self.kept {
+            Kept::Near(places) => places.iter().flatten().next(),
+            Kept::Far(places) => places.iter().flatten().next(),
+        };
+        kept.map(Verified::block)
     }
 
     /// The next bytes, at most `max` and never from two groups. `None` until they are there, and
@@ -311,7 +384,7 @@ impl Download {
     }
 
     /// Bytes of the range that were asked for and not taken.
-    fn under_way(&self) -> u64 {
+    pub fn under_way(&self) -> u64 {
         (self.asked * GROUP_LEN as u64).min(self.end).saturating_sub(self.next)
     }
 }
@@ -349,10 +422,11 @@ mod tests {
 
     fn asked(bench: &mut Bench) -> Vec<u64> {
         let index = |ask| match ask {
-            (_, Ask::Group { index, .. }) => index,
+            (_, Ask::Group { index, .. }) => Some(index),
+            (_, Ask::Cancel { .. }) => None,
             other => panic!("{other:?}"),
         };
-        bench.asks.drain(..).map(index).collect()
+        bench.asks.drain(..).filter_map(index).collect()
     }
 
     fn opened(bench: &mut Bench, first: Option<u64>) -> Download {
@@ -398,7 +472,7 @@ mod tests {
             for (which, room, max) in steps.iter().cycle() {
                 if shortages > 0 && max % 3 == 0 {
                     shortages -= 1;
-                    download.let_go();
+                    download.let_go(&mut bench.cx());
                     let kept = kept(&download);
                     prop_assert!(kept <= 1, "{} groups kept", kept);
                 }
@@ -514,13 +588,13 @@ mod tests {
         let mut bench = Bench::new(16);
         let source = source(10 * GROUP);
         let mut download = opened(&mut bench, None);
-        download.let_go();
+        download.let_go(&mut bench.cx());
         download.begin(0..10 * GROUP, 10 * GROUP, None);
         download.pump(usize::MAX, &mut bench.cx());
         assert_eq!(asked(&mut bench), [0, 1, 2, 3]);
         download.on_group(group(&mut bench, &source, 2));
         let before = bench.memory.pages().free;
-        download.let_go();
+        download.let_go(&mut bench.cx());
         assert_eq!(bench.memory.pages().free, before + GROUP_LEN / 4096, "a block is back");
         download.pump(usize::MAX, &mut bench.cx());
         assert_eq!(asked(&mut bench), [0; 0], "the next was asked for");
@@ -539,7 +613,7 @@ mod tests {
         download.pump(usize::MAX, &mut bench.cx());
         assert_eq!(asked(&mut bench), [4, 5, 6, 7]);
         download.on_group(group(&mut bench, &source, 4));
-        download.let_go();
+        download.let_go(&mut bench.cx());
         download.pump(usize::MAX, &mut bench.cx());
         assert_eq!(asked(&mut bench), [0; 0], "else it would be told again, and so for ever");
         assert!(download.take(usize::MAX).is_some());

@@ -38,6 +38,18 @@ pub struct StreamId {
 pub struct Asker {
     pub shard: ShardId,
     pub stream: StreamId,
+    pub place: Place,
+}
+
+/// Which place a question to another shard has among those that are open, see `mesh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// That of a question which needs no memory of its owner.
+    Other,
+    /// That of a question which may need a group to be read.
+    Read,
+    /// None any more: it waits for memory, and its owner counts it.
+    Parked,
 }
 
 /// A question about an object, put to its owner.
@@ -56,6 +68,9 @@ pub enum Ask {
     Adopt { address: Address, size: u64, path: PathBuf },
     /// Forget an object. Answered by `Deleted` once that is durable, or `Missing`.
     Delete { address: Address },
+    /// Nobody waits for this group any more, which was asked for before. It has no answer, and
+    /// does not leave its shard: another one answers in any case before long.
+    Cancel { address: Address, index: u64 },
 }
 
 impl Ask {
@@ -66,14 +81,27 @@ impl Ask {
             | Ask::Group { address, .. }
             | Ask::Put { address, .. }
             | Ask::Adopt { address, .. }
+            | Ask::Cancel { address, .. }
             | Ask::Delete { address } => address,
+        }
+    }
+
+    /// The place it takes when it is put to another shard.
+    pub fn place(&self) -> Place {
+        match self {
+            Ask::Open { first: Some(_), .. } | Ask::Group { .. } => Place::Read,
+            _ => Place::Other,
         }
     }
 
     /// Answers that nothing was done about it, and leaves nothing of it.
     pub fn refuse(self, asker: Asker, fault: Fault, cx: &mut Cx<'_>) {
-        if let Ask::Adopt { path, .. } = self {
-            cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
+        match self {
+            Ask::Cancel { .. } => return,
+            Ask::Adopt { path, .. } => {
+                cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
+            }
+            _ => {}
         }
         cx.replies.push_back((asker, Reply::Failed(fault)));
     }
@@ -89,9 +117,11 @@ pub enum Reply {
     Missing,
     /// A group.
     Group(Verified),
-    /// A group that was asked for waits for memory: whoever keeps groups that come behind it is to
-    /// let them go, because they may be what it waits for.
+    /// A group that was asked for waits for memory, and the answer is still to come. A download
+    /// that keeps groups behind it lets them go, because they may be what it waits for.
     Short,
+    /// A group waited too long for memory. It may be one that the download let go meanwhile.
+    Late { index: u64 },
     /// The object is durable; `new` unless it was there before.
     Stored { new: bool },
     /// The object was there, and durably is no more.
@@ -113,6 +143,8 @@ pub enum Fault {
     Absent,
     /// A queue or the memory for blocks is full; it will pass.
     Busy,
+    /// The object was there, was not kept again for that reason, and was deleted meanwhile.
+    Raced,
 }
 
 /// What lies in a shard's mailboxes.
@@ -125,7 +157,17 @@ pub enum Mail {
     Reply {
         from: ShardId,
         to: StreamId,
+        /// The place that the question had.
+        place: Place,
         reply: Reply,
+    },
+    /// Reads of shard `from` wait for memory that readers of this shard hold. Answered by
+    /// `Relieved`, after those were cut that take nothing.
+    Relieve {
+        from: ShardId,
+    },
+    Relieved {
+        from: ShardId,
     },
     /// Shard `from` has no connections left and will ask nothing more.
     Drained {

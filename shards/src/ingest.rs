@@ -24,7 +24,9 @@
 //!
 //! This room refuses what is too long, too short, or hashes to another address, and what there is
 //! no memory for. It holds at most [`INGEST_BLOCKS_MAX`] blocks of an upload; while the disk is
-//! behind, the peer waits.
+//! behind, the peer waits. While the memory of uploads is short, each group is written when it is
+//! whole, what is kept in memory goes into a file after all, and an upload that has no block waits
+//! for one, but not for long.
 
 use std::io;
 
@@ -42,8 +44,9 @@ use ron_io::{
 use thiserror::Error;
 
 use crate::{
+    cache::Purpose,
     flow::{Ask, Cx, Fault, Reply, StreamId, Waiter},
-    limits::{INGEST_BLOCKS_MAX, INGEST_WRITE_GROUPS},
+    limits::{INGEST_BLOCKS_MAX, INGEST_WRITE_GROUPS, UPLOAD_WAIT_NS},
 };
 
 mod spill;
@@ -76,8 +79,7 @@ pub enum IngestError {
     /// The bytes hash to `found`, not to the address they were sent for.
     #[error("bytes hash to {found}")]
     BadDigest { found: Address },
-    /// The node could not take it. `Busy` also where memory ran out and nothing of this upload is
-    /// under way whose end could bring some.
+    /// The node could not take it.
     #[error("upload failed: {0:?}")]
     Failed(Fault),
 }
@@ -153,9 +155,9 @@ struct Filling {
 /// One upload.
 ///
 /// `push` takes the body; when it took less than it was given, the session stops reading, and
-/// offers the rest again once `wants_more` says so, which changes in `on_disk` only. Then `finish`,
-/// and `on_disk` for the disk acts of the upload until `on_reply` tells the outcome. After an error
-/// of any of them nothing is left of the upload. `abort` may be called at any time, and must be if
+/// offers the rest again once `wants_more` says so, which changes in `on_disk`, `on_reply` and
+/// `on_memory` only. Then `finish`, and `on_disk` for the disk acts of the upload until `on_reply`
+/// tells the outcome. After an error of any of them nothing is left of the upload. `abort` may be called at any time, and must be if
 /// the upload is dropped before its outcome.
 #[derive(Debug)]
 pub struct Ingest {
@@ -175,6 +177,8 @@ pub struct Ingest {
     outboard: Option<Outboard>,
     /// Bytes were left at the last `push`, and no disk act has completed since.
     stalled: bool,
+    /// Since when it has no block and there is none for it, in `Now::mono_ns`.
+    waits_since: Option<u64>,
     state: State,
 }
 
@@ -207,6 +211,7 @@ impl Ingest {
                 sealed: None,
                 outboard: None,
                 stalled: false,
+                waits_since: None,
                 state: State::Keeping,
             }),
         }
@@ -256,6 +261,19 @@ impl Ingest {
         Progress::Going
     }
 
+    /// It waits for memory no longer: there is some, or it has waited too long.
+    pub fn on_memory(&mut self, cx: &mut Cx<'_>) -> Progress {
+        let Some(since) = self.waits_since else { return Progress::Going };
+        let is_late = cx.now.mono_ns >= since.saturating_add(UPLOAD_WAIT_NS);
+        if is_late && !cx.memory.admits(Purpose::UploadFirst) {
+            cx.stats.memory_refusals.add(1);
+            self.discard(Fault::Busy, cx);
+            return Progress::Failed(Fault::Busy);
+        }
+        self.stalled = false;
+        Progress::Going
+    }
+
     /// The owner has answered.
     ///
     /// # Panics
@@ -282,8 +300,9 @@ impl Ingest {
                     }
                 }
             }
-            // It was deleted while it came again: whoever sends it once more has it kept.
-            (State::Confirming, _, Reply::Missing) => Outcome::Failed(Fault::Busy),
+            // It was deleted while it came again, and its bytes were dropped as they came:
+            // only the client has them, and can send them once more.
+            (State::Confirming, _, Reply::Missing) => Outcome::Failed(Fault::Raced),
             (State::Asking | State::Confirming, _, Reply::Failed(fault)) => {
                 self.discard(fault, cx);
                 Outcome::Failed(fault)
@@ -334,14 +353,30 @@ impl Ingest {
         while !rest.is_empty() && self.has_filling(cx)? {
             rest = self.fill(rest)?;
         }
+        if rest.len() < data.len() {
+            self.waits_since = None;
+        }
         self.write_groups(!rest.is_empty(), cx);
         if !rest.is_empty() {
-            if !self.awaits() {
-                return Err(IngestError::Failed(Fault::Busy));
-            }
-            self.stalled = true;
+            self.stall(cx)?;
         }
         Ok(data.len() - rest.len())
+    }
+
+    /// There is no block for bytes that came. Where the upload has some, they are written first.
+    fn stall(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
+        if matches!(self.state, State::Keeping) && !self.groups.is_empty() {
+            self.outgrow(cx)?;
+        }
+        self.stalled = true;
+        if !self.awaits() {
+            if self.waits_since.is_none() {
+                cx.stats.memory_waits.add(1);
+            }
+            let since = *self.waits_since.get_or_insert(cx.now.mono_ns);
+            cx.memory.queue_upload(self.stream, since);
+        }
+        Ok(())
     }
 
     fn check_receiving(&self) -> Result<(), IngestError> {
@@ -370,7 +405,9 @@ impl Ingest {
         }
         let rest = self.announced.map_or(u64::MAX, |announced| announced - size);
         let len = rest.min(GROUP_LEN as u64) as usize;
-        let block = cx.memory.alloc_after(len, self.groups.last());
+        let holds = !self.groups.is_empty() || self.lent() > 0;
+        let purpose = if holds { Purpose::UploadMore } else { Purpose::UploadFirst };
+        let block = cx.memory.alloc_for(purpose, len, self.groups.last());
         self.filling = block.map(|block| Filling { block, filled: 0 });
         Ok(self.filling.is_some())
     }
@@ -441,6 +478,7 @@ impl Ingest {
     /// Starts writes of the groups that wait, as many as make long ones, or all.
     fn write_groups(&mut self, all: bool, cx: &mut Cx<'_>) {
         let State::Writing(spill) = &mut self.state else { return };
+        let all = all || cx.memory.left(Purpose::UploadMore) < INGEST_BLOCKS_MAX / 2;
         while self.groups.len() >= INGEST_WRITE_GROUPS || (all && !self.groups.is_empty()) {
             let count = self.groups.len().min(INGEST_WRITE_GROUPS);
             let at = u64::from(RecordPlace::File.unit()) + spill.started * GROUP_LEN as u64;
@@ -491,7 +529,7 @@ impl Ingest {
         if Class::holding(*filled) == Class::holding(block.len()) {
             return;
         }
-        if let Some(mut smaller) = cx.memory.alloc(*filled) {
+        if let Some(mut smaller) = cx.memory.alloc_for(Purpose::UploadFirst, *filled, None) {
             smaller.bytes_mut().copy_from_slice(&block.bytes_mut()[..*filled]);
             *block = smaller;
         }
@@ -562,6 +600,9 @@ impl Ingest {
 
     /// Ends the upload and leaves nothing of it.
     fn discard(&mut self, fault: Fault, cx: &mut Cx<'_>) {
+        if self.waits_since.take().is_some() {
+            cx.memory.forget_upload(self.stream);
+        }
         (self.filling, self.outboard) = (None, None);
         self.groups = Vec::new();
         match self.end(fault) {

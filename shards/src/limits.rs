@@ -33,16 +33,25 @@ pub const INGEST_BLOCKS_MAX: usize = 32;
 /// time, so that long ones are faster than many: while one is under way the next comes in.
 pub const INGEST_WRITE_GROUPS: usize = 16;
 
-/// Questions one shard may have open with one other. Each brings one reply, and before it at most
-/// one word that memory is short, so a lane that holds three times as many messages and the orders
-/// never overflows.
-pub const MESH_ASKS_MAX: usize = 1024;
+/// Questions one shard may have open with one other: those that may need memory there, and others,
+/// which never wait behind them.
+pub const MESH_READS_MAX: usize = 768;
+pub const MESH_OTHERS_MAX: usize = 256;
+pub const MESH_ASKS_MAX: usize = MESH_READS_MAX + MESH_OTHERS_MAX;
 
-/// Questions that wait for a place among `MESH_ASKS_MAX`; beyond it: 503.
-pub const MESH_WAITING_MAX: usize = 4096;
+/// Reads of one other shard that wait for memory here; beyond it: 503. They have given their place
+/// back.
+pub const MESH_PARKED_MAX: usize = 1024;
 
-/// Messages of one lane of the mesh.
-pub const MESH_LANE_LEN: usize = 3 * MESH_ASKS_MAX + 64;
+/// Questions that wait for a place among `MESH_READS_MAX` and `MESH_OTHERS_MAX`, over all shards;
+/// beyond it: 503.
+pub const MESH_READS_WAITING_MAX: usize = 3072;
+pub const MESH_OTHERS_WAITING_MAX: usize = 1024;
+
+/// Messages of one lane of the mesh: the open questions of one side; for each of the other side's
+/// a reply, and before it a word that memory is short; a reply to each that is parked; and orders
+/// and the few messages of which there is one at a time.
+pub const MESH_LANE_LEN: usize = 3 * MESH_ASKS_MAX + MESH_PARKED_MAX + 64;
 
 /// Answers delivered for one event before others have their turn. The most that one event can ask
 /// for by right are the requests in a full inbox, and the groups of what may be queued.
@@ -84,6 +93,10 @@ pub const PEER_SHARE: (usize, usize) = (6, 8);
 
 const _: () = assert!(TIGHT_SHORT_LEN_MAX < UNSENT_SHORT_LEN_MAX);
 
+/// Gets of one OAP/1 connection that keep the group they begin with, if it is short, while nothing
+/// can be sent: so a small object need not wait for a large one.
+pub const OAP_SHORT_KEPT_MAX: usize = 8;
+
 /// Refused puts of one OAP/1 connection whose bytes are still to come and to be dropped; those
 /// of one more than that are refused frame by frame.
 pub const OAP_REFUSED_MAX: usize = 256;
@@ -109,6 +122,40 @@ pub const WINDOW_GROUPS_MAX: usize = 32;
 const _: () = assert!(0 < READS_BUSY && READS_BUSY < READS_UNDER_WAY_MAX);
 const _: () = assert!(EVICT_PATIENCE < EVICT_STEPS_MAX);
 const _: () = assert!(0 < WINDOW_GROUPS && WINDOW_GROUPS <= WINDOW_GROUPS_MAX as u64);
+
+/// Shares of an arena's blocks, in percent; each includes those named before it for the same owner.
+/// What uploads may hold: blocks that are filled or wait for the disk. Uploads that have one
+/// already leave the rest to those that have none.
+pub const UPLOADS_MORE_PERCENT: usize = 18;
+pub const UPLOADS_PERCENT: usize = 25;
+
+/// What downloads may hold: groups that are being read, kept, or queued on sockets. Beyond the
+/// first, downloads keep one group each; the others are left to the group that comes next, to
+/// answers that begin, and to groups so short that they are copied when they are sent.
+pub const READS_AHEAD_PERCENT: usize = 38;
+pub const READS_NEXT_PERCENT: usize = 48;
+pub const READS_FIRST_PERCENT: usize = 56;
+pub const READS_SHORT_PERCENT: usize = 61;
+
+/// What work may hold that nobody waits for.
+pub const BACKGROUND_PERCENT: usize = 4;
+
+/// Nanoseconds an upload waits for memory before it is refused (503).
+pub const UPLOAD_WAIT_NS: u64 = 1_500_000_000;
+
+/// Nanoseconds a read waits for memory before it is refused (503, or the body is cut).
+pub const READ_WAIT_NS: u64 = 1_000_000_000;
+
+/// Nanoseconds for which a reader took nothing, after which it may be cut when reads wait for the
+/// memory that it holds.
+pub const READER_STALE_NS: u64 = 400_000_000;
+
+/// Nanoseconds for which reads wait for memory before readers are cut for it.
+pub const RELIEVE_AFTER_NS: u64 = 100_000_000;
+
+/// Nanoseconds between two looks for readers to cut, and how many are cut at each.
+pub const RELIEVE_EVERY_NS: u64 = 20_000_000;
+pub const RELIEVE_CUTS_MAX: usize = 16;
 
 /// Bytes of the map of one partition's index: address space, not memory or disk. It holds about
 /// 150 million objects, and leaves room for 4096 partitions in the address space of a process.
@@ -155,6 +202,9 @@ pub const OUTBOARD_LOADS_LEN_MAX: usize = 8 * 1024 * 1024;
 
 /// Groups of one partition that are being read, or wait for it (503 beyond it).
 pub const FETCHES_MAX: usize = 16 * 1024;
+
+/// Askers of one partition who wait for those groups (503 beyond it).
+pub const WANTING_MAX: usize = 2 * FETCHES_MAX;
 
 /// Disk acts of a shard under way beyond which groups wait with being read, so that commits and
 /// boots always find room among `DISK_OPS_MAX`.

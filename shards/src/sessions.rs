@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 
 use ron_io::ports::ConnId;
 
-use crate::session::Session;
+use crate::{cache::Memory, session::Session};
 
 /// The sessions by slot of their connection.
 #[derive(Debug, Default)]
@@ -127,6 +127,17 @@ impl Sessions {
 
     pub(crate) fn all(&self) -> Vec<ConnId> {
         self.places.iter().flatten().map(|place| place.session.conn()).collect()
+    }
+
+    /// The connections that took nothing since `before_ns` and for which blocks are held, of this
+    /// shard's memory or of others', and since when.
+    pub(crate) fn stale(&self, own: bool, memory: &Memory, before_ns: u64) -> Vec<(u64, ConnId)> {
+        let places = self.places.iter().flatten();
+        let stale = places.filter_map(|Place { session, .. }| {
+            let since = session.stale_since(own, memory)?;
+            (since <= before_ns).then(|| (since, session.conn()))
+        });
+        stale.collect()
     }
 
     /// The connections that keep memory: before others those that keep more than most do, and of

@@ -26,9 +26,12 @@ use crate::{
     cache::{Memory, Pages},
     config::Config,
     entropy::Entropy,
-    flow::{Ask, Asker, Body, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
+    flow::{Ask, Asker, Body, Cx, Fault, Mail, Place, Reply, StreamId, Tickets, Waiter},
     ingest,
-    limits::{REFUSED_MAX, SETTLE_ROUNDS_MAX, SHED_SHARE},
+    limits::{
+        MEMORY_RETRY_NS, READER_STALE_NS, REFUSED_MAX, RELIEVE_AFTER_NS, RELIEVE_CUTS_MAX,
+        RELIEVE_EVERY_NS, SETTLE_ROUNDS_MAX, SHED_SHARE,
+    },
     mesh::Mesh,
     session::{Session, http::HttpSession, oap::OapSession},
     sessions::{Peer, Sessions},
@@ -52,6 +55,10 @@ pub struct Shard {
     asks: VecDeque<(StreamId, Ask)>,
     replies: VecDeque<(Asker, Reply)>,
     due: Vec<u32>,
+    /// When readers are looked for again that hold memory and take nothing.
+    relief_at: u64,
+    /// When uploads that wait for memory try again.
+    uploads_at: Option<u64>,
     life: Life,
 }
 
@@ -116,6 +123,8 @@ impl Shard {
             asks: VecDeque::with_capacity(256),
             replies: VecDeque::with_capacity(256),
             due: Vec::new(),
+            relief_at: 0,
+            uploads_at: None,
             life: Life::New,
             config,
         })
@@ -230,10 +239,16 @@ impl Shard {
                 self.stats.mesh_hops.add(1);
                 self.store.on_ask(from, ask, &mut cx!(self, now));
             }
-            Mail::Reply { from, to, reply } => {
-                self.mesh.heard(from, &reply);
+            Mail::Reply { from, to, place, reply } => {
+                self.mesh.heard(from, place, &reply);
                 self.replies.push_back((self.own(to), reply));
             }
+            Mail::Relieve { from } => {
+                self.cut_stale(false, now);
+                let mail = Mail::Relieved { from: self.config.shard };
+                self.acts.push(Act::Mail { to: from, mail });
+            }
+            Mail::Relieved { from } => self.mesh.relieved(from),
             Mail::Drained { from } => self.mesh.drained(from),
             Mail::Order(order) => self.order(&order, now),
         }
@@ -275,6 +290,7 @@ impl Shard {
     /// What cannot be settled within [`SETTLE_ROUNDS_MAX`] goes on in the next turn: other events
     /// have theirs in between.
     fn settle(&mut self, now: Now) {
+        self.relieve(now);
         for _ in 0..SETTLE_ROUNDS_MAX {
             while let Some((stream, ask)) = self.asks.pop_front() {
                 self.route(stream, ask, now);
@@ -284,6 +300,7 @@ impl Shard {
                 continue;
             }
             self.store.settle(&mut cx!(self, now));
+            self.feed_uploads(now);
             if self.asks.is_empty() && self.replies.is_empty() {
                 break;
             }
@@ -305,12 +322,54 @@ impl Shard {
         }
     }
 
+    /// Lets uploads that wait for memory try again, those that wait longest first.
+    fn feed_uploads(&mut self, now: Now) {
+        for _ in 0..self.memory.uploads_waiting() {
+            let Some(StreamId { conn, stream }) = self.memory.next_upload(now.mono_ns) else {
+                break;
+            };
+            self.tell(conn, now, |session, cx| session.on_memory(stream, cx));
+        }
+        let waits = self.memory.uploads_waiting() > 0;
+        self.uploads_at = waits.then_some(now.mono_ns + MEMORY_RETRY_NS);
+    }
+
+    /// While reads wait for memory, readers that hold some and take nothing are cut now and then.
+    fn relieve(&mut self, now: Now) {
+        if !self.store.awaits_memory() {
+            self.relief_at = now.mono_ns + RELIEVE_AFTER_NS;
+        }
+        if now.mono_ns < self.relief_at {
+            return;
+        }
+        self.relief_at = now.mono_ns + RELIEVE_EVERY_NS;
+        self.mesh.ask_relief(&mut self.acts);
+        self.cut_stale(true, now);
+    }
+
+    /// Cuts the readers that have taken nothing for longest and hold this shard's memory, or with
+    /// `own` false that of others.
+    fn cut_stale(&mut self, own: bool, now: Now) {
+        let before_ns = now.mono_ns.saturating_sub(READER_STALE_NS);
+        let mut stale = self.sessions.stale(own, &self.memory, before_ns);
+        if stale.len() > RELIEVE_CUTS_MAX {
+            stale.select_nth_unstable_by_key(RELIEVE_CUTS_MAX, |(since, _)| *since);
+            stale.truncate(RELIEVE_CUTS_MAX);
+        }
+        for (_, conn) in stale {
+            self.stats.readers_cut.add(1);
+            self.tell(conn, now, |session, cx| session.shed(cx));
+        }
+    }
+
     /// Puts a question to the object's owner.
     fn route(&mut self, stream: StreamId, ask: Ask, now: Now) {
         let (_, owner) = self.config.layout.owner(ask.address());
         let asker = self.own(stream);
         if owner == self.config.shard {
             self.store.on_ask(asker, ask, &mut cx!(self, now));
+        } else if matches!(ask, Ask::Cancel { .. }) {
+            // The other shard answers before long, and nobody will wait for it.
         } else if let Some(ask) = self.mesh.ask(owner, asker, ask, &mut self.acts) {
             self.stats.reject(Rejected::Overload);
             ask.refuse(asker, Fault::Busy, &mut cx!(self, now));
@@ -322,19 +381,23 @@ impl Shard {
             let StreamId { conn, stream } = asker.stream;
             self.tell(conn, now, |session, cx| session.on_reply(stream, reply, cx));
         } else {
-            let mail = Mail::Reply { from: self.config.shard, to: asker.stream, reply };
+            let Asker { stream: to, place, .. } = asker;
+            let mail = Mail::Reply { from: self.config.shard, to, place, reply };
             self.acts.push(Act::Mail { to: asker.shard, mail });
         }
     }
 
     fn own(&self, stream: StreamId) -> Asker {
-        Asker { shard: self.config.shard, stream }
+        Asker { shard: self.config.shard, stream, place: Place::Other }
     }
 
     /// Moves the shard's life on when its condition has come.
     fn live(&mut self, now: Now) {
         self.mesh.send_waiting(&mut self.acts);
         self.stats.cache_bytes.set(self.memory.bytes() as u64);
+        for (counter, pages) in self.stats.memory_pages.iter().zip(self.memory.owners()) {
+            counter.set(pages as u64);
+        }
         match self.life {
             Life::Booting => {
                 if let Some(reason) = self.store.failed() {
@@ -411,10 +474,10 @@ impl Machine for Shard {
             _ => None,
         };
         let unsettled = !self.asks.is_empty() || !self.replies.is_empty();
-        [self.wheel.wake_at(), self.store.wake_at(&self.room), drained, unsettled.then_some(0)]
-            .into_iter()
-            .flatten()
-            .min()
+        let relief = self.store.awaits_memory().then_some(self.relief_at);
+        let times = [self.wheel.wake_at(), self.store.wake_at(&self.room), drained, relief];
+        let soon = [self.uploads_at, unsettled.then_some(0)];
+        times.into_iter().chain(soon).flatten().min()
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) struct Bench {
     pub(crate) tickets: Tickets,
     pub(crate) entropy: Entropy,
     pub(crate) room: Room,
+    pub(crate) now: Now,
 }
 
 impl Bench {
@@ -48,12 +49,13 @@ impl Bench {
             memory: Memory::new(blocks * BLOCK_LEN, &Secret::of_seed(1)).unwrap(),
             tickets: Tickets::default(),
             entropy: Entropy::new(1),
+            now: Now::default(),
         }
     }
 
     pub(crate) fn cx(&mut self) -> Cx<'_> {
         Cx {
-            now: Now::default(),
+            now: self.now,
             config: &self.config,
             stats: &self.stats,
             acts: &mut self.acts,

@@ -20,30 +20,37 @@
 //! without freeing anything; it gets another round instead. A piece smaller than what is needed is
 //! evicted together with the others of its block, or not at all when one of them cannot be.
 //!
+//! Memory is a budget: what is asked for is charged to an [`Owner`], who has a share that it cannot
+//! exceed and that others cannot take; see [`Purpose`]. A cached block that somebody holds is
+//! charged to the downloads.
+//!
 //! This room does not verify: whoever inserts a block has seen its group match. It keeps no block
 //! of another arena, whose memory it could not give back.
 
-use std::{fmt, io, sync::Arc};
+use std::{collections::VecDeque, fmt, io, sync::Arc};
 
 use ron_codec::address::Address;
 use ron_io::{
-    arena::{Arena, Block, BlockMut, Class},
+    arena::{Arena, Block, BlockMut, Class, Owner},
     limits::{ARENA_BLOCKS_MAX, BLOCK_LEN, BLOCK_PAGES, PAGE_LEN},
-    ports::Seal,
+    ports::{Seal, ShardId},
 };
 
 use crate::{
     entropy::{SECRET_WORDS, Secret},
-    limits::{EVICT_PATIENCE, EVICT_STEPS_MAX},
+    flow::StreamId,
+    limits::{EVICT_PATIENCE, EVICT_STEPS_MAX, MESH_PARKED_MAX, UPLOAD_WAIT_NS},
 };
 
 mod ghost;
 mod lists;
+mod shares;
 mod table;
 mod verified;
 
 use ghost::Ghost;
 use lists::{Entry, Home, Lists};
+use shares::Shares;
 use table::Table;
 pub use verified::{Body, Verified};
 
@@ -56,6 +63,8 @@ const PROMOTE_USES: u8 = 2;
 /// A shard's arena and the cache of verified blocks in it.
 pub struct Memory {
     arena: Arena,
+    /// Uploads that wait for memory, and since when; the first waits longest, or nearly.
+    uploads: VecDeque<(StreamId, u64)>,
     secret: [u64; SECRET_WORDS],
     table: Table,
     lists: Lists,
@@ -65,6 +74,40 @@ pub struct Memory {
     ghost: Ghost,
     /// Bytes from which on the small queue is the one to evict from.
     small_len: usize,
+    shares: Shares,
+    /// Reads of each other shard that wait here for memory, see [`Memory::park`].
+    parked: Vec<usize>,
+}
+
+/// What memory is asked for. Each purpose has a limit, see `limits`: of one owner's purposes those
+/// that come later may use what the earlier ones must leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A block of an upload that has one.
+    UploadMore,
+    /// The first block of an upload.
+    UploadFirst,
+    /// A group of a download that may do without it.
+    ReadAhead,
+    /// The only group that a download asks for.
+    ReadNext,
+    /// The group that an answer begins with.
+    ReadFirst,
+    /// A group that is copied when it is sent.
+    ReadShort,
+    Background,
+}
+
+impl Purpose {
+    fn owner(self) -> Owner {
+        match self {
+            Purpose::UploadMore | Purpose::UploadFirst => Owner::Uploads,
+            Purpose::ReadAhead | Purpose::ReadNext | Purpose::ReadFirst | Purpose::ReadShort => {
+                Owner::Downloads
+            }
+            Purpose::Background => Owner::Background,
+        }
+    }
 }
 
 /// A group found in the cache. It is hot, worth sending by reference, when it fills a block that
@@ -83,6 +126,9 @@ pub struct Pages {
     pub free: usize,
     pub cached: usize,
     pub total: usize,
+    /// Of those that are handed out, by owner, in the order of `Owner::ALL`: the first are the
+    /// cache's own, which nobody else holds.
+    pub owners: [usize; Owner::ALL.len()],
 }
 
 impl Memory {
@@ -102,6 +148,7 @@ impl Memory {
         let pages = arena.total_pages();
         Ok(Memory {
             arena,
+            uploads: VecDeque::new(),
             // Odd, so that different groups of an object stay different when multiplied by one.
             secret: secret.words().map(|word| word | 1),
             table: Table::new(pages),
@@ -109,6 +156,8 @@ impl Memory {
             seals: Vec::new(),
             ghost: Ghost::new(pages),
             small_len: blocks * BLOCK_LEN / SMALL_SHARE,
+            shares: Shares::of(blocks),
+            parked: Vec::new(),
         })
     }
 
@@ -119,8 +168,108 @@ impl Memory {
         self
     }
 
-    /// Memory for `len` bytes, at most a block. Evicts as needed; `None` while what there is is
-    /// held by others, or so much of it that [`EVICT_STEPS_MAX`] looks found nothing.
+    /// Memory for `len` bytes, at most a block, charged to the owner whose purpose it is; `None`
+    /// while the owner's share for this purpose is used up, and when `alloc` has none. A whole
+    /// block is taken right behind `neighbour` where possible.
+    pub fn alloc_for(
+        &mut self,
+        purpose: Purpose,
+        len: usize,
+        neighbour: Option<&Block>,
+    ) -> Option<BlockMut> {
+        if !self.admits(purpose) {
+            return None;
+        }
+        let block = self.alloc_after(len, neighbour)?;
+        self.arena.charge(&block, purpose.owner());
+        Some(block)
+    }
+
+    /// Whether one more block may be held for a purpose.
+    pub fn admits(&mut self, purpose: Purpose) -> bool {
+        self.is_below(purpose) || (self.arena.collect() > 0 && self.is_below(purpose))
+    }
+
+    /// Whether an owner holds less than it may for this purpose.
+    #[inline]
+    pub fn is_below(&self, purpose: Purpose) -> bool {
+        self.held(purpose.owner()) < self.shares.limit(purpose)
+    }
+
+    /// Whether downloads should keep no more than one group each.
+    #[inline]
+    pub fn is_tight(&self) -> bool {
+        !self.is_below(Purpose::ReadAhead)
+    }
+
+    /// Blocks that may still be held for a purpose.
+    pub fn left(&mut self, purpose: Purpose) -> usize {
+        self.arena.collect();
+        self.shares.limit(purpose).saturating_sub(self.held(purpose.owner()))
+    }
+
+    /// Blocks that an owner holds, pieces of blocks counted as blocks.
+    fn held(&self, owner: Owner) -> usize {
+        let pinned = if owner == Owner::Downloads { self.arena.pinned() } else { 0 };
+        self.arena.held(owner).pieces + pinned
+    }
+
+    /// An upload waits for memory since `since_ns`.
+    pub fn queue_upload(&mut self, stream: StreamId, since_ns: u64) {
+        self.uploads.push_back((stream, since_ns));
+    }
+
+    /// An upload waits no more.
+    pub fn forget_upload(&mut self, stream: StreamId) {
+        self.uploads.retain(|(waiting, _)| *waiting != stream);
+    }
+
+    /// Uploads that wait for memory.
+    pub fn uploads_waiting(&self) -> usize {
+        self.uploads.len()
+    }
+
+    /// The upload that is to try again: there is memory for it, or it has waited too long.
+    pub fn next_upload(&mut self, now_ns: u64) -> Option<StreamId> {
+        let (stream, since_ns) = *self.uploads.front()?;
+        let is_late = now_ns >= since_ns.saturating_add(UPLOAD_WAIT_NS);
+        if !is_late && !self.admits(Purpose::UploadFirst) {
+            return None;
+        }
+        self.uploads.pop_front();
+        Some(stream)
+    }
+
+    /// Whether this arena handed a block out.
+    pub fn owns(&self, block: &Block) -> bool {
+        self.arena.owns(block)
+    }
+
+    /// A read of another shard is about to wait for memory. False when too many do, and it is to
+    /// be refused.
+    pub fn park(&mut self, shard: ShardId) -> bool {
+        let at = usize::from(shard.0);
+        if at >= self.parked.len() {
+            self.parked.resize(at + 1, 0);
+        }
+        let parked = &mut self.parked[at];
+        let room = *parked < MESH_PARKED_MAX;
+        *parked += usize::from(room);
+        room
+    }
+
+    /// A read that was parked is answered.
+    ///
+    /// # Panics
+    /// If none of this shard is.
+    pub fn unpark(&mut self, shard: ShardId) {
+        let parked = &mut self.parked[usize::from(shard.0)];
+        *parked = parked.checked_sub(1).expect("a read is answered once");
+    }
+
+    /// Memory for `len` bytes, at most a block, in nobody's name. Evicts as needed; `None` while
+    /// what there is is held by others, or so much of it that [`EVICT_STEPS_MAX`] looks found
+    /// nothing.
     pub fn alloc(&mut self, len: usize) -> Option<BlockMut> {
         self.alloc_after(len, None)
     }
@@ -140,12 +289,25 @@ impl Memory {
         let page = self.find(self.hash(address, index), address, index)?;
         let entry = self.lists.entry_mut(page);
         entry.used();
-        let block = entry.block.clone()?;
+        let block = self.arena.pin(entry.block.as_ref()?);
         let stays = entry.home == Home::Main || entry.uses >= PROMOTE_USES;
         let hot = stays && block.footprint() == BLOCK_LEN;
         let size = entry.size;
         let seal = self.seals.get(page as usize).cloned().flatten();
         Some(Cached { group: Verified::kept(index, block, hot, seal), size })
+    }
+
+    /// As `get`, unless that would hold a whole block more than there may be for this purpose.
+    #[inline]
+    pub fn get_for(&mut self, purpose: Purpose, address: &Address, index: u64) -> Option<Cached> {
+        if !self.is_below(purpose) {
+            let page = self.find(self.hash(address, index), address, index)?;
+            let block = self.lists.entry(page).block.as_ref()?;
+            if block.footprint() == BLOCK_LEN && !block.is_shared() && !self.admits(purpose) {
+                return None;
+            }
+        }
+        self.get(address, index)
     }
 
     /// Keeps a verified group of an object of `size` bytes. Where the group is cached already, the
@@ -163,11 +325,13 @@ impl Memory {
         let remembered = self.remembered();
         let back = self.ghost.recall(hash, remembered);
         let home = if back { Home::Main } else { Home::Small };
+        let block = block.clone();
+        self.arena.keep(&block);
         self.table.insert(hash as u32, block.page());
         if let Some(seal) = self.seals.get_mut(block.page() as usize) {
             *seal = group.seal();
         }
-        self.lists.admit(home, (address, index), size, block.clone());
+        self.lists.admit(home, (address, index), size, block);
     }
 
     /// Lets a group go, as if it had never been cached.
@@ -175,7 +339,14 @@ impl Memory {
         let hash = self.hash(address, index);
         if let Some(page) = self.find(hash, address, index) {
             self.table.remove(hash as u32, page);
-            drop(self.lists.release(page));
+            self.release(page);
+        }
+    }
+
+    /// Takes an entry out of its queue and lets its block go.
+    fn release(&mut self, page: u32) {
+        if let Some(block) = self.lists.release(page) {
+            self.arena.unkeep(&block);
         }
     }
 
@@ -196,7 +367,19 @@ impl Memory {
             free: self.arena.free_pages(),
             cached: self.bytes() / PAGE_LEN,
             total: self.arena.total_pages(),
+            owners: self.owners(),
         }
+    }
+
+    /// Pages that each owner holds, in the order of `Owner::ALL`. Pinned ones are the downloads'.
+    pub fn owners(&self) -> [usize; Owner::ALL.len()] {
+        let pinned = self.arena.pinned() * BLOCK_PAGES;
+        let mut owners = Owner::ALL.map(|owner| self.arena.held(owner).pages);
+        // A block that another thread lets go is counted as pinned for a moment longer.
+        let cached = &mut owners[Owner::Cache as usize];
+        *cached = cached.saturating_sub(pinned);
+        owners[Owner::Downloads as usize] += pinned;
+        owners
     }
 
     /// Bytes of the arena.
@@ -298,7 +481,7 @@ impl Memory {
                 self.ghost.remember(hash);
             }
             self.table.remove(hash as u32, page);
-            drop(self.lists.release(page));
+            self.release(page);
         }
     }
 

@@ -5,6 +5,7 @@ use std::{
 };
 
 use super::*;
+use crate::limits::READS_NEXT_PERCENT;
 use proptest::prelude::*;
 use ron_io::pipe::Pipe;
 
@@ -381,4 +382,98 @@ proptest! {
         }
         queues.check();
     }
+}
+
+/// All that can be had for a purpose.
+fn all_for(memory: &mut Memory, purpose: Purpose) -> Vec<BlockMut> {
+    std::iter::from_fn(|| memory.alloc_for(purpose, BLOCK_LEN, None)).collect()
+}
+
+#[test]
+fn no_owner_takes_what_is_anothers() {
+    for blocks in [128, 1000] {
+        let mut memory = memory(blocks);
+        let uploads = [Purpose::UploadMore, Purpose::UploadFirst];
+        let reads = [Purpose::ReadAhead, Purpose::ReadNext, Purpose::ReadFirst, Purpose::ReadShort];
+        let mut held = Vec::new();
+        for purpose in uploads.into_iter().chain(reads).chain([Purpose::Background]) {
+            let got = all_for(&mut memory, purpose);
+            assert!(!got.is_empty(), "{purpose:?} of {blocks}");
+            held.extend(got);
+        }
+        assert!(held.len() <= blocks * 9 / 10, "{} of {blocks}", held.len());
+        let owners = memory.owners();
+        assert_eq!(owners.iter().sum::<usize>(), held.len() * BLOCK_PAGES);
+        assert!(owners[1..].iter().all(|pages| *pages > 0) && owners[0] == 0);
+        assert!(memory.alloc(BLOCK_LEN).is_some(), "some is nobody's");
+        drop(held);
+        assert_eq!(memory.pages().owners, [0; 4]);
+    }
+}
+
+#[test]
+fn a_piece_counts_as_the_block_it_keeps_from_being_whole() {
+    let mut memory = memory(128);
+    let pieces = std::iter::from_fn(|| memory.alloc_for(Purpose::UploadFirst, 1, None));
+    assert_eq!(pieces.collect::<Vec<_>>().len(), 32);
+}
+
+#[test]
+fn readers_of_cached_blocks_have_a_share_that_counts_blocks_and_not_readers() {
+    let mut memory = memory(128);
+    (0..100).for_each(|index| load(&mut memory, index, BLOCK_LEN));
+    let mut held = Vec::new();
+    for _ in 0..10_000 {
+        held.push(memory.get_for(Purpose::ReadNext, &object(), 0).expect("it is held already"));
+    }
+    assert_eq!(memory.pages().owners, [99 * 16, 0, 16, 0]);
+    for index in 1..100 {
+        held.extend(memory.get_for(Purpose::ReadNext, &object(), index));
+    }
+    let blocks = memory.pages().owners[Owner::Downloads as usize] / BLOCK_PAGES;
+    assert_eq!(blocks, 128 * READS_NEXT_PERCENT / 100);
+    assert!(memory.is_tight());
+    let last = u64::try_from(blocks).unwrap();
+    assert!(memory.get_for(Purpose::ReadNext, &object(), last).is_none());
+    assert!(memory.get_for(Purpose::ReadNext, &object(), 0).is_some());
+    held.extend(memory.get_for(Purpose::ReadFirst, &object(), last));
+    assert!(memory.alloc_for(Purpose::ReadNext, BLOCK_LEN, None).is_none());
+    assert!(memory.alloc_for(Purpose::ReadFirst, BLOCK_LEN, None).is_some());
+    let on_another_thread = std::thread::spawn(move || drop(held));
+    on_another_thread.join().unwrap();
+    assert_eq!(memory.pages().owners, [100 * 16, 0, 0, 0]);
+    memory.check();
+}
+
+#[test]
+fn a_short_group_is_found_however_much_is_held() {
+    let mut memory = memory(128);
+    (0..100).for_each(|index| load(&mut memory, index, BLOCK_LEN));
+    load(&mut memory, 200, 4096);
+    let _held: Vec<_> =
+        (0..100).filter_map(|index| memory.get_for(Purpose::ReadFirst, &object(), index)).collect();
+    assert!(!memory.admits(Purpose::ReadFirst));
+    assert!(memory.get_for(Purpose::ReadFirst, &object(), 200).is_some());
+}
+
+#[test]
+fn what_is_forgotten_while_it_is_held_is_still_charged() {
+    let mut memory = memory(8);
+    load(&mut memory, 0, BLOCK_LEN);
+    let held = memory.get(&object(), 0).unwrap();
+    memory.forget(&object(), 0);
+    assert_eq!(memory.pages().owners, [0, 0, 16, 0]);
+    drop(held);
+    assert_eq!(memory.pages().owners, [0; 4]);
+    assert!(!memory.is_tight());
+}
+
+#[test]
+fn reads_of_another_shard_wait_in_a_bounded_number() {
+    let mut memory = memory(1);
+    (0..MESH_PARKED_MAX).for_each(|_| assert!(memory.park(ShardId(3))));
+    assert!(!memory.park(ShardId(3)));
+    assert!(memory.park(ShardId(0)), "each shard by itself");
+    memory.unpark(ShardId(3));
+    assert!(memory.park(ShardId(3)));
 }

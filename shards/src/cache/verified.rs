@@ -162,6 +162,11 @@ impl Body {
     pub fn bytes(&self) -> &[u8] {
         self.0.bytes()
     }
+
+    /// Where the bytes lie.
+    pub fn block(&self) -> &Block {
+        self.0.block()
+    }
 }
 
 impl From<Body> for Slice {

@@ -33,6 +33,7 @@ use ron_io::{
 
 use super::failure;
 use crate::{
+    cache::Memory,
     config::Listener,
     flow::{Cx, Fault, Reply, StreamId},
     limits::{LINGER_LEAST_NS, LINGER_LEN_MAX, PIPELINE_LEN_MAX, TIGHT_PIPELINE_LEN_MAX},
@@ -224,6 +225,27 @@ impl HttpSession {
             self.put_turn(turn, cx);
         }
         self.settle(cx);
+    }
+
+    pub fn on_memory(&mut self, stream: u32, cx: &mut Cx<'_>) {
+        if let State::Put(put) = &mut self.state
+            && stream == self.stream
+        {
+            let turn = put.on_memory(cx);
+            self.put_turn(turn, cx);
+        }
+        self.settle(cx);
+    }
+
+    /// Since when the peer takes nothing, in `Now::mono_ns`, if blocks are held for it, of this
+    /// shard's memory or of others'.
+    pub fn stale_since(&self, own: bool, memory: &Memory) -> Option<u64> {
+        let keeps = match &self.state {
+            State::Get(get) => get.held().is_some_and(|block| memory.owns(block) == own),
+            _ => false,
+        };
+        let stale = self.wire.unsent() > 0 && (keeps || self.wire.holds(own));
+        stale.then(|| self.wire.progress_ns())
     }
 
     pub fn on_drain(&mut self, cx: &mut Cx<'_>) {
@@ -457,8 +479,11 @@ impl HttpSession {
 
     /// Goes on as a step of a GET says.
     fn turn(&mut self, turn: Turn, cx: &mut Cx<'_>) {
-        let State::Get(get) = &self.state else { return };
+        let State::Get(get) = &mut self.state else { return };
         let request = get.request;
+        if matches!(turn, Turn::Refuse(_) | Turn::Cut(_)) {
+            get.cancel(cx);
+        }
         match turn {
             Turn::Wait => {}
             Turn::Answered { status } => self.answered(&request, status, cx),
@@ -589,7 +614,10 @@ impl HttpSession {
 
     fn drop_request(&mut self, status: u16, cx: &mut Cx<'_>) {
         match mem::replace(&mut self.state, State::Gone) {
-            State::Get(get) => self.count(&get.request, status, cx),
+            State::Get(mut get) => {
+                get.cancel(cx);
+                self.count(&get.request, status, cx);
+            }
             State::Delete(delete) => self.count(&delete.request, status, cx),
             State::Put(mut put) => {
                 put.abort(cx);

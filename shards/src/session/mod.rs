@@ -12,7 +12,10 @@ use ron_io::{
     stats::{Proto, Rejected},
 };
 
-use crate::flow::{Cx, Reply};
+use crate::{
+    cache::Memory,
+    flow::{Cx, Reply},
+};
 
 mod failure;
 pub mod http;
@@ -75,6 +78,17 @@ impl Session {
     /// The outcome of a disk act of a stream's upload.
     pub fn on_disk(&mut self, stream: u32, tag: u32, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
         each!(self, session => session.on_disk(stream, tag, done, cx));
+    }
+
+    /// A stream's upload waits for memory no longer.
+    pub fn on_memory(&mut self, stream: u32, cx: &mut Cx<'_>) {
+        each!(self, session => session.on_memory(stream, cx));
+    }
+
+    /// Since when the peer takes nothing, in `Now::mono_ns`, if blocks are held for it: with
+    /// `own` of this shard's memory, otherwise of others'.
+    pub fn stale_since(&self, own: bool, memory: &Memory) -> Option<u64> {
+        each!(self, session => session.stale_since(own, memory))
     }
 
     /// The deadline has passed.

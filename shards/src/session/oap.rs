@@ -21,6 +21,7 @@ use ron_io::stats::{Op, Proto, Rejected};
 
 use super::failure;
 use crate::{
+    cache::Memory,
     config::Listener,
     flow::{Cx, Reply},
     limits::{LINGER_LEAST_NS, LINGER_LEN_MAX, PIPELINE_LEN_MAX},
@@ -37,7 +38,7 @@ mod tests;
 
 use super::pace::Pace;
 use inbox::Kind;
-use streams::{Job, Stream, Streams};
+use streams::{Get, Job, Stream, Streams};
 use wire::{Refusal, Wire};
 
 /// The session of one OAP/1 connection.
@@ -205,6 +206,33 @@ impl OapSession {
         self.settle(cx);
     }
 
+    /// An upload that waits for memory is to try again.
+    pub fn on_memory(&mut self, stream: u32, cx: &mut Cx<'_>) {
+        if let Some(place) = self.streams.by_number(stream) {
+            self.memory_for(place, cx);
+        }
+        self.settle(cx);
+    }
+
+    /// Since when the peer takes nothing, in `Now::mono_ns`, if blocks are held for it, of this
+    /// shard's memory or of others'.
+    pub fn stale_since(&self, own: bool, memory: &Memory) -> Option<u64> {
+        if self.phase != Phase::Open {
+            return None;
+        }
+        let keeps = |get: &Get| get.download.held().is_some_and(|block| memory.owns(block) == own);
+        let queued = self.wire.unsent() > 0 && self.wire.holds(own);
+        let mut stale = queued.then_some(self.wire.progress_at);
+        for stream in self.streams.iter() {
+            let Job::Get(get) = &stream.job else { continue };
+            if keeps(get) {
+                let unsent = (self.wire.unsent() > 0).then_some(self.wire.progress_at);
+                stale = [stale, unsent, get.starved_at].into_iter().flatten().min();
+            }
+        }
+        stale
+    }
+
     /// The deadline has passed.
     pub fn on_deadline(&mut self, cx: &mut Cx<'_>) {
         self.miss_deadlines(cx);
@@ -340,8 +368,11 @@ impl OapSession {
     }
 
     /// Takes a stream out of the table, counted as answered with `code`.
-    fn close(&mut self, place: usize, code: u16, cx: &Cx<'_>) -> Option<Stream> {
-        let stream = self.streams.remove(place)?;
+    fn close(&mut self, place: usize, code: u16, cx: &mut Cx<'_>) -> Option<Stream> {
+        let mut stream = self.streams.remove(place)?;
+        if let Job::Get(get) = &mut stream.job {
+            get.download.cancel(cx);
+        }
         let took = cx.now.mono_ns.saturating_sub(stream.opened_at);
         cx.stats.request(self.wire.proto, stream.op(), code, took);
         cx.stats.inflight.sub(1);
@@ -355,8 +386,10 @@ impl OapSession {
             let Some(stream) = self.streams.remove(place) else { continue };
             cx.stats.inflight.sub(1);
             cx.stats.open_streams.sub(1);
-            if let Job::Put(mut put) = stream.job {
-                put.ingest.abort(cx);
+            match stream.job {
+                Job::Put(mut put) => put.ingest.abort(cx),
+                Job::Get(mut get) => get.download.cancel(cx),
+                Job::Has => {}
             }
         }
         self.frame = None;

@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 
 use ron_io::limits::{COPY_LEN_MAX, OUT_BUFFER_LEN};
 
+use crate::flow::{Body, Cx};
+
 /// Bytes queued to one connection and not sent, by whose memory they lie in.
 #[derive(Debug, Default)]
 pub(super) struct Queued {
@@ -98,6 +100,30 @@ impl Queued {
             }
         }
         assert_eq!(left, 0, "the runs add up to what is queued");
+    }
+}
+
+/// Which of the bytes queued to one connection lie in blocks.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    /// Bytes queued since the start, and how many had been when a block was queued last: of another
+    /// shard's memory, and of this one's.
+    total: u64,
+    until: [u64; 2],
+}
+
+impl Blocks {
+    /// A head and a body were queued. Short bodies are copied, and under TLS all are.
+    pub(super) fn push(&mut self, head_len: usize, body: Option<&Body>, tls: bool, cx: &Cx<'_>) {
+        self.total += (head_len + body.map_or(0, Body::len)) as u64;
+        if let Some(body) = body.filter(|body| !tls && body.len() > COPY_LEN_MAX) {
+            self.until[usize::from(cx.memory.owns(body.block()))] = self.total;
+        }
+    }
+
+    /// Whether some of the `unsent` bytes lie in blocks, of this shard's memory or of others'.
+    pub(super) fn are_queued(&self, own: bool, unsent: usize) -> bool {
+        self.until[usize::from(own)] > self.total - unsent as u64
     }
 }
 

@@ -92,6 +92,8 @@ pub struct Store {
     eager: bool,
     /// When reads that wait for room look again.
     retry_at: Option<u64>,
+    /// Whether reads wait for memory.
+    short: bool,
     /// When the next checkpoint is due; `None` while nothing changed since the last.
     checkpoint_at: Option<u64>,
     scrub: Scrub,
@@ -114,6 +116,7 @@ impl Store {
             restless: VecDeque::new(),
             eager: false,
             retry_at: None,
+            short: false,
             checkpoint_at: None,
             scrub: Scrub::new(config),
         }
@@ -230,7 +233,7 @@ impl Store {
                 self.settle_one(place as u16, true, cx);
             }
         }
-        (self.eager, self.retry_at) = (false, None);
+        (self.eager, self.retry_at, self.short) = (false, None, false);
         // Before commits are begun again: it may have to end a segment between two of them.
         if self.is_ready()
             && let Some(place) = self.scrub.settle(&mut self.places, cx)
@@ -254,6 +257,11 @@ impl Store {
             self.scrub.wake_at(),
         ];
         times.into_iter().flatten().min()
+    }
+
+    /// Whether reads wait for memory, as of the last `settle`.
+    pub fn awaits_memory(&self) -> bool {
+        self.short
     }
 
     /// The room of a volume is known: `free` bytes; `None` if it cannot be asked for.
@@ -331,7 +339,9 @@ impl Store {
             self.checkpoint_at = Some(cx.now.mono_ns + limits::CHECKPOINT_AFTER_NS);
         }
         self.eager |= partition.wants_turn(cx);
-        let memory = partition.awaits_memory().then_some(cx.now.mono_ns + limits::MEMORY_RETRY_NS);
+        self.short |= partition.awaits_memory();
+        let waiting = partition.has_waiting_reads();
+        let memory = waiting.then_some(cx.now.mono_ns + limits::MEMORY_RETRY_NS);
         let retry_at = [self.retry_at, memory, partition.retry_at(cx)].into_iter().flatten().min();
         self.retry_at = retry_at;
         if partition.is_restless(cx) {

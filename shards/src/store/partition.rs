@@ -32,6 +32,7 @@ use super::{
     segments::{Append, Log, Moving, Outcome, What},
 };
 use crate::{
+    cache::Purpose,
     flow::{Ask, Asker, Cx, Fault, Reply, Verified, Waiter},
     limits,
 };
@@ -196,7 +197,7 @@ impl Partition {
     }
 
     pub(super) fn on_ask(&mut self, asker: Asker, ask: Ask, cx: &mut Cx<'_>) {
-        if self.stopping {
+        if self.stopping && !matches!(ask, Ask::Cancel { .. }) {
             return ask.refuse(asker, Fault::Busy, cx);
         }
         let reply = match ask {
@@ -209,6 +210,10 @@ impl Partition {
                 self.put(asker, address, size, What::Object { outboard, blocks }, None, cx)
             }
             Ask::Delete { address } => self.delete(asker, address, cx),
+            Ask::Cancel { address, index } => {
+                self.reads.cancel(asker.stream, address, index, cx);
+                None
+            }
             Ask::Adopt { address, size, path } => {
                 assert!(size <= OBJECT_LEN_MAX, "{size} bytes are no object");
                 self.put(asker, address, size, What::File, Some(path), cx)
@@ -307,8 +312,13 @@ impl Partition {
     }
 
     /// Whether reads wait, for memory among other things.
-    pub(super) fn awaits_memory(&self) -> bool {
+    pub(super) fn has_waiting_reads(&self) -> bool {
         self.reads.is_waiting()
+    }
+
+    /// Whether reads wait for memory.
+    pub(super) fn awaits_memory(&self) -> bool {
+        self.reads.awaits_memory()
     }
 
     /// The room of the partition's volume was told.
@@ -407,7 +417,7 @@ impl Partition {
         match first {
             Some(byte) if byte < entry.size => {
                 cx.stats.cache_misses.add(1);
-                let wanting = Wanting { asker, open: true };
+                let wanting = Wanting::new(asker, true);
                 let group = (address, byte / GROUP_LEN as u64, entry);
                 self.reads.want(group, wanting, &mut self.files, self.site, cx);
                 None
@@ -426,7 +436,7 @@ impl Partition {
         match self.index.get(&address) {
             Ok(Some(entry)) if index < group_count(entry.size) => {
                 cx.stats.cache_misses.add(1);
-                let wanting = Wanting { asker, open: false };
+                let wanting = Wanting::new(asker, false);
                 let group = (address, index, entry);
                 self.reads.want(group, wanting, &mut self.files, self.site, cx);
                 None
@@ -695,7 +705,11 @@ fn keep(address: &Address, block: &Block, from: ShardId, cx: &mut Cx<'_>) {
     }
     let own = from == cx.config.shard && block.footprint() == Class::holding(len).bytes();
     let group = Verified::hashed(address, block.clone(), cx.config.verify_sends);
-    let kept = if own { Some(group) } else { cx.memory.alloc(len).map(|into| group.copied(into)) };
+    let kept = if own {
+        Some(group)
+    } else {
+        cx.memory.alloc_for(Purpose::Background, len, None).map(|into| group.copied(into))
+    };
     if let Some(group) = kept {
         cx.memory.insert(address, len as u64, &group);
     }
@@ -706,18 +720,19 @@ pub(super) fn cached_answer(ask: &Ask, cx: &mut Cx<'_>) -> Option<Reply> {
     match ask {
         Ask::Open { address, first: Some(byte) } => {
             let index = byte / GROUP_LEN as u64;
-            let cached = cx.memory.get(address, index)?;
+            let cached = cx.memory.get_for(Purpose::ReadFirst, address, index)?;
             let within = *byte < cached.size;
             let first = within.then_some(cached.group);
             Some(Reply::Opened { size: cached.size, first })
         }
         Ask::Group { address, index } => {
-            let cached = cx.memory.get(address, *index)?;
+            let cached = cx.memory.get_for(Purpose::ReadNext, address, *index)?;
             Some(Reply::Group(cached.group))
         }
         Ask::Open { first: None, .. }
         | Ask::Put { .. }
         | Ask::Adopt { .. }
+        | Ask::Cancel { .. }
         | Ask::Delete { .. } => None,
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!   wanted ──► file open ──► outboard known ──► room for it ──► reading ──► verified ──► answered
-//!               (waits)         (waits)           (queue)
+//!               (waits)         (waits)           (lines)
 //! ```
+//!
+//! What waits for memory is told so once, and refused when that takes too long. What nobody wants
+//! any more takes none.
 //!
 //! A group that does not match is never handed out: whoever waits is told, it is counted and noted,
 //! and the next who wants it makes it be read again. A single group needs no outboard.
@@ -18,7 +21,10 @@ use ron_codec::{
     address::Address,
     outboard::{Outboard, group_count, group_len, verify_group},
 };
-use ron_io::ports::{Act, DiskDone, DiskOp, Report, Severity};
+use ron_io::{
+    limits::COPY_LEN_MAX,
+    ports::{Act, DiskDone, DiskOp, Report, Severity},
+};
 use slab::Slab;
 
 use super::{
@@ -28,7 +34,8 @@ use super::{
     partition::{Site, Tag, fault_of},
 };
 use crate::{
-    flow::{Asker, Cx, Fault, Reply, Verified},
+    cache::{Cached, Purpose},
+    flow::{Asker, Cx, Fault, Place, Reply, StreamId, Verified},
     limits,
 };
 
@@ -45,6 +52,66 @@ pub(super) struct Wanting {
     pub(super) asker: Asker,
     /// Whether the question was about the object, and the group comes with the answer.
     pub(super) open: bool,
+    /// Whether it knows that the group waits for memory.
+    told: bool,
+}
+
+impl Wanting {
+    pub(super) fn new(asker: Asker, open: bool) -> Wanting {
+        Wanting { asker, open, told: false }
+    }
+
+    fn answer(self, reply: Reply, cx: &mut Cx<'_>) {
+        if self.asker.place == Place::Parked {
+            cx.memory.unpark(self.asker.shard);
+        }
+        cx.replies.push_back((self.asker, reply));
+    }
+
+    /// There is no memory for group `index`.
+    fn refuse(self, index: u64, cx: &mut Cx<'_>) {
+        cx.stats.memory_refusals.add(1);
+        let late = Reply::Late { index };
+        self.answer(if self.open { Reply::Failed(Fault::Busy) } else { late }, cx);
+    }
+
+    /// Tells, once, that memory is short: it may be held by downloads that wait here for one group
+    /// and keep those behind it, and if none let go, all would wait. A question of another shard
+    /// gives its place back. False when too many of that shard wait already: it is refused.
+    fn wait(&mut self, index: u64, cx: &mut Cx<'_>) -> bool {
+        if std::mem::replace(&mut self.told, true) {
+            return true;
+        }
+        if self.asker.shard == cx.config.shard {
+            if !self.open {
+                cx.replies.push_back((self.asker, Reply::Short));
+            }
+            return true;
+        }
+        if !cx.memory.park(self.asker.shard) {
+            self.refuse(index, cx);
+            return false;
+        }
+        cx.replies.push_back((self.asker, Reply::Short));
+        self.asker.place = Place::Parked;
+        true
+    }
+}
+
+/// What a fetch waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// Others to be done.
+    Turn,
+    /// Memory for an answer that has begun, or may do without.
+    Next,
+    /// Memory for an answer that begins.
+    First,
+}
+
+impl Line {
+    const ALL: [Line; 3] = [Line::Turn, Line::First, Line::Next];
+    const OF_MEMORY: [Line; 2] = [Line::First, Line::Next];
 }
 
 #[derive(Debug)]
@@ -53,10 +120,27 @@ struct Fetch {
     index: u64,
     entry: Entry,
     wanting: Vec<Wanting>,
-    /// How many of them know that it waits for memory.
-    told: usize,
+    line: Option<Line>,
+    /// Since when it waits for memory, in `Now::mono_ns`.
+    since: Option<u64>,
     /// While it is being read: the file, and what the group is compared with.
     reading: Option<(usize, Option<Arc<Outboard>>)>,
+}
+
+impl Fetch {
+    /// What its `len` bytes are for.
+    fn purpose(&self, len: usize) -> Purpose {
+        if len <= COPY_LEN_MAX {
+            Purpose::ReadShort
+        } else if self.wanting.iter().any(|wanting| wanting.open) {
+            Purpose::ReadFirst
+        } else if self.wanting.iter().all(|wanting| wanting.told) {
+            // Whoever was told asks for no more than this one.
+            Purpose::ReadNext
+        } else {
+            Purpose::ReadAhead
+        }
+    }
 }
 
 /// The groups of one partition that are wanted and not in the cache.
@@ -65,10 +149,12 @@ pub(super) struct Reads {
     fetches: Slab<Fetch>,
     by_group: HashMap<(Address, u64), usize>,
     outboards: Outboards,
-    /// Those that wait for memory, or for others to be done.
-    queue: VecDeque<usize>,
-    /// Whether it was memory that the first of them lacked when it was tried last.
-    short: bool,
+    /// Those that wait for memory, or for others to be done; by `Line`.
+    lines: [VecDeque<usize>; Line::ALL.len()],
+    /// Askers of all fetches.
+    wanting: usize,
+    /// Fetches in a line that nobody wanted any more, counted since they were looked for.
+    abandoned: usize,
 }
 
 impl Reads {
@@ -77,8 +163,9 @@ impl Reads {
             fetches: Slab::new(),
             by_group: HashMap::new(),
             outboards: Outboards::new(),
-            queue: VecDeque::new(),
-            short: false,
+            lines: Default::default(),
+            wanting: 0,
+            abandoned: 0,
         }
     }
 
@@ -89,32 +176,86 @@ impl Reads {
 
     /// Whether something waits for room.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.queue.is_empty()
+        self.lines.iter().any(|line| !line.is_empty())
+    }
+
+    /// Whether something waits for memory.
+    pub(super) fn awaits_memory(&self) -> bool {
+        Line::OF_MEMORY.iter().any(|line| !self.lines[*line as usize].is_empty())
     }
 
     /// Fetches a group that the object has.
     pub(super) fn want(
         &mut self,
         (address, index, entry): (Address, u64, Entry),
-        wanting: Wanting,
+        mut wanting: Wanting,
         files: &mut Files,
         site: Site,
         cx: &mut Cx<'_>,
     ) {
         debug_assert!(index < group_count(entry.size));
-        if let Some(key) = self.by_group.get(&(address, index)) {
-            self.fetches[*key].wanting.push(wanting);
+        if self.wanting >= limits::WANTING_MAX {
+            return wanting.answer(Reply::Failed(Fault::Busy), cx);
+        }
+        if let Some(key) = self.by_group.get(&(address, index)).copied() {
+            let fetch = &mut self.fetches[key];
+            let waits = fetch.since.is_some() && fetch.line.is_some();
+            if waits && !wanting.wait(index, cx) {
+                return;
+            }
+            fetch.wanting.push(wanting);
+            self.wanting += 1;
+            if wanting.open && fetch.line == Some(Line::Next) {
+                self.lines[Line::Next as usize].retain(|other| *other != key);
+                self.advance(key, files, site, cx);
+            }
             return;
         }
         if self.fetches.len() >= limits::FETCHES_MAX {
-            cx.replies.push_back((wanting.asker, Reply::Failed(Fault::Busy)));
-            return;
+            return wanting.answer(Reply::Failed(Fault::Busy), cx);
         }
         let wanting = vec![wanting];
-        let key =
-            self.fetches.insert(Fetch { address, index, entry, wanting, told: 0, reading: None });
+        let (line, since, reading) = (None, None, None);
+        let fetch = Fetch { address, index, entry, wanting, line, since, reading };
+        let key = self.fetches.insert(fetch);
+        self.wanting += 1;
         self.by_group.insert((address, index), key);
         self.advance(key, files, site, cx);
+    }
+
+    /// A stream of this shard wants a group no more.
+    pub(super) fn cancel(&mut self, stream: StreamId, address: Address, index: u64, cx: &Cx<'_>) {
+        let Some(key) = self.by_group.get(&(address, index)) else { return };
+        let fetch = &mut self.fetches[*key];
+        let is_it = |wanting: &Wanting| {
+            wanting.asker.stream == stream && wanting.asker.shard == cx.config.shard
+        };
+        let Some(at) = fetch.wanting.iter().position(is_it) else { return };
+        fetch.wanting.swap_remove(at);
+        self.wanting -= 1;
+        if fetch.wanting.is_empty() && fetch.line.is_some() {
+            self.abandoned += 1;
+        }
+        // Otherwise they leave when their turn comes.
+        let in_line: usize = self.lines.iter().map(VecDeque::len).sum();
+        if 2 * self.abandoned > in_line {
+            self.drop_abandoned();
+        }
+    }
+
+    fn drop_abandoned(&mut self) {
+        self.abandoned = 0;
+        for line in 0..self.lines.len() {
+            let mut waiting = std::mem::take(&mut self.lines[line]);
+            waiting.retain(|key| {
+                let wanted = !self.fetches[*key].wanting.is_empty();
+                if !wanted {
+                    self.remove(*key);
+                }
+                wanted
+            });
+            self.lines[line] = waiting;
+        }
     }
 
     /// A file was opened, or cannot be.
@@ -157,8 +298,8 @@ impl Reads {
                 self.advance(key, files, site, cx);
             }
             Ok(None) => {
-                for Wanting { asker, .. } in self.remove(key).wanting {
-                    cx.replies.push_back((asker, Reply::Missing));
+                for wanting in self.remove(key).wanting {
+                    wanting.answer(Reply::Missing, cx);
                 }
             }
             _ => self.fail(key, Fault::Integrity, "its file is missing", site, cx),
@@ -221,39 +362,71 @@ impl Reads {
 
     /// Goes on with those that wait for room, in their order, while there is some.
     pub(super) fn retry(&mut self, files: &mut Files, site: Site, cx: &mut Cx<'_>) {
-        for _ in 0..self.queue.len() {
-            let before = self.queue.len();
-            let Some(key) = self.queue.pop_front() else { return };
-            self.advance(key, files, site, cx);
-            if self.queue.len() == before {
-                // It went to the end of the queue: there is still no room. Its turn comes first.
-                self.queue.rotate_right(1);
-                if self.short {
-                    self.tell_of_want(cx);
+        self.refuse_late(cx);
+        for line in Line::ALL {
+            for _ in 0..self.lines[line as usize].len() {
+                let Some(key) = self.lines[line as usize].pop_front() else { break };
+                let others = self.lines[line as usize].len();
+                self.advance(key, files, site, cx);
+                let line = &mut self.lines[line as usize];
+                if line.len() > others {
+                    // It went to the end of the line: there is still no room. Its turn comes first.
+                    line.rotate_right(1);
+                    break;
                 }
-                return;
             }
         }
     }
 
-    /// Tells all who wait, each once, that memory is short. The memory may be held by downloads
-    /// that wait here for one group and keep those behind it: if none let go, all would wait for
-    /// ever.
-    fn tell_of_want(&mut self, cx: &mut Cx<'_>) {
-        for key in &self.queue {
-            let fetch = &mut self.fetches[*key];
-            for Wanting { asker, open } in &fetch.wanting[fetch.told..] {
-                if !open {
-                    cx.replies.push_back((*asker, Reply::Short));
+    /// Refuses those that have waited too long for memory. The first in a line waits longest.
+    fn refuse_late(&mut self, cx: &mut Cx<'_>) {
+        for line in Line::OF_MEMORY {
+            while let Some(key) = self.lines[line as usize].front().copied() {
+                let since = self.fetches[key].since.unwrap_or(cx.now.mono_ns);
+                if cx.now.mono_ns < since.saturating_add(limits::READ_WAIT_NS) {
+                    break;
                 }
+                self.lines[line as usize].pop_front();
+                let Fetch { index, wanting, .. } = self.remove(key);
+                wanting.into_iter().for_each(|wanting| wanting.refuse(index, cx));
             }
-            fetch.told = fetch.wanting.len();
         }
+    }
+
+    fn line_up(&mut self, key: usize, line: Line) {
+        self.fetches[key].line = Some(line);
+        self.lines[line as usize].push_back(key);
+    }
+
+    /// There is no memory for the group: waits for some.
+    fn wait(&mut self, key: usize, purpose: Purpose, cx: &mut Cx<'_>) {
+        let fetch = &mut self.fetches[key];
+        if fetch.since.is_none() {
+            fetch.since = Some(cx.now.mono_ns);
+            cx.stats.memory_waits.add(1);
+        }
+        let before = fetch.wanting.len();
+        let index = fetch.index;
+        fetch.wanting.retain_mut(|wanting| wanting.wait(index, cx));
+        let left = fetch.wanting.len();
+        self.wanting -= before - left;
+        if left == 0 {
+            self.remove(key);
+            return;
+        }
+        let begins = matches!(purpose, Purpose::ReadFirst | Purpose::ReadShort);
+        self.line_up(key, if begins { Line::First } else { Line::Next });
     }
 
     /// Takes the fetch as far as it goes without waiting.
     fn advance(&mut self, key: usize, files: &mut Files, site: Site, cx: &mut Cx<'_>) {
-        let Fetch { address, index, entry, .. } = self.fetches[key];
+        let fetch = &mut self.fetches[key];
+        fetch.line = None;
+        let Fetch { address, index, entry, since, .. } = *fetch;
+        if fetch.wanting.is_empty() {
+            self.remove(key);
+            return;
+        }
         let Ok(header) = entry.header(&address) else {
             return self.fail(key, Fault::Integrity, "its index entry", site, cx);
         };
@@ -268,20 +441,21 @@ impl Reads {
             match self.outboards.ask(object, key, (files, file_slot), site, cx) {
                 Got::Ready(ready) => outboard = Some(ready),
                 Got::Loading => return,
-                Got::Later => {
-                    self.short = false;
-                    return self.queue.push_back(key);
-                }
+                Got::Later => return self.line_up(key, Line::Turn),
             }
         }
         if cx.tickets.under_way() >= limits::READS_UNDER_WAY_MAX {
-            self.short = false;
-            return self.queue.push_back(key);
+            return self.line_up(key, Line::Turn);
         }
         let len = group_len(entry.size, index);
-        let room = cx.memory.alloc(len);
-        self.short = room.is_none();
-        let Some(into) = room else { return self.queue.push_back(key) };
+        let purpose = self.fetches[key].purpose(len);
+        // It may have come meanwhile, or have been there, and too much be held for it to be given.
+        let cached = since.and_then(|_| cx.memory.get_for(purpose, &address, index));
+        if let Some(Cached { group, size }) = cached {
+            return self.hand_out(key, &group, size, cx);
+        }
+        let room = cx.memory.alloc_for(purpose, len, None);
+        let Some(into) = room else { return self.wait(key, purpose, cx) };
         let group_at = index * ron_codec::limits::GROUP_LEN as u64;
         let at = entry.base() + u64::from(header.data_offset()) + group_at;
         self.fetches[key].reading = Some((file_slot, outboard));
@@ -291,19 +465,23 @@ impl Reads {
     }
 
     fn succeed(&mut self, key: usize, group: &Verified, known: &Index, cx: &mut Cx<'_>) {
-        let Fetch { address, entry, wanting, .. } = self.remove(key);
+        let Fetch { address, entry, .. } = self.fetches[key];
         // What was deleted while it was read must not be found in the cache.
         if matches!(known.get(&address), Ok(Some(_))) {
             cx.memory.insert(&address, entry.size, group);
         }
-        for Wanting { asker, open } in wanting {
-            let verified = group.clone();
-            let reply = if open {
-                Reply::Opened { size: entry.size, first: Some(verified) }
-            } else {
-                Reply::Group(verified)
+        self.hand_out(key, group, entry.size, cx);
+    }
+
+    /// Answers all who wait for a group, which is of an object of `size` bytes.
+    fn hand_out(&mut self, key: usize, group: &Verified, size: u64, cx: &mut Cx<'_>) {
+        for wanting in self.remove(key).wanting {
+            let group = group.clone();
+            let reply = match wanting.open {
+                true => Reply::Opened { size, first: Some(group) },
+                false => Reply::Group(group),
             };
-            cx.replies.push_back((asker, reply));
+            wanting.answer(reply, cx);
         }
     }
 
@@ -317,13 +495,14 @@ impl Reads {
             }
             _ => site.note(cx, Severity::Error, &format!("cannot read {address}: {why}")),
         }
-        for Wanting { asker, .. } in wanting {
-            cx.replies.push_back((asker, Reply::Failed(fault)));
+        for wanting in wanting {
+            wanting.answer(Reply::Failed(fault), cx);
         }
     }
 
     fn remove(&mut self, key: usize) -> Fetch {
         let fetch = self.fetches.remove(key);
+        self.wanting -= fetch.wanting.len();
         self.by_group.remove(&(fetch.address, fetch.index));
         fetch
     }

@@ -3,7 +3,10 @@
 use std::io;
 
 use ron_codec::{address::Address, limits::GROUP_LEN};
-use ron_io::ports::DiskOp;
+use ron_io::{
+    arena::BlockMut,
+    ports::{DiskOp, ShardId},
+};
 
 use super::{
     Store,
@@ -115,6 +118,83 @@ fn readers_of_one_group_share_one_read() {
     let reads = world.disk.performed.iter().filter(|kind| **kind == Kind::Read).count();
     assert_eq!((reads, world.answers.len()), (1, 20));
     assert!(matches!(world.answer(Ask::Group { address, index: 4 }), Reply::Missing));
+}
+
+/// A stored object of 1 MiB, and all the memory, which nobody gives back before it is dropped.
+fn without_memory(world: &mut World) -> (Address, Vec<BlockMut>) {
+    let bytes = object(1, 1024 * 1024);
+    world.put(&bytes);
+    let held = std::iter::from_fn(|| world.memory.alloc(GROUP_LEN)).collect();
+    (Address::of(&bytes), held)
+}
+
+#[test]
+fn reads_that_no_memory_comes_for_are_refused_after_a_while() {
+    let mut world = World::new(7);
+    let (address, held) = without_memory(&mut world);
+    let asked = [
+        world.ask(Ask::Open { address, first: Some(0) }),
+        world.ask(Ask::Group { address, index: 1 }),
+        world.ask(Ask::Group { address, index: 1 }),
+    ];
+    world.run();
+    assert!(world.store.awaits_memory());
+    world.now.mono_ns += crate::limits::READ_WAIT_NS - 1;
+    world.settle();
+    assert_eq!(world.answers.len(), 0);
+    world.now.mono_ns += 1;
+    world.settle();
+    for asked in asked {
+        let answer = world.answers.remove(&asked);
+        let refused = matches!(answer, Some(Reply::Failed(Fault::Busy) | Reply::Late { index: 1 }));
+        assert!(refused, "{answer:?}");
+    }
+    assert_eq!((world.stats.memory_waits.get(), world.stats.memory_refusals.get()), (2, 3));
+    assert!(!world.store.awaits_memory());
+    drop(held);
+    assert!(matches!(world.answer(Ask::Group { address, index: 1 }), Reply::Group(_)));
+}
+
+#[test]
+fn what_nobody_wants_any_more_takes_no_memory() {
+    let mut world = World::new(8);
+    let (address, mut held) = without_memory(&mut world);
+    let reads =
+        |world: &World| world.disk.performed.iter().filter(|kind| **kind == Kind::Read).count();
+    let before = reads(&world);
+    for index in 0..8 {
+        let asked = world.ask(Ask::Group { address, index });
+        world.run();
+        world.cancel(asked, address, index);
+    }
+    let wanted = world.ask(Ask::Group { address, index: 9 });
+    held.truncate(held.len() - 1);
+    world.settle();
+    world.run();
+    assert!(matches!(world.answers.remove(&wanted), Some(Reply::Group(_))));
+    assert_eq!((reads(&world) - before, world.answers.len()), (1, 0));
+    assert!(!world.store.awaits_memory());
+}
+
+#[test]
+fn a_read_of_another_shard_is_told_that_it_waits_and_has_no_place_any_more() {
+    let mut world = World::new(9);
+    let (address, held) = without_memory(&mut world);
+    for count in 1..=crate::limits::MESH_PARKED_MAX {
+        world.ask_from(ShardId(1), Ask::Open { address, first: Some(0) });
+        world.run();
+        assert_eq!(world.short.len(), count);
+    }
+    let one_more = world.ask_from(ShardId(1), Ask::Open { address, first: Some(0) });
+    let refused = world.answers.remove(&one_more);
+    assert!(matches!(refused, Some(Reply::Failed(Fault::Busy))), "{refused:?}");
+    let other = world.ask_from(ShardId(2), Ask::Open { address, first: Some(0) });
+    assert_eq!(world.short.last(), Some(&other));
+    drop(held);
+    world.settle();
+    world.run();
+    assert_eq!(world.answers.len(), crate::limits::MESH_PARKED_MAX + 1);
+    assert!(world.memory.park(ShardId(1)), "they are parked no more");
 }
 
 #[test]

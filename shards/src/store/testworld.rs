@@ -27,7 +27,7 @@ use crate::{
     cache::Memory,
     config::Config,
     entropy::{Entropy, Secret},
-    flow::{Ask, Asker, Body, Cx, Fault, Mail, Reply, StreamId, Tickets, Waiter},
+    flow::{Ask, Asker, Body, Cx, Fault, Mail, Place, Reply, StreamId, Tickets, Waiter},
     limits,
 };
 
@@ -76,6 +76,10 @@ macro_rules! with_cx {
         $call;
         $store.settle($cx);
     }};
+}
+
+fn stream(number: u32) -> StreamId {
+    StreamId { conn: ConnId { slot: 0, generation: 0 }, stream: number }
 }
 
 impl World {
@@ -227,12 +231,23 @@ impl World {
     }
 
     pub(super) fn ask(&mut self, ask: Ask) -> u32 {
+        self.ask_from(ShardId(0), ask)
+    }
+
+    /// A question of any shard; this one is 0.
+    pub(super) fn ask_from(&mut self, shard: ShardId, ask: Ask) -> u32 {
         self.asked += 1;
-        let stream = StreamId { conn: ConnId { slot: 0, generation: 0 }, stream: self.asked };
-        let asker = Asker { shard: ShardId(0), stream };
+        let asker = Asker { shard, stream: stream(self.asked), place: ask.place() };
         with_cx!(self, store, cx => store.on_ask(asker, ask, cx));
         self.collect();
         self.asked
+    }
+
+    /// Whoever asked so wants the group no more.
+    pub(super) fn cancel(&mut self, asked: u32, address: Address, index: u64) {
+        let asker = Asker { shard: ShardId(0), stream: stream(asked), place: Place::Other };
+        with_cx!(self, store, cx => store.on_ask(asker, Ask::Cancel { address, index }, cx));
+        self.collect();
     }
 
     pub(super) fn answer(&mut self, ask: Ask) -> Reply {

@@ -16,6 +16,9 @@ pub struct Sky {
     pub errors: bool,
     pub short_reads: bool,
     pub full: bool,
+    /// Reads or uploads were refused, or readers cut, for want of memory: time passes in leaps,
+    /// which none of them may wait for.
+    pub short: bool,
     /// The node is not told what is wanted, and may be late: it drains, boots or time leaps.
     pub chaos: bool,
 }
@@ -68,10 +71,11 @@ impl Stage<'_> {
 
     /// The node answered that it could not.
     pub fn failed(&mut self, status: u16, object: ObjectId) {
-        let Sky { errors, short_reads, full, chaos } = self.sky;
+        let Sky { errors, short_reads, full, short, chaos } = self.sky;
         let excused = self.ledger.excuses(object);
         let allowed = match status {
-            503 | 504 | 408 => chaos,
+            503 => chaos || short,
+            504 | 408 => chaos,
             500 => errors,
             502 => excused || short_reads,
             507 => full || self.plan.storage.max_bytes.is_some(),
@@ -84,7 +88,7 @@ impl Stage<'_> {
 
     /// The connection ended before the answer did.
     pub fn cut(&mut self, object: ObjectId) {
-        if !self.sky.chaos && !self.ledger.excuses(object) {
+        if !self.sky.chaos && !self.sky.short && !self.ledger.excuses(object) {
             violation!("the answer about object {object} was cut");
         }
     }

@@ -473,13 +473,18 @@ impl World {
     }
 
     pub(super) fn with_stage<T>(&mut self, what: impl FnOnce(&mut Stage<'_>) -> T) -> T {
+        let short = |part: &super::node::Part| {
+            part.stats.memory_refusals.get() + part.stats.readers_cut.get() > 0
+        };
+        let parts = self.node.as_ref().map(|node| &node.parts);
+        let sky = Sky { short: parts.is_some_and(|parts| parts.iter().any(short)), ..self.sky };
         what(&mut Stage {
             plan: &self.plan,
             oracle: &mut self.oracle,
             ledger: &self.ledger,
             chance: &mut self.chance,
             trace: &mut self.trace,
-            sky: self.sky,
+            sky,
             answers: &mut self.summary.answers,
             no_deletes: &mut self.no_deletes,
         })

@@ -45,9 +45,11 @@ impl Delete {
             Reply::Missing => Turn::Refuse(Refusal::NoObject),
             Reply::Failed(fault) => Turn::Refuse((*fault).into()),
             // No answer to this question: whether the object is gone is not known.
-            Reply::Opened { .. } | Reply::Group(_) | Reply::Short | Reply::Stored { .. } => {
-                Turn::Refuse(Fault::Disk.into())
-            }
+            Reply::Opened { .. }
+            | Reply::Group(_)
+            | Reply::Short
+            | Reply::Late { .. }
+            | Reply::Stored { .. } => Turn::Refuse(Fault::Disk.into()),
         }
     }
 }

@@ -14,6 +14,8 @@ use ron_codec::{
     http::range::{ByteRange, RangeSpec},
 };
 
+use ron_io::arena::Block;
+
 use super::{
     refusal::Refusal,
     request::{Request, Verdict, Wanted},
@@ -21,7 +23,7 @@ use super::{
 };
 use crate::{
     download::Download,
-    flow::{Cx, Reply, StreamId, Verified},
+    flow::{Cx, Fault, Reply, StreamId, Verified},
 };
 
 /// A GET or HEAD under way.
@@ -82,6 +84,9 @@ impl Get {
     }
 
     pub(super) fn on_reply(&mut self, reply: Reply, wire: &mut Wire, cx: &mut Cx<'_>) -> Turn {
+        if !matches!(reply, Reply::Short) {
+            self.download.answered();
+        }
         match (reply, self.stage) {
             (Reply::Opened { size, first }, Stage::Opening) => self.opened(size, first, wire, cx),
             (Reply::Group(group), Stage::Starting { .. } | Stage::Sending { .. }) => {
@@ -89,9 +94,21 @@ impl Get {
                 self.send_more(wire, cx)
             }
             (Reply::Short, _) => {
-                self.download.let_go();
+                // What it holds itself is enough for now. Another shard answers later in any case.
+                if wire.unsent() > 0 && self.download.is_local(cx) {
+                    self.download.withdraw(cx);
+                } else {
+                    self.download.let_go(cx);
+                }
                 Turn::Wait
             }
+            (Reply::Late { index }, _) if !self.download.wants(index) => Turn::Wait,
+            (Reply::Late { .. }, Stage::Sending { .. }) if wire.unsent() > 0 => {
+                self.download.withdraw(cx);
+                Turn::Wait
+            }
+            (Reply::Late { .. }, Stage::Sending { .. }) => Turn::Cut(Fault::Busy.into()),
+            (Reply::Late { .. }, _) => Turn::Refuse(Fault::Busy.into()),
             (Reply::Failed(fault), Stage::Sending { .. }) => Turn::Cut(fault.into()),
             (Reply::Failed(fault), _) => Turn::Refuse(fault.into()),
             // Between two of its groups an object can only have been removed.
@@ -108,7 +125,8 @@ impl Get {
         if matches!(self.stage, Stage::Opening) {
             return Turn::Wait;
         }
-        while let Some(slice) = self.download.take_whole(wire.room(cx)) {
+        let tight = cx.memory.is_tight() || self.download.is_narrow();
+        while let Some(slice) = self.download.take_whole(wire.body_room(tight, cx)) {
             match self.stage {
                 Stage::Starting { size, part } => {
                     self.decide_end(wire);
@@ -123,10 +141,20 @@ impl Get {
         match self.stage {
             Stage::Sending { status } if self.download.is_done() => Turn::Answered { status },
             _ => {
-                self.download.pump_ahead(wire.room(cx), cx);
+                self.download.pump_ahead(wire.body_room(tight, cx), cx);
                 Turn::Wait
             }
         }
+    }
+
+    /// Ends what was not brought to its end: nothing more is wanted of the store.
+    pub(super) fn cancel(&mut self, cx: &mut Cx<'_>) {
+        self.download.cancel(cx);
+    }
+
+    /// The block of a group that waits to be sent.
+    pub(super) fn held(&self) -> Option<&Block> {
+        self.download.held()
     }
 
     fn opened(

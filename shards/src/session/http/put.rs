@@ -179,6 +179,14 @@ impl Put {
         }
     }
 
+    /// There may be memory again; more of the body may be wanted now.
+    pub(super) fn on_memory(&mut self, cx: &mut Cx<'_>) -> Turn {
+        match self.ingest.on_memory(cx) {
+            Progress::Going => Turn::Wait,
+            Progress::Failed(fault) => Turn::Refuse(fault.into()),
+        }
+    }
+
     /// Drops what was received.
     pub(super) fn abort(&mut self, cx: &mut Cx<'_>) {
         self.ingest.abort(cx);

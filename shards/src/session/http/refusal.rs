@@ -111,7 +111,7 @@ impl Refusal {
             Refusal::Store(Fault::Integrity) => ErrorCode::Integrity,
             Refusal::Store(Fault::Disk) => ErrorCode::Internal,
             Refusal::Store(Fault::Full) => ErrorCode::StorageFull,
-            Refusal::Store(Fault::Busy) => ErrorCode::Overload,
+            Refusal::Store(Fault::Busy | Fault::Raced) => ErrorCode::Overload,
             Refusal::Store(Fault::Absent) => ErrorCode::NotReady,
         }
     }
@@ -156,6 +156,7 @@ impl Refusal {
             Refusal::Store(Fault::Disk) => "storage failed",
             Refusal::Store(Fault::Full) => "storage is full",
             Refusal::Store(Fault::Busy) => "node is at its limit",
+            Refusal::Store(Fault::Raced) => "object was deleted meanwhile, send it again",
             Refusal::Store(Fault::Absent) => "the volume of this object cannot be used",
         })
     }
@@ -168,7 +169,9 @@ impl Refusal {
                 head.lines("WWW-Authenticate: Bearer\r\n")
             }
             Refusal::Range { size } => head.content_range_unsatisfied(*size),
-            Refusal::Store(Fault::Busy) => head.number("Retry-After", RETRY_AFTER_SECS),
+            Refusal::Store(Fault::Busy | Fault::Raced) => {
+                head.number("Retry-After", RETRY_AFTER_SECS)
+            }
             _ => head,
         }
     }
@@ -193,6 +196,7 @@ impl Refusal {
             }
             Refusal::Slow(_) => stats.reject(Rejected::Timeout),
             Refusal::Store(Fault::Busy) => stats.reject(Rejected::Overload),
+            Refusal::Store(Fault::Raced) => stats.reject(Rejected::Raced),
             Refusal::TooLarge { .. } => stats.oversize.add(1),
             _ => {}
         }

@@ -207,6 +207,9 @@ impl Bench {
                 self.take(self.unsent);
             } else if !self.asks.is_empty() && !self.hold_asks {
                 let (id, ask) = self.asks.pop_front().unwrap();
+                if let Ask::Cancel { .. } = ask {
+                    continue;
+                }
                 let reply = self.answer(ask);
                 self.cx(|session, cx| session.unwrap().on_reply(id.stream, reply, cx));
             } else if !self.disk.is_empty() && !self.hold_disk {
@@ -271,6 +274,7 @@ impl Bench {
             Ask::Put { size, .. } => format!("put {size}"),
             Ask::Adopt { size, .. } => format!("adopt {size}"),
             Ask::Delete { .. } => "delete".to_owned(),
+            Ask::Cancel { .. } => unreachable!("it has no answer"),
         };
         self.asked.push(text);
         if self.missing == Some(number) {
@@ -305,6 +309,7 @@ impl Bench {
                 Some(_) => Reply::Deleted,
                 None => Reply::Missing,
             },
+            Ask::Cancel { .. } => unreachable!("it has no answer"),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
         TIGHT_SHORT_LEN_MAX, TIGHT_UNSENT_LEN_MAX, UNSENT_HEAD_LEN, UNSENT_HOT_LEN_MAX,
         UNSENT_LEN_MAX, UNSENT_SHORT_LEN_MAX,
     },
-    session::queued::Queued,
+    session::queued::{Blocks, Queued},
 };
 
 /// What every answer with content says: it never changes, and its name is all that is known of it.
@@ -49,6 +49,7 @@ pub(super) struct Wire {
     hot: bool,
     /// Whether the last answer had a short body, or none.
     short: bool,
+    blocks: Blocks,
     /// Whether answers end the connection because the node is going.
     draining: bool,
     date: DateCache,
@@ -63,6 +64,7 @@ impl Wire {
             progress_ns: cx.now.mono_ns,
             hot: false,
             short: true,
+            blocks: Blocks::default(),
             draining: false,
             date: DateCache::new(cx.now.unix_ms / 1000),
         }
@@ -114,6 +116,20 @@ impl Wire {
     pub(super) fn takes_request(&self, cx: &Cx<'_>) -> bool {
         let short_max = if cx.is_tight() { TIGHT_SHORT_LEN_MAX } else { UNSENT_SHORT_LEN_MAX };
         self.unsent() < short_max || (!self.short && self.room(cx) > 0)
+    }
+
+    /// As `room`, for the next piece of a body: one at a time where memory is `tight`.
+    pub(super) fn body_room(&self, tight: bool, cx: &Cx<'_>) -> usize {
+        match tight {
+            true if self.unsent() > UNSENT_HEAD_LEN => 0,
+            true => GROUP_LEN,
+            false => self.room(cx),
+        }
+    }
+
+    /// Whether blocks are queued, of this shard's memory or of others'.
+    pub(super) fn holds(&self, own: bool) -> bool {
+        self.blocks.are_queued(own, self.unsent())
     }
 
     /// The kernel took `len` bytes.
@@ -250,6 +266,7 @@ impl Wire {
         let body_len = body.as_ref().map_or(0, Body::len);
         self.queued.push(head_len, body_len);
         self.short = body_len <= COPY_LEN_MAX;
+        self.blocks.push(head_len, body.as_ref(), self.proto != Proto::Http, cx);
         // Under TLS bodies are encrypted into memory of their own, so none leaves by reference.
         self.hot = self.proto == Proto::Http && body.as_ref().is_some_and(Body::is_hot);
         cx.acts.send(self.conn, start, body);

@@ -4,10 +4,10 @@ use std::io;
 
 use ron_codec::{
     error::ErrorCode,
-    limits::OAP_CHUNK_LEN_MAX,
+    limits::{GROUP_LEN, OAP_CHUNK_LEN_MAX},
     oap::{Flags, FrameHeader, PutAnswer, Window, write_has, write_meta, write_put_done},
 };
-use ron_io::ports::DiskDone;
+use ron_io::{limits::COPY_LEN_MAX, ports::DiskDone};
 
 use super::{
     OapSession,
@@ -15,8 +15,9 @@ use super::{
     wire::{Refusal, Wire},
 };
 use crate::{
-    flow::{Cx, Reply, Verified},
+    flow::{Cx, Fault, Reply, Verified},
     ingest::{Outcome, Progress},
+    limits::OAP_SHORT_KEPT_MAX,
 };
 
 /// Objects have no media type of their own.
@@ -36,14 +37,34 @@ impl OapSession {
                 let outcome = put.ingest.on_reply(reply, cx);
                 self.put_done(place, outcome, cx);
             }
-            (Job::Get(_), Reply::Opened { size, first }) => self.begin(place, size, first, cx),
+            (Job::Get(get), Reply::Opened { size, first }) => {
+                get.download.answered();
+                self.begin(place, size, first, cx);
+            }
             (Job::Get(_), Reply::Missing) => self.fail(place, &NOT_FOUND, cx),
             (Job::Get(get), Reply::Group(group)) => get.download.on_group(group),
-            (Job::Get(get), Reply::Short) => get.download.let_go(),
+            (Job::Get(get), Reply::Short)
+                if self.wire.unsent() > 0 && get.download.is_local(cx) =>
+            {
+                get.download.withdraw(cx);
+            }
+            (Job::Get(get), Reply::Short) => get.download.let_go(cx),
+            (Job::Get(get), Reply::Late { index }) => match get.download.wants(index) {
+                true if self.wire.unsent() > 0 => get.download.withdraw(cx),
+                true => self.fail(place, &Fault::Busy.into(), cx),
+                false => {}
+            },
             (Job::Has, Reply::Opened { size, .. }) => self.has_done(place, Some(size), cx),
             (Job::Has, Reply::Missing) => self.has_done(place, None, cx),
             (_, Reply::Failed(fault)) => self.fail(place, &fault.into(), cx),
-            (_, Reply::Group(_) | Reply::Short | Reply::Stored { .. } | Reply::Deleted) => {
+            (
+                _,
+                Reply::Group(_)
+                | Reply::Short
+                | Reply::Late { .. }
+                | Reply::Stored { .. }
+                | Reply::Deleted,
+            ) => {
                 self.fail(place, &CONFUSED, cx);
             }
         }
@@ -60,6 +81,15 @@ impl OapSession {
         let stream = self.streams.get_mut(place);
         let Some(Stream { job: Job::Put(put), .. }) = stream else { return };
         if let Progress::Failed(fault) = put.ingest.on_disk(tag, done, cx) {
+            self.fail(place, &fault.into(), cx);
+        }
+    }
+
+    /// The put at `place` waits for memory no longer.
+    pub(super) fn memory_for(&mut self, place: usize, cx: &mut Cx<'_>) {
+        let stream = self.streams.get_mut(place);
+        let Some(Stream { job: Job::Put(put), .. }) = stream else { return };
+        if let Progress::Failed(fault) = put.ingest.on_memory(cx) {
             self.fail(place, &fault.into(), cx);
         }
     }
@@ -86,6 +116,10 @@ impl OapSession {
 
     /// The object of a get is there: decides what to send of it.
     fn begin(&mut self, place: usize, size: u64, first: Option<Verified>, cx: &mut Cx<'_>) {
+        // Where nothing can be sent now it is not kept either, but for a few short ones: it is
+        // asked for when its turn comes.
+        let can_send = self.wire.unsent() < self.bodies_max(cx);
+        let keeps_short = !can_send && self.streams.kept() < OAP_SHORT_KEPT_MAX;
         let stream = self.streams.get_mut(place);
         let Some(Stream { job: Job::Get(get), head, .. }) = stream else { return };
         let window = match get.request.window(size) {
@@ -93,6 +127,7 @@ impl OapSession {
             Err(error) => return self.fail(place, &error.into(), cx),
         };
         get.size = Some(size);
+        let first = first.filter(|group| can_send || (keeps_short && group.len() <= COPY_LEN_MAX));
         get.download.begin(window.offset..window.offset + window.len, size, first);
         if window.len > 0 {
             return;
@@ -108,7 +143,7 @@ impl OapSession {
     }
 
     /// The last frame of a get was sent.
-    fn end_get(&mut self, place: usize, cx: &Cx<'_>) {
+    fn end_get(&mut self, place: usize, cx: &mut Cx<'_>) {
         let code = match self.streams.get(place).map(|stream| &stream.job) {
             Some(Job::Get(get)) => get.code(),
             _ => return,
@@ -119,11 +154,17 @@ impl OapSession {
         self.close(place, code, cx);
     }
 
+    /// Bytes beyond which no more of bodies is queued: less while blocks are short.
+    fn bodies_max(&self, cx: &Cx<'_>) -> usize {
+        let max = self.wire.bodies_max(cx);
+        if cx.memory.is_tight() { max.min(GROUP_LEN) } else { max }
+    }
+
     /// Sends what may be sent, in turn, then asks for more of what will be sent next.
     pub(super) fn serve(&mut self, cx: &mut Cx<'_>) {
         // OAP/1 §6.10
         let mut passed = 0;
-        while passed < self.streams.places() && self.wire.unsent() < self.wire.bodies_max(cx) {
+        while passed < self.streams.places() && self.wire.unsent() < self.bodies_max(cx) {
             let Some(place) = self.streams.take_turn() else { break };
             passed = if self.send_chunk(place, cx) { 0 } else { passed + 1 };
         }
@@ -132,20 +173,24 @@ impl OapSession {
 
     /// Asks for what will be sent next, for every stream its share of what may still be queued.
     fn read_ahead(&mut self, cx: &mut Cx<'_>) {
-        let room = self.wire.bodies_max(cx).saturating_sub(self.wire.unsent());
+        let room = self.bodies_max(cx).saturating_sub(self.wire.unsent());
         let gets = self.streams.gets();
         let share = room.div_ceil(gets.max(1));
+        // While memory is short, what all of them keep together fits what may be queued.
+        let mut budget = if cx.memory.is_tight() { room } else { usize::MAX };
         for place in 0..self.streams.places() {
             let stream = self.streams.get_mut(place);
             if let Some(Stream { job: Job::Get(get), .. }) = stream
                 && get.size.is_some()
+                && !(get.download.is_narrow() && self.wire.unsent() > 0)
             {
-                let room = share.min(get.allowance());
+                let room = if budget > 0 { share.min(get.allowance()) } else { 0 };
                 match gets {
                     1 => get.download.pump_ahead(room, cx),
                     // Groups of one that come far ahead would leave before those of the others.
                     _ => get.download.pump(room, cx),
                 }
+                budget = budget.saturating_sub(get.download.under_way() as usize);
             }
         }
     }

@@ -199,6 +199,15 @@ impl Streams {
         self.iter().filter(|stream| matches!(stream.job, Job::Get(_))).count()
     }
 
+    /// Gets that keep a group which waits to be sent.
+    pub(super) fn kept(&self) -> usize {
+        let keeps = |stream: &&Stream| match &stream.job {
+            Job::Get(get) => get.download.held().is_some(),
+            Job::Has | Job::Put(_) => false,
+        };
+        self.iter().filter(keeps).count()
+    }
+
     /// The place whose turn it is; the next one follows it. `None` when there are none.
     pub(super) fn take_turn(&mut self) -> Option<usize> {
         let place = if self.turn < self.places.len() { self.turn } else { 0 };

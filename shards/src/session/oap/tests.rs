@@ -276,6 +276,7 @@ impl Rig {
                 self.keep(address, data.to_vec())
             }
             Ask::Delete { .. } => panic!("no operation of OAP/1 deletes objects"),
+            Ask::Cancel { .. } => return true,
         };
         self.reply(id, reply);
         true

@@ -20,8 +20,10 @@ use crate::{
     flow::{Body, Cx, Fault},
     ingest::IngestError,
     limits::{OAP_SHORT_LEN_MAX, TIGHT_SHORT_LEN_MAX, TIGHT_UNSENT_LEN_MAX, UNSENT_LEN_MAX},
-    session::queued::Queued,
+    session::queued::{Blocks, Queued},
 };
+
+const RACED: &str = "the object was deleted meanwhile, send it again";
 
 /// Why a request is not served: the code, and what the client is told in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +59,7 @@ impl From<Fault> for Refusal {
             Fault::Disk => Refusal::new(ErrorCode::Internal, "the disk failed"),
             Fault::Full => Refusal::new(ErrorCode::StorageFull, "there is no room to store it"),
             Fault::Busy => Refusal::new(ErrorCode::Overload, "the node is busy"),
+            Fault::Raced => Refusal::new(ErrorCode::Overload, RACED),
             Fault::Absent => {
                 Refusal::new(ErrorCode::NotReady, "the volume of this object cannot be used")
             }
@@ -91,6 +94,8 @@ pub(super) struct Wire {
     /// When the peer last took something, or when there was something to take after there was
     /// nothing; in `Now::mono_ns`.
     pub(super) progress_at: u64,
+    tls: bool,
+    blocks: Blocks,
 }
 
 impl Wire {
@@ -98,7 +103,22 @@ impl Wire {
     pub(super) fn new(conn: ConnId, listener: Listener, now_ns: u64) -> Wire {
         let queued = Queued::new(listener.tls);
         let (short, before_short_end) = (0, 0);
-        Wire { conn, proto: listener.proto, queued, short, before_short_end, progress_at: now_ns }
+        let (tls, blocks) = (listener.tls, Blocks::default());
+        Wire {
+            conn,
+            proto: listener.proto,
+            tls,
+            queued,
+            blocks,
+            short,
+            before_short_end,
+            progress_at: now_ns,
+        }
+    }
+
+    /// Whether blocks are queued, of this shard's memory or of others'.
+    pub(super) fn holds(&self, own: bool) -> bool {
+        self.blocks.are_queued(own, self.unsent())
     }
 
     /// Sends a frame whose payload is the bytes of `body`, from where they lie.
@@ -109,6 +129,7 @@ impl Wire {
         let start = cx.acts.scratch().len();
         let header = encode_header(head).expect("a chunk fits a frame");
         cx.acts.scratch().extend_from_slice(&header);
+        self.blocks.push(HEADER_LEN, body.as_ref(), self.tls, cx);
         cx.acts.send(self.conn, start, body);
     }
 
@@ -130,6 +151,7 @@ impl Wire {
         let header = encode_header(&head).expect("a short answer fits a frame");
         scratch[start..start + HEADER_LEN].copy_from_slice(&header);
         cx.acts.send(self.conn, start, None);
+        self.blocks.push(len, None, self.tls, cx);
         self.queued(len, 0, cx);
         self.short += len;
         self.before_short_end = self.unsent();
@@ -138,7 +160,8 @@ impl Wire {
     /// Sends an error frame, which ends the stream of the request with this header.
     pub(super) fn send_error(&mut self, head: &FrameHeader, why: &Refusal, cx: &mut Cx<'_>) {
         if why.code == ErrorCode::Overload {
-            cx.stats.reject(Rejected::Overload);
+            let raced = why.message == RACED;
+            cx.stats.reject(if raced { Rejected::Raced } else { Rejected::Overload });
         }
         let corr_id = head.corr_id.to_string();
         let envelope = ErrorEnvelope { code: why.code, message: &why.message, corr_id: &corr_id };

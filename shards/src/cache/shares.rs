@@ -1,0 +1,75 @@
+//! How the blocks of an arena are divided: what each owner may hold at most.
+//!
+//! ```text
+//!   uploads            │ downloads                                      │ background │ cache
+//!   more … │ first     │ ahead (soft) … │ next … │ first … │ short      │            │ alone
+//! ```
+//!
+//! The shares add up to less than the arena, so no owner can take what is another's, and some of
+//! the cache can always be let go. A piece counts as a block whatever its length, because no whole
+//! block can be won from around it while it is held.
+
+use super::Purpose;
+use crate::limits::{
+    BACKGROUND_PERCENT, READS_AHEAD_PERCENT, READS_FIRST_PERCENT, READS_NEXT_PERCENT,
+    READS_SHORT_PERCENT, UPLOADS_MORE_PERCENT, UPLOADS_PERCENT,
+};
+
+/// Blocks that may be held for each purpose, those held for the purposes before it included.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shares {
+    uploads_more: usize,
+    uploads_first: usize,
+    reads_ahead: usize,
+    reads_next: usize,
+    reads_first: usize,
+    reads_short: usize,
+    background: usize,
+}
+
+impl Shares {
+    /// The shares of an arena of `blocks` blocks; none is nothing.
+    pub(super) const fn of(blocks: usize) -> Shares {
+        Shares {
+            uploads_more: part(blocks, UPLOADS_MORE_PERCENT),
+            uploads_first: part(blocks, UPLOADS_PERCENT),
+            reads_ahead: part(blocks, READS_AHEAD_PERCENT),
+            reads_next: part(blocks, READS_NEXT_PERCENT),
+            reads_first: part(blocks, READS_FIRST_PERCENT),
+            reads_short: part(blocks, READS_SHORT_PERCENT),
+            background: part(blocks, BACKGROUND_PERCENT),
+        }
+    }
+
+    pub(super) const fn limit(&self, purpose: Purpose) -> usize {
+        match purpose {
+            Purpose::UploadMore => self.uploads_more,
+            Purpose::UploadFirst => self.uploads_first,
+            Purpose::ReadAhead => self.reads_ahead,
+            Purpose::ReadNext => self.reads_next,
+            Purpose::ReadFirst => self.reads_first,
+            Purpose::ReadShort => self.reads_short,
+            Purpose::Background => self.background,
+        }
+    }
+}
+
+const fn part(blocks: usize, percent: usize) -> usize {
+    let part = blocks * percent / 100;
+    if part == 0 { 1 } else { part }
+}
+
+const _: () = assert!(UPLOADS_MORE_PERCENT < UPLOADS_PERCENT);
+const _: () = assert!(READS_AHEAD_PERCENT < READS_NEXT_PERCENT);
+const _: () = assert!(READS_NEXT_PERCENT < READS_FIRST_PERCENT);
+const _: () = assert!(READS_FIRST_PERCENT < READS_SHORT_PERCENT);
+const _: () = assert!(UPLOADS_PERCENT + READS_SHORT_PERCENT + BACKGROUND_PERCENT <= 90);
+// In the smallest arena, 8 MiB, each purpose still has a block that the one before it has not, and
+// some are nobody's.
+const _: () = {
+    let least = Shares::of(8 * 1024 * 1024 / ron_io::limits::BLOCK_LEN);
+    assert!(least.uploads_more < least.uploads_first);
+    assert!(least.reads_ahead < least.reads_next && least.reads_next < least.reads_first);
+    assert!(least.reads_first < least.reads_short && least.background > 0);
+    assert!(least.uploads_first + least.reads_short + least.background < 128);
+};
