@@ -17,7 +17,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -99,11 +99,15 @@ struct Entry {
     _close: oneshot::Sender<()>,
 }
 
+/// What the next connection is called.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 impl Open {
     fn enter(open: &Arc<Open>, waits: &Arc<AtomicUsize>) -> (Ticket, oneshot::Receiver<()>) {
         let (close, closed) = oneshot::channel();
         let mut entries = open.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = entries.last().map_or(0, |last| last.number + 1);
+        // Never used again: a connection that was told to close may outlive its entry.
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let (active, waits) = (Instant::now(), Arc::clone(waits));
         entries.push(Entry { number, active, waits, _close: close });
         (Ticket { open: Arc::clone(open), number }, closed)

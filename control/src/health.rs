@@ -214,8 +214,8 @@ struct Work {
     requests: u64,
     /// Requests that were turned away for want of memory or of room in a queue.
     overload: u64,
-    /// Connections that were turned away because there were too many, or dropped because they
-    /// buffered too much.
+    /// Connections that were turned away because there were too many. One that is dropped because
+    /// it buffers too much is no sign of load: a single peer could make a node unready by it.
     connections: u64,
 }
 
@@ -227,10 +227,7 @@ impl Work {
         Work {
             requests: sum(&requests_of),
             overload: sum(&|stats| stats.rejected(Rejected::Overload)),
-            connections: sum(&|stats| {
-                let dropped = stats.rejected(Rejected::Memory);
-                stats.rejected(Rejected::Connections).wrapping_add(dropped)
-            }),
+            connections: sum(&|stats| stats.rejected(Rejected::Connections)),
         }
     }
 

@@ -37,6 +37,9 @@ pub(crate) fn sender<'a>(
         page: false,
         token: authorization.and_then(bearer),
     };
+    // Which of two is meant, another reader may see otherwise.
+    let repeated = |name| headers.get_all(name).iter().nth(1).is_some();
+    sender.proxied |= repeated(header::HOST) || repeated(header::AUTHORIZATION);
     for (name, value) in headers {
         sender.proxied |= is_proxy_field(name.as_str());
         sender.page |= is_page_field(name.as_str(), value.as_bytes());
