@@ -254,8 +254,7 @@ impl Source {
             "Version and commit of this node.",
             &[("version", self.build.version), ("commit", self.build.commit)],
         )?;
-        self.write_reload(page)?;
-        write_files(page)
+        self.write_reload(page)
     }
 
     fn write_reload(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -361,17 +360,6 @@ impl Source {
         let help = "Steps that held a shard longer than the limit.";
         page.counters("ron_shard_stalls", help, counts)
     }
-}
-
-/// Open files of the process, under the names that Prometheus' own libraries give them.
-fn write_files(page: &mut Page<'_>) -> fmt::Result {
-    if let Some(open) = process::open_files() {
-        page.gauges("process_open_fds", "Open file descriptors.", [([], open)])?;
-    }
-    if let Ok(limit) = process::file_limit() {
-        page.gauges("process_max_fds", "Most open file descriptors.", [([], limit.soft)])?;
-    }
-    Ok(())
 }
 
 fn seconds(ns: u64) -> f64 {

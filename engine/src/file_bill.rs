@@ -11,7 +11,7 @@
 use std::io;
 
 use ron_io::process;
-use ron_shards::limits::FILES_IDLE_MAX;
+use ron_shards::limits::{FILES_IDLE_MAX, REFUSED_MAX, refused_max};
 
 /// Descriptors of one shard beside connections and objects: its rings, its executor's, listeners,
 /// bells, arena, pipe.
@@ -28,9 +28,6 @@ const CONTROL_FILES: u64 = ron_control::limits::CONNECTIONS_MAX as u64 + 16;
 const OBJECT_FILES_MIN: u64 = 32;
 const OBJECT_FILES_MAX: u64 = 2 * FILES_IDLE_MAX as u64;
 const OBJECT_FILES_SHARE: u64 = 4;
-
-/// Connections over its limit that a shard may have for a moment, while it refuses them.
-const REFUSED_FILES: u64 = ron_shards::limits::REFUSED_MAX as u64;
 
 /// Fewest connections of a shard that are worth a start.
 const CONNECTIONS_MIN: u64 = 8;
@@ -97,10 +94,11 @@ impl FileBill {
         let fixed = need.open
             + CONTROL_FILES
             + need.partitions as u64 * PARTITION_FILES
-            + shards * (SHARD_FILES + REFUSED_FILES);
+            + shards * SHARD_FILES;
         let set = need.connections_max as u64;
-        let wanted = fixed.saturating_add(shards.saturating_mul(OBJECT_FILES_MAX + set));
-        let least = CONNECTIONS_MIN.min(set);
+        let wanted =
+            fixed.saturating_add(shards.saturating_mul(OBJECT_FILES_MAX + with_refused(set)));
+        let least = with_refused(CONNECTIONS_MIN.min(set));
         let left = limit.saturating_sub(fixed) / shards;
         let share = (limit / OBJECT_FILES_SHARE / shards).min(left.saturating_sub(least));
         let objects = share.clamp(OBJECT_FILES_MIN, OBJECT_FILES_MAX);
@@ -109,13 +107,17 @@ impl FileBill {
             let needed = fixed + shards * (OBJECT_FILES_MIN + least);
             return Err(TooFewFiles { limit, needed, wanted });
         }
+        // Of the room, a ninth or less is for those that are refused.
+        let some = (room / 9 * 8 + room % 9 * 8 / 9).min(room.saturating_sub(8));
+        let most = some.max(room.saturating_sub(REFUSED_MAX as u64));
+        let connections = set.min(most);
         Ok(FileBill {
             limit,
             wanted,
-            connections_max: set.min(room) as usize,
+            connections_max: connections as usize,
             // The other half is for files in use.
             files_idle_max: (objects / 2) as usize,
-            is_short: room < set,
+            is_short: connections < set,
         })
     }
 
@@ -141,6 +143,11 @@ impl FileBill {
     }
 }
 
+/// Connections of a shard, and those beyond that it may have for a moment while it refuses them.
+fn with_refused(connections: u64) -> u64 {
+    connections + refused_max(connections as usize) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,7 +163,7 @@ mod tests {
         need.open
             + CONTROL_FILES
             + need.partitions as u64 * PARTITION_FILES
-            + shards * (SHARD_FILES + REFUSED_FILES + objects)
+            + shards * (SHARD_FILES + objects + refused_max(bill.connections_max) as u64)
     }
 
     #[test]

@@ -240,7 +240,7 @@ fn ronctl_rm() {
     assert!(said.contains(&none) && said.contains("1 of 3 objects"), "{said}");
     let printed = format!("{}\n{}\n", all[1].addr, all[5].addr);
     assert_eq!(String::from_utf8_lossy(&some.stdout), printed);
-    assert_eq!(rm(&node, &["b3:00"]).code, 1);
+    assert_eq!(rm(&node, &["b3:00"]).code, 2);
     let (gone, there): (Vec<_>, Vec<_>) =
         (0..).zip(all).partition(|(at, _)| [0, 1, 5].contains(at));
     let only = |list: Vec<(usize, Object)>| -> Vec<Object> {

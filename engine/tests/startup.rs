@@ -89,7 +89,7 @@ fn settings_that_are_wrong_are_named() {
         ("htpp = \"127.0.0.1:0\"", "htpp"),
         ("[deadlines]\nheed = 3", "deadlines.heed"),
         ("http = [", "TOML"),
-        ("cache = true", "cache"),
+        ("cache = [1]", "cache"),
     ] {
         fs::write(&file, text).expect("it can be written");
         let (code, stderr) = data.setup().args(&["--config", path]).refused();

@@ -157,8 +157,8 @@ struct Filling {
 /// `push` takes the body; when it took less than it was given, the session stops reading, and
 /// offers the rest again once `wants_more` says so, which changes in `on_disk`, `on_reply` and
 /// `on_memory` only. Then `finish`, and `on_disk` for the disk acts of the upload until `on_reply`
-/// tells the outcome. After an error of any of them nothing is left of the upload. `abort` may be called at any time, and must be if
-/// the upload is dropped before its outcome.
+/// tells the outcome. After an error of any of them nothing is left of the upload. `abort` may be
+/// called at any time, and must be if the upload is dropped before its outcome.
 #[derive(Debug)]
 pub struct Ingest {
     stream: StreamId,

@@ -88,6 +88,18 @@ pub const SHED_SHARE: (usize, usize) = (7, 8);
 /// Connections beyond the most there may be that are told so, rather than closed at once.
 pub const REFUSED_MAX: usize = 128;
 
+/// The same for a shard that takes `connections_max`: an eighth of them, and some at least.
+pub const fn refused_max(connections_max: usize) -> usize {
+    let part = connections_max / 8;
+    if part < 8 {
+        8
+    } else if part < REFUSED_MAX {
+        part
+    } else {
+        REFUSED_MAX
+    }
+}
+
 /// Connections of one shard that one peer may have, of eight, unless configured otherwise.
 pub const PEER_SHARE: (usize, usize) = (6, 8);
 

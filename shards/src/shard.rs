@@ -29,8 +29,8 @@ use crate::{
     flow::{Ask, Asker, Body, Cx, Fault, Mail, Place, Reply, StreamId, Tickets, Waiter},
     ingest,
     limits::{
-        MEMORY_RETRY_NS, READER_STALE_NS, REFUSED_MAX, RELIEVE_AFTER_NS, RELIEVE_CUTS_MAX,
-        RELIEVE_EVERY_NS, SETTLE_ROUNDS_MAX, SHED_SHARE,
+        MEMORY_RETRY_NS, READER_STALE_NS, RELIEVE_AFTER_NS, RELIEVE_CUTS_MAX, RELIEVE_EVERY_NS,
+        SETTLE_ROUNDS_MAX, SHED_SHARE, refused_max,
     },
     mesh::Mesh,
     session::{Session, http::HttpSession, oap::OapSession},
@@ -178,7 +178,8 @@ impl Shard {
         if let Some(why) = refusal {
             self.stats.reject(why);
             // Saying why takes a connection, for a moment. Under TLS it would take a handshake.
-            let room = why != Rejected::Draining && self.sessions.refused() < REFUSED_MAX;
+            let most = refused_max(self.config.connections_max);
+            let room = why != Rejected::Draining && self.sessions.refused() < most;
             if !room || listener.proto != Proto::Http {
                 self.acts.push(Act::Abort { conn });
                 return;

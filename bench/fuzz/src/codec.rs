@@ -103,7 +103,8 @@ fn check_head(head: &RequestHead<'_>, bytes: &[u8]) {
     assert!(hosts.len() <= 1, "{hosts:?}");
     assert!(!hosts.is_empty() || head.version == Version::Http10);
     assert_eq!(head.host, hosts.first().copied());
-    assert!(head.target.starts_with(['/', '?']), "{:?}", head.target);
+    let whole_server = head.target == "*";
+    assert!(whole_server || head.target.starts_with(['/', '?']), "{:?}", head.target);
     assert!(!head.target.contains([' ', '\r', '\n', '\0']));
     assert_eq!(head.if_none_match.values().collect::<Vec<_>>(), all("if-none-match"));
     assert_eq!(head.if_match.values().collect::<Vec<_>>(), all("if-match"));

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     config::Listener,
     entropy::Secret,
-    limits::{PIPELINE_LEN_MAX, REFUSED_MAX, UNSENT_SHORT_LEN_MAX},
+    limits::{PIPELINE_LEN_MAX, UNSENT_SHORT_LEN_MAX, refused_max},
     store::layout::Layout,
 };
 
@@ -141,7 +141,7 @@ fn connections_beyond_the_most_are_told_and_those_beyond_that_are_closed() {
     });
     let first = rig.open(HTTP, "192.0.2.1:1");
     rig.open(OAP, "192.0.2.1:1");
-    for _ in 0..REFUSED_MAX {
+    for _ in 0..refused_max(2) {
         let refused = rig.open(HTTP, "192.0.2.1:1");
         assert!(rig.queued[refused.slot as usize] > 0);
         assert_eq!(rig.finished.last(), Some(&refused.slot));
@@ -149,7 +149,7 @@ fn connections_beyond_the_most_are_told_and_those_beyond_that_are_closed() {
     assert_eq!(rig.aborted, [] as [u32; 0]);
     let (http, oap) = (rig.open(HTTP, "192.0.2.1:1"), rig.open(OAP, "192.0.2.1:1"));
     assert_eq!(rig.aborted, [http.slot, oap.slot]);
-    assert_eq!(rig.stats.rejected(Rejected::Connections), REFUSED_MAX as u64 + 2);
+    assert_eq!(rig.stats.rejected(Rejected::Connections), refused_max(2) as u64 + 2);
     rig.bytes(first, REQUEST);
     assert!(rig.queued[first.slot as usize] > 0, "those that are served are served on");
 }
@@ -168,10 +168,10 @@ fn one_peer_leaves_connections_to_others() {
     rig.bytes(other, REQUEST);
     assert!(rig.queued[other.slot as usize] > 0 && rig.finished.is_empty());
     // Those that are told so take nobody's place, however many come and stay.
-    for _ in 0..REFUSED_MAX + 10 {
+    for _ in 0..refused_max(5) + 10 {
         rig.open(HTTP, "[2001:db8::4]:1");
     }
-    assert_eq!(rig.finished.len(), REFUSED_MAX);
+    assert_eq!(rig.finished.len(), refused_max(5));
     assert_eq!(rig.stats.rejected(Rejected::Connections), 0);
     let (finished, aborted) = (rig.finished.len(), rig.aborted.len());
     let last = rig.open(HTTP, "192.0.2.2:1");
