@@ -19,7 +19,6 @@ use prometheus_client::{
 };
 use ron_io::{
     arena::Owner,
-    process,
     stats::{CODES, Counter, Op, Proto, Rejected, SECONDS_BUCKETS_US, Stats},
     watch::Work,
 };
