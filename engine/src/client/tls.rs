@@ -30,7 +30,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 pub(super) fn trusted(path: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, ClientError> {
     let mut certificates = path.map_or_else(|| Ok(Vec::new()), read_ca)?;
     // A system has some that only others can use, and that is no reason to trust none.
-    let usable = |found: &CertificateDer<'static>| roots(&[found.clone()]).is_ok();
+    let usable = |found: &CertificateDer<'static>| roots(std::slice::from_ref(found)).is_ok();
     let system = rustls_native_certs::load_native_certs().certs;
     certificates.extend(system.into_iter().filter(usable));
     if certificates.is_empty() { Err(ClientError::CaMissing) } else { Ok(certificates) }
