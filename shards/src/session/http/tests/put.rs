@@ -279,7 +279,7 @@ fn a_chunk_that_is_too_long_is_refused_before_it_comes() {
         ("ffffffffffffffff\r\n".to_owned(), 413),
         ("3e9\r\n".to_owned(), 413),
         (format!("3e8\r\n{}\r\n1\r\n", "x".repeat(1000)), 413),
-        (format!("1\r\nx\r\nffffffffffffffff\r\n"), 413),
+        ("1\r\nx\r\nffffffffffffffff\r\n".to_owned(), 413),
         (format!("3e8\r\n{}\r\n0\r\n\r\n", "x".repeat(1000)), 201),
     ] {
         let mut bench = Bench::with(config.clone(), "127.0.0.1", false);
@@ -293,7 +293,7 @@ fn a_chunk_that_is_too_long_is_refused_before_it_comes() {
 fn a_body_that_is_another_object_is_told_what_it_is() {
     let mut bench = Bench::new();
     let (right, wrong) = (Address::of(b"right"), Address::of(b"wrong"));
-    let answer = bench.ask(put(&format!("/o/{right}"), b"wrong"));
+    let answer = bench.ask(put(format!("/o/{right}"), b"wrong"));
     let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(json["message"], format!("body hashes to {wrong}, expected {right}"));
 }
