@@ -372,7 +372,11 @@ impl Memory {
     }
 
     /// Pages that each owner holds, in the order of `Owner::ALL`. Pinned ones are the downloads'.
-    pub fn owners(&self) -> [usize; Owner::ALL.len()] {
+    pub fn owners(&mut self) -> [usize; Owner::ALL.len()] {
+        let charged = [Owner::Uploads, Owner::Downloads, Owner::Background];
+        if charged.iter().any(|owner| self.arena.held(*owner).pieces > 0) {
+            self.arena.collect();
+        }
         let pinned = self.arena.pinned() * BLOCK_PAGES;
         let mut owners = Owner::ALL.map(|owner| self.arena.held(owner).pages);
         // A block that another thread lets go is counted as pinned for a moment longer.
