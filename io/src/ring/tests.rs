@@ -1,5 +1,6 @@
 //! The driver with a small machine in place of a shard, over real sockets and a real disk.
 
+mod accept;
 mod disk;
 mod tls;
 mod watch;

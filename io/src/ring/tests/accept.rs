@@ -1,0 +1,64 @@
+//! Accepting when descriptors run out. The limit is that of a process, so the test runs itself in a
+//! process of its own.
+
+use std::{fs::File, process::Command};
+
+use socket2::{Domain, Socket, Type};
+
+use super::*;
+
+/// The test, and what is set in the process that has few descriptors.
+const NAME: &str = "accepting_goes_on_by_itself_whatever_freed_a_descriptor";
+const LIMITED: &str = "RON_TEST_FEW_DESCRIPTORS";
+
+#[test]
+fn accepting_goes_on_by_itself_whatever_freed_a_descriptor() {
+    if std::env::var_os(LIMITED).is_some() {
+        return run_out();
+    }
+    let own = std::env::current_exe().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 96; exec \"$0\" \"$@\""]).arg(own).env(LIMITED, "1");
+    command.args(["--exact", &format!("{}::{NAME}", module_path!().split_once("::").unwrap().1)]);
+    let out = command.output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && said.contains("1 passed"), "{said}");
+}
+
+fn run_out() {
+    let node = start();
+    let ring = &node.stats.watch.ring;
+    // Descriptors that are no connection's, one for a client that comes late, and then as many
+    // connections as there can be.
+    let mut others: Vec<File> = (0..8).map(|_| File::open("/dev/null").unwrap()).collect();
+    let late = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let mut clients = Vec::new();
+    let is_paused = || ring.accept_paused.get() > 0;
+    while !is_paused()
+        && let Ok(client) = TcpStream::connect(node.address)
+    {
+        clients.push(client);
+        wait("it is accepted", || ring.conns.get() == clients.len() as u64 || is_paused());
+    }
+    late.connect(&node.address.into()).unwrap();
+    let mut last = TcpStream::from(late);
+    last.set_read_timeout(Some(PATIENCE)).unwrap();
+    last.write_all(b"echo in\n").unwrap();
+    wait("accepting fails", is_paused);
+    assert!(ring.accept_failures.get() > 0);
+    others.clear();
+    let mut answer = [0; 2];
+    last.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"in");
+    wait("accepting goes on", || !is_paused());
+    drop(clients);
+    node.stop();
+}
+
+fn wait(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
