@@ -181,6 +181,19 @@ settle_open_rate() {
     say "open loop: $OPEN_RATE requests/s, half of $best"
 }
 
+# What the machine takes from a thread that only reads the clock, on both cores at once: what an
+# open loop's tail is judged by. The servers wait meanwhile; the worse core is put on record.
+measure_pauses() { # ROUND
+    local seen
+    seen=$(
+        taskset -c "$SERVER_CORE" "$LOAD" pauses --seconds "$RUN_SECONDS" &
+        taskset -c "$CLIENT_CORE" "$LOAD" pauses --seconds "$RUN_SECONDS"
+        wait $!
+    )
+    python3 "$LIB/pauses.py" "$1" <<<"$seen" >>"$SCRATCH/runs.jsonl"
+    say "round $1  pauses  $(tail -n 1 "$SCRATCH/runs.jsonl")"
+}
+
 measure_round() { # ROUND CASE
     local peer
     if [[ $2 == open4k ]]; then settle_open_rate; fi
@@ -192,6 +205,7 @@ measure_round() { # ROUND CASE
         measure "$1" "$2" candidate first
         measure "$1" "$2" baseline second
     fi
+    if [[ $2 == open4k ]]; then measure_pauses "$1"; fi
     if [[ ,$CASES_PEERS, == *,$2,* ]]; then
         for peer in "${PEERS[@]}"; do measure "$1" "$2" "$peer" later; done
     fi

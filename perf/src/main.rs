@@ -10,6 +10,7 @@ use std::{
     process::ExitCode,
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -17,6 +18,7 @@ use ron_perf::{
     compare, files,
     load::{self, Report, RunError, options::Options},
     objects::{ClassSpec, parse_size},
+    pauses::Pauses,
     respond::Responder,
     storage::{self, Load, LoadError, Outcome, Verb},
 };
@@ -66,6 +68,11 @@ enum Command {
     },
     /// Put two documents of `load` side by side.
     Compare { a: PathBuf, b: PathBuf },
+    /// Read the clock and nothing else, and say how long the machine made it wait: one JSON object.
+    Pauses {
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+        seconds: u16,
+    },
     /// Store objects that are not there yet.
     Put(StorageOptions),
     /// Fetch the objects that a `put` of the same size, count and seed has stored.
@@ -179,6 +186,18 @@ fn read_document(path: &Path) -> Result<Value, Box<dyn Error>> {
     Ok(serde_json::from_slice(&text).map_err(|error| named(&error))?)
 }
 
+fn pauses(seconds: u16) {
+    let seen = Pauses::watch(Duration::from_secs(u64::from(seconds)));
+    let us = |time: Duration| time.as_micros() as u64;
+    let line = json!({
+        "p99_us": us(seen.quantile(0.99)),
+        "p999_us": us(seen.quantile(0.999)),
+        "max_us": us(seen.longest()),
+        "share": seen.share(),
+    });
+    println!("{line}");
+}
+
 fn print_storage(verb: Verb, options: &StorageOptions, outcome: &Outcome) {
     let verb = if verb == Verb::Put { "put" } else { "get" };
     let us = |share| outcome.quantile(share).as_micros() as u64;
@@ -240,6 +259,7 @@ fn perform(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
         Command::Compare { a, b } => {
             print!("{}", compare::table(&read_document(&a)?, &read_document(&b)?));
         }
+        Command::Pauses { seconds } => pauses(seconds),
         Command::Put(options) => storage(Verb::Put, &options, 1, false)?,
         Command::Get { options, passes, verify } => {
             storage(Verb::Get, &options, passes, verify)?;

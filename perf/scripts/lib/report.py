@@ -32,8 +32,11 @@ def sides_of(runs):
         sorted(side for side in present if side not in SIDES)
 
 
-def summarize(name, runs, congestion, judged):
-    """One case: spreads and ratios, or why it is void."""
+PAUSES = ("p99_us", "p999_us", "max_us", "share")
+
+
+def summarize(name, runs, pauses, congestion, judged):
+    """One case: spreads and ratios, or why it is void. An open loop has the machine's pauses."""
     faults = [
         f"round {run['round']}, {run['side']}: {fault}" for run in runs for fault in run["faults"]
     ]
@@ -54,6 +57,8 @@ def summarize(name, runs, congestion, judged):
             figure: ratio_of(*(by_round(runs, side, figure) for side in ("candidate", "baseline")))
             for figure in ("rps", "per_cpu", *LATENCIES)
         }
+        if pauses and any(run.get("rate") for run in runs):
+            case["pauses"] = {key: spread([run[key] for run in pauses]) for key in PAUSES}
         case["client_bound"] = all(
             case[side]["client_busy"]["median"] >= CLIENT_BOUND
             and case[side]["server_busy"]["median"] < SERVER_BOUND for side in SIDES)
@@ -143,6 +148,15 @@ def open_loop_table(cases, runs, names):
             cells = [spread_cell(case[side][key]) if key in case[side] else "—"
                      for key in LATENCIES]
             lines.append(row(names[side], *cells, f"{case[side]['server_busy']['median']:.0%}"))
+        if pauses := case.get("pauses"):
+            taken = pauses["share"]
+            lines += [row("the machine's pauses", "—",
+                          *(spread_cell(pauses[key]) for key in PAUSES[:3]), "—"), "",
+                      "The last line is what a request would wait for that comes while a thread "
+                      "which only reads the clock is not running: the latency of a server that needs "
+                      "no time. It was measured on both cores at once in every round, and the worse "
+                      f"core is given; {taken['median']:.1%} ({taken['min']:.1%}–{taken['max']:.1%}) "
+                      "of the time was taken away."]
         lines.append("")
     return lines
 
@@ -306,6 +320,8 @@ def main():
     given = dict(options.set)
     runs = read_runs(options.runs)
     kinds = (given["candidate_kind"], given["baseline_kind"])
+    pauses = [run for run in runs if run["case"] == "pauses"]
+    runs = [run for run in runs if run["case"] != "pauses"]
     names = [name for name in in_order(runs, "case") if name != "shards2"]
     has_profiles = options.profiles and os.path.exists(options.profiles)
     document = {
@@ -313,13 +329,14 @@ def main():
         "settings": given,
         "host": host(given["congestion_control"]),
         "cases": [
-            summarize(name, [run for run in runs if run["case"] == name],
+            summarize(name, [run for run in runs if run["case"] == name], pauses,
                       given["congestion_control"], kinds == ("rond", "nginx"))
             for name in names
         ],
         "shards2": summarize_shards([run for run in runs if run["case"] == "shards2"]),
         "profiles": read_runs(options.profiles) if has_profiles else [],
         "plot": None,
+        "pauses": pauses,
         "runs": runs,
     }
     if picture := plot(document):
