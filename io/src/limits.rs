@@ -65,6 +65,10 @@ pub const DISK_OPS_MAX: usize = 256;
 /// Reads that nobody waits for which one shard has under way at once.
 pub const BACKGROUND_SCANS_MAX: usize = 2;
 
+/// Files that one shard copies to another file system at once, each up to the longest object: the
+/// others wait, and no other operation does.
+pub const CARRIES_MAX: usize = 1;
+
 /// Bytes that such a read takes from the disk in one go.
 pub const BACKGROUND_READ_LEN: usize = 256 * 1024;
 
@@ -126,7 +130,8 @@ const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(ACCEPT_RETRY_AFTER.as_secs() == 0);
 const _: () = assert!(COPY_LEN_MAX < BLOCK_LEN && BLOCK_LEN <= DISK_OP_LEN_MAX);
 const _: () = assert!(BACKGROUND_READ_LEN.is_multiple_of(PAGE_LEN));
-const _: () = assert!(BACKGROUND_SCANS_MAX < BLOCKING_THREADS && BLOCKING_THREADS < DISK_OPS_MAX);
+const _: () = assert!(BACKGROUND_SCANS_MAX + CARRIES_MAX < BLOCKING_THREADS);
+const _: () = assert!(BLOCKING_THREADS < DISK_OPS_MAX);
 const _: () = assert!(DISK_OP_LEN_MAX + PAGE_LEN <= SPARE_BUFFERS_LEN_MAX);
 const _: () = assert!(RING_ENTRIES < RING_COMPLETIONS);
 const _: () = assert!(SAMPLE_DEPTH_MAX < 256 && SAMPLE_DEPTH_MAX < SAMPLE_ADDRESSES_MAX);

@@ -4,12 +4,14 @@
 //! to and from blocks without a copy where they lie on pages. What only the file system's tables
 //! know (names, folders, lengths) is done by threads that may block. So is a read that nobody waits
 //! for: few of them are under way at once, so that some thread is always there for the rest, and
-//! the disk serves them last. Outcomes are told to the shard a turn at a time.
+//! the disk serves them last. So is a file that is to be renamed to another file system, which
+//! means a copy of it all: one at a time. Outcomes are told to the shard a turn at a time.
 //!
 //! ```text
 //!   perform ──► waiting ──► ring: Read, Scan, Write, Sync ──────────► outcomes
 //!      │           └──────► threads: Open, Close, Truncate, names ─►     ▲
-//!      └──► idling ───────► threads: Scan that is not urgent ────────────┘
+//!      ├──► idling ───────► threads: Scan that is not urgent ────────────┤
+//!      └──► carrying ─────► threads: Rename to another file system ──────┘
 //! ```
 //!
 //! On a file system without direct I/O the same operations go through the page cache, and the
@@ -27,7 +29,7 @@ use io_uring::squeue;
 use slab::Slab;
 
 use crate::{
-    limits::{BACKGROUND_SCANS_MAX, DISK_OP_LEN_MAX, DISK_OPS_MAX, PAGE_LEN},
+    limits::{BACKGROUND_SCANS_MAX, CARRIES_MAX, DISK_OP_LEN_MAX, DISK_OPS_MAX, PAGE_LEN},
     ports::{DiskDone, DiskOp, FileId, OpenHow, Ticket, Urgency},
 };
 
@@ -55,14 +57,32 @@ pub(super) enum Access {
 #[derive(Debug)]
 pub(super) struct About {
     ticket: Ticket,
-    /// Nobody waits for it.
-    idle: bool,
+    load: Load,
+}
+
+/// How long a thread may be busy with what it is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    Short,
+    /// A read that nobody waits for.
+    Idle,
+    /// A copy of a file, to another file system.
+    Carry,
 }
 
 /// What a thread has done.
 pub(super) enum Done {
     Told(DiskDone),
-    Opened { id: FileId, path: PathBuf, opened: Opened },
+    Opened {
+        id: FileId,
+        path: PathBuf,
+        opened: Opened,
+    },
+    /// The new name of a file is on another file system.
+    Crosses {
+        from: PathBuf,
+        to: PathBuf,
+    },
 }
 
 /// The threads of a disk.
@@ -79,13 +99,16 @@ pub(super) struct Disk {
     waiting: VecDeque<(Ticket, DiskOp)>,
     /// Reads that nobody waits for, until there is room for them.
     idling: VecDeque<Idling>,
+    /// Files to be copied to another file system: from where to where.
+    carrying: VecDeque<(Ticket, PathBuf, PathBuf)>,
     /// What the ring works on, by the number it is submitted with.
     transfers: Slab<Transfer>,
     /// What is to be submitted: numbers of transfers.
     submit: VecDeque<u32>,
-    /// What threads work on, and how much of it nobody waits for.
+    /// What threads work on; how much of it nobody waits for; and how many of it are copies.
     jobs: usize,
     idle_jobs: usize,
+    carries: usize,
     /// Closed files on which something is still under way.
     closing: Vec<(Ticket, Arc<fs::File>)>,
     spares: Spares,
@@ -112,10 +135,12 @@ impl Disk {
             outcomes: VecDeque::new(),
             waiting: VecDeque::new(),
             idling: VecDeque::new(),
+            carrying: VecDeque::new(),
             transfers: Slab::new(),
             submit: VecDeque::new(),
             jobs: 0,
             idle_jobs: 0,
+            carries: 0,
             closing: Vec::new(),
             spares: Spares::default(),
             buffered: HashSet::new(),
@@ -150,30 +175,39 @@ impl Disk {
 
     /// The next outcome, if there is one.
     pub(super) fn outcome(&mut self) -> Option<Outcome> {
-        let outcome = match self.outcomes.pop_front() {
-            Some(outcome) => outcome,
-            None => self.worked()?,
-        };
+        let mut outcome = self.outcomes.pop_front();
+        while outcome.is_none()
+            && let Some((about, result)) = self.workers.result()
+        {
+            outcome = self.worked(&about, result);
+            self.start();
+        }
         self.start();
-        Some(outcome)
+        outcome
     }
 
-    /// The next thing that a thread has done.
-    fn worked(&mut self) -> Option<Outcome> {
-        let (About { ticket, idle }, result) = self.workers.result()?;
+    /// A thread has done something. `None` if that is not all of it.
+    fn worked(&mut self, about: &About, result: io::Result<Done>) -> Option<Outcome> {
+        let About { ticket, load } = *about;
         self.jobs -= 1;
-        self.idle_jobs -= usize::from(idle);
-        let done = result.map(|done| match done {
-            Done::Told(done) => done,
-            Done::Opened { id, path, opened } => {
+        self.idle_jobs -= usize::from(load == Load::Idle);
+        self.carries -= usize::from(load == Load::Carry);
+        let done = match result {
+            Err(error) => Err(error),
+            Ok(Done::Told(done)) => Ok(done),
+            Ok(Done::Crosses { from, to }) => {
+                self.carrying.push_back((ticket, from, to));
+                return None;
+            }
+            Ok(Done::Opened { id, path, opened }) => {
                 if !opened.direct && self.buffered.insert(opened.device) {
                     self.notes.push_back(no_direct_io(&path));
                 }
                 let before = self.files.insert(id, Arc::new(opened.file));
                 assert!(before.is_none(), "{id:?} names two open files");
-                DiskDone::Opened { len: opened.len }
+                Ok(DiskDone::Opened { len: opened.len })
             }
-        });
+        };
         Some((ticket, done))
     }
 
@@ -195,6 +229,11 @@ impl Disk {
 
     fn start(&mut self) {
         self.close_unused();
+        while self.carries < CARRIES_MAX {
+            let Some((ticket, from, to)) = self.carrying.pop_front() else { break };
+            let carry = move || names::carry(&from, &to).map(Done::Told);
+            self.give(About { ticket, load: Load::Carry }, carry);
+        }
         while self.transfers.len() + self.jobs < DISK_OPS_MAX {
             let Some((ticket, op)) = self.waiting.pop_front() else { break };
             self.start_one(ticket, op);
@@ -238,6 +277,7 @@ impl Disk {
                 self.close_unused();
             }
             (DiskOp::Open { file, path, how }, _) => self.open(ticket, file, path, how),
+            (DiskOp::Rename { from, to }, _) => self.rename(ticket, from, to),
             (op, _) => self.block(ticket, move || names::perform(op)),
         }
     }
@@ -258,25 +298,35 @@ impl Disk {
         ticket: Ticket,
         job: impl FnOnce() -> io::Result<DiskDone> + Send + 'static,
     ) {
-        self.give(About { ticket, idle: false }, move || job().map(Done::Told));
+        self.give(About { ticket, load: Load::Short }, move || job().map(Done::Told));
     }
 
     fn give(&mut self, about: About, job: impl FnOnce() -> io::Result<Done> + Send + 'static) {
         self.jobs += 1;
-        self.idle_jobs += usize::from(about.idle);
+        self.idle_jobs += usize::from(about.load == Load::Idle);
+        self.carries += usize::from(about.load == Load::Carry);
         self.workers.give(about, Box::new(job));
     }
 
     fn open(&mut self, ticket: Ticket, id: FileId, path: PathBuf, how: OpenHow) {
         let access = self.access;
-        self.give(About { ticket, idle: false }, move || {
+        self.give(About { ticket, load: Load::Short }, move || {
             let opened = names::open(&path, how, access)?;
             Ok(Done::Opened { id, path, opened })
         });
     }
 
+    fn rename(&mut self, ticket: Ticket, from: PathBuf, to: PathBuf) {
+        self.give(About { ticket, load: Load::Short }, move || match names::rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                Ok(Done::Crosses { from, to })
+            }
+            renamed => renamed.map(Done::Told),
+        });
+    }
+
     fn scan_idly(&mut self, Idling { ticket, file, at, len }: Idling) {
-        self.give(About { ticket, idle: true }, move || {
+        self.give(About { ticket, load: Load::Idle }, move || {
             let skip = (at % PAGE_LEN as u64) as usize;
             let mut buffer = Buffer::new((skip + len).next_multiple_of(PAGE_LEN));
             let read = names::read_idly(&file, at - skip as u64, buffer.bytes_mut())?;

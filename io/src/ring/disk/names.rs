@@ -132,16 +132,6 @@ impl Drop for Idle {
 /// Performs an operation that names files instead of using open ones.
 pub(super) fn perform(op: DiskOp) -> io::Result<DiskDone> {
     match op {
-        DiskOp::Rename { from, to } => {
-            match fs::rename(&from, &to) {
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => carry(&from, &to)?,
-                renamed => renamed?,
-            }
-            sync_folder(parent(&to))?;
-            if parent(&from) != parent(&to) {
-                sync_folder(parent(&from))?;
-            }
-        }
         DiskOp::Remove { path, durable } => match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             // An earlier try may have removed it and not been able to make that durable.
@@ -161,8 +151,22 @@ pub(super) fn perform(op: DiskOp) -> io::Result<DiskDone> {
     Ok(DiskDone::Done)
 }
 
+/// Gives a file another name, durably.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<DiskDone> {
+    fs::rename(from, to)?;
+    sync_names(from, to)
+}
+
+fn sync_names(from: &Path, to: &Path) -> io::Result<DiskDone> {
+    sync_folder(parent(to))?;
+    if parent(from) != parent(to) {
+        sync_folder(parent(from))?;
+    }
+    Ok(DiskDone::Done)
+}
+
 /// Moves a file to another file system: a durable copy takes its name there, then the file goes.
-fn carry(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn carry(from: &Path, to: &Path) -> io::Result<DiskDone> {
     let copy = to.with_extension("part");
     let copied = fs::copy(from, &copy)
         .and_then(|_| fs::File::open(&copy)?.sync_all())
@@ -173,7 +177,8 @@ fn carry(from: &Path, to: &Path) -> io::Result<()> {
         let _ = fs::remove_file(&copy);
         return Err(error);
     }
-    fs::remove_file(from)
+    fs::remove_file(from)?;
+    sync_names(from, to)
 }
 
 fn parent(path: &Path) -> &Path {

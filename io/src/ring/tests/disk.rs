@@ -1,6 +1,7 @@
 //! The disk under a machine that does as it is told, on real files.
 
 use std::{
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::mpsc,
     time::{Duration, Instant},
@@ -508,4 +509,41 @@ proptest! {
         }
         rig.stop();
     }
+}
+
+#[test]
+fn copies_to_another_file_system_hold_up_nothing_else() {
+    const COPIES: usize = 8;
+    const LEN: u64 = 16 << 20;
+    let (Ok(here), there) = (TempDir::new_in("/dev/shm"), TempDir::new().unwrap()) else { return };
+    let device = |folder: &TempDir| std::fs::metadata(folder.path()).unwrap().dev();
+    if device(&here) == device(&there) {
+        return;
+    }
+    let mut rig = Rig::new(Access::Direct);
+    let path = |folder: &TempDir, n: usize| folder.path().join(n.to_string());
+    for n in 0..COPIES {
+        std::fs::File::create(path(&here, n)).unwrap().set_len(LEN).unwrap();
+    }
+    let copies: Vec<u64> = (0..COPIES)
+        .map(|n| rig.order(DiskOp::Rename { from: path(&here, n), to: path(&there, n) }))
+        .collect();
+    let op = DiskOp::Open { file: FileId(1), path: path(&there, 99), how: OpenHow::CreateNew };
+    let open = rig.order(op);
+    let mut told = Vec::new();
+    for _ in 0..=COPIES {
+        let (ticket, done) = rig.outcome();
+        assert!(done.is_ok(), "{done:?}");
+        told.push(ticket);
+    }
+    let opened = told.iter().position(|ticket| *ticket == open).unwrap();
+    assert!(opened <= COPIES / 2, "the file was opened behind {opened} copies");
+    told.remove(opened);
+    told.sort_unstable();
+    assert_eq!(told, copies);
+    for n in 0..COPIES {
+        assert_eq!(std::fs::metadata(path(&there, n)).unwrap().len(), LEN);
+        assert!(!path(&here, n).exists());
+    }
+    rig.stop();
 }
