@@ -179,7 +179,8 @@ const COUNTERS: [(&str, &str, Pick); 26] = [
 ];
 
 /// Gauges that are one number a shard.
-const GAUGES: [(&str, &str, Pick); 11] = [
+const GAUGES: [(&str, &str, Pick); 12] = [
+    ("ron_damaged_objects_known", "Objects known to be damaged now.", |s| &s.damaged_now),
     ("ron_inflight", "Requests under way.", |s| &s.inflight),
     ("ron_connection_buffer_bytes", "Bytes that connections buffer.", |s| {
         &s.connection_buffer_bytes

@@ -102,6 +102,7 @@ fn take(report: Report, kernel: &Kernel) {
                 tracing::error!(shard, %object, "damaged: {what}");
             }
         }
+        Report::Healed { digest, .. } => no_damage(&Address::from_bytes(digest), kernel),
         Report::Partition { shard: ShardId(shard), partition, state, reason } => {
             partition_report(shard, partition, state, &reason, kernel);
         }
@@ -111,10 +112,8 @@ fn take(report: Report, kernel: &Kernel) {
             let is_no_damage =
                 matches!(outcome, VerifyOutcome::Whole { .. } | VerifyOutcome::Missing);
             let object = kernel.verifies.tell(id, outcome);
-            if let Some(object) = object.filter(|_| is_no_damage)
-                && kernel.storage.mended(&object)
-            {
-                tracing::info!(%object, "damaged no more");
+            if let Some(object) = object.filter(|_| is_no_damage) {
+                no_damage(&object, kernel);
             }
         }
         Report::Stopped { shard, reason: None } if kernel.health.leaving() => {
@@ -124,6 +123,13 @@ fn take(report: Report, kernel: &Kernel) {
             let reason = reason.unwrap_or_else(|| "it stopped without being asked to".to_owned());
             kernel.announce(KernelEvent::ServiceCrashed { service: name(shard), reason });
         }
+    }
+}
+
+/// An object is damaged no more.
+fn no_damage(object: &Address, kernel: &Kernel) {
+    if kernel.storage.mended(object) {
+        tracing::info!(%object, "damaged no more");
     }
 }
 

@@ -11,7 +11,8 @@ use ron_io::limits::{
     RING_COMPLETIONS, RING_ENTRIES, SAMPLE_ADDRESSES_MAX, SPARE_BUFFERS_LEN_MAX,
 };
 use ron_shards::limits::{
-    MEMTABLE_MAX, OUTBOARD_LOADS_LEN_MAX, OUTBOARDS_IDLE_LEN_MAX, REFUSED_MAX,
+    DAMAGED_LEN, DAMAGED_MAX, MEMTABLE_MAX, OUTBOARD_LOADS_LEN_MAX, OUTBOARDS_IDLE_LEN_MAX,
+    REFUSED_MAX,
 };
 
 use crate::config::values::human_size;
@@ -115,6 +116,7 @@ impl MemoryBill {
         // A shard leaves mail with every other one.
         let lanes = plan.lane_len.saturating_mul(shards.saturating_sub(1));
         let outboards = OUTBOARDS_IDLE_LEN_MAX as u64 + OUTBOARD_LOADS_LEN;
+        let damaged = (DAMAGED_MAX * DAMAGED_LEN) as u64;
         let profile = (SAMPLE_ADDRESSES_MAX * size_of::<u64>()) as u64;
         let mut lines: Vec<Line> = [
             ("blocks", plan.arena_len, shards),
@@ -127,6 +129,7 @@ impl MemoryBill {
             ("mesh lanes", lanes, shards),
             ("outboards", outboards, plan.partitions),
             ("index changes", CHANGE_LEN * MEMTABLE_MAX as u64, plan.partitions),
+            ("damaged objects", damaged, shards),
             ("profile", profile, 1),
             ("process", PROCESS_LEN.saturating_add(PROCESS_SHARD_LEN.saturating_mul(shards)), 1),
         ]

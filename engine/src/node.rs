@@ -29,7 +29,7 @@ use ron_shards::{
     flow::Mail,
     limits::{MESH_LANE_LEN, ORDER_LANE_LEN},
     shard::Shard,
-    store::layout::Layout,
+    store::{Accounts, layout::Layout},
 };
 
 use crate::{
@@ -125,12 +125,14 @@ pub fn run(
         signals: true,
     })?;
     let (ended_in, ended) = mpsc::channel();
+    let accounts = Accounts::default();
     for ((shard, mailboxes), sockets) in (0..).map(ShardId).zip(mailboxes).zip(sockets) {
         let stats = Arc::clone(&stats[usize::from(shard.0)]);
         let settings = ShardConfig {
             boot_id,
             seed: u64::from_le_bytes(random::bytes()?),
             cache_secret: Secret::from_bytes(random::bytes()?),
+            accounts: accounts.clone(),
             ..shard_config(config, &files, shard, layout.clone(), spoken.clone())
         };
         start_shard(config, settings, sockets, mailboxes, stats, ended_in.clone())?;

@@ -381,6 +381,8 @@ pub enum Report {
     /// A stored object is not what it should be: the digest, and what is wrong with it. It is said
     /// again whenever it is found again.
     Damaged { shard: ShardId, digest: [u8; 32], what: String },
+    /// A damaged object is whole again, or there no more: the digest.
+    Healed { shard: ShardId, digest: [u8; 32] },
     /// What a partition can do from now on, and why it cannot do more.
     Partition { shard: ShardId, partition: u16, state: PartitionState, reason: String },
     /// One step held the shard longer than it may (`watch::Watch::set_limit`).

@@ -251,6 +251,8 @@ pub struct Stats {
     pub scrub_objects: Counter,
     /// Objects found damaged by any reader, and those the scrub could mend.
     pub damaged_objects: Counter,
+    /// Objects that are known to be damaged now.
+    pub damaged_now: Counter,
     pub scrub_repaired: Counter,
     /// Rounds over everything that came to their end, and when the last did, in Unix seconds
     /// (0: never).

@@ -7,7 +7,11 @@ use ron_io::{
     stats::Proto,
 };
 
-use crate::{entropy::Secret, limits, store::layout::Layout};
+use crate::{
+    entropy::Secret,
+    limits,
+    store::{Accounts, layout::Layout},
+};
 
 /// The settings of one shard.
 #[derive(Clone, Debug)]
@@ -37,6 +41,8 @@ pub struct Config {
     pub authority: Authority,
     pub deadlines: Deadlines,
     pub storage: Storage,
+    /// The room that is promised on the volumes: one account for all shards of a process.
+    pub accounts: Accounts,
     /// What this node calls itself in `Server` and HELLO.
     pub server: String,
     /// Seed of ids, which every peer sees: nothing that must not be known may follow from it.
@@ -149,6 +155,7 @@ impl Config {
             authority: Authority::default(),
             deadlines: Deadlines::default(),
             storage: Storage::default(),
+            accounts: Accounts::default(),
             server: concat!("ron/", env!("CARGO_PKG_VERSION")).to_string(),
             seed: 0,
             cache_secret: Secret::of_seed(0),

@@ -23,7 +23,12 @@ use ron_io::{
 };
 
 pub use crate::cache::{Body, Verified};
-use crate::{cache::Memory, config::Config, entropy::Entropy, store::Room};
+use crate::{
+    cache::Memory,
+    config::Config,
+    entropy::Entropy,
+    store::{Damage, Room},
+};
 
 /// One request or transfer of one connection. The session chooses `stream` and never uses a
 /// number again while replies to it may be under way.
@@ -250,6 +255,7 @@ pub struct Cx<'a> {
     pub tickets: &'a mut Tickets,
     pub entropy: &'a mut Entropy,
     pub room: &'a mut Room,
+    pub damage: &'a mut Damage,
 }
 
 impl Cx<'_> {

@@ -47,14 +47,15 @@ use crate::{
     cache::Purpose,
     flow::{Ask, Cx, Fault, Reply, StreamId, Waiter},
     limits::{INGEST_BLOCKS_MAX, INGEST_WRITE_GROUPS, UPLOAD_WAIT_NS},
+    store::NoRoom,
 };
 
 mod spill;
 
 pub(crate) use spill::discard;
 use spill::{
-    Spill, Tag, fault_of, has_room, not_opened, partition_for, remove_opened, tmp_path,
-    upload_number,
+    Spill, Tag, fault_of, file_len, look_for_room, not_opened, partition_for, remove_opened,
+    tmp_path, upload_number,
 };
 
 const _: () = assert!(GROUP_LEN == BLOCK_LEN, "a group fits a block exactly");
@@ -64,7 +65,7 @@ const _: () = assert!(INGEST_BLOCKS_MAX.is_multiple_of(INGEST_WRITE_GROUPS));
 const _: () = assert!(INGEST_WRITE_GROUPS * BLOCK_LEN <= DISK_OP_LEN_MAX);
 const _: () = assert!(DISK_OP_LEN_MAX.is_multiple_of(DISK_BLOCK_LEN));
 
-/// Why an upload came to nothing. All but `Failed` are the peer's doing.
+/// Why an upload came to nothing. All but `NoRoom` and `Failed` are the peer's doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IngestError {
     /// The object has, or would have, `len` bytes or more.
@@ -79,15 +80,28 @@ pub enum IngestError {
     /// The bytes hash to `found`, not to the address they were sent for.
     #[error("bytes hash to {found}")]
     BadDigest { found: Address },
+    /// There is no room for it on the disk.
+    #[error("{asked} bytes are to be written, and there is room for {free}")]
+    NoRoom { asked: u64, free: u64 },
     /// The node could not take it.
     #[error("upload failed: {0:?}")]
     Failed(Fault),
 }
 
+impl From<NoRoom> for IngestError {
+    fn from(NoRoom { asked, free }: NoRoom) -> IngestError {
+        IngestError::NoRoom { asked, free }
+    }
+}
+
 impl IngestError {
     /// What the node has to do with it: nothing, for most.
     fn fault(&self) -> Fault {
-        if let IngestError::Failed(fault) = self { *fault } else { Fault::Busy }
+        match self {
+            IngestError::Failed(fault) => *fault,
+            IngestError::NoRoom { .. } => Fault::Full,
+            _ => Fault::Busy,
+        }
     }
 }
 
@@ -197,23 +211,23 @@ impl Ingest {
         let max = cx.config.object_len_max.min(OBJECT_LEN_MAX);
         match len {
             Some(len) if len > max => Err(IngestError::TooLarge { len, max }),
-            Some(len) if !has_room(expected.as_ref(), len, cx) => {
-                Err(IngestError::Failed(Fault::Full))
+            announced => {
+                look_for_room(expected.as_ref(), announced, cx)?;
+                Ok(Ingest {
+                    stream,
+                    expected,
+                    announced,
+                    max,
+                    hashing: Hashing::new(),
+                    filling: None,
+                    groups: Vec::new(),
+                    sealed: None,
+                    outboard: None,
+                    stalled: false,
+                    waits_since: None,
+                    state: State::Keeping,
+                })
             }
-            announced => Ok(Ingest {
-                stream,
-                expected,
-                announced,
-                max,
-                hashing: Hashing::new(),
-                filling: None,
-                groups: Vec::new(),
-                sealed: None,
-                outboard: None,
-                stalled: false,
-                waits_since: None,
-                state: State::Keeping,
-            }),
         }
     }
 
@@ -247,7 +261,9 @@ impl Ingest {
         }
         if let Err(error) = done {
             let fault = fault_of(&error);
-            if let State::Opening { spill: Spill { file, upload, .. }, .. } = self.state {
+            if let State::Opening { spill, .. } = &self.state {
+                let Spill { file, upload, .. } = *spill;
+                spill.release(cx);
                 self.end(fault);
                 not_opened(file, upload, &error, cx);
             } else {
@@ -289,7 +305,8 @@ impl Ingest {
                 self.state = State::Known;
                 Outcome::Going
             }
-            (State::Asking, _, Reply::Missing) => {
+            // What is damaged there is stored anew.
+            (State::Asking, _, Reply::Missing | Reply::Failed(Fault::Integrity)) => {
                 self.stalled = false;
                 match self.open_file(cx) {
                     Ok(()) => Outcome::Going,
@@ -300,9 +317,11 @@ impl Ingest {
                     }
                 }
             }
-            // It was deleted while it came again, and its bytes were dropped as they came:
-            // only the client has them, and can send them once more.
-            (State::Confirming, _, Reply::Missing) => Outcome::Failed(Fault::Raced),
+            // It was deleted, or found damaged, while it came again, and its bytes were dropped as
+            // they came: only the client has them, and can send them once more.
+            (State::Confirming, _, Reply::Missing | Reply::Failed(Fault::Integrity)) => {
+                Outcome::Failed(Fault::Raced)
+            }
             (State::Asking | State::Confirming, _, Reply::Failed(fault)) => {
                 self.discard(fault, cx);
                 Outcome::Failed(fault)
@@ -348,6 +367,9 @@ impl Ingest {
             }
             _ if len > self.max => return Err(IngestError::TooLarge { len, max: self.max }),
             _ => {}
+        }
+        if let State::Opening { spill, .. } | State::Writing(spill) = &mut self.state {
+            spill.promise(len, cx)?;
         }
         let mut rest = data;
         while !rest.is_empty() && self.has_filling(cx)? {
@@ -460,17 +482,16 @@ impl Ingest {
     fn open_file(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
         let partition = partition_for(self.expected.as_ref(), cx);
         let partition = partition.ok_or(IngestError::Failed(Fault::Disk))?;
-        let volume = cx.config.layout.volume_number(partition);
-        let len = self.announced.unwrap_or(SEGMENT_OBJECT_LEN_MAX);
-        if !cx.room.takes(volume, len) {
-            return Err(IngestError::Failed(Fault::Full));
-        }
+        // Of an upload of unknown length what came is set aside, and the rest in steps.
+        let len = self.announced.unwrap_or_else(|| self.size().max(SEGMENT_OBJECT_LEN_MAX));
+        let promised = file_len(len);
+        cx.room.promise(cx.config.layout.volume_number(partition), promised)?;
         let (file, upload) = (cx.tickets.file(), upload_number(cx.entropy.next_u64(), partition));
         let ticket = cx.tickets.issue(Tag::Open.waiter(self.stream));
         let path = tmp_path(upload, cx);
         cx.acts
             .push(Act::Disk { ticket, op: DiskOp::Open { file, path, how: OpenHow::CreateNew } });
-        let spill = Spill { file, upload, started: 0, lent: 0, writes: 0 };
+        let spill = Spill { file, upload, promised, spent: 0, started: 0, lent: 0, writes: 0 };
         self.state = State::Opening { spill, ticket };
         Ok(())
     }
@@ -587,6 +608,7 @@ impl Ingest {
     fn hand_over(&mut self, spill: &Spill, cx: &mut Cx<'_>) -> State {
         let Sealed { address, size } = self.sealed.expect("only sealed records are synced");
         let path = tmp_path(spill.upload, cx);
+        spill.release(cx);
         cx.close_file(spill.file);
         let ask = Ask::Adopt { address, size, path };
         cx.asks.push_back((self.stream, ask));
@@ -612,11 +634,14 @@ impl Ingest {
             | State::Confirming
             | State::Putting
             | State::Adopting => {}
-            State::Opening { spill: Spill { file, upload, .. }, ticket } => {
+            State::Opening { spill, ticket } => {
+                let Spill { file, upload, .. } = spill;
+                spill.release(cx);
                 // There is no file to close or to remove before it was opened.
                 cx.tickets.readdress(ticket, Waiter::Discard { file, upload });
             }
             State::Writing(spill) | State::Heading(spill) | State::Syncing(spill) => {
+                spill.release(cx);
                 remove_opened(spill.file, spill.upload, cx);
             }
             State::Ended(first) => self.state = State::Ended(first),

@@ -185,6 +185,10 @@ pub const CHECKPOINT_TAIL_LEN: u64 = 64 * 1024 * 1024;
 /// Nanoseconds from a change of the index in memory to its checkpoint, at most.
 pub const CHECKPOINT_AFTER_NS: u64 = 5_000_000_000;
 
+/// Checkpoints in a row that fail before a partition takes no more writes: one is tried each
+/// `CHECKPOINT_AFTER_NS`.
+pub const CHECKPOINT_FAILURES_MAX: u32 = 3;
+
 /// Objects of one group commit.
 pub const BATCH_RECORDS_MAX: usize = 1024;
 
@@ -224,6 +228,9 @@ pub const READS_UNDER_WAY_MAX: usize = ron_io::limits::DISK_OPS_MAX / 2;
 
 /// Bytes of one read of a log whose records are hashed at boot: the longest record fits.
 pub const SCAN_LEN: usize = 2 * 1024 * 1024;
+
+/// Tries to read a piece of the log at boot.
+pub const BOOT_SCAN_TRIES: u32 = 3;
 
 /// Bytes of one read of a log of which only headers are wanted.
 pub const SKIM_LEN: usize = 256 * 1024;
@@ -273,12 +280,26 @@ pub const COMPACT_TURN_LEN: usize = 256 * 1024;
 pub const SMALL_SEGMENT_LEN: u64 = 4 * 1024 * 1024;
 pub const SMALL_SEGMENTS_MAX: usize = 16;
 
+/// Bytes of room that an upload of unknown length sets aside at a time.
+pub const UPLOAD_STEP_LEN: u64 = 16 * 1024 * 1024;
+
 /// Bytes written to a volume after which its room is asked for again.
 pub const ROOM_WRITTEN_MAX: u64 = 64 * 1024 * 1024;
 
 /// Nanoseconds after which the room of a volume that is being written to, or is full, is asked
 /// for again.
 pub const ROOM_AFTER_NS: u64 = 1_000_000_000;
+
+/// Nanoseconds after which a file that could not be removed, and whose tombstone waits for that, is
+/// looked for again.
+pub const REMOVE_AGAIN_NS: u64 = 60_000_000_000;
+
+/// Files without an object that one look through the folders remembers; the next finds the rest.
+pub const ORPHANS_MAX: usize = 4096;
+
+/// Part of a log that tombstones may fill before its oldest segment is rewritten to be rid of them:
+/// one in so many.
+pub const TOMBSTONES_SHARE: u64 = 8;
 
 /// Bytes of one read of the scrub: what one turn hashes.
 pub const SCRUB_READ_LEN: u32 = ron_codec::limits::GROUP_LEN as u32;
@@ -291,6 +312,9 @@ pub const SCRUB_PAGE_ENTRIES: usize = 256;
 
 /// What a turn of the scrub that reads nothing is charged for, in bytes.
 pub const SCRUB_STEP_LEN: u64 = 16 * 1024;
+
+/// What a turn of the scrub is charged for that asks for the names in a folder, in bytes.
+pub const SCRUB_ASK_LEN: u64 = ron_codec::limits::DISK_BLOCK_LEN as u64;
 
 /// Bytes the scrub may read at once after a rest.
 pub const SCRUB_BURST_LEN: i64 = 4 * SCRUB_READ_LEN as i64;
@@ -306,6 +330,12 @@ pub const SCRUB_FAILURES_MAX: u32 = 16;
 
 /// Objects of one shard that are verified at once because somebody asked.
 pub const VERIFIES_MAX: usize = 4;
+
+/// Damaged objects that a shard remembers; one more is found anew whenever it is read.
+pub const DAMAGED_MAX: usize = 4096;
+
+/// Bytes of memory that each of them takes.
+pub const DAMAGED_LEN: usize = 96;
 
 /// Times an object is read anew because it was moved meanwhile.
 pub const PROBE_TRIES_MAX: u32 = 4;

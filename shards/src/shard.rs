@@ -35,7 +35,7 @@ use crate::{
     mesh::Mesh,
     session::{Session, http::HttpSession, oap::OapSession},
     sessions::{Peer, Sessions},
-    store::{Room, Store},
+    store::{Damage, Room, Store},
 };
 
 /// One pinned core's worth of node.
@@ -52,6 +52,7 @@ pub struct Shard {
     tickets: Tickets,
     entropy: Entropy,
     room: Room,
+    damage: Damage,
     asks: VecDeque<(StreamId, Ask)>,
     replies: VecDeque<(Asker, Reply)>,
     due: Vec<u32>,
@@ -97,6 +98,7 @@ macro_rules! cx {
             tickets: &mut $shard.tickets,
             entropy: &mut $shard.entropy,
             room: &mut $shard.room,
+            damage: &mut $shard.damage,
         }
     };
 }
@@ -120,6 +122,7 @@ impl Shard {
             tickets: Tickets::default(),
             entropy: Entropy::new(config.seed),
             room: Room::new(&config),
+            damage: Damage::default(),
             asks: VecDeque::with_capacity(256),
             replies: VecDeque::with_capacity(256),
             due: Vec::new(),

@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     entropy::{Entropy, Secret},
     flow::{Ask, Asker, Body, Cx, Mail, Reply, StreamId, Tickets},
-    store::{Room, layout::Layout},
+    store::{Damage, Room, layout::Layout},
 };
 
 /// Everything that a context borrows.
@@ -28,6 +28,7 @@ pub(crate) struct Bench {
     pub(crate) tickets: Tickets,
     pub(crate) entropy: Entropy,
     pub(crate) room: Room,
+    pub(crate) damage: Damage,
     pub(crate) now: Now,
 }
 
@@ -41,6 +42,7 @@ impl Bench {
         let config = Config::new(ShardId(1), layout);
         Bench {
             room: Room::new(&config),
+            damage: Damage::default(),
             config,
             stats: Stats::default(),
             acts: Acts::default(),
@@ -65,6 +67,7 @@ impl Bench {
             tickets: &mut self.tickets,
             entropy: &mut self.entropy,
             room: &mut self.room,
+            damage: &mut self.damage,
         }
     }
 

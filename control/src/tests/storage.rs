@@ -166,6 +166,17 @@ fn what_is_found_whole_is_damaged_no_more() {
 }
 
 #[test]
+fn what_is_stored_anew_or_deleted_is_damaged_no_more() {
+    let node = serving(1);
+    let (digest, what) = (*Address::of(b"x").as_bytes(), String::new());
+    let count = |report: &Value| report["damage"]["objects"].as_array().unwrap().len();
+    node.reports.send(Report::Damaged { shard: ShardId(0), digest, what }).unwrap();
+    until(&node, "the damage", |report| count(report) == 1);
+    node.reports.send(Report::Healed { shard: ShardId(0), digest }).unwrap();
+    until(&node, "the list", |report| count(report) == 0);
+}
+
+#[test]
 fn only_so_many_verifications_at_once_and_none_when_the_node_goes() {
     let node = serving(1);
     let path = format!("/verify/{}", Address::of(b"x"));

@@ -98,6 +98,9 @@ fn execute(
     }
 }
 
+/// Files longer than this are asked for before they are sent.
+const ASK_FIRST_LEN: u64 = 32 * 1024 * 1024;
+
 /// Stores `path` and returns its address.
 fn put(
     shared: &Shared,
@@ -109,6 +112,11 @@ fn put(
     let (sent, stored) = match Input::open(path)? {
         Input::File { file, path, len } => {
             let address = hash_file(&file, &path, len, quiet)?;
+            // A node that has it says so before it is sent; one that knows its copy to be damaged
+            // does not, and takes it again.
+            if len > ASK_FIRST_LEN && http.stat(&address).is_ok_and(|size| size == len) {
+                return Ok(address);
+            }
             let stored = with_retries(wait, || {
                 http.put(Some(&address), &mut Source::file(&file, &path, len, quiet)?)
             })?;

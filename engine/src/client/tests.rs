@@ -234,6 +234,20 @@ fn a_file_is_put_under_its_address() {
     }
 }
 
+#[test]
+fn a_long_file_that_is_there_is_not_sent() {
+    const LEN: u64 = 33 << 20;
+    let (_room, path) = room();
+    fs::File::create(&path).unwrap().set_len(LEN).unwrap();
+    let there = format!("HTTP/1.1 200 OK\r\nContent-Length: {LEN}\r\n\r\n").into_bytes();
+    let (url, node) = http_node(vec![there]);
+    let outcome = ronctl(&["--node", &url, "put", text(&path)]);
+    outcome.result.unwrap();
+    let address = outcome.out.trim_end();
+    let asked = node.join().unwrap();
+    assert!(asked[0].starts_with(format!("HEAD /o/{address} HTTP/1.1\r\n").as_bytes()));
+}
+
 /// The answer to an upload that is given up after a few of its bytes.
 #[test]
 fn a_node_that_takes_no_more_is_heard() {

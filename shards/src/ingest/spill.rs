@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use ron_codec::{
     address::Address,
     limits::{DISK_BLOCK_LEN, SEGMENT_OBJECT_LEN_MAX},
+    record::RecordHeader,
 };
 use ron_io::{
     ports::{DiskDone, DiskOp, FileId, Part},
@@ -14,6 +15,8 @@ use ron_io::{
 use crate::{
     config::Config,
     flow::{Cx, Fault, StreamId, Waiter},
+    limits::UPLOAD_STEP_LEN,
+    store::NoRoom,
 };
 
 /// The temporary file of an upload.
@@ -22,6 +25,9 @@ pub(super) struct Spill {
     pub(super) file: FileId,
     /// Names the file; see [`upload_number`].
     pub(super) upload: u64,
+    /// Bytes of room set aside for it, and how many of them were written.
+    pub(super) promised: u64,
+    pub(super) spent: u64,
     /// Groups whose write was started, over all.
     pub(super) started: u64,
     /// Groups whose write is under way: they still take memory.
@@ -31,6 +37,34 @@ pub(super) struct Spill {
 }
 
 impl Spill {
+    fn volume(&self, cx: &Cx<'_>) -> usize {
+        cx.config.layout.volume_number(partition_of(self.upload))
+    }
+
+    /// Sets room aside for an object of `len` bytes, which is not all that is to come: as much more
+    /// as one step, if there is so much.
+    ///
+    /// # Errors
+    /// There is not even room for this.
+    pub(super) fn promise(&mut self, len: u64, cx: &Cx<'_>) -> Result<(), NoRoom> {
+        let missing = file_len(len).saturating_sub(self.promised);
+        if missing == 0 {
+            return Ok(());
+        }
+        let (volume, step) = (self.volume(cx), missing.max(UPLOAD_STEP_LEN));
+        let more = match cx.room.promise(volume, step) {
+            Ok(()) => step,
+            Err(_) => cx.room.promise(volume, missing).map(|()| missing)?,
+        };
+        self.promised += more;
+        Ok(())
+    }
+
+    /// Gives back what was set aside and is not going to be written.
+    pub(super) fn release(&self, cx: &Cx<'_>) {
+        cx.room.release(self.volume(cx), self.promised - self.spent);
+    }
+
     /// Starts a write, filled up with zeros to a whole number of disk blocks.
     pub(super) fn write(
         &mut self,
@@ -45,8 +79,10 @@ impl Spill {
         if missing > 0 {
             parts.push(Part::Zeros(missing));
         }
-        let volume = cx.config.layout.volume_number(partition_of(self.upload));
-        cx.room.wrote(volume, len as u64);
+        let written = (len + missing) as u64;
+        let promised = written.min(self.promised - self.spent);
+        cx.room.wrote(self.volume(cx), written, promised);
+        self.spent += promised;
         cx.disk(tag.waiter(stream), DiskOp::Write { file: self.file, at, parts });
         self.writes += 1;
     }
@@ -126,12 +162,29 @@ pub(super) fn partition_for(expected: Option<&Address>, cx: &Cx<'_>) -> Option<u
     }
 }
 
-/// Whether there is room for an object that gets a file of its own, as far as this shard knows.
-/// Others are taken into memory first, where they may prove to be stored already.
-pub(super) fn has_room(expected: Option<&Address>, len: u64, cx: &Cx<'_>) -> bool {
-    let volume = |partition| cx.config.layout.volume_number(partition);
-    let takes = |partition| cx.room.takes(volume(partition), len);
-    len <= SEGMENT_OBJECT_LEN_MAX || partition_for(expected, cx).is_none_or(takes)
+/// Looks whether there is room for an object that gets a file of its own. It is set aside when the
+/// file is made: a peer that only announces one keeps nothing from others. Shorter objects are
+/// taken into memory first, where they may prove to be stored already.
+///
+/// # Errors
+/// There is not.
+pub(super) fn look_for_room(
+    expected: Option<&Address>,
+    announced: Option<u64>,
+    cx: &Cx<'_>,
+) -> Result<(), NoRoom> {
+    let Some(len) = announced.filter(|len| *len > SEGMENT_OBJECT_LEN_MAX) else { return Ok(()) };
+    let Some(partition) = partition_for(expected, cx) else { return Ok(()) };
+    let volume = cx.config.layout.volume_number(partition);
+    cx.room.promise(volume, file_len(len))?;
+    cx.room.release(volume, file_len(len));
+    Ok(())
+}
+
+/// Bytes of the file of an object of so many.
+pub(super) fn file_len(len: u64) -> u64 {
+    let address = Address::from_bytes([0; 32]);
+    RecordHeader::for_file(address, len, 0).map_or(len, |header| header.record_len())
 }
 
 /// A number for an upload in `partition`, from a random one. The partition is in its low bits, so

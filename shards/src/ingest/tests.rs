@@ -10,6 +10,8 @@ use ron_io::{
 use super::*;
 use crate::{store::Room, testing::Bench};
 
+mod room;
+
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const EDGES: [u64; 10] = [
@@ -639,45 +641,26 @@ fn a_long_object_that_is_deleted_while_it_comes_again_is_not_acknowledged() {
 }
 
 #[test]
-fn a_long_upload_for_which_there_is_no_room_writes_nothing() {
-    let len = SEGMENT_OBJECT_LEN_MAX + 1;
-    for (announce, free, refused) in
-        [(true, len - 1, true), (true, len, false), (false, SEGMENT_OBJECT_LEN_MAX - 1, true)]
-    {
-        let mut case = Case::new(len, announce, true);
-        case.bench.config.storage.reserve_bytes = 0;
-        case.bench.room = Room::new(&case.bench.config);
-        case.bench.room.told(0, Some(free));
-        let mut outcome = case.ingest.push(&case.data[..len as usize], &mut case.bench.cx());
-        if matches!(case.bench.asks.front(), Some((_, Ask::Open { .. })))
-            && let Outcome::Failed(fault) = case.answer_open(Reply::Missing)
-        {
-            outcome = Err(IngestError::Failed(fault));
-        }
-        let full = matches!(outcome, Err(IngestError::Failed(Fault::Full)));
-        assert_eq!(full, refused, "{announce} {free}: {outcome:?}");
-        case.disk.collect(&mut case.bench);
-        assert_eq!(case.disk.under_way.is_empty(), refused);
-    }
-}
-
-#[test]
-fn an_announced_length_for_which_there_is_no_room_is_refused_before_the_body() {
-    let stream = StreamId { conn: ConnId { slot: 0, generation: 0 }, stream: 0 };
-    const MAX: u64 = SEGMENT_OBJECT_LEN_MAX;
-    for (len, free, refused) in
-        [(Some(MAX + 1), MAX, true), (Some(MAX + 1), MAX + 1, false), (Some(MAX), 0, false)]
-    {
-        for expected in [None, Some(Address::of(b"x"))] {
-            let mut bench = Bench::new(1);
-            bench.config.storage.reserve_bytes = 0;
-            bench.room = Room::new(&bench.config);
-            bench.room.told(0, Some(free));
-            let made = Ingest::new(stream, expected, len, &mut bench.cx());
-            let full = matches!(made, Err(IngestError::Failed(Fault::Full)));
-            assert_eq!(full, refused, "{len:?} of {free}");
-        }
-    }
+fn a_long_object_that_is_damaged_where_it_is_is_written_again() {
+    let size = MIB + 1;
+    let mut case = Case::new(size, true, true);
+    let taken = case.ingest.push(&case.data[..200_000], &mut case.bench.cx()).unwrap();
+    assert_eq!(case.answer_open(Reply::Failed(Fault::Integrity)), Outcome::Going);
+    let rest = case.data[taken..].to_vec();
+    case.ingest.push(&rest, &mut case.bench.cx()).unwrap();
+    case.disk.collect(&mut case.bench);
+    let opens = |op: &DiskOp| matches!(op, DiskOp::Open { .. });
+    assert!(case.disk.under_way.iter().any(|(_, op)| opens(op)), "its bytes go to the disk");
+    // Found damaged only when all has come: its bytes were dropped.
+    let mut case = Case::new(size, true, true);
+    let first = case.ingest.push(&case.data[..200_000], &mut case.bench.cx()).unwrap();
+    case.answer_open(Reply::Opened { size, first: None });
+    let rest = case.data[first..].to_vec();
+    case.ingest.push(&rest, &mut case.bench.cx()).unwrap();
+    case.ingest.finish(&mut case.bench.cx()).unwrap();
+    let damaged = Reply::Failed(Fault::Integrity);
+    assert_eq!(case.answer_open(damaged), Outcome::Failed(Fault::Raced));
+    case.check_clean(None);
 }
 
 #[test]

@@ -32,10 +32,10 @@ use ron_io::{
 };
 
 use super::{
+    damage::{self, Harm},
     index::{Entry, Index, Location, Position, Slot, open_job},
     layout::{object_address, segment_number, upload_prefix},
     partition::{Recovered, Site, Tag},
-    reads::report_damage,
     scan::{Found, Next, Walk},
 };
 use crate::{flow::Cx, flow::Waiter, limits};
@@ -101,6 +101,10 @@ pub(super) struct Boot {
     unlinks: BTreeSet<Address>,
     /// Whether the log has records of a newer program.
     newer: bool,
+    /// Whether the disk does not give part of the log.
+    unreadable: bool,
+    /// How often the read at hand failed.
+    scan_failures: u32,
     /// Whether part of the log is hidden by damage.
     has_holes: bool,
     found: u64,
@@ -125,6 +129,8 @@ impl Boot {
             tombstones: HashMap::new(),
             unlinks: BTreeSet::new(),
             newer: false,
+            unreadable: false,
+            scan_failures: 0,
             has_holes: false,
             found: 0,
             next_dir: 0,
@@ -155,7 +161,11 @@ impl Boot {
             self.site.note(cx, Severity::Warn, &text);
             return Ok(self.unlink_next(cx));
         }
-        let done = done.map_err(|error| self.failed(&step, &error.to_string()))?;
+        let (step, done) = match (step, done) {
+            (Step::Scan(file, walk), Err(error)) => return self.unread(file, walk, &error, cx),
+            (step, Err(error)) => return Err(self.failed(&step, &error.to_string())),
+            (step, Ok(done)) => (step, done),
+        };
         match (step, done) {
             (Step::MakeDirs(nth), _) => self.make_dir(nth + 1, cx),
             (Step::ListTmp, DiskDone::Listed(names)) => self.sweep_tmp(&names, cx),
@@ -163,10 +173,7 @@ impl Boot {
                 self.take_segments(&names);
                 self.open_index(None, cx);
             }
-            (Step::OpenIndex, DiskDone::Ran(outcome)) => {
-                outcome.map_err(|error| self.failed(&Step::OpenIndex, &error))?;
-                return self.take_index(cx);
-            }
+            (Step::OpenIndex, DiskDone::Ran(outcome)) => return self.take_index(outcome, cx),
             (Step::OpenSegment(file), DiskDone::Opened { len }) => {
                 return self.begin_walk(file, len, cx);
             }
@@ -177,6 +184,7 @@ impl Boot {
                     let error = format!("short read, {found} of {expected} bytes");
                     return Err(self.failed(&Step::Scan(file, walk), &error));
                 }
+                self.scan_failures = 0;
                 let next = walk.feed(&bytes).map_err(|version| self.too_new(version))?;
                 return self.on_walked(file, walk, next, cx);
             }
@@ -209,10 +217,44 @@ impl Boot {
         Ok(Progress::Going)
     }
 
-    /// After a failure: whether the node can go on without the partition. It cannot when all lies
-    /// on one volume, and must not when a newer program wrote the log.
+    /// After a failure: whether the node can go on without the partition. It must not when a newer
+    /// program wrote the log, and with one volume only when nothing but a part of the log is lost.
     pub(super) fn may_be_absent(&self, cx: &Cx<'_>) -> bool {
-        cx.config.layout.volumes.len() > 1 && !self.newer
+        (cx.config.layout.volumes.len() > 1 || self.unreadable) && !self.newer
+    }
+
+    /// The disk does not give a piece of the log. With an index it may be about what was
+    /// acknowledged since the last checkpoint, so the partition does not open. In a rebuild, which
+    /// is the only way back, the segment ends there: nothing is cut, and what lies behind is not
+    /// known until another rebuild can read it.
+    fn unread(
+        &mut self,
+        file: FileId,
+        walk: Walk,
+        error: &io::Error,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        self.scan_failures += 1;
+        if self.scan_failures < limits::BOOT_SCAN_TRIES {
+            let next = walk.start();
+            return self.on_walked(file, walk, next, cx);
+        }
+        if !self.rebuild {
+            self.unreadable = true;
+            cx.close_file(file);
+            return Err(self.failed(&Step::Scan(file, walk), &error.to_string()));
+        }
+        self.scan_failures = 0;
+        self.has_holes = true;
+        let (segment, _) = self.segment();
+        let (_, len) = self.segments[self.next_segment - 1];
+        // The rest is behind the position, not before it: a boot with the index must not read it.
+        let offset = len - len % DISK_BLOCK_LEN as u64;
+        self.position = Position { segment, offset };
+        let text = format!("segment {segment} cannot be read from {} on: {error}", walk.at());
+        self.site.note(cx, Severity::Error, &text);
+        self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
+        Ok(Progress::Going)
     }
 
     fn act(&mut self, step: Step, op: DiskOp, cx: &mut Cx<'_>) {
@@ -283,7 +325,12 @@ impl Boot {
         self.act(Step::OpenIndex, DiskOp::Run(job), cx);
     }
 
-    fn take_index(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+    fn take_index(
+        &mut self,
+        outcome: Result<(), String>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        outcome.map_err(|error| self.failed(&Step::OpenIndex, &error))?;
         let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let opened = slot.ok_or_else(|| self.failed(&Step::OpenIndex, "it was not opened"))?;
         if let Some(meta) = opened.meta {
@@ -400,7 +447,7 @@ impl Boot {
         self.sequence = self.sequence.max(sequence);
         let location = match kind {
             RecordKind::Pad => return,
-            RecordKind::Tombstone => return self.take_tombstone(segment, digest, sequence),
+            RecordKind::Tombstone => return self.take_tombstone(segment, digest, sequence, cx),
             RecordKind::File => Location::File { segment },
             RecordKind::Object => {
                 let offset = u32::try_from(offset).expect("a segment's offsets fit 32 bits");
@@ -415,20 +462,22 @@ impl Boot {
         }
         if damaged {
             cx.stats.integrity_fail.add(1);
-            report_damage(&digest, "its record in the log", cx);
             let text = format!("{digest} is damaged in segment {segment} at {offset}");
             self.site.note(cx, Severity::Error, &text);
             // An older copy is better than none that is whole.
             if known.is_some() {
                 return;
             }
+            damage::report(&digest, Harm::Data, "its record in the log", cx);
+        } else {
+            damage::healed(&digest, cx);
         }
         self.found += 1;
         self.unlinks.remove(&digest);
         self.index().insert(digest, Entry { location, size, sequence });
     }
 
-    fn take_tombstone(&mut self, segment: u32, digest: Address, sequence: u64) {
+    fn take_tombstone(&mut self, segment: u32, digest: Address, sequence: u64, cx: &mut Cx<'_>) {
         self.index().bury(segment);
         let before = self.tombstones.entry(digest).or_default();
         *before = sequence.max(*before);
@@ -438,6 +487,7 @@ impl Boot {
                     self.unlinks.insert(digest);
                 }
                 self.index().remove(digest);
+                damage::healed(&digest, cx);
             }
             _ => {}
         }

@@ -1,36 +1,51 @@
 //! Compaction: gives the room of deleted objects back, a segment at a time.
 //!
 //! ```text
-//!   Idle ──► Opening ──► walk: headers, in order ──► moved all ──► checkpoint ──► removed ──► Idle
-//!                          │    ▲                                   durable
-//!                          ▼    │ (Reading: a record that was not read whole)
-//!                        a record that counts: verified, written anew at the log's end
+//!   Idle ──► (Searching: files without an object, if it is the oldest) ──► Opening
+//!                                                                            │
+//!   Idle ◄── removed ◄── checkpoint durable ◄── moved all ◄── walk: headers, in order
+//!                                                                │    ▲
+//!                                                                ▼    │ (Reading: not read whole)
+//!                                         a record that counts: verified, written anew at the end
 //! ```
 //!
 //! A moved record keeps its bytes and its sequence, so whichever copy a rebuild meets says the
 //! same. The segment is removed only when everything in it that counts is durable elsewhere and a
 //! checkpoint points there. A tombstone is moved too while an older segment could hold what it
-//! removes; in the oldest it has done its work.
+//! removes; in the oldest it has done its work, once no file is left of what it removed. So before
+//! the oldest is walked its partition's folders are looked through for files without an object, and
+//! those whose tombstones are met are removed.
 //!
 //! A segment with a damaged header, or with a damaged object that counts, is left alone: what is
 //! in it may still be of use to who looks after the damage.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
 };
 
-use ron_codec::record::{RecordHeader, RecordKind};
+use ron_codec::{
+    address::Address,
+    limits::RECORD_HEADER_LEN,
+    record::{RecordHeader, RecordKind},
+};
 use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Severity, Urgency};
 
 use super::{
+    deletes::Deletes,
     files::{FileKey, Files},
     index::{Entry, Index, Location},
+    orphans::{Known, Search},
     partition::{Site, Tag},
     scan::{Found, Next, Walk, is_whole},
     segments::{Log, Moving, Relocation},
 };
-use crate::{flow::Cx, limits};
+use crate::{
+    flow::{Cx, Fault},
+    limits,
+};
+
+const HEADER_LEN: u64 = RECORD_HEADER_LEN as u64;
 
 /// Segments up to which each deletion makes them all be looked at; with more it happens no more
 /// often than this.
@@ -40,6 +55,9 @@ const LOOK_EVERY_NS: u64 = 1_000_000_000;
 #[derive(Debug)]
 enum State {
     Idle,
+    /// The oldest segment has tombstones: files are looked for that they may stand for. With `true`
+    /// an act is under way.
+    Searching(u32, Search, bool),
     Opening(Victim),
     /// A piece of the segment is being read.
     Walking(Walker),
@@ -58,10 +76,12 @@ enum State {
 struct Victim {
     segment: u32,
     file: FileId,
-    /// No segment is older: its tombstones are needed no more.
+    /// No segment is older, and its files without an object are found: its tombstones are needed no
+    /// more.
     oldest: bool,
-    /// `Log::unmoved` when it was opened.
+    /// `Log::unmoved` and `Deletes::failed` when it was opened.
     unmoved: u64,
+    unremoved: u64,
 }
 
 /// How far the walk through a victim is.
@@ -80,6 +100,8 @@ struct Walker {
 enum Fate {
     /// It counts no more.
     Dead,
+    /// A tombstone that is needed no more, once the file is gone that it may speak of.
+    Dropped,
     Relocate(Relocation),
     Read(Entry),
     Damaged,
@@ -96,6 +118,23 @@ pub(super) struct Compaction {
     not_before_ns: u64,
     /// Segments that were tried in vain, and what of them counted then.
     stuck: BTreeMap<u32, u64>,
+    /// Files without an object that were found for the segment in hand, and whether there are more
+    /// of them than that.
+    orphans: (BTreeSet<Address>, bool),
+}
+
+/// What compaction works with.
+#[derive(Debug)]
+pub(super) struct Books<'a> {
+    pub(super) log: &'a mut Log,
+    pub(super) index: &'a mut Index,
+    pub(super) deletes: &'a mut Deletes,
+}
+
+impl Books<'_> {
+    fn known(&self) -> Known<'_> {
+        Known { log: self.log, index: self.index, deletes: self.deletes }
+    }
 }
 
 impl Compaction {
@@ -106,6 +145,7 @@ impl Compaction {
             looked_ns: 0,
             not_before_ns: 0,
             stuck: BTreeMap::new(),
+            orphans: Default::default(),
         }
     }
 
@@ -124,6 +164,7 @@ impl Compaction {
         match &self.state {
             _ if now_ns < self.not_before_ns => false,
             State::Idle => self.look && log.is_idle() && log.extent().0 <= OFTEN_SEGMENTS_MAX,
+            State::Searching(_, _, under_way) => !under_way,
             State::Moving(_) => log.has_room_to_move() || log.is_broken(),
             State::Moved(_) => log.is_broken(),
             _ => false,
@@ -181,7 +222,7 @@ impl Compaction {
     pub(super) fn on_checkpointed(
         &mut self,
         durable: bool,
-        (log, index): (&Log, &Index),
+        (log, index, deletes): (&Log, &Index, &Deletes),
         site: Site,
         cx: &mut Cx<'_>,
     ) {
@@ -192,6 +233,10 @@ impl Compaction {
             // A commit failed in between: something that counts, perhaps a tombstone, which no
             // entry speaks for, is here and nowhere else.
             self.restart(victim, cx);
+        } else if deletes.failed() != victim.unremoved || self.orphans.1 {
+            // A file may be there that nothing but a tombstone in this segment speaks of.
+            self.restart(victim, cx);
+            self.not_before_ns = cx.now.mono_ns + limits::REMOVE_AGAIN_NS;
         } else {
             self.state = State::Removing(victim);
             cx.close_file(victim.file);
@@ -215,6 +260,7 @@ impl Compaction {
             State::Moving(Walker { victim, .. }) | State::Moved(victim) => {
                 cx.close_file(victim.file);
             }
+            State::Searching(_, _, false) => {}
             // Their act is under way, and ends them.
             busy => self.state = busy,
         }
@@ -223,11 +269,12 @@ impl Compaction {
     /// Chooses a segment if there is none in hand, or goes on with what was found.
     pub(super) fn settle(
         &mut self,
-        (log, index): (&mut Log, &Index),
+        books: &mut Books<'_>,
         files: &mut Files,
         site: Site,
         cx: &mut Cx<'_>,
     ) {
+        let log = &mut *books.log;
         match std::mem::replace(&mut self.state, State::Idle) {
             // Nothing can be moved any more, so nothing is removed.
             State::Moving(Walker { victim, .. }) | State::Moved(victim) if log.is_broken() => {
@@ -242,21 +289,38 @@ impl Compaction {
             State::Idle if self.look && self.may_look(log, cx) => {
                 self.look = false;
                 self.looked_ns = cx.now.mono_ns;
-                let Some(segment) = self.choose(log, index, cx) else { return };
+                let Some(segment) = self.choose(log, books.index, cx) else { return };
                 if !log.is_sealed(segment) && !log.seal(segment, files) {
                     self.look = true;
                     return;
                 }
                 let oldest = log.segments().next().is_some_and(|(first, _)| first == segment);
-                let file = cx.tickets.file();
-                let path = cx.config.layout.segment_path(site.number, segment);
-                let unmoved = log.unmoved();
-                self.state = State::Opening(Victim { segment, file, oldest, unmoved });
-                site.disk(cx, Tag::Compact, DiskOp::Open { file, path, how: OpenHow::Read });
+                if oldest && books.index.tally_of(segment).tombstones > 0 {
+                    self.state = State::Searching(segment, Search::new(), false);
+                } else {
+                    self.open(segment, false, books, site, cx);
+                }
             }
-            State::Moving(walker) => self.advance(walker, (log, index), site, cx),
+            State::Searching(segment, search, false) => {
+                if search.go(site, Tag::Compact, cx) {
+                    self.state = State::Searching(segment, search, true);
+                } else {
+                    self.orphans = search.found();
+                    self.open(segment, true, books, site, cx);
+                }
+            }
+            State::Moving(walker) => self.advance(walker, books, site, cx),
             other => self.state = other,
         }
+    }
+
+    /// Begins to walk a segment. With `oldest` its tombstones are dropped.
+    fn open(&mut self, segment: u32, oldest: bool, books: &Books<'_>, site: Site, cx: &mut Cx<'_>) {
+        let file = cx.tickets.file();
+        let path = cx.config.layout.segment_path(site.number, segment);
+        let (unmoved, unremoved) = (books.log.unmoved(), books.deletes.failed());
+        self.state = State::Opening(Victim { segment, file, oldest, unmoved, unremoved });
+        site.disk(cx, Tag::Compact, DiskOp::Open { file, path, how: OpenHow::Read });
     }
 
     /// Looking costs a moment for each segment, so with many of them it is not done all the time.
@@ -270,12 +334,16 @@ impl Compaction {
     pub(super) fn on_disk(
         &mut self,
         done: io::Result<DiskDone>,
-        (log, index): (&mut Log, &mut Index),
+        books: &mut Books<'_>,
         files: &mut Files,
         site: Site,
         cx: &mut Cx<'_>,
     ) {
+        let (log, index) = (&mut *books.log, &mut *books.index);
         match (std::mem::replace(&mut self.state, State::Idle), done) {
+            (State::Searching(segment, search, _), done) => {
+                self.searched(segment, search, done, books, site, cx);
+            }
             (State::Opening(victim), Ok(DiskDone::Opened { .. })) => {
                 let known = log.segments().find(|(number, _)| *number == victim.segment);
                 let len = known.map_or(0, |(_, len)| len);
@@ -283,7 +351,7 @@ impl Compaction {
                 let next = walk.start();
                 let (found, piece) = (VecDeque::new(), Vec::new());
                 let walker = Walker { victim, walk, found, piece, piece_at: 0, next };
-                self.advance(walker, (log, index), site, cx);
+                self.advance(walker, books, site, cx);
             }
             (State::Opening(victim), Err(error)) => {
                 cx.tickets.forget_file(victim.file);
@@ -300,7 +368,7 @@ impl Compaction {
                 };
                 (walker.piece, walker.next) = (bytes, next);
                 walker.found.extend(walker.walk.take());
-                self.advance(walker, (log, index), site, cx);
+                self.advance(walker, books, site, cx);
             }
             (State::Reading(mut walker, found, entry), Ok(DiskDone::Scanned(record))) => {
                 let Some(relocation) = relocation(&found, entry, &record) else {
@@ -334,20 +402,48 @@ impl Compaction {
         }
     }
 
-    /// The segment whose compaction gains most, if one is worth it; else the oldest of too many
-    /// small ones.
+    /// An act of the search is complete.
+    fn searched(
+        &mut self,
+        segment: u32,
+        mut search: Search,
+        done: io::Result<DiskDone>,
+        books: &mut Books<'_>,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) {
+        match search.on_disk(done, books.known(), site, cx) {
+            Ok(durable) => {
+                if let Some(folder) = durable {
+                    books.deletes.made_durable(folder);
+                }
+                self.state = State::Searching(segment, search, false);
+            }
+            Err(error) => {
+                let text = format!("segment {segment} is not compacted, no file is found: {error}");
+                site.note(cx, Severity::Warn, &text);
+                self.look = true;
+                self.not_before_ns = cx.now.mono_ns + limits::REMOVE_AGAIN_NS;
+            }
+        }
+    }
+
+    /// The segment whose compaction gains most, if one is worth it; else the oldest, when there are
+    /// many tombstones, which nothing but that makes superfluous; else the oldest of too many small
+    /// ones.
     fn choose(&self, log: &Log, index: &Index, cx: &Cx<'_>) -> Option<u32> {
         let percent = u64::from(cx.config.storage.compact_below_percent);
         let oldest = log.segments().next().map(|(number, _)| number);
-        let (mut best, mut small) = (None, Vec::new());
+        let (mut best, mut small, mut all_tombstones) = (None, Vec::new(), 0);
         for (number, len) in log.segments() {
             let tally = index.tally_of(number);
+            all_tombstones += tally.tombstones * HEADER_LEN;
             // Who looks after damage may have moved away what kept the segment.
             if self.stuck.get(&number).is_some_and(|live| *live == 0 || tally.live > 0) {
                 continue;
             }
             let tombstones = if Some(number) == oldest { 0 } else { tally.tombstones };
-            let needed = tally.live + tombstones * ron_codec::limits::RECORD_HEADER_LEN as u64;
+            let needed = tally.live + tombstones * HEADER_LEN;
             let sealed = log.is_sealed(number);
             let dead = len.saturating_sub(needed);
             let empty = needed == 0 && (sealed || len >= limits::COMPACT_DEAD_MIN);
@@ -361,17 +457,15 @@ impl Compaction {
             }
         }
         let many = small.len() > limits::SMALL_SEGMENTS_MAX;
-        best.map(|(_, number)| number).or(small.first().copied().filter(|_| many))
+        let crowded = all_tombstones >= limits::COMPACT_DEAD_MIN
+            && all_tombstones * limits::TOMBSTONES_SHARE >= log.extent().1;
+        let oldest = oldest.filter(|oldest| crowded && !self.stuck.contains_key(oldest));
+        best.map(|(_, number)| number).or(oldest).or(small.first().copied().filter(|_| many))
     }
 
     /// Moves what was found, a part of it a turn, then reads on.
-    fn advance(
-        &mut self,
-        mut walker: Walker,
-        (log, index): (&mut Log, &Index),
-        site: Site,
-        cx: &mut Cx<'_>,
-    ) {
+    fn advance(&mut self, mut walker: Walker, books: &mut Books<'_>, site: Site, cx: &mut Cx<'_>) {
+        let (log, index) = (&mut *books.log, &*books.index);
         let mut hashed = 0;
         while let Some(found) = walker.found.pop_front() {
             if !log.has_room_to_move() || hashed >= limits::COMPACT_TURN_LEN {
@@ -380,7 +474,13 @@ impl Compaction {
                 return;
             }
             match walker.fate(&found, index) {
-                Fate::Dead => {}
+                Fate::Dropped if self.orphans.0.remove(&found.digest) => {
+                    let known = Known { log, index, deletes: books.deletes };
+                    if known.is_orphan(&found.digest) {
+                        books.deletes.take_back(found.digest, Vec::new(), Fault::Disk);
+                    }
+                }
+                Fate::Dead | Fate::Dropped => {}
                 Fate::Relocate(relocation) => {
                     hashed += relocation.record.len();
                     cx.stats.compact_moved_bytes.add(relocation.record.len() as u64);
@@ -430,7 +530,7 @@ impl Walker {
         let segment = self.victim.segment;
         match found.kind {
             RecordKind::Pad => Fate::Dead,
-            RecordKind::Tombstone if self.victim.oldest => Fate::Dead,
+            RecordKind::Tombstone if self.victim.oldest => Fate::Dropped,
             RecordKind::Tombstone => {
                 let (address, sequence) = (found.digest, found.sequence);
                 let record = RecordHeader::tombstone(address, sequence).encode().to_vec();

@@ -53,6 +53,20 @@ pub(super) struct Deletes {
     forgetting: VecDeque<usize>,
     /// Files whose removal is not over.
     removing: usize,
+    /// Removals that failed, since the start.
+    failed: u64,
+    /// Folders, by the first byte of their objects, from which every file is known to be gone for
+    /// good that was removed. In the others a power cut may bring one back.
+    sure: Folders,
+}
+
+#[derive(Debug)]
+struct Folders([bool; 256]);
+
+impl Default for Folders {
+    fn default() -> Self {
+        Folders([false; 256])
+    }
 }
 
 impl Deletes {
@@ -69,6 +83,21 @@ impl Deletes {
     /// Whether a file is there whose object is gone: a checkpoint now would let a boot miss it.
     pub(super) fn owes_removal(&self) -> bool {
         self.removing > 0
+    }
+
+    /// Counts the removals that failed: their files may be there.
+    pub(super) fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    /// Whether a removal from a folder may not be durable.
+    pub(super) fn is_unsure(&self, folder: u8) -> bool {
+        !self.sure.0[usize::from(folder)]
+    }
+
+    /// A folder was made durable.
+    pub(super) fn made_durable(&mut self, folder: u8) {
+        self.sure.0[usize::from(folder)] = true;
     }
 
     /// The tombstone of an object is durable, which was `before`.
@@ -92,8 +121,19 @@ impl Deletes {
         });
     }
 
-    /// An upload has its place and could not be recorded: its file is removed, then `askers` are
-    /// answered.
+    /// Whether a deletion of the object, or the removal of its file, is not over.
+    pub(super) fn is_under_way(&self, address: &Address) -> bool {
+        self.by_address.contains_key(address)
+    }
+
+    /// Whether a file of this name is being removed that stands for no object.
+    pub(super) fn is_taking_back(&self, address: &Address) -> bool {
+        let slot = self.by_address.get(address);
+        slot.is_some_and(|slot| self.under_way[*slot].refused.is_some())
+    }
+
+    /// A file stands for no object: an upload has its place and could not be recorded, or a record
+    /// in the log took its place. It is removed, then `askers` are answered.
     pub(super) fn take_back(&mut self, address: Address, askers: Vec<Asker>, fault: Fault) {
         self.insert(Deletion {
             address,
@@ -151,6 +191,8 @@ impl Deletes {
         if let Err(error) = done {
             // The tombstone is durable: whatever becomes of the file, the object is gone.
             let address = self.under_way[slot].address;
+            self.failed += 1;
+            self.sure.0[usize::from(address.as_bytes()[0])] = false;
             let what =
                 if self.under_way[slot].refused.is_some() { "not stored" } else { "deleted" };
             let text = format!("{address} is {what}, but its file stays: {error}");

@@ -2,7 +2,11 @@
 
 use std::io::ErrorKind;
 
-use ron_codec::address::Address;
+use ron_codec::{
+    address::Address,
+    record::{RecordHeader, RecordKind},
+};
+use ron_io::ports::DiskOp;
 
 use super::{
     Store,
@@ -57,7 +61,7 @@ fn quiesce(world: &mut World) {
         settle_now(world);
         match world.store.wake_at(&world.room) {
             Some(at) => world.now.mono_ns = world.now.mono_ns.max(at),
-            None => return,
+            None => return assert_eq!(world.room.promised(0), 0, "room is given back"),
         }
         world.settle();
     }
@@ -248,4 +252,230 @@ fn an_upload_that_cannot_get_its_place_leaves_no_file() {
         assert!(matches!(put_large(&mut world, &bytes), Reply::Stored { new: true }));
         assert!(world.holds(&bytes));
     }
+}
+
+/// A large object that is deleted while its file cannot be removed, in a segment of which nothing
+/// else is left.
+fn deleted_and_not_removed(world: &mut World) -> Vec<u8> {
+    let gone = object(1, LARGE);
+    put_large(world, &gone);
+    fail(world, Kind::Remove, 1, ErrorKind::Other);
+    delete(world, &gone);
+    assert_eq!(object_files(world), 1);
+    world.put(&object(2, 3000));
+    quiesce(world);
+    boot(world);
+    world.put(&object(3, 3000));
+    delete(world, &object(2, 3000));
+    gone
+}
+
+#[test]
+fn a_deletion_is_not_undone_with_its_tombstone() {
+    let mut world = World::new(7);
+    let gone = deleted_and_not_removed(&mut world);
+    let first = world.config.layout.segment_path(0, 1);
+    assert!(world.disk.paths().contains(&first));
+    quiesce(&mut world);
+    assert!(!world.disk.paths().contains(&first), "{:?}", world.notes);
+    assert_eq!(object_files(&world), 0, "what was owed is done before the tombstone goes");
+    lose_index(&mut world);
+    assert!(!world.holds(&gone) && world.holds(&object(3, 3000)));
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_keeps_its_tombstone() {
+    let mut world = World::new(8);
+    let gone = deleted_and_not_removed(&mut world);
+    let first = world.config.layout.segment_path(0, 1);
+    // The folder's sync comes before the removal.
+    world.disk.planted.push(Planted {
+        kind: Kind::Remove,
+        skip: 1,
+        times: usize::MAX,
+        error: ErrorKind::Other,
+    });
+    for _ in 0..5 {
+        settle_now(&mut world);
+        world.now.mono_ns += limits::REMOVE_AGAIN_NS;
+        world.settle();
+    }
+    let tries = world.notes.iter().filter(|note| note.contains("its file stays")).count();
+    assert!((1..=6).contains(&tries), "{tries}");
+    assert!(world.disk.paths().contains(&first));
+    world.disk.planted.clear();
+    lose_index(&mut world);
+    assert!(!world.holds(&gone), "a deletion is undone");
+    quiesce(&mut world);
+    assert!(!world.disk.paths().contains(&first));
+    assert_eq!(object_files(&world), 0);
+}
+
+fn tombstones(world: &World) -> usize {
+    let mut found = 0;
+    for path in world.segments() {
+        let (segment, mut at) = (world.disk.bytes(&path), 0);
+        while let Some(Ok(header)) = segment.get(at..).map(RecordHeader::decode) {
+            found += usize::from(header.kind() == RecordKind::Tombstone);
+            at += header.record_len() as usize;
+        }
+    }
+    found
+}
+
+#[test]
+fn the_log_does_not_grow_with_deletions() {
+    const ROUND: u64 = 512;
+    let mut world = World::new(9);
+    world.config.storage.max_bytes = Some(16 * 1024 * 1024);
+    let kept: Vec<Vec<u8>> = (0..3).map(|n| object(n, 1 << 20)).collect();
+    for bytes in &kept {
+        world.put(bytes);
+    }
+    // The segment of those that stay is the oldest from now on.
+    world.stop();
+    world.restart();
+    for round in 0..40 {
+        let objects: Vec<Vec<u8>> = (0..ROUND).map(|n| object(round << 32 | n | 99, 100)).collect();
+        for bytes in &objects {
+            let ask = world.put_ask(bytes);
+            world.ask(ask);
+        }
+        world.run();
+        for bytes in &objects {
+            world.ask(Ask::Delete { address: Address::of(bytes) });
+        }
+        quiesce(&mut world);
+        let refused = |reply: &Reply| matches!(reply, Reply::Failed(_));
+        assert!(!std::mem::take(&mut world.answers).values().any(refused), "round {round}");
+    }
+    let most = (limits::COMPACT_DEAD_MIN / 128 + ROUND) as usize;
+    assert!(tombstones(&world) <= most, "{} tombstones", tombstones(&world));
+    assert!(
+        world.segments().iter().map(|path| world.disk.bytes(path).len()).sum::<usize>() < 9 << 20
+    );
+    assert!(kept.iter().all(|bytes| world.holds(bytes)));
+    lose_index(&mut world);
+    assert!(kept.iter().all(|bytes| world.holds(bytes)));
+    assert_eq!(world.stats.objects.get(), 3);
+}
+
+#[test]
+fn files_that_a_crash_left_are_found_and_freed() {
+    let mut world = World::new(10);
+    world.config.storage.scrub_bytes_per_s = limits::SCRUB_BYTES_PER_S;
+    world.restart();
+    let (kept, left, gone) = (object(1, LARGE), object(2, LARGE), object(3, LARGE));
+    put_large(&mut world, &kept);
+    put_large(&mut world, &gone);
+    fail(&mut world, Kind::Remove, 1, ErrorKind::Other);
+    delete(&mut world, &gone);
+    // Renamed and not recorded; and a copy from another volume that was not finished.
+    let Ask::Adopt { path, .. } = world.upload(&left) else { panic!() };
+    let place = world.config.layout.object_path(0, &Address::of(&left));
+    let bytes = world.disk.bytes(&path).to_vec();
+    world.disk.place(place.clone(), bytes);
+    world.disk.place(
+        world.config.layout.object_path(0, &Address::of(&kept)).with_extension("part"),
+        vec![1],
+    );
+    world.disk.perform(DiskOp::MakeDir { path: place.parent().unwrap().into() }).unwrap();
+    assert_eq!(object_files(&world), 3);
+    world.scrub_now();
+    while world.stats.scrub_rounds.get() == 0 {
+        if !world.step() {
+            let at = world.store.wake_at(&world.room).expect("a round is under way");
+            world.now.mono_ns = world.now.mono_ns.max(at);
+            world.settle();
+        }
+    }
+    world.run();
+    assert_eq!(object_files(&world), 1, "{:?}", world.notes);
+    assert!(!world.disk.paths().iter().any(|path| path.extension().is_some_and(|e| e == "part")));
+    assert!(world.notes.iter().any(|note| note.contains("2 files freed")), "{:?}", world.notes);
+    assert!(world.holds(&kept) && !world.holds(&left) && !world.holds(&gone));
+    assert!(matches!(put_large(&mut world, &left), Reply::Stored { new: true }));
+    lose_index(&mut world);
+    assert!(world.holds(&kept) && world.holds(&left) && !world.holds(&gone));
+}
+
+#[test]
+fn a_partition_whose_index_cannot_be_saved_takes_no_more() {
+    let mut world = World::new(11);
+    let bytes = object(1, 3000);
+    world.put(&bytes);
+    quiesce(&mut world);
+    fail(&mut world, Kind::Run, usize::MAX, ErrorKind::StorageFull);
+    let mut taken = 0;
+    while matches!(world.put(&object(100 + taken, 3000)), Reply::Stored { new: true }) {
+        taken += 1;
+        world.now.mono_ns += limits::CHECKPOINT_AFTER_NS;
+        world.settle();
+        world.run();
+        assert!(taken < 10, "{:?}", world.notes);
+    }
+    assert_eq!(taken, u64::from(limits::CHECKPOINT_FAILURES_MAX));
+    assert_eq!(world.stats.partitions_read_only.get(), 1);
+    assert!(world.notes.iter().any(|note| note.contains("cannot be saved")), "{:?}", world.notes);
+    let address = Address::of(&bytes);
+    assert!(matches!(world.answer(Ask::Delete { address }), Reply::Failed(Fault::Disk)));
+    assert!(world.holds(&bytes) && world.holds(&object(100, 3000)), "reads go on");
+    world.disk.planted.clear();
+    quiesce(&mut world);
+    assert_eq!(world.stats.partitions_read_only.get(), 0, "{:?}", world.notes);
+    assert!(matches!(world.put(&object(200, 3000)), Reply::Stored { new: true }));
+    delete(&mut world, &bytes);
+    world.kill();
+    assert!(!world.holds(&bytes) && world.holds(&object(100, 3000)));
+}
+
+#[test]
+fn a_piece_of_the_log_that_cannot_be_read_does_not_keep_the_node_from_starting() {
+    let objects: Vec<Vec<u8>> = (0..3).map(|n| object(n, 900_000)).collect();
+    let mut world = World::new(12);
+    for bytes in &objects {
+        world.put(bytes);
+    }
+    quiesce(&mut world);
+    world.kill();
+    world.put(&object(9, 3000));
+    let lens: Vec<usize> =
+        world.segments().iter().map(|path| world.disk.bytes(path).len()).collect();
+    // With the index, behind its position: this partition does not open, and the others do.
+    world.disk.kill();
+    let times = limits::BOOT_SCAN_TRIES as usize;
+    fail(&mut world, Kind::Scan, times, ErrorKind::Other);
+    world.restart();
+    assert!(world.store.is_ready(), "{:?}", world.store.failed());
+    assert_eq!(world.stats.partitions_absent.get(), 1);
+    assert_eq!(world.get(&Address::of(&objects[0])), Err(Some(Fault::Absent)));
+    // Once more it is there again, and nothing was cut.
+    world.kill();
+    assert!(objects.iter().all(|bytes| world.holds(bytes)));
+    // An error that passes is none.
+    world.disk.kill();
+    fail(&mut world, Kind::Scan, times - 1, ErrorKind::Other);
+    world.restart();
+    assert_eq!(world.stats.partitions_absent.get(), 0);
+    assert!(objects.iter().all(|bytes| world.holds(bytes)));
+    // In a rebuild the segment ends there.
+    world.store = Store::new(&world.config);
+    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.disk.kill();
+    let error = ErrorKind::Other;
+    world.disk.planted.push(Planted { kind: Kind::Scan, skip: 1, times, error });
+    world.restart();
+    assert!(world.store.is_ready(), "{:?}", world.store.failed());
+    assert!(world.notes.iter().any(|note| note.contains("cannot be read")), "{:?}", world.notes);
+    assert!(world.holds(&objects[0]) && world.holds(&object(9, 3000)));
+    assert!(matches!(world.put(&object(10, 3000)), Reply::Stored { new: true }));
+    let paths = world.segments();
+    for (path, len) in paths.iter().zip(lens) {
+        assert_eq!(world.disk.bytes(path).len(), len, "nothing is cut");
+    }
+    world.stop();
+    world.restart();
+    assert!(world.holds(&object(10, 3000)) && world.holds(&objects[0]));
+    lose_index(&mut world);
+    assert!(objects.iter().all(|bytes| world.holds(bytes)), "it can be read again");
 }

@@ -29,6 +29,8 @@ struct Open {
     users: u32,
     /// When it was last asked for, counted in askings.
     used: u64,
+    /// Its name is gone, or another file's: it is closed when nobody uses it.
+    gone: bool,
 }
 
 /// The open files of one partition.
@@ -38,8 +40,8 @@ pub(super) struct Files {
     by_key: HashMap<FileKey, usize>,
     askings: u64,
     idle_max: usize,
-    /// Files that are removed, and still in use.
-    gone: Vec<FileKey>,
+    /// How many are gone and still in use.
+    gone: usize,
 }
 
 /// What became of an opening.
@@ -53,7 +55,7 @@ pub(super) struct Arrival {
 impl Files {
     pub(super) fn new(idle_max: usize) -> Files {
         let (open, by_key) = (Slab::new(), HashMap::new());
-        Files { open, by_key, askings: 0, idle_max, gone: Vec::new() }
+        Files { open, by_key, askings: 0, idle_max, gone: 0 }
     }
 
     /// The slot of a file if it is open; otherwise it is being opened now, and the waiter will be
@@ -76,7 +78,14 @@ impl Files {
         self.close_idle(cx);
         let file = cx.tickets.file();
         let waiting = Some(vec![waiter]);
-        let slot = self.open.insert(Open { key, file, waiting, users: 0, used: self.askings });
+        let slot = self.open.insert(Open {
+            key,
+            file,
+            waiting,
+            users: 0,
+            used: self.askings,
+            gone: false,
+        });
         self.by_key.insert(key, slot);
         let path = match key {
             FileKey::Segment(segment) => cx.config.layout.segment_path(site.number, segment),
@@ -100,8 +109,7 @@ impl Files {
             Ok(_) => Ok(()),
             Err(error) => {
                 cx.tickets.forget_file(open.file);
-                self.by_key.remove(&key);
-                self.open.remove(slot);
+                self.drop_slot(slot);
                 Err(error)
             }
         };
@@ -111,8 +119,14 @@ impl Files {
     /// Takes up a file that the caller opened and uses.
     pub(super) fn insert(&mut self, key: FileKey, file: FileId) -> usize {
         self.askings += 1;
-        let slot =
-            self.open.insert(Open { key, file, waiting: None, users: 1, used: self.askings });
+        let slot = self.open.insert(Open {
+            key,
+            file,
+            waiting: None,
+            users: 1,
+            used: self.askings,
+            gone: false,
+        });
         let before = self.by_key.insert(key, slot);
         assert!(before.is_none(), "{key:?} is open twice");
         slot
@@ -140,26 +154,36 @@ impl Files {
             cx.close_file(open.file);
         }
         self.by_key.clear();
+        self.gone = 0;
     }
 
-    /// The file of this name is gone: it is closed as soon as nobody uses it.
+    /// The file of this name is gone, or is another one now: who asks from now on gets what there
+    /// is then, and this one is closed as soon as nobody uses it.
     pub(super) fn forget(&mut self, key: FileKey, cx: &mut Cx<'_>) {
-        let Some(slot) = self.by_key.get(&key).copied() else { return };
-        let open = &self.open[slot];
-        if open.users == 0 && open.waiting.is_none() {
-            let open = self.open.remove(slot);
-            self.by_key.remove(&key);
-            cx.close_file(open.file);
-        } else {
-            self.gone.push(key);
-        }
+        let Some(slot) = self.by_key.remove(&key) else { return };
+        self.open[slot].gone = true;
+        self.gone += 1;
+        self.close_gone(cx);
     }
 
     /// Closes files that are gone and were in use when that was found out.
     pub(super) fn close_gone(&mut self, cx: &mut Cx<'_>) {
-        for key in std::mem::take(&mut self.gone) {
-            self.forget(key, cx);
+        while self.gone > 0 {
+            let is_over = |open: &Open| open.gone && open.users == 0 && open.waiting.is_none();
+            let Some((slot, _)) = self.open.iter().find(|(_, open)| is_over(open)) else { return };
+            let open = self.drop_slot(slot);
+            cx.close_file(open.file);
         }
+    }
+
+    fn drop_slot(&mut self, slot: usize) -> Open {
+        let open = self.open.remove(slot);
+        if open.gone {
+            self.gone -= 1;
+        } else {
+            self.by_key.remove(&open.key);
+        }
+        open
     }
 
     /// Closes files that nobody uses, until one more than there are is within the limit: a burst of
@@ -169,8 +193,7 @@ impl Files {
             let idle =
                 self.open.iter().filter(|(_, open)| open.users == 0 && open.waiting.is_none());
             let Some((slot, _)) = idle.min_by_key(|(_, open)| open.used) else { return };
-            let open = self.open.remove(slot);
-            self.by_key.remove(&open.key);
+            let open = self.drop_slot(slot);
             cx.close_file(open.file);
         }
     }

@@ -120,6 +120,12 @@ pub fn object_address(name: &str) -> Option<Address> {
     if hex.contains(':') { None } else { hex.parse().ok() }
 }
 
+/// The object of which a file is a copy that was not finished, or `None` for other names.
+pub(super) fn copy_address(name: &str) -> Option<Address> {
+    let hex = name.strip_suffix(".part")?;
+    if hex.contains(':') { None } else { hex.parse().ok() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

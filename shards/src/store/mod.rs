@@ -30,6 +30,9 @@ mod boot;
 mod compact;
 #[cfg(test)]
 mod crash_tests;
+mod damage;
+#[cfg(test)]
+mod damage_tests;
 mod deletes;
 #[cfg(test)]
 mod fault_tests;
@@ -37,6 +40,7 @@ mod files;
 mod index;
 pub mod layout;
 mod objects;
+mod orphans;
 mod outboards;
 mod partition;
 mod reads;
@@ -46,6 +50,7 @@ mod scrub;
 mod segments;
 #[cfg(test)]
 mod space_tests;
+mod tag;
 #[cfg(test)]
 mod testdisk;
 #[cfg(test)]
@@ -53,10 +58,11 @@ mod tests;
 #[cfg(test)]
 mod testworld;
 
+pub use damage::Damage;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use index::bench;
-pub use room::Room;
+pub use room::{Accounts, NoRoom, Room};
 
 use boot::{Boot, Progress};
 use partition::{Partition, Site, Tag, cached_answer};
@@ -149,6 +155,10 @@ impl Store {
     /// Takes a question about an object of this shard. Its one answer is in `cx.replies`, at once
     /// or later.
     pub fn on_ask(&mut self, asker: Asker, ask: Ask, cx: &mut Cx<'_>) {
+        if !cx.damage.is_empty() && matches!(ask, Ask::Open { .. }) && cx.damage.bars(ask.address())
+        {
+            return ask.refuse(asker, Fault::Integrity, cx);
+        }
         if let Some(reply) = cached_answer(&ask, cx) {
             cx.stats.cache_hits.add(1);
             cx.replies.push_back((asker, reply));
@@ -234,6 +244,7 @@ impl Store {
             }
         }
         (self.eager, self.retry_at, self.short) = (false, None, false);
+        self.look_again(cx);
         // Before commits are begun again: it may have to end a segment between two of them.
         if self.is_ready()
             && let Some(place) = self.scrub.settle(&mut self.places, cx)
@@ -243,6 +254,18 @@ impl Store {
         for _ in 0..self.restless.len() {
             if let Some(place) = self.restless.pop_front() {
                 self.settle_one(place, false, cx);
+            }
+        }
+    }
+
+    /// Looks again at what reads have found damaged.
+    fn look_again(&mut self, cx: &mut Cx<'_>) {
+        while self.scrub.has_room()
+            && let Some(address) = cx.damage.doubt()
+        {
+            let place = self.place_of(&address);
+            if let Place::Serving(partition) = &mut self.places[usize::from(place)] {
+                self.scrub.look_again(address, partition, cx);
             }
         }
     }

@@ -32,7 +32,7 @@ struct Load {
     address: Address,
     /// What the record's header must say.
     expected: RecordHeader,
-    place: Location,
+    entry: Entry,
     file_slot: usize,
     /// The header, then the outboard in pieces of one read each, as far as they came.
     pieces: Vec<Vec<u8>>,
@@ -95,6 +95,8 @@ pub(super) enum Got {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) address: Address,
+    /// What the index said when it was asked for.
+    pub(super) entry: Entry,
     pub(super) waiting: Vec<usize>,
     pub(super) outcome: Result<(), Fault>,
 }
@@ -141,7 +143,7 @@ impl Outboards {
         let slot = self.loads.insert(Load {
             address: *address,
             expected: *header,
-            place: entry.location,
+            entry: *entry,
             file_slot,
             pieces: vec![Vec::new(); spans.len()],
             missing: spans.len(),
@@ -182,14 +184,14 @@ impl Outboards {
         if load.missing > 0 {
             return None;
         }
-        let Load { address, waiting, .. } = &mut *load;
-        let (address, waiting) = (*address, std::mem::take(waiting));
+        let Load { address, entry, waiting, .. } = &mut *load;
+        let (address, entry, waiting) = (*address, *entry, std::mem::take(waiting));
         let load = self.loads.remove(slot);
         self.loads_len -= load.expected.outboard_len() as usize;
         let outcome = load.finish();
         self.kept.remove(&address);
         let outcome = outcome.map(|outboard| self.keep(address, outboard));
-        Some(Loaded { address, waiting, outcome })
+        Some(Loaded { address, entry, waiting, outcome })
     }
 
     /// Keeps an outboard as the one used last, and lets the oldest go beyond the limit. Who waited
@@ -248,7 +250,7 @@ impl Load {
         let (header, outboard) = self.pieces.split_first().ok_or(Fault::Integrity)?;
         let found = RecordHeader::decode(header).map_err(|_| Fault::Integrity)?;
         // The sequence of an object file is nobody's: who wrote it did not know the log's.
-        let same_sequence = matches!(self.place, Location::File { .. })
+        let same_sequence = matches!(self.entry.location, Location::File { .. })
             || found.sequence() == self.expected.sequence();
         let matches = found.kind() == RecordKind::Object
             && found.digest() == self.address

@@ -22,7 +22,8 @@ use ron_io::{
 };
 
 use super::{
-    compact::Compaction,
+    compact::{Books, Compaction},
+    damage,
     deletes::Deletes,
     files::{FileKey, Files},
     index::{Entry, Index, IndexError, Location, Position},
@@ -37,6 +38,8 @@ use crate::{
     limits,
 };
 
+pub(super) use super::tag::Tag;
+
 /// Which partition this is, and how its acts find back to it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Site {
@@ -44,57 +47,6 @@ pub(super) struct Site {
     pub(super) place: u16,
     /// Among all.
     pub(super) number: u16,
-}
-
-/// What an act of a partition was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tag {
-    Boot,
-    Log,
-    Checkpoint,
-    File { slot: usize },
-    Outboard { slot: usize, piece: u8 },
-    Read { slot: usize },
-    Adopt { slot: usize },
-    Delete { slot: usize },
-    Compact,
-    Scrub { slot: usize },
-}
-
-impl Tag {
-    fn pack(self) -> u64 {
-        let (kind, piece, slot) = match self {
-            Tag::Boot => (0, 0, 0),
-            Tag::Log => (1, 0, 0),
-            Tag::Checkpoint => (2, 0, 0),
-            Tag::File { slot } => (3, 0, slot),
-            Tag::Outboard { slot, piece } => (4, piece, slot),
-            Tag::Read { slot } => (5, 0, slot),
-            Tag::Adopt { slot } => (6, 0, slot),
-            Tag::Delete { slot } => (7, 0, slot),
-            Tag::Compact => (8, 0, 0),
-            Tag::Scrub { slot } => (9, 0, slot),
-        };
-        let slot = u32::try_from(slot).expect("tables of a partition are far smaller");
-        kind << 40 | u64::from(piece) << 32 | u64::from(slot)
-    }
-
-    pub(super) fn unpack(tag: u64) -> Tag {
-        let slot = tag as u32 as usize;
-        match tag >> 40 {
-            0 => Tag::Boot,
-            1 => Tag::Log,
-            2 => Tag::Checkpoint,
-            3 => Tag::File { slot },
-            4 => Tag::Outboard { slot, piece: (tag >> 32) as u8 },
-            5 => Tag::Read { slot },
-            6 => Tag::Adopt { slot },
-            7 => Tag::Delete { slot },
-            8 => Tag::Compact,
-            9 => Tag::Scrub { slot },
-            other => unreachable!("tag of kind {other}"),
-        }
-    }
 }
 
 impl Site {
@@ -153,8 +105,9 @@ pub(super) struct Partition {
     /// Whether the log goes on behind the last checkpoint, and how far about.
     dirty: bool,
     tail_len: u64,
-    /// Whether the last checkpoint failed; then the next waits for its time.
-    checkpoint_failed: bool,
+    /// Checkpoints in a row that failed: the next waits for its time, and after some of them no
+    /// more is taken that would have to wait for one.
+    checkpoint_failures: u32,
     /// What of the shard's counters is this partition's.
     counted: Counted,
     stopping: bool,
@@ -187,7 +140,7 @@ impl Partition {
             checkpoint_due: false,
             dirty,
             tail_len: 0,
-            checkpoint_failed: false,
+            checkpoint_failures: 0,
             counted: Counted::default(),
             stopping: false,
             closed: false,
@@ -241,7 +194,7 @@ impl Partition {
                 self.reads.on_opened(arrival, (&self.index, files), site, cx);
             }
             Tag::Outboard { slot, piece } => {
-                self.reads.on_scanned((slot, piece), done, files, site, cx);
+                self.reads.on_scanned((slot, piece), done, (&self.index, files), site, cx);
             }
             Tag::Read { slot } => self.reads.on_read(slot, done, (&self.index, files), site, cx),
             Tag::Adopt { slot } => {
@@ -258,7 +211,8 @@ impl Partition {
                 }
             }
             Tag::Compact => {
-                let books = (&mut self.log, &mut self.index);
+                let (log, index, deletes) = (&mut self.log, &mut self.index, &mut self.deletes);
+                let books = &mut Books { log, index, deletes };
                 self.compaction.on_disk(done, books, files, site, cx);
                 self.dirty |= self.compaction.is_quiet();
                 self.count(cx);
@@ -269,7 +223,7 @@ impl Partition {
     /// What the scrub works with.
     pub(super) fn parts(&mut self) -> Parts<'_> {
         let (index, log, files) = (&self.index, &mut self.log, &mut self.files);
-        Parts { site: self.site, index, log, files }
+        Parts { site: self.site, index, log, deletes: &mut self.deletes, files }
     }
 
     /// Leaves something of the scrub's in the index: with the next checkpoint, and with `soon`
@@ -341,7 +295,8 @@ impl Partition {
         if self.stopping {
             self.compaction.stop(cx);
         } else {
-            let books = (&mut self.log, &self.index);
+            let (log, index, deletes) = (&mut self.log, &mut self.index, &mut self.deletes);
+            let books = &mut Books { log, index, deletes };
             self.compaction.settle(books, &mut self.files, site, cx);
         }
         let compacted = self.compaction.wants_checkpoint(&self.log, cx.now.mono_ns);
@@ -378,6 +333,8 @@ impl Partition {
         // A checkpoint must not come between a tombstone and the removal of its file: commits
         // wait until those are over.
         let held = self.checkpoint_due && self.deletes.owes_removal();
+        // What is committed while one is tried again would come on top of what waits already.
+        let held = held || (self.checkpoint_failures > 0 && self.index.is_frozen());
         if (self.log.wants_commit() || turn) && !held && self.index.changes() < limits::MEMTABLE_MAX
         {
             self.log.commit((&self.index, turn), self.site, &mut self.files, cx);
@@ -391,15 +348,36 @@ impl Partition {
     }
 
     fn look_at_log(&mut self, cx: &mut Cx<'_>) {
-        if self.log.is_broken() && !self.read_only {
-            self.read_only = true;
-            cx.stats.partitions_read_only.add(1);
-            let reason = format!("{} failed", cx.config.layout.volume(self.site.number).display());
-            let (shard, partition) = (cx.config.shard, self.site.number);
-            let state = PartitionState::ReadOnly;
-            let report = Report::Partition { shard, partition, state, reason };
-            cx.acts.push(Act::Report(report));
+        if self.log.is_broken() {
+            self.set_read_only(true, "failed", cx);
         }
+    }
+
+    /// Takes no more objects and deletions while its index cannot be saved, and takes them again
+    /// when it could be.
+    fn look_at_checkpoints(&mut self, error: Option<&String>, cx: &mut Cx<'_>) {
+        match error {
+            Some(error) if self.checkpoint_failures >= limits::CHECKPOINT_FAILURES_MAX => {
+                let why = format!("its index cannot be saved: {error}");
+                self.set_read_only(true, &why, cx);
+            }
+            None if !self.log.is_broken() => self.set_read_only(false, "serves again", cx),
+            _ => {}
+        }
+    }
+
+    fn set_read_only(&mut self, read_only: bool, why: &str, cx: &mut Cx<'_>) {
+        if std::mem::replace(&mut self.read_only, read_only) == read_only {
+            return;
+        }
+        match read_only {
+            true => cx.stats.partitions_read_only.add(1),
+            false => cx.stats.partitions_read_only.sub(1),
+        }
+        let state = if read_only { PartitionState::ReadOnly } else { PartitionState::Serving };
+        let reason = format!("{}: {why}", cx.config.layout.volume(self.site.number).display());
+        let (shard, partition) = (cx.config.shard, self.site.number);
+        cx.acts.push(Act::Report(Report::Partition { shard, partition, state, reason }));
     }
 
     fn open(
@@ -460,19 +438,28 @@ impl Partition {
             None
         } else {
             match self.index.get(&address) {
-                Ok(Some(_)) => Some(Reply::Stored { new: false }),
+                Ok(Some(_)) if !cx.damage.knows(&address) => Some(Reply::Stored { new: false }),
+                // A file that is stored anew must not be taken for the one that is removed.
+                Ok(Some(_))
+                    if self.log.is_burying(&address) || self.deletes.is_under_way(&address) =>
+                {
+                    Some(Reply::Failed(Fault::Busy))
+                }
                 Err(error) => Some(self.index_failed(&error, cx)),
-                Ok(None) if self.refuses(upload.is_none(), size, cx) => {
+                Ok(_) if self.read_only => Some(Reply::Failed(Fault::Disk)),
+                Ok(_) if self.refuses(upload.is_none(), size, cx) => {
                     Some(Reply::Failed(Fault::Full))
                 }
-                Ok(None) => {
-                    let append = Append { address, size, what, askers: vec![asker] };
-                    match self.log.take_up(append) {
-                        Some(append) => {
+                // What is damaged is stored anew: who brings its bytes heals it.
+                Ok(_) => {
+                    let promised = self.to_be_written(upload.as_ref(), size, cx);
+                    let append = Append { address, size, what, promised, askers: vec![asker] };
+                    match self.take_up(append, cx) {
+                        Ok(append) => {
                             self.begin(append, address, upload, cx);
                             return None;
                         }
-                        None => Some(Reply::Failed(Fault::Busy)),
+                        Err(fault) => Some(Reply::Failed(fault)),
                     }
                 }
             }
@@ -481,6 +468,22 @@ impl Partition {
             cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
         }
         reply
+    }
+
+    /// Sets room for an append aside and takes it up.
+    fn take_up(&mut self, append: Append, cx: &mut Cx<'_>) -> Result<usize, Fault> {
+        let promised = append.promised;
+        cx.room.promise(self.volume, promised).map_err(|_| Fault::Full)?;
+        self.log.take_up(append).ok_or_else(|| {
+            cx.room.release(self.volume, promised);
+            Fault::Busy
+        })
+    }
+
+    /// Bytes that an object is still to take on this volume: an upload to it has written its own.
+    fn to_be_written(&self, upload: Option<&PathBuf>, size: u64, cx: &Cx<'_>) -> u64 {
+        let volume = cx.config.layout.volume(self.site.number);
+        if upload.is_some_and(|path| path.starts_with(volume)) { 0 } else { size }
     }
 
     /// Whether an object cannot be taken for want of room. The bytes of an upload are on the disk
@@ -508,9 +511,17 @@ impl Partition {
         match self.index.get(&address) {
             Ok(None) => Some(Reply::Missing),
             Err(error) => Some(self.index_failed(&error, cx)),
+            Ok(Some(_)) if self.read_only => Some(Reply::Failed(Fault::Disk)),
+            // It was damaged and is being stored anew: its new file must not go with the old one.
+            Ok(Some(_))
+                if self.log.is_storing(&address) || self.deletes.is_taking_back(&address) =>
+            {
+                Some(Reply::Failed(Fault::Busy))
+            }
             Ok(Some(_)) => {
                 let what = What::Tombstone;
-                match self.log.take_up(Append { address, size: 0, what, askers: vec![asker] }) {
+                let (size, promised, askers) = (0, 0, vec![asker]);
+                match self.log.take_up(Append { address, size, what, promised, askers }) {
                     Some(append) => self.log.enqueue(append),
                     None => return Some(Reply::Failed(Fault::Busy)),
                 }
@@ -539,12 +550,21 @@ impl Partition {
     }
 
     /// An append is not in the log. If it stands for a file, that has or may have its place: it is
-    /// removed before anyone is answered, or a later rebuild would show what was refused.
+    /// removed before anyone is answered, or a later rebuild would show what was refused. Unless it
+    /// was to replace a damaged one: the object is there, and this file is no worse.
     fn not_stored(&mut self, append: Append, fault: Fault, cx: &mut Cx<'_>) {
+        cx.room.release(self.volume, append.promised);
         match append.what {
-            What::File => self.deletes.take_back(append.address, append.askers, fault),
-            What::Object { .. } | What::Tombstone => answer(append, fault, cx),
+            What::File if !self.has_file(&append.address) => {
+                self.deletes.take_back(append.address, append.askers, fault);
+            }
+            _ => answer(append, fault, cx),
         }
+    }
+
+    fn has_file(&self, address: &Address) -> bool {
+        let known = self.index.get(address).ok().flatten();
+        known.is_some_and(|known| matches!(known.location, Location::File { .. }))
     }
 
     fn on_commit(&mut self, outcome: Outcome, cx: &mut Cx<'_>) {
@@ -557,22 +577,20 @@ impl Partition {
             }
             Outcome::Committed { appended, moved } => {
                 self.dirty = true;
-                let mut written = 0;
                 for (append, entry) in appended {
-                    written += append.size;
+                    cx.room.wrote(self.volume, append.promised, append.promised);
                     self.committed(append, entry, cx);
                 }
                 for (address, what, entry) in moved {
                     self.moved(address, what, entry);
                 }
-                cx.room.wrote(self.volume, written);
                 self.count(cx);
             }
         }
     }
 
     fn committed(&mut self, append: Append, entry: Entry, cx: &mut Cx<'_>) {
-        let Append { address, size, what, askers } = append;
+        let Append { address, size, what, askers, .. } = append;
         match &what {
             What::Object { blocks, .. } => {
                 self.tail_len += size;
@@ -587,6 +605,7 @@ impl Partition {
                 }
                 let before = self.index.get(&address).ok().flatten();
                 self.index.remove(address);
+                damage::healed(&address, cx);
                 self.compaction.look_again();
                 // What cannot be read now may have had a file and any number of groups.
                 let before = before.unwrap_or(Entry {
@@ -597,7 +616,15 @@ impl Partition {
                 return self.deletes.begin(address, &before, askers);
             }
         }
+        if cx.damage.knows(&address) && self.has_file(&address) {
+            // It was damaged. Another file has its name now, or the log has the object.
+            self.files.forget(FileKey::Object(address), cx);
+            if matches!(what, What::Object { .. }) {
+                self.deletes.take_back(address, Vec::new(), Fault::Disk);
+            }
+        }
         self.index.insert(address, entry);
+        damage::healed(&address, cx);
         for (nth, asker) in askers.into_iter().enumerate() {
             cx.replies.push_back((asker, Reply::Stored { new: nth == 0 }));
         }
@@ -620,7 +647,7 @@ impl Partition {
 
     fn is_checkpoint_urgent(&self) -> bool {
         self.dirty
-            && !self.checkpoint_failed
+            && self.checkpoint_failures == 0
             && !self.index.is_frozen()
             && (self.index.changes() >= limits::MEMTABLE_CHECKPOINT
                 || self.tail_len >= limits::CHECKPOINT_TAIL_LEN)
@@ -642,8 +669,10 @@ impl Partition {
             Err(error) => Err(error.to_string()),
         };
         self.index.checkpointed(outcome.is_ok());
-        self.checkpoint_failed = outcome.is_err();
-        self.compaction.on_checkpointed(outcome.is_ok(), (&self.log, &self.index), self.site, cx);
+        self.checkpoint_failures = if outcome.is_ok() { 0 } else { self.checkpoint_failures + 1 };
+        self.look_at_checkpoints(outcome.as_ref().err(), cx);
+        let books = (&self.log, &self.index, &self.deletes);
+        self.compaction.on_checkpointed(outcome.is_ok(), books, self.site, cx);
         if let Err(error) = outcome {
             self.site.note(cx, Severity::Error, &format!("checkpoint: {error}"));
             self.compaction.on_failed(cx.now.mono_ns);

@@ -23,11 +23,12 @@ use ron_codec::{
 };
 use ron_io::{
     limits::COPY_LEN_MAX,
-    ports::{Act, DiskDone, DiskOp, Report, Severity},
+    ports::{DiskDone, DiskOp, Severity},
 };
 use slab::Slab;
 
 use super::{
+    damage,
     files::{Arrival, FileKey, Files},
     index::{Entry, Index, Location},
     outboards::{Got, Outboards},
@@ -38,13 +39,6 @@ use crate::{
     flow::{Asker, Cx, Fault, Place, Reply, StreamId, Verified},
     limits,
 };
-
-/// Counts a damaged object and lets the control plane know of it.
-pub(super) fn report_damage(address: &Address, what: &str, cx: &mut Cx<'_>) {
-    cx.stats.damaged_objects.add(1);
-    let (shard, digest, what) = (cx.config.shard, *address.as_bytes(), what.to_owned());
-    cx.acts.push(Act::Report(Report::Damaged { shard, digest, what }));
-}
 
 /// Who waits for a group.
 #[derive(Clone, Copy, Debug)]
@@ -276,17 +270,20 @@ impl Reads {
         }
         for key in waiting {
             match error.kind() {
-                io::ErrorKind::NotFound => self.look_again(key, (index, files), site, cx),
+                io::ErrorKind::NotFound => {
+                    self.look_again(key, "its file is missing", (index, files), site, cx);
+                }
                 _ => self.fail(key, fault_of(&error), "its file cannot be opened", site, cx),
             }
         }
     }
 
-    /// The file of a group is gone. The object may have been moved or deleted since it was asked
-    /// for; otherwise it is damaged.
+    /// A group is not there, or not what it should be. The object may have been moved, deleted or
+    /// stored anew since it was asked for; otherwise it is damaged.
     fn look_again(
         &mut self,
         key: usize,
+        why: &str,
         (index, files): (&Index, &mut Files),
         site: Site,
         cx: &mut Cx<'_>,
@@ -302,7 +299,7 @@ impl Reads {
                     wanting.answer(Reply::Missing, cx);
                 }
             }
-            _ => self.fail(key, Fault::Integrity, "its file is missing", site, cx),
+            _ => self.fail(key, Fault::Integrity, why, site, cx),
         }
     }
 
@@ -311,15 +308,19 @@ impl Reads {
         &mut self,
         (slot, piece): (usize, u8),
         done: io::Result<DiskDone>,
-        files: &mut Files,
+        (index, files): (&Index, &mut Files),
         site: Site,
         cx: &mut Cx<'_>,
     ) {
         let Some(loaded) = self.outboards.on_scanned(slot, piece, done, files) else { return };
         for key in loaded.waiting {
-            debug_assert_eq!(self.fetches[key].address, loaded.address);
+            let fetch = &self.fetches[key];
+            debug_assert_eq!(fetch.address, loaded.address);
+            let why = "its header or outboard";
             match loaded.outcome {
-                Err(fault) => self.fail(key, fault, "its header or outboard", site, cx),
+                Err(_) if fetch.entry != loaded.entry => self.advance(key, files, site, cx),
+                Err(Fault::Integrity) => self.look_again(key, why, (index, files), site, cx),
+                Err(fault) => self.fail(key, fault, why, site, cx),
                 Ok(()) => self.advance(key, files, site, cx),
             }
         }
@@ -341,7 +342,8 @@ impl Reads {
             Ok(DiskDone::Read(block)) => block,
             Ok(other) => unreachable!("a read brought {other:?}"),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return self.fail(key, Fault::Integrity, "its file is too short", site, cx);
+                let why = "its file is too short";
+                return self.look_again(key, why, (index, files), site, cx);
             }
             Err(error) => {
                 return self.fail(key, Fault::Disk, &error.to_string(), site, cx);
@@ -356,7 +358,9 @@ impl Reads {
                 let group = Verified::proven(matched, &block, cx.config.verify_sends);
                 self.succeed(key, &group, index, cx);
             }
-            Err(mismatch) => self.fail(key, Fault::Integrity, &mismatch.to_string(), site, cx),
+            Err(mismatch) => {
+                self.look_again(key, &mismatch.to_string(), (index, files), site, cx);
+            }
         }
     }
 
@@ -491,7 +495,7 @@ impl Reads {
             Fault::Integrity => {
                 cx.stats.integrity_fail.add(1);
                 // The control plane logs it when it is new, however often it is asked for.
-                report_damage(&address, &format!("group {index}: {why}"), cx);
+                damage::report_read(&address, &format!("group {index}: {why}"), cx);
             }
             _ => site.note(cx, Severity::Error, &format!("cannot read {address}: {why}")),
         }

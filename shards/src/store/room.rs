@@ -1,23 +1,68 @@
 //! How much room a shard's volumes have, and whether objects are taken.
 //!
+//! Room is an account. What is to be written is *promised* first, and refused where the free room
+//! above the reserve, less all that is promised already, is not enough for it; when it is written
+//! it is taken off what is free. The account of a volume is one for all shards of the process, so
+//! that they do not promise the same room twice.
+//!
+//! ```text
+//!   free, as last told ── written since ── promised ── reserve  =  what may be promised
+//! ```
+//!
 //! The room of a volume is asked for when the store boots, after so many bytes written to it, and
-//! every second while it is written to, has too little, or something was refused. In between, what
-//! was written is taken off what was free. Nobody writes: nobody asks.
+//! every second while it is written to, has too little, or something was refused. Nobody writes:
+//! nobody asks.
 //!
 //! This room refuses objects before the file system would. Where it is wrong, because somebody
 //! else fills the disk, a write fails and the object is refused all the same.
 
-use std::{cell::Cell, path::PathBuf};
+use std::{
+    cell::Cell,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use crate::{
     config::Config,
     limits::{ROOM_AFTER_NS, ROOM_WRITTEN_MAX},
 };
 
+/// Volumes a node may have.
+const VOLUMES_MAX: usize = 64;
+
+/// What all shards of a process have promised and written, by volume: each has a clone.
+#[derive(Clone, Debug)]
+pub struct Accounts(Arc<[Account; VOLUMES_MAX]>);
+
+#[derive(Debug, Default)]
+struct Account {
+    /// Bytes that somebody may write and has not written.
+    promised: AtomicU64,
+    /// Bytes written since the start.
+    written: AtomicU64,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Accounts(Arc::new(std::array::from_fn(|_| Account::default())))
+    }
+}
+
+/// There is no room for what was asked: how much that was, and what may be written instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    pub asked: u64,
+    pub free: u64,
+}
+
 /// The room on a shard's volumes.
 #[derive(Debug)]
 pub struct Room {
     reserve: u64,
+    accounts: Accounts,
     volumes: Vec<Volume>,
 }
 
@@ -28,8 +73,9 @@ struct Volume {
     used: bool,
     /// As last told; everything before the first answer.
     free: u64,
-    /// Since it was asked for last.
-    written: u64,
+    /// What was written to it, by all shards, when that was asked; and when it is being asked.
+    known: u64,
+    asking_at: u64,
     asked_ns: Option<u64>,
     asking: bool,
     full: bool,
@@ -45,39 +91,91 @@ impl Room {
         for partition in layout.partitions_of(config.shard) {
             volumes[layout.volume_number(partition)].used |= !layout.is_absent(partition);
         }
-        Room { reserve: config.storage.reserve_bytes, volumes }
+        let (reserve, accounts) = (config.storage.reserve_bytes, config.accounts.clone());
+        Room { reserve, accounts, volumes }
     }
 
     /// Whether `len` more bytes may be written to a volume.
     pub fn takes(&self, volume: usize, len: u64) -> bool {
-        let Volume { free, written, refused, .. } = &self.volumes[volume];
-        let takes = free.saturating_sub(*written) >= self.reserve.saturating_add(len);
-        refused.set(refused.get() || !takes);
-        takes
+        let promised = self.accounts.0[volume].promised.load(Ordering::Acquire);
+        self.has(volume, promised, len).is_ok()
     }
 
-    /// Bytes are being written to a volume.
-    pub fn wrote(&mut self, volume: usize, len: u64) {
-        self.volumes[volume].written += len;
+    /// Sets room for `len` more bytes aside, until they are written or released.
+    ///
+    /// # Errors
+    /// There is not so much.
+    pub fn promise(&self, volume: usize, len: u64) -> Result<(), NoRoom> {
+        let account = &self.accounts.0[volume].promised;
+        let mut promised = account.load(Ordering::Acquire);
+        loop {
+            self.has(volume, promised, len)?;
+            let more = promised.saturating_add(len);
+            let swapped =
+                account.compare_exchange(promised, more, Ordering::AcqRel, Ordering::Acquire);
+            match swapped {
+                Ok(_) => return Ok(()),
+                Err(now) => promised = now,
+            }
+        }
+    }
+
+    /// Gives back what was promised and is not going to be written.
+    pub fn release(&self, volume: usize, len: u64) {
+        let before = self.accounts.0[volume].promised.fetch_sub(len, Ordering::AcqRel);
+        assert!(before >= len, "{len} bytes are released of {before} promised");
+    }
+
+    /// Bytes are being written to a volume, `promised` of them as was promised.
+    pub fn wrote(&self, volume: usize, len: u64, promised: u64) {
+        // First the one: what is counted twice for a moment is refused, and not promised twice.
+        self.accounts.0[volume].written.fetch_add(len, Ordering::AcqRel);
+        self.release(volume, promised);
+    }
+
+    /// Bytes promised on a volume and not written.
+    pub fn promised(&self, volume: usize) -> u64 {
+        self.accounts.0[volume].promised.load(Ordering::Acquire)
+    }
+
+    fn has(&self, volume: usize, promised: u64, len: u64) -> Result<(), NoRoom> {
+        let Volume { free, refused, .. } = &self.volumes[volume];
+        let left = free.saturating_sub(self.written(volume)).saturating_sub(promised);
+        let free = left.saturating_sub(self.reserve);
+        // Below the reserve nothing may be written, not even nothing.
+        if free >= len && left >= self.reserve {
+            return Ok(());
+        }
+        refused.set(true);
+        Err(NoRoom { asked: len, free })
+    }
+
+    /// Bytes written to a volume since its room was asked for.
+    fn written(&self, volume: usize) -> u64 {
+        let written = self.accounts.0[volume].written.load(Ordering::Acquire);
+        written - self.volumes[volume].known
     }
 
     /// A volume whose room is to be asked for now, if there is one, and where it is. The answer is
     /// for `told`.
     pub(super) fn ask(&mut self, now_ns: u64) -> Option<(u16, PathBuf)> {
-        let due = |volume: &Volume| {
-            let much = volume.written >= ROOM_WRITTEN_MAX && volume.used && !volume.asking;
-            much || volume.due().is_some_and(|due| due <= now_ns)
+        let due = |number: &usize| {
+            let (volume, written) = (&self.volumes[*number], self.written(*number));
+            let much = written >= ROOM_WRITTEN_MAX && volume.used && !volume.asking;
+            much || volume.due(written).is_some_and(|due| due <= now_ns)
         };
-        let number = self.volumes.iter().position(due)?;
+        let number = (0..self.volumes.len()).find(due)?;
+        let written = self.accounts.0[number].written.load(Ordering::Acquire);
         let volume = &mut self.volumes[number];
-        (volume.asking, volume.written, volume.asked_ns) = (true, 0, Some(now_ns));
+        (volume.asking, volume.asking_at, volume.asked_ns) = (true, written, Some(now_ns));
         volume.refused.set(false);
         Some((number as u16, volume.path.clone()))
     }
 
     /// When `ask` has something to say although nothing happened.
     pub(super) fn wake_at(&self) -> Option<u64> {
-        self.volumes.iter().filter_map(Volume::due).min()
+        let numbers = 0..self.volumes.len();
+        numbers.filter_map(|number| self.volumes[number].due(self.written(number))).min()
     }
 
     /// A volume's room is known: `free` bytes; `None` if it cannot be asked for.
@@ -85,7 +183,7 @@ impl Room {
         let known = &mut self.volumes[usize::from(volume)];
         known.asking = false;
         let Some(free) = free else { return Told::AsBefore };
-        known.free = free;
+        (known.free, known.known) = (free, known.asking_at);
         let was_full = std::mem::replace(&mut known.full, free < self.reserve);
         let path = known.path.display();
         match (was_full, known.full) {
@@ -119,7 +217,8 @@ impl Volume {
             path,
             used: false,
             free: u64::MAX,
-            written: 0,
+            known: 0,
+            asking_at: 0,
             asked_ns: None,
             asking: false,
             full: false,
@@ -127,9 +226,10 @@ impl Volume {
         }
     }
 
-    fn due(&self) -> Option<u64> {
+    /// When its room is to be asked for, `written` bytes since the last time.
+    fn due(&self, written: u64) -> Option<u64> {
         let Some(asked_ns) = self.asked_ns else { return self.used.then_some(0) };
-        let changes = self.full || self.refused.get() || self.written > 0;
+        let changes = self.full || self.refused.get() || written > 0;
         let wanted = self.used && !self.asking && changes;
         wanted.then_some(asked_ns + ROOM_AFTER_NS)
     }
@@ -156,7 +256,7 @@ mod tests {
         assert_eq!(room.ask(5), None, "it is being asked for");
         assert_eq!(room.told(0, Some(1500)), Told::AsBefore);
         assert!(room.takes(0, 500) && !room.takes(0, 501));
-        room.wrote(0, 1);
+        room.wrote(0, 1, 0);
         assert!(room.takes(0, 499) && !room.takes(0, 500));
         assert!(!room.takes(0, u64::MAX));
     }
@@ -180,10 +280,10 @@ mod tests {
         room.ask(0);
         room.told(0, Some(2000));
         assert_eq!(room.wake_at(), None, "nobody writes");
-        room.wrote(0, 1);
+        room.wrote(0, 1, 0);
         assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS));
         assert_eq!(room.ask(ROOM_AFTER_NS - 1), None);
-        room.wrote(0, ROOM_WRITTEN_MAX);
+        room.wrote(0, ROOM_WRITTEN_MAX, 0);
         assert!(room.ask(1).is_some(), "so much was written that the time does not matter");
         assert!(matches!(room.told(0, Some(999)), Told::Full(_)));
         assert!(!room.takes(0, 0));
@@ -193,5 +293,39 @@ mod tests {
         assert!(room.ask(1 + 2 * ROOM_AFTER_NS).is_some());
         assert!(matches!(room.told(0, Some(1000)), Told::RoomAgain(_)));
         assert_eq!((room.wake_at(), room.least_free()), (None, 1000));
+    }
+
+    #[test]
+    fn what_is_promised_is_promised_once_whoever_asks() {
+        let mut config = Config::new(ShardId(0), Layout::single("/data".into(), 2, 2));
+        config.storage.reserve_bytes = 1000;
+        let mut rooms = [Room::new(&config), Room::new(&config)];
+        for room in &mut rooms {
+            room.ask(0);
+            room.told(0, Some(2000));
+        }
+        assert_eq!(rooms[0].promise(0, 600), Ok(()));
+        assert_eq!(rooms[1].promise(0, 600), Err(NoRoom { asked: 600, free: 400 }));
+        assert_eq!(rooms[1].promise(0, 400), Ok(()));
+        assert!(!rooms[0].takes(0, 1) && rooms[0].takes(0, 0));
+        // What is written is no longer promised, and not free for the one who did not write it.
+        rooms[0].wrote(0, 600, 600);
+        assert!(!rooms[1].takes(0, 1));
+        rooms[1].release(0, 400);
+        assert!(rooms[0].takes(0, 400) && !rooms[0].takes(0, 401));
+        assert_eq!(rooms[0].promised(0), 0);
+        // Asked for anew it is in what is free.
+        rooms[0].ask(ROOM_AFTER_NS).unwrap();
+        rooms[1].wrote(0, 50, 0);
+        rooms[0].told(0, Some(1400));
+        assert!(rooms[0].takes(0, 350) && !rooms[0].takes(0, 351));
+    }
+
+    #[test]
+    #[should_panic(expected = "are released")]
+    fn more_cannot_be_released_than_is_promised() {
+        let room = room(0);
+        room.promise(0, 5).unwrap();
+        room.release(0, 6);
     }
 }

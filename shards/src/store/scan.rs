@@ -88,6 +88,11 @@ impl Walk {
         std::mem::take(&mut self.found)
     }
 
+    /// How far it is.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
     /// Bytes that the read at hand brings unless the disk withheld some: fewer than this must not
     /// be taken for the end of the segment by who would cut or remove it there.
     pub fn expected(&self) -> u64 {

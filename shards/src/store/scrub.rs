@@ -22,16 +22,17 @@ use slab::Slab;
 
 use super::{
     Place,
+    damage::{self, Harm},
+    deletes::Deletes,
     files::Files,
     index::Index,
     partition::{Partition, Site, Tag},
-    reads,
     segments::Log,
 };
 use crate::{
     config::Config,
     flow::Cx,
-    limits::{SCRUB_MARK_LEN, SCRUB_STEP_LEN, SCRUB_UNDER_WAY_MAX, VERIFIES_MAX},
+    limits::{SCRUB_ASK_LEN, SCRUB_MARK_LEN, SCRUB_STEP_LEN, SCRUB_UNDER_WAY_MAX, VERIFIES_MAX},
 };
 
 mod check;
@@ -57,6 +58,7 @@ pub(super) struct Parts<'a> {
     pub(super) site: Site,
     pub(super) index: &'a Index,
     pub(super) log: &'a mut Log,
+    pub(super) deletes: &'a mut Deletes,
     pub(super) files: &'a mut Files,
 }
 
@@ -77,7 +79,8 @@ struct Round {
 
 #[derive(Debug)]
 struct Verify {
-    id: u64,
+    /// Who asked; `None`: a read has found it damaged, and was told so.
+    id: Option<u64>,
     probe: Probe,
 }
 
@@ -190,7 +193,7 @@ impl Scrub {
         let parts = &partition.parts();
         let verdict = self.verifies[verify].probe.on_disk(done, parts, cx);
         match verdict {
-            Some(verdict) => self.verified(verify, verdict, parts.site, cx),
+            Some(verdict) => self.verified(verify, verdict, cx),
             None if self.stopping => self.give_up(verify, cx),
             None => self.go(verify, parts, cx),
         }
@@ -204,9 +207,35 @@ impl Scrub {
         partition: &mut Partition,
         cx: &mut Cx<'_>,
     ) {
-        if self.stopping || self.verifies.len() >= VERIFIES_MAX {
+        if !self.has_room() {
             return refuse(id, "busy", cx);
         }
+        self.probe(Some(id), address, partition, cx);
+    }
+
+    /// Whether another object can be looked at now.
+    pub(super) fn has_room(&self) -> bool {
+        !self.stopping && self.verifies.len() < VERIFIES_MAX
+    }
+
+    /// Reads an object again that a read has found damaged: if it is whole, it was an error that
+    /// passed.
+    pub(super) fn look_again(
+        &mut self,
+        address: Address,
+        partition: &mut Partition,
+        cx: &mut Cx<'_>,
+    ) {
+        self.probe(None, address, partition, cx);
+    }
+
+    fn probe(
+        &mut self,
+        id: Option<u64>,
+        address: Address,
+        partition: &mut Partition,
+        cx: &mut Cx<'_>,
+    ) {
         let entry = self.verifies.vacant_entry();
         let (slot, tag) = (entry.key(), Tag::Scrub { slot: entry.key() + 1 });
         let probe = Probe::new(address, false, Urgency::Foreground, tag);
@@ -351,6 +380,10 @@ impl Scrub {
                     self.leave(partition, reached, began, true);
                 }
             }
+            Step::Asked => {
+                self.under_way = true;
+                self.pace.take(SCRUB_ASK_LEN);
+            }
             Step::Did => self.pace.take(SCRUB_STEP_LEN),
             Step::Blocked => self.blocked = true,
             Step::Over => self.through(partition, true, cx),
@@ -388,10 +421,11 @@ impl Scrub {
             self.leave(partition, Reached::All, began_unix_ms, true);
         }
         self.schedule(places, cx);
-        let Tally { checked, damaged, mended, moved } = tally;
+        let Tally { checked, damaged, mended, moved, freed } = tally;
         let severity = if damaged + mended == 0 { Severity::Info } else { Severity::Warn };
         let text = format!(
-            "a round is over: {checked} objects, {damaged} damaged, {mended} mended, {moved} moved"
+            "a round is over: {checked} objects, {damaged} damaged, {mended} mended, \
+             {moved} moved, {freed} files freed"
         );
         note(severity, &text, cx);
         serving(places).next().map(|(place, _)| place)
@@ -415,30 +449,38 @@ impl Scrub {
     /// Takes a verification as far as its next act.
     fn go(&mut self, slot: usize, parts: &Parts<'_>, cx: &mut Cx<'_>) {
         if let Err(verdict) = self.verifies[slot].probe.go(parts, cx) {
-            self.verified(slot, verdict, parts.site, cx);
+            self.verified(slot, verdict, cx);
         }
     }
 
-    fn verified(&mut self, slot: usize, verdict: Verdict, site: Site, cx: &mut Cx<'_>) {
+    fn verified(&mut self, slot: usize, verdict: Verdict, cx: &mut Cx<'_>) {
         let Verify { id, probe } = self.verifies.remove(slot);
-        let (what, wrong) = match verdict {
+        if matches!(verdict, Verdict::Missing | Verdict::Whole { .. }) {
+            damage::healed(&probe.address(), cx);
+        }
+        let Some(id) = id else { return };
+        let (what, found) = match verdict {
             Verdict::Missing => return answer(id, VerifyOutcome::Missing, cx),
             Verdict::Whole { entry, .. } => {
                 return answer(id, VerifyOutcome::Whole { size: entry.size }, cx);
             }
             Verdict::Failed { what } => return answer(id, VerifyOutcome::Failed { what }, cx),
-            Verdict::Flawed { what, .. } => (format!("{what}, beside data that are right"), true),
-            Verdict::Damaged { what } => (what.to_string(), true),
-            Verdict::Unreadable { what } => (what, false),
+            Verdict::Flawed { what, .. } => {
+                (format!("{what}, beside data that are right"), Found::Beside)
+            }
+            Verdict::Damaged { what } => (what.to_string(), Found::Wrong),
+            Verdict::Unreadable { what } => (what, Found::Unreadable),
         };
-        report_damage(site, &probe.address(), &what, wrong, cx);
+        report_damage(&probe.address(), &what, found, cx);
         answer(id, VerifyOutcome::Damaged { what }, cx);
     }
 
     fn give_up(&mut self, slot: usize, cx: &mut Cx<'_>) {
         let Verify { id, probe } = self.verifies.remove(slot);
         probe.close(cx);
-        answer(id, VerifyOutcome::Failed { what: "the shard is stopping".to_string() }, cx);
+        if let Some(id) = id {
+            refuse(id, "the shard is stopping", cx);
+        }
     }
 }
 
@@ -448,6 +490,7 @@ impl Tally {
         self.damaged += other.damaged;
         self.mended += other.mended;
         self.moved += other.moved;
+        self.freed += other.freed;
     }
 }
 
@@ -456,14 +499,24 @@ pub(super) fn refuse(id: u64, why: &str, cx: &mut Cx<'_>) {
     answer(id, VerifyOutcome::Failed { what: why.to_string() }, cx);
 }
 
-/// Says that a stored object is not what it should be. With `wrong`, its bytes are; otherwise the
-/// disk does not give them.
-fn report_damage(site: Site, address: &Address, what: &str, wrong: bool, cx: &mut Cx<'_>) {
-    if wrong {
+/// How an object is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Its data are wrong.
+    Wrong,
+    /// What lies beside its data is.
+    Beside,
+    /// The disk does not give them.
+    Unreadable,
+}
+
+/// Says that a stored object is not what it should be. The control plane logs it when it is new.
+fn report_damage(address: &Address, what: &str, found: Found, cx: &mut Cx<'_>) {
+    if found != Found::Unreadable {
         cx.stats.integrity_fail.add(1);
     }
-    site.note(cx, Severity::Error, &format!("{address} is damaged: {what}"));
-    reads::report_damage(address, what, cx);
+    let harm = if found == Found::Beside { Harm::Beside } else { Harm::Data };
+    damage::report(address, harm, what, cx);
 }
 
 fn answer(id: u64, outcome: VerifyOutcome, cx: &mut Cx<'_>) {

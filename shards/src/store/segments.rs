@@ -54,6 +54,8 @@ pub(super) struct Append {
     pub(super) address: Address,
     pub(super) size: u64,
     pub(super) what: What,
+    /// Bytes of room that are promised for it.
+    pub(super) promised: u64,
     /// Who waits for it. The first brought it.
     pub(super) askers: Vec<Asker>,
 }
@@ -249,6 +251,16 @@ impl Log {
         let Some(append) = self.burials.get(address) else { return false };
         self.appends[*append].askers.push(asker);
         true
+    }
+
+    /// Whether the object is on its way into the log.
+    pub(super) fn is_storing(&self, address: &Address) -> bool {
+        self.by_address.contains_key(address)
+    }
+
+    /// Whether a tombstone of it is.
+    pub(super) fn is_burying(&self, address: &Address) -> bool {
+        self.burials.contains_key(address)
     }
 
     /// Takes a record up to be moved. `false` if too many wait already.

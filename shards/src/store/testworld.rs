@@ -22,7 +22,7 @@ use ron_io::{
     stats::Stats,
 };
 
-use super::{Room, Store, layout::Layout, testdisk::TestDisk};
+use super::{Accounts, Damage, Room, Store, layout::Layout, testdisk::TestDisk};
 use crate::{
     cache::Memory,
     config::Config,
@@ -44,6 +44,7 @@ pub(super) struct World {
     tickets: Tickets,
     entropy: Entropy,
     pub(super) room: Room,
+    pub(super) damage: Damage,
     pub(super) now: Now,
     pub(super) pending: Vec<(Ticket, DiskOp)>,
     pub(super) answers: BTreeMap<u32, Reply>,
@@ -52,6 +53,8 @@ pub(super) struct World {
     pub(super) notes: Vec<String>,
     /// Digests of objects that were reported as damaged.
     pub(super) damaged: Vec<[u8; 32]>,
+    /// Digests of objects that were reported as whole again, or gone.
+    pub(super) healed: Vec<[u8; 32]>,
     /// Answers to `verify`.
     pub(super) verified: Vec<(u64, VerifyOutcome)>,
     asked: u32,
@@ -72,6 +75,7 @@ macro_rules! with_cx {
             tickets: &mut $world.tickets,
             entropy: &mut $world.entropy,
             room: &mut $world.room,
+            damage: &mut $world.damage,
         };
         $call;
         $store.settle($cx);
@@ -104,6 +108,7 @@ impl World {
             tickets: Tickets::default(),
             entropy: Entropy::new(seed),
             room: Room::new(&config),
+            damage: Damage::default(),
             config,
             now: Now::default(),
             pending: Vec::new(),
@@ -111,6 +116,7 @@ impl World {
             short: Vec::new(),
             notes: Vec::new(),
             damaged: Vec::new(),
+            healed: Vec::new(),
             verified: Vec::new(),
             asked: 0,
             _dir: dir,
@@ -144,7 +150,9 @@ impl World {
         self.tickets = Tickets::default();
         self.memory = Memory::new(self.config.arena_len, &Secret::of_seed(1)).unwrap();
         self.stats = Stats::default();
+        self.config.accounts = Accounts::default();
         self.room = Room::new(&self.config);
+        self.damage = Damage::default();
         self.boot();
     }
 
@@ -172,6 +180,7 @@ impl World {
                 Act::Report(Report::Note { message, .. }) => self.notes.push(message),
                 Act::Report(Report::Partition { reason, .. }) => self.notes.push(reason),
                 Act::Report(Report::Damaged { digest, .. }) => self.damaged.push(digest),
+                Act::Report(Report::Healed { digest, .. }) => self.healed.push(digest),
                 Act::Report(Report::Verified { id, outcome, .. }) => {
                     self.verified.push((id, outcome));
                 }

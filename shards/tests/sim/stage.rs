@@ -51,6 +51,8 @@ impl Stage<'_> {
 
     pub fn stored(&mut self, token: &Token, new: bool) {
         let broken = self.oracle.stored(token, new);
+        // What a short read made look damaged is stored anew.
+        let broken = broken.filter(|_| !(new && self.sky.short_reads));
         self.check(broken, token.object);
     }
 
@@ -74,7 +76,8 @@ impl Stage<'_> {
         let Sky { errors, short_reads, full, short, chaos } = self.sky;
         let excused = self.ledger.excuses(object);
         let allowed = match status {
-            503 => chaos || short,
+            // A deletion does not wait for what heals the object.
+            503 => chaos || short || excused || short_reads,
             504 | 408 => chaos,
             500 => errors,
             502 => excused || short_reads,

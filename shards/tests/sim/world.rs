@@ -19,7 +19,11 @@ use ron_io::{
     ports::{PartitionState, Report, ShardId, VerifyOutcome},
     sim::{self, Chance, Clock, Disk, Injected, Link},
 };
-use ron_shards::{config::Config, entropy::Secret, store::layout::Layout};
+use ron_shards::{
+    config::Config,
+    entropy::Secret,
+    store::{Accounts, layout::Layout},
+};
 
 use super::{
     client::{Client, Deed},
@@ -181,6 +185,7 @@ impl World {
         self.disk.injected = Injected::default();
         self.sky = Sky { chaos: self.sky.chaos, ..Sky::default() };
         let boot_id = self.chance.next_u64();
+        let accounts = Accounts::default();
         let config = |shard| {
             let mut config = Config::new(ShardId(shard), self.layout.clone());
             config.arena_len = self.plan.arena_blocks * ron_io::limits::BLOCK_LEN;
@@ -190,6 +195,7 @@ impl World {
             config.window_groups = self.plan.window_groups;
             config.deadlines = self.plan.deadlines;
             config.storage = self.plan.storage;
+            config.accounts = accounts.clone();
             config.seed = boot_id ^ u64::from(shard);
             config.cache_secret = Secret::of_seed(config.seed);
             config.boot_id = boot_id;
@@ -410,6 +416,7 @@ impl World {
         match report {
             Report::Ready { .. }
             | Report::Note { .. }
+            | Report::Healed { .. }
             | Report::Stalled { .. }
             | Report::Failed { .. } => {}
             Report::Stopped { reason: None, .. } if self.draining => {}

@@ -56,6 +56,11 @@ pub(super) enum Refusal {
     Range {
         size: u64,
     },
+    /// There is no room for so many bytes on the disk.
+    NoRoom {
+        asked: u64,
+        free: u64,
+    },
     /// The store took too long.
     StoreSlow,
     /// The store could not.
@@ -87,6 +92,7 @@ impl Refusal {
             IngestError::BadDigest { found } => {
                 Refusal::Digest { expected: expected.unwrap_or(found), found }
             }
+            IngestError::NoRoom { asked, free } => Refusal::NoRoom { asked, free },
             IngestError::Failed(fault) => Refusal::Store(fault),
         }
     }
@@ -110,7 +116,7 @@ impl Refusal {
             Refusal::StoreSlow => ErrorCode::UpstreamTimeout,
             Refusal::Store(Fault::Integrity) => ErrorCode::Integrity,
             Refusal::Store(Fault::Disk) => ErrorCode::Internal,
-            Refusal::Store(Fault::Full) => ErrorCode::StorageFull,
+            Refusal::Store(Fault::Full) | Refusal::NoRoom { .. } => ErrorCode::StorageFull,
             Refusal::Store(Fault::Busy | Fault::Raced) => ErrorCode::Overload,
             Refusal::Store(Fault::Absent) => ErrorCode::NotReady,
         }
@@ -132,6 +138,11 @@ impl Refusal {
             }
             Refusal::Range { size } => {
                 return Cow::Owned(format!("range lies outside of {size} bytes"));
+            }
+            Refusal::NoRoom { asked, free } => {
+                return Cow::Owned(format!(
+                    "storage is full: {asked} bytes are to be written, there is room for {free}"
+                ));
             }
             Refusal::BodyEnded => "request body ended early",
             Refusal::MethodUnknown => "method is not implemented",

@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     entropy::{Entropy, Secret},
     flow::{Ask, Body, Fault, Mail, Tickets, Verified, Waiter},
-    store::{Room, layout::Layout},
+    store::{Damage, Room, layout::Layout},
 };
 
 mod conn;
@@ -70,6 +70,7 @@ struct Bench {
     tickets: Tickets,
     entropy: Entropy,
     room: Room,
+    damage: Damage,
     now: Now,
     session: Option<HttpSession>,
     objects: BTreeMap<Address, Vec<u8>>,
@@ -106,6 +107,7 @@ impl Bench {
     fn with(config: Config, peer: &str, tls: bool) -> Bench {
         let mut bench = Bench {
             room: Room::new(&config),
+            damage: Damage::default(),
             config,
             stats: Stats::default(),
             acts: Acts::default(),
@@ -149,6 +151,7 @@ impl Bench {
             tickets: &mut self.tickets,
             entropy: &mut self.entropy,
             room: &mut self.room,
+            damage: &mut self.damage,
         };
         act(self.session.as_mut(), &mut cx)
     }

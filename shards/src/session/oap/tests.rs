@@ -22,7 +22,7 @@ use crate::{
     entropy::{Entropy, Secret},
     flow::{Ask, Asker, Body, Cx, Fault, Mail, Reply, StreamId, Tickets, Verified, Waiter},
     ingest,
-    store::{Room, layout::Layout},
+    store::{Damage, Room, layout::Layout},
 };
 
 mod frames;
@@ -138,6 +138,7 @@ struct Rig {
     reports: Vec<Report>,
     entropy: Entropy,
     room: Room,
+    damage: Damage,
     now: Now,
     session: Option<OapSession>,
     /// Bytes sent, and how many of them the session has not been told of.
@@ -165,6 +166,7 @@ impl Rig {
         change(&mut config);
         let mut rig = Rig {
             room: Room::new(&config),
+            damage: Damage::default(),
             config,
             stats: Stats::default(),
             acts: Acts::default(),
@@ -203,6 +205,7 @@ impl Rig {
             tickets: &mut self.tickets,
             entropy: &mut self.entropy,
             room: &mut self.room,
+            damage: &mut self.damage,
         };
         f(&mut self.session, &mut cx)
     }

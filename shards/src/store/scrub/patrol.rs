@@ -1,12 +1,17 @@
-//! One round of the scrub through one partition: all segments, then all that the index knows.
+//! One round of the scrub through one partition: the folders of files, all segments, then all that
+//! the index knows.
 //!
 //! ```text
+//!   Searching ⇄ Looking                          folders, for files that the index does not know
+//!      ▼
 //!   Between ──► Opening ──► Sweeping ⇄ Reading        each segment, as far as it was committed
 //!      ▲                        │                     when the round came here
 //!      └────────────────────────┘ its end, or where it is broken
 //!      │ no more segments
 //!      ▼
-//!   Paging: object files, and what lies in segments behind where they are broken ──► Over
+//!   Paging: object files, and what lies in segments behind where they are broken
+//!      ▼
+//!   Freeing: files that neither the index nor the log knows ──► Over
 //! ```
 //!
 //! What is suspect, a file of its own, or behind a broken header, is probed: read anew, one object
@@ -25,19 +30,21 @@ use ron_codec::{address::Address, record::RecordHeader};
 use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Severity, Urgency};
 
 use super::{
-    Parts,
+    Found, Parts,
     check::Window,
     mark::Reached,
     mend::Mend,
     probe::{Probe, Repair, Verdict},
     report_damage,
-    sweep::{End, Next, Sweep},
+    sweep::{End, Met, Next, Orphans, Sweep},
 };
 use crate::{
-    flow::Cx,
-    limits::{SCRUB_FAILURES_MAX, SCRUB_PAGE_ENTRIES},
+    flow::{Cx, Fault},
+    limits::{SCRUB_FAILURES_MAX, SCRUB_PAGE_ENTRIES, SCRUB_STEP_RECORDS},
     store::{
+        damage,
         index::{Entry, Location, Position},
+        orphans::{Known, Search},
         partition::{Site, Tag},
         segments::{Moving, Relocation},
     },
@@ -51,6 +58,8 @@ pub(super) const PATROL_TAG: Tag = Tag::Scrub { slot: 0 };
 pub(super) enum Step {
     /// An act is under way that reads so many bytes.
     Started(u64),
+    /// One that reads none, and costs a step.
+    Asked,
     /// Something was looked at in memory.
     Did,
     /// The log is busy: it is to be tried again after the next event.
@@ -68,10 +77,15 @@ pub(super) struct Tally {
     pub(super) damaged: u64,
     pub(super) mended: u64,
     pub(super) moved: u64,
+    /// Files without an object that were removed.
+    pub(super) freed: u64,
 }
 
 #[derive(Debug)]
 enum Stage {
+    Searching(Search),
+    /// An act of the search is under way.
+    Looking(Search),
     /// All segments up to `after` are done.
     Between {
         after: u32,
@@ -98,6 +112,8 @@ enum Stage {
         at: Option<Address>,
         page: VecDeque<(Address, Entry)>,
     },
+    /// Files that nothing stands for are removed.
+    Freeing,
     Over,
 }
 
@@ -123,6 +139,8 @@ pub(super) struct Patrol {
     mend: Option<Mend>,
     /// The object file that was mended last.
     mended: Option<Address>,
+    /// Files without an object, if this round sees all that the log says about them.
+    orphans: Option<Orphans>,
     /// Objects in a row that could not be checked.
     failures: u32,
     tally: Tally,
@@ -132,7 +150,7 @@ impl Patrol {
     /// Goes on from where an earlier one came; `None`: from the start.
     pub(super) fn new(reached: Option<Reached>, parts: &Parts<'_>) -> Patrol {
         let stage = match reached {
-            None | Some(Reached::All) => Stage::Between { after: 0 },
+            None | Some(Reached::All) => Stage::Searching(Search::new()),
             Some(Reached::Segment(after)) => Stage::Between { after },
             Some(Reached::Address(after)) => paging(after),
         };
@@ -146,6 +164,7 @@ impl Patrol {
             probe: None,
             mend: None,
             mended: None,
+            orphans: None,
             failures: 0,
             tally,
         }
@@ -159,12 +178,13 @@ impl Patrol {
     /// is before the first of them.
     pub(super) fn reached(&self) -> Reached {
         let through = match &self.stage {
+            Stage::Searching(_) | Stage::Looking(_) => Reached::Segment(0),
             Stage::Between { after } => Reached::Segment(*after),
             Stage::Opening { sweep, .. }
             | Stage::Sweeping { sweep, .. }
             | Stage::Reading { sweep, .. } => Reached::Segment(sweep.segment() - 1),
             Stage::Paging { after, .. } => Reached::Address(*after),
-            Stage::Over => Reached::All,
+            Stage::Freeing | Stage::Over => Reached::All,
         };
         match (self.broken.first_key_value(), through) {
             (_, Reached::All) | (None, _) => through,
@@ -188,9 +208,11 @@ impl Patrol {
             return Step::Started(mend.go(parts, cx));
         }
         match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Searching(search) => self.search(search, parts, cx),
             Stage::Between { after } => self.next_segment(after, parts, cx),
             Stage::Sweeping { file, sweep, window } => self.sweep(file, sweep, window, parts, cx),
             Stage::Paging { at, page, .. } => self.page(at, page, parts),
+            Stage::Freeing => self.free(parts, cx),
             Stage::Over => Step::Over,
             stage => unreachable!("{stage:?} is under way"),
         }
@@ -212,6 +234,7 @@ impl Patrol {
             return Some(self.mended(outcome, parts.site, cx));
         }
         match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Looking(search) => self.searched(search, done, parts, cx),
             Stage::Opening { file, sweep } => self.opened(file, sweep, done, parts, cx),
             Stage::Reading { file, sweep, at, asked } => match done {
                 Ok(DiskDone::Scanned(bytes)) => {
@@ -246,6 +269,7 @@ impl Patrol {
             (None, None, Stage::Opening { file, .. } | Stage::Reading { file, .. }) => {
                 cx.close_file(file);
             }
+            (None, None, Stage::Looking(_)) => {}
             (None, None, stage) => unreachable!("{stage:?} waits for nothing"),
         }
     }
@@ -261,6 +285,69 @@ impl Patrol {
         if let Stage::Sweeping { file, .. } = self.stage {
             cx.close_file(file);
         }
+    }
+
+    /// Looks for files that the index does not know, before the log is read that may.
+    fn search(&mut self, search: Search, parts: &Parts<'_>, cx: &mut Cx<'_>) -> Step {
+        if search.go(parts.site, PATROL_TAG, cx) {
+            self.stage = Stage::Looking(search);
+            return Step::Asked;
+        }
+        let (found, _) = search.found();
+        let unmet = |address| (address, Met::default());
+        self.orphans = Some(found.into_iter().map(unmet).collect());
+        self.stage = Stage::Between { after: 0 };
+        Step::Did
+    }
+
+    fn searched(
+        &mut self,
+        mut search: Search,
+        done: io::Result<DiskDone>,
+        parts: &mut Parts<'_>,
+        cx: &mut Cx<'_>,
+    ) {
+        let known = Known { log: parts.log, index: parts.index, deletes: parts.deletes };
+        match search.on_disk(done, known, parts.site, cx) {
+            Ok(durable) => {
+                if let Some(folder) = durable {
+                    parts.deletes.made_durable(folder);
+                }
+                self.stage = Stage::Searching(search);
+            }
+            Err(error) => {
+                let text = format!("its object files cannot be listed: {error}");
+                parts.site.note(cx, Severity::Error, &text);
+                self.stage = Stage::Between { after: 0 };
+            }
+        }
+    }
+
+    /// Removes files that nothing stands for: neither the index nor, as far as all of it could be
+    /// read, the log.
+    fn free(&mut self, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
+        let Some(mut orphans) = self.orphans.take().filter(|_| self.broken.is_empty()) else {
+            return Step::Over;
+        };
+        for _ in 0..SCRUB_STEP_RECORDS {
+            let Some((address, met)) = orphans.pop_first() else { return Step::Over };
+            let known = Known { log: parts.log, index: parts.index, deletes: parts.deletes };
+            if !known.is_orphan(&address) {
+                continue;
+            }
+            if met.named && matches!(parts.index.get(&address), Ok(None)) {
+                let text = format!("{address} is in the log and not in the index: its file stays");
+                parts.site.note(cx, Severity::Error, &text);
+                continue;
+            }
+            parts.deletes.take_back(address, Vec::new(), Fault::Disk);
+            self.tally.freed += 1;
+            let text = format!("the file of {address}, which is no object, is removed");
+            parts.site.note(cx, Severity::Info, &text);
+        }
+        self.orphans = Some(orphans);
+        self.stage = Stage::Freeing;
+        Step::Did
     }
 
     fn next_segment(&mut self, after: u32, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
@@ -316,7 +403,10 @@ impl Patrol {
         parts: &mut Parts<'_>,
         cx: &mut Cx<'_>,
     ) -> Step {
-        let next = sweep.go(&window, parts.index);
+        let mut none = Orphans::new();
+        let orphans = self.orphans.as_mut().unwrap_or(&mut none);
+        let next = sweep.go(&window, parts.index, cx.damage, orphans);
+        sweep.take_healed().iter().for_each(|address| damage::healed(address, cx));
         let whole = sweep.take_objects();
         cx.stats.scrub_objects.add(whole);
         self.tally.checked += whole;
@@ -363,7 +453,10 @@ impl Patrol {
     ) -> Step {
         if page.is_empty() {
             match parts.index.page(after.as_ref(), SCRUB_PAGE_ENTRIES) {
-                Ok(entries) if entries.is_empty() => return Step::Over,
+                Ok(entries) if entries.is_empty() => {
+                    self.stage = Stage::Freeing;
+                    return Step::Did;
+                }
                 Ok(entries) => page = entries.into(),
                 Err(error) => return Step::Failed(error.to_string()),
             }
@@ -406,8 +499,12 @@ impl Patrol {
             self.settled.insert(address);
         }
         let step = match verdict {
-            Verdict::Missing => return Step::Did,
+            Verdict::Missing => {
+                damage::healed(&address, cx);
+                return Step::Did;
+            }
             Verdict::Whole { entry, record } => {
+                damage::healed(&address, cx);
                 match self.is_hidden(&entry).then(|| in_log(&address, &entry, record)).flatten() {
                     Some(record) => self.relocate(address, entry, record, None, parts, cx),
                     None => Step::Did,
@@ -424,10 +521,10 @@ impl Patrol {
             }
             Verdict::Flawed { what, .. } => {
                 let what = format!("{what}, beside data that are right");
-                self.damaged(&address, &what, true, site, cx)
+                self.damaged(&address, &what, Found::Beside, cx)
             }
-            Verdict::Damaged { what } => self.damaged(&address, what, true, site, cx),
-            Verdict::Unreadable { what } => self.damaged(&address, &what, false, site, cx),
+            Verdict::Damaged { what } => self.damaged(&address, what, Found::Wrong, cx),
+            Verdict::Unreadable { what } => self.damaged(&address, &what, Found::Unreadable, cx),
             Verdict::Failed { what } if self.failures > SCRUB_FAILURES_MAX => Step::Failed(what),
             Verdict::Failed { what } => {
                 site.note(cx, Severity::Error, &format!("{address} cannot be checked: {what}"));
@@ -447,7 +544,7 @@ impl Patrol {
         let (address, flaw) = (mend.address(), mend.flaw());
         if let Err(error) = outcome {
             let what = format!("{flaw}, beside data that are right, and it stays: {error}");
-            return self.damaged(&address, &what, true, site, cx);
+            return self.damaged(&address, &what, Found::Beside, cx);
         }
         self.mended = Some(address);
         self.note_mended(&address, flaw, site, cx);
@@ -458,20 +555,14 @@ impl Patrol {
     fn note_mended(&mut self, address: &Address, flaw: &str, site: Site, cx: &mut Cx<'_>) {
         self.tally.mended += 1;
         cx.stats.scrub_repaired.add(1);
+        damage::healed(address, cx);
         let text = format!("{flaw} of {address} was damaged beside data that are right: mended");
         site.note(cx, Severity::Warn, &text);
     }
 
-    fn damaged(
-        &mut self,
-        address: &Address,
-        what: &str,
-        wrong: bool,
-        site: Site,
-        cx: &mut Cx<'_>,
-    ) -> Step {
+    fn damaged(&mut self, address: &Address, what: &str, found: Found, cx: &mut Cx<'_>) -> Step {
         self.tally.damaged += 1;
-        report_damage(site, address, what, wrong, cx);
+        report_damage(address, what, found, cx);
         Step::Did
     }
 

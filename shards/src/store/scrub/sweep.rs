@@ -14,6 +14,8 @@
 //! torn by a crash, and believes nothing from there on. So the last batch is hashed whether it
 //! counts or not, and a segment with damage there ends before it, just as behind a broken header.
 
+use std::collections::BTreeMap;
+
 use ron_codec::{
     address::Address,
     limits::RECORD_HEADER_LEN,
@@ -24,8 +26,22 @@ use ron_io::limits::DISK_OP_LEN_MAX;
 use super::check::{Check, Outcome, Window};
 use crate::{
     limits::{SCRUB_READ_LEN, SCRUB_STEP_RECORDS},
-    store::index::{Entry, Index, IndexError, Location},
+    store::{
+        Damage,
+        index::{Entry, Index, IndexError, Location},
+    },
 };
+
+/// Files that the index knows no object for, and the last that the log says about them.
+pub(super) type Orphans = BTreeMap<Address, Met>;
+
+/// What the record of the highest sequence says about an object.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Met {
+    sequence: u64,
+    /// It is there.
+    pub(super) named: bool,
+}
 
 /// What a sweep does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,14 +99,16 @@ pub(super) struct Sweep {
     after_pad: bool,
     /// The first record of the present batch that is not whole.
     doubt: Option<u64>,
-    /// Objects that were found whole and not yet taken.
+    /// Objects that were found whole and not yet taken; and of those, what was known as damaged.
     objects: u64,
+    healed: Vec<Address>,
 }
 
 impl Sweep {
     pub(super) fn new(segment: u32, end: u64) -> Sweep {
         let (hashing, doubt) = (None, None);
-        Sweep { segment, at: 0, end, hashing, after_pad: true, doubt, objects: 0 }
+        let healed = Vec::new();
+        Sweep { segment, at: 0, end, hashing, after_pad: true, doubt, objects: 0, healed }
     }
 
     pub(super) fn segment(&self) -> u32 {
@@ -107,15 +125,26 @@ impl Sweep {
         std::mem::take(&mut self.objects)
     }
 
+    /// Objects found whole since the last time that were known as damaged.
+    pub(super) fn take_healed(&mut self) -> Vec<Address> {
+        std::mem::take(&mut self.healed)
+    }
+
     /// Goes as far as the bytes of `window` take it: at most one turn's records, and no byte is
     /// hashed twice.
     ///
     /// # Errors
     /// What the index answered. Nothing was passed that was not looked at.
-    pub(super) fn go(&mut self, window: &Window, index: &Index) -> Result<Next, IndexError> {
+    pub(super) fn go(
+        &mut self,
+        window: &Window,
+        index: &Index,
+        known: &Damage,
+        orphans: &mut Orphans,
+    ) -> Result<Next, IndexError> {
         for _ in 0..SCRUB_STEP_RECORDS {
             if let Some(hashing) = self.hashing.take() {
-                if let Some(next) = self.hash(hashing, window) {
+                if let Some(next) = self.hash(hashing, window, known) {
                     return Ok(next);
                 }
                 continue;
@@ -143,6 +172,13 @@ impl Sweep {
                 // This batch was written after the one before was synced: that was not torn.
                 self.doubt = None;
             }
+            if let Some(met) = orphans.get_mut(&header.digest())
+                && met.sequence <= header.sequence()
+            {
+                let (sequence, buried) =
+                    (header.sequence(), header.kind() == RecordKind::Tombstone);
+                *met = Met { sequence, named: !buried };
+            }
             match self.role_of(&header, index)? {
                 Role::Hashed { check, counts } => {
                     let address = header.digest();
@@ -162,7 +198,7 @@ impl Sweep {
     }
 
     /// Hashes on. `None` once the record is passed and there was nothing wrong that counts.
-    fn hash(&mut self, mut hashing: Hashing, window: &Window) -> Option<Next> {
+    fn hash(&mut self, mut hashing: Hashing, window: &Window, known: &Damage) -> Option<Next> {
         let Some(outcome) = hashing.check.feed(window) else {
             let next = self.read(hashing.check.at());
             self.hashing = Some(hashing);
@@ -175,6 +211,9 @@ impl Sweep {
         }
         self.at += check.record_len();
         self.objects += u64::from(whole && counts);
+        if whole && counts && known.knows(&address) {
+            self.healed.push(address);
+        }
         (counts && !whole).then_some(Next::Suspect(address))
     }
 

@@ -1,0 +1,103 @@
+//! Room is set aside before it is written to.
+
+use super::*;
+use crate::{flow::Waiter, limits::UPLOAD_STEP_LEN};
+
+#[test]
+fn a_long_upload_for_which_there_is_no_room_writes_nothing() {
+    let len = SEGMENT_OBJECT_LEN_MAX + 1;
+    for (announce, free, refused) in
+        [(true, file_len(len) - 1, true), (true, file_len(len), false), (false, MIB, true)]
+    {
+        let mut case = Case::new(len, announce, true);
+        case.bench.config.storage.reserve_bytes = 0;
+        case.bench.room = Room::new(&case.bench.config);
+        case.bench.room.told(0, Some(free));
+        let mut outcome = case.ingest.push(&case.data[..len as usize], &mut case.bench.cx());
+        if matches!(case.bench.asks.front(), Some((_, Ask::Open { .. })))
+            && let Outcome::Failed(fault) = case.answer_open(Reply::Missing)
+        {
+            outcome = Err(IngestError::Failed(fault));
+        }
+        let full = matches!(outcome, Err(IngestError::NoRoom { .. }));
+        let full = full || outcome == Err(IngestError::Failed(Fault::Full));
+        assert_eq!(full, refused, "{announce} {free}: {outcome:?}");
+        case.disk.collect(&mut case.bench);
+        assert_eq!(case.disk.under_way.is_empty(), refused);
+    }
+}
+
+#[test]
+fn an_announced_length_for_which_there_is_no_room_is_refused_before_the_body() {
+    let stream = StreamId { conn: ConnId { slot: 0, generation: 0 }, stream: 0 };
+    const MAX: u64 = SEGMENT_OBJECT_LEN_MAX;
+    let needed = file_len(MAX + 1);
+    for (len, free, refused) in
+        [(Some(MAX + 1), needed - 1, true), (Some(MAX + 1), needed, false), (Some(MAX), 0, false)]
+    {
+        for expected in [None, Some(Address::of(b"x"))] {
+            let mut bench = Bench::new(1);
+            bench.config.storage.reserve_bytes = 0;
+            bench.room = Room::new(&bench.config);
+            bench.room.told(0, Some(free));
+            let made = Ingest::new(stream, expected, len, &mut bench.cx());
+            let refusal = IngestError::NoRoom { asked: needed, free };
+            assert_eq!(made.err(), refused.then_some(refusal), "{len:?} of {free}");
+            assert_eq!(bench.room.promised(0), 0, "an announcement alone keeps nothing");
+        }
+    }
+}
+
+#[test]
+fn an_upload_of_unknown_length_never_enters_the_reserve() {
+    const RESERVE: u64 = 10 * MIB;
+    for room in [2 * MIB, 7 * MIB + 5000, UPLOAD_STEP_LEN + 3 * MIB] {
+        let mut case = Case::new(64 * MIB, false, false);
+        case.bench.config.storage.reserve_bytes = RESERVE;
+        case.bench.room = Room::new(&case.bench.config);
+        case.bench.room.told(0, Some(RESERVE + room));
+        let mut sent = 0;
+        let refusal = loop {
+            match case.ingest.push(&case.data[sent..sent + 50_000], &mut case.bench.cx()) {
+                Ok(taken) => sent += taken,
+                Err(refusal) => break refusal,
+            }
+            case.disk.collect(&mut case.bench);
+            while !case.disk.under_way.is_empty() {
+                let (ticket, done) = case.disk.perform(0);
+                if let Waiter::Stream { tag, .. } = case.bench.tickets.redeem(ticket) {
+                    assert_eq!(
+                        case.ingest.on_disk(tag, done, &mut case.bench.cx()),
+                        Progress::Going
+                    );
+                }
+                case.disk.collect(&mut case.bench);
+            }
+            let written: usize = case.disk.files.values().map(|file| file.bytes.len()).sum();
+            assert!(written as u64 <= room, "{written} of {room}");
+        };
+        assert!(matches!(refusal, IngestError::NoRoom { .. }), "{refusal:?}");
+        assert!(room - (sent as u64) < 200_000, "{sent} of {room}: nearly all of it can be used");
+        assert_eq!(case.bench.room.promised(0), 0, "all is given back");
+    }
+}
+
+#[test]
+fn uploads_are_not_promised_the_same_room() {
+    let mut bench = Bench::new(BLOCKS);
+    bench.config.storage.reserve_bytes = 0;
+    bench.room = Room::new(&bench.config);
+    let len = 2 * MIB;
+    bench.room.told(0, Some(file_len(len) + MIB));
+    let data = source(len);
+    let mut upload = |number| {
+        let stream = StreamId { conn: ConnId { slot: 0, generation: 0 }, stream: number };
+        let made = Ingest::new(stream, None, Some(len), &mut bench.cx());
+        made.and_then(|mut ingest| ingest.push(&data[..200_000], &mut bench.cx()).map(|_| ingest))
+    };
+    let first = upload(1).unwrap();
+    assert!(matches!(upload(2), Err(IngestError::NoRoom { .. })), "it is the first one's");
+    let mut first = first;
+    first.abort(&mut bench.cx());
+    assert_eq!(bench.room.promised(0), 0);
+}

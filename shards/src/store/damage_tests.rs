@@ -1,0 +1,243 @@
+//! Objects that are known to be damaged: who says so, who is told, and what heals them.
+
+use std::{io::ErrorKind, path::PathBuf};
+
+use ron_codec::address::Address;
+use ron_io::ports::VerifyOutcome;
+
+use super::{
+    Store,
+    testdisk::{Kind, Planted},
+    testworld::{World, object},
+};
+use crate::{
+    flow::{Ask, Fault, Reply},
+    limits,
+};
+
+const LARGE: usize = 1_100_000;
+
+fn store(world: &mut World, bytes: &[u8]) -> Reply {
+    let ask = if bytes.len() > 1024 * 1024 { world.upload(bytes) } else { world.put_ask(bytes) };
+    world.answer(ask)
+}
+
+/// The file with the object's data: its own, or the only segment.
+fn file_of(world: &World, bytes: &[u8]) -> PathBuf {
+    let own = world.config.layout.object_path(0, &Address::of(bytes));
+    if world.disk.paths().contains(&own) { own } else { world.segments().pop().unwrap() }
+}
+
+/// Flips a bit in the middle of the object's data; twice is never.
+fn flip(world: &mut World, bytes: &[u8]) {
+    let path = file_of(world, bytes);
+    let middle = bytes.len() / 2;
+    let start = find(world.disk.bytes(&path), &bytes[..64]);
+    world.disk.damage(&path, |file| file[start + middle] ^= 1);
+    world.chill();
+}
+
+fn find(file: &[u8], start: &[u8]) -> usize {
+    file.windows(start.len()).rposition(|window| window == start).expect("the object is there")
+}
+
+fn lengths() -> [usize; 3] {
+    [3000, 200_000, LARGE]
+}
+
+fn stored(len: usize) -> (World, Vec<u8>) {
+    let mut world = World::new(len as u64);
+    let bytes = object(1, len);
+    store(&mut world, &bytes);
+    (world, bytes)
+}
+
+/// Whether an opening is refused, with the first group and without.
+#[track_caller]
+fn is_barred(world: &mut World, bytes: &[u8]) -> bool {
+    let address = Address::of(bytes);
+    let refused = [Some(0), None].map(|first| match world.answer(Ask::Open { address, first }) {
+        Reply::Failed(Fault::Integrity) => true,
+        Reply::Opened { .. } => false,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(refused[0], refused[1], "the head and the body say the same");
+    refused[0]
+}
+
+#[test]
+fn what_is_damaged_is_refused_before_its_first_byte() {
+    for len in lengths() {
+        let (mut world, bytes) = stored(len);
+        flip(&mut world, &bytes);
+        assert_eq!(world.get(&Address::of(&bytes)), Err(Some(Fault::Integrity)));
+        assert!(is_barred(&mut world, &bytes), "{len}");
+        assert_eq!(world.stats.damaged_now.get(), 1);
+        let reads = world.stats.integrity_fail.get();
+        assert!(is_barred(&mut world, &bytes));
+        assert_eq!(world.stats.integrity_fail.get(), reads, "it is not read again to find out");
+    }
+}
+
+#[test]
+fn an_error_that_passes_is_no_damage() {
+    for len in lengths() {
+        let (mut world, bytes) = stored(len);
+        world.chill();
+        let error = ErrorKind::UnexpectedEof;
+        world.disk.planted.push(Planted { kind: Kind::Read, skip: 0, times: 1, error });
+        assert_eq!(world.get(&Address::of(&bytes)), Err(Some(Fault::Integrity)));
+        assert_eq!(world.healed, [*Address::of(&bytes).as_bytes()], "it was read again at once");
+        assert!(world.holds(&bytes));
+    }
+}
+
+#[test]
+fn who_brings_the_bytes_again_heals() {
+    for len in lengths() {
+        let (mut world, bytes) = stored(len);
+        flip(&mut world, &bytes);
+        assert!(world.get(&Address::of(&bytes)).is_err());
+        let answer = store(&mut world, &bytes);
+        assert!(matches!(answer, Reply::Stored { new: true }), "{len}: {answer:?}");
+        world.chill();
+        assert!(world.holds(&bytes));
+        assert_eq!(world.healed, [*Address::of(&bytes).as_bytes()]);
+        assert_eq!((world.stats.damaged_now.get(), world.stats.objects.get()), (0, 1));
+        let answer = store(&mut world, &bytes);
+        assert!(matches!(answer, Reply::Stored { new: false }), "{len}: {answer:?}");
+        world.kill();
+        assert!(world.holds(&bytes));
+        lose_index(&mut world);
+        assert!(world.holds(&bytes), "{len}: {:?}", world.notes);
+    }
+}
+
+fn lose_index(world: &mut World) {
+    world.store = Store::new(&world.config);
+    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.kill();
+}
+
+#[test]
+fn healing_that_fails_leaves_what_was_there() {
+    for (kind, error) in [
+        (Kind::Write, ErrorKind::StorageFull),
+        (Kind::Sync, ErrorKind::Other),
+        (Kind::Rename, ErrorKind::Other),
+    ] {
+        for len in lengths() {
+            if kind == Kind::Rename && len != LARGE {
+                continue;
+            }
+            let (mut world, bytes) = stored(len);
+            flip(&mut world, &bytes);
+            assert!(world.get(&Address::of(&bytes)).is_err());
+            world.disk.planted.push(Planted { kind, skip: 0, times: 1, error });
+            let answer = store(&mut world, &bytes);
+            assert!(matches!(answer, Reply::Failed(_)), "{kind:?} {len}: {answer:?}");
+            assert!(is_barred(&mut world, &bytes), "{kind:?} {len}");
+            assert!(matches!(store(&mut world, &bytes), Reply::Stored { new: true }));
+            world.chill();
+            assert!(world.holds(&bytes));
+        }
+    }
+}
+
+#[test]
+fn what_is_deleted_is_damaged_no_more() {
+    for len in lengths() {
+        let (mut world, bytes) = stored(len);
+        let address = Address::of(&bytes);
+        flip(&mut world, &bytes);
+        assert!(world.get(&address).is_err());
+        assert!(matches!(world.answer(Ask::Delete { address }), Reply::Deleted));
+        assert_eq!(world.get(&address), Err(None));
+        assert_eq!((world.stats.damaged_now.get(), world.healed.len()), (0, 1));
+    }
+}
+
+#[test]
+fn what_is_found_whole_is_served_again() {
+    for len in lengths() {
+        let (mut world, bytes) = stored(len);
+        let address = Address::of(&bytes);
+        flip(&mut world, &bytes);
+        world.verify(1, address);
+        world.run();
+        let (_, outcome) = world.verified.pop().unwrap();
+        assert!(matches!(outcome, VerifyOutcome::Damaged { .. }), "{outcome:?}");
+        assert!(is_barred(&mut world, &bytes), "what is verified and what is read agree");
+        let path = file_of(&world, &bytes);
+        let start = find(world.disk.bytes(&path), &bytes[..64]);
+        world.disk.damage(&path, |file| file[start + len / 2] ^= 1);
+        assert!(is_barred(&mut world, &bytes));
+        world.verify(2, address);
+        world.run();
+        assert_eq!(world.verified, [(2, VerifyOutcome::Whole { size: len as u64 })]);
+        assert!(world.holds(&bytes));
+        assert_eq!(world.healed.len(), 1);
+    }
+}
+
+/// Runs a whole round of the scrub.
+fn scrub(world: &mut World) {
+    let rounds = world.stats.scrub_rounds.get();
+    world.scrub_now();
+    while world.stats.scrub_rounds.get() == rounds {
+        if !world.step() {
+            let at = world.store.wake_at(&world.room).expect("a round is under way");
+            world.now.mono_ns = world.now.mono_ns.max(at);
+            world.settle();
+        }
+    }
+    world.run();
+}
+
+#[test]
+fn the_scrub_tells_both_ways() {
+    for len in lengths() {
+        let mut world = World::new(len as u64);
+        world.config.storage.scrub_bytes_per_s = limits::SCRUB_BYTES_PER_S;
+        world.restart();
+        let bytes = object(1, len);
+        store(&mut world, &bytes);
+        let path = file_of(&world, &bytes);
+        let start = find(world.disk.bytes(&path), &bytes[..64]);
+        flip(&mut world, &bytes);
+        scrub(&mut world);
+        assert!(is_barred(&mut world, &bytes), "nobody has read it, and it is known");
+        world.disk.damage(&path, |file| file[start + len / 2] ^= 1);
+        scrub(&mut world);
+        assert!(world.holds(&bytes), "{len}");
+    }
+}
+
+#[test]
+fn deleting_what_is_being_healed_waits() {
+    let (mut world, bytes) = stored(LARGE);
+    let address = Address::of(&bytes);
+    for seed in 0..20 {
+        flip(&mut world, &bytes);
+        assert!(world.get(&address).is_err());
+        let ask = world.upload(&bytes);
+        let put = world.ask(ask);
+        for _ in 0..seed {
+            world.step();
+        }
+        let delete = world.ask(Ask::Delete { address });
+        world.run();
+        let answers = (world.answers.remove(&put), world.answers.remove(&delete));
+        let there = match answers {
+            (Some(Reply::Stored { new: true }), Some(Reply::Failed(Fault::Busy))) => true,
+            (Some(Reply::Stored { new: true }), Some(Reply::Deleted)) => false,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(world.holds(&bytes), there);
+        if !there {
+            store(&mut world, &bytes);
+        }
+        world.chill();
+        assert!(world.holds(&bytes));
+    }
+}
