@@ -137,6 +137,12 @@ fn healing_that_fails_leaves_what_was_there() {
             let answer = store(&mut world, &bytes);
             assert!(matches!(answer, Reply::Failed(_)), "{kind:?} {len}: {answer:?}");
             assert!(is_barred(&mut world, &bytes), "{kind:?} {len}");
+            let own = world.config.layout.object_path(0, &Address::of(&bytes));
+            assert_eq!(
+                world.disk.paths().contains(&own),
+                len == LARGE,
+                "its file is not taken back"
+            );
             assert!(matches!(store(&mut world, &bytes), Reply::Stored { new: true }));
             world.chill();
             assert!(world.holds(&bytes));

@@ -288,26 +288,24 @@ fn a_file_that_cannot_be_removed_keeps_its_tombstone() {
     let mut world = World::new(8);
     let gone = deleted_and_not_removed(&mut world);
     let first = world.config.layout.segment_path(0, 1);
-    // The folder's sync comes before the removal.
-    world.disk.planted.push(Planted {
-        kind: Kind::Remove,
-        skip: 1,
-        times: usize::MAX,
-        error: ErrorKind::Other,
-    });
-    for _ in 0..5 {
-        settle_now(&mut world);
-        world.now.mono_ns += limits::REMOVE_AGAIN_NS;
-        world.settle();
-    }
-    let tries = world.notes.iter().filter(|note| note.contains("its file stays")).count();
-    assert!((1..=6).contains(&tries), "{tries}");
+    // The folder's sync comes before the removal of the file, and that of the segment behind.
+    let error = ErrorKind::Other;
+    world.disk.planted.push(Planted { kind: Kind::Remove, skip: 1, times: 1, error });
+    settle_now(&mut world);
+    world.now.mono_ns += limits::CHECKPOINT_AFTER_NS;
+    world.settle();
+    settle_now(&mut world);
+    assert!(world.notes.iter().any(|note| note.contains("its file stays")), "{:?}", world.notes);
     assert!(world.disk.paths().contains(&first));
-    world.disk.planted.clear();
+    // Nothing is tried before its time.
+    world.now.mono_ns += limits::REMOVE_AGAIN_NS / 2;
+    world.settle();
+    settle_now(&mut world);
+    assert_eq!(object_files(&world), 1);
     lose_index(&mut world);
     assert!(!world.holds(&gone), "a deletion is undone");
     quiesce(&mut world);
-    assert!(!world.disk.paths().contains(&first));
+    assert!(!world.disk.paths().contains(&first), "{:?}", world.notes);
     assert_eq!(object_files(&world), 0);
 }
 
@@ -327,8 +325,9 @@ fn tombstones(world: &World) -> usize {
 fn the_log_does_not_grow_with_deletions() {
     const ROUND: u64 = 512;
     let mut world = World::new(9);
-    world.config.storage.max_bytes = Some(16 * 1024 * 1024);
-    let kept: Vec<Vec<u8>> = (0..3).map(|n| object(n, 1 << 20)).collect();
+    world.config.storage.max_bytes = Some(20 * 1024 * 1024);
+    // Too long to be one of many small segments.
+    let kept: Vec<Vec<u8>> = (0..5).map(|n| object(n, 1 << 20)).collect();
     for bytes in &kept {
         world.put(bytes);
     }
@@ -336,7 +335,8 @@ fn the_log_does_not_grow_with_deletions() {
     world.stop();
     world.restart();
     for round in 0..40 {
-        let objects: Vec<Vec<u8>> = (0..ROUND).map(|n| object(round << 32 | n | 99, 100)).collect();
+        let objects: Vec<Vec<u8>> =
+            (0..ROUND).map(|n| object((round << 32) + n + 1000, 100)).collect();
         for bytes in &objects {
             let ask = world.put_ask(bytes);
             world.ask(ask);
@@ -352,12 +352,12 @@ fn the_log_does_not_grow_with_deletions() {
     let most = (limits::COMPACT_DEAD_MIN / 128 + ROUND) as usize;
     assert!(tombstones(&world) <= most, "{} tombstones", tombstones(&world));
     assert!(
-        world.segments().iter().map(|path| world.disk.bytes(path).len()).sum::<usize>() < 9 << 20
+        world.segments().iter().map(|path| world.disk.bytes(path).len()).sum::<usize>() < 14 << 20
     );
     assert!(kept.iter().all(|bytes| world.holds(bytes)));
     lose_index(&mut world);
     assert!(kept.iter().all(|bytes| world.holds(bytes)));
-    assert_eq!(world.stats.objects.get(), 3);
+    assert_eq!(world.stats.objects.get(), 5);
 }
 
 #[test]
