@@ -246,15 +246,28 @@ impl Outboard {
     ///
     /// `ObjectLength` or `Length` when no object has that size or that list.
     pub fn from_bytes(bytes: &[u8], size: u64) -> Result<Self, OutboardError> {
+        Self::from_pieces(&[bytes], size)
+    }
+
+    /// The same of a stored form in pieces, each a whole number of values.
+    ///
+    /// # Errors
+    ///
+    /// `ObjectLength` or `Length` when no object has that size or that list.
+    pub fn from_pieces(pieces: &[impl AsRef<[u8]>], size: u64) -> Result<Self, OutboardError> {
         if size > OBJECT_LEN_MAX {
             return Err(OutboardError::ObjectLength { len: size, max: OBJECT_LEN_MAX });
         }
         let expected = outboard_len(size);
-        if bytes.len() != expected {
-            return Err(OutboardError::Length { len: bytes.len(), expected });
+        let len = pieces.iter().map(|piece| piece.as_ref().len()).sum();
+        let mut values: Vec<GroupValue> = Vec::with_capacity(value_count(size));
+        for piece in pieces {
+            let (whole, rest) = piece.as_ref().as_chunks();
+            if len != expected || !rest.is_empty() {
+                return Err(OutboardError::Length { len, expected });
+            }
+            values.extend(whole);
         }
-        let (values, rest) = bytes.as_chunks();
-        assert!(rest.is_empty(), "an outboard's length is a multiple of its values'");
         Ok(Self { size, values: values.into() })
     }
 
@@ -344,6 +357,12 @@ impl Hashing {
     #[must_use]
     pub const fn size(&self) -> u64 {
         (self.values.len() * GROUP_LEN + self.filled) as u64
+    }
+
+    /// Bytes of memory that are kept besides the value itself: 32 for each group.
+    #[must_use]
+    pub fn heap(&self) -> usize {
+        self.values.capacity() * size_of::<GroupValue>()
     }
 
     /// Hashes the object's next bytes.
@@ -592,6 +611,20 @@ mod tests {
         assert_eq!(refused(0, OBJECT_LEN_MAX + 1), too_long(OBJECT_LEN_MAX + 1));
         assert_eq!(refused(0, u64::MAX), too_long(u64::MAX));
         assert!(Outboard::from_bytes(&vec![0; 8 * 1024 * 1024], OBJECT_LEN_MAX).is_ok());
+    }
+
+    #[test]
+    fn pieces_make_the_same_list() {
+        let outboard = hashed(&bytes_of(9 * GROUP + 1), usize::MAX).outboard;
+        let stored = outboard.as_bytes();
+        for cut in (0..=stored.len()).step_by(OUTBOARD_VALUE_LEN) {
+            let pieces = [&stored[..cut], &stored[cut..]];
+            assert_eq!(Outboard::from_pieces(&pieces, outboard.size()).unwrap(), outboard);
+        }
+        let cut = [&stored[..33], &stored[33..]];
+        assert!(Outboard::from_pieces(&cut, outboard.size()).is_err());
+        let short = [&stored[..64], &stored[96..]];
+        assert!(Outboard::from_pieces(&short, outboard.size()).is_err());
     }
 
     #[test]

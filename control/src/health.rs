@@ -161,6 +161,18 @@ impl HealthState {
         }
     }
 
+    /// Takes note of the work that was done up to `now`.
+    pub(crate) fn measure(&self, now: Instant) {
+        let mut load = self.load.lock().unwrap_or_else(PoisonError::into_inner);
+        load.look(Work::of(&self.stats), now);
+    }
+
+    /// Looks at the load that are kept.
+    #[cfg(test)]
+    pub(crate) fn looks_kept(&self) -> usize {
+        self.load.lock().unwrap_or_else(PoisonError::into_inner).looks.len()
+    }
+
     /// All that keeps the node from being ready at `now`.
     fn reasons(&self, now: Instant) -> Vec<Reason> {
         let phases = || self.stats.iter().map(|stats| stats.phase());
@@ -249,8 +261,11 @@ fn requests_of(stats: &Stats) -> u64 {
     })
 }
 
-/// Whether the node turns away a good part of its work, over the last [`LOAD_WINDOW`] or since the
-/// look before that, if nobody looked for longer.
+/// Whether the node turns away a good part of its work, over the last [`LOAD_WINDOW`].
+///
+/// `stuck::run` looks every second while a shard does anything, and when the first one begins to:
+/// so the window is the same however often readiness is asked for. Where the control thread could
+/// not look for longer than that, the time since its last look is judged.
 ///
 /// One request in a quiet second that had bad luck is no load, however great its share is; so both
 /// a rate and a share must be reached. What was overload stays so until both have clearly fallen.
@@ -274,8 +289,9 @@ impl Load {
             return self.look(work, now);
         };
         let is_new = now.saturating_duration_since(*last) >= LOAD_LOOK_EVERY;
-        while let [_, (second, _), ..] = self.looks.make_contiguous()
-            && now.saturating_duration_since(*second) >= LOAD_WINDOW
+        while let Some((oldest, _)) = self.looks.front()
+            && self.looks.len() > 1
+            && now.saturating_duration_since(*oldest) > LOAD_WINDOW
         {
             self.looks.pop_front();
         }
@@ -453,6 +469,32 @@ mod tests {
         node.now += Duration::from_secs(100);
         assert!(node.health.look(node.now).overload, "ten a second");
         assert!(!node.runs(2 * LOAD_WINDOW.as_secs(), 0, 0), "nothing any more");
+    }
+
+    #[test]
+    fn a_quiet_hour_is_no_part_of_the_window() {
+        let mut node = Loaded::new();
+        node.health.measure(node.now);
+        node.now += Duration::from_secs(3600);
+        // The first work of an hour wakes who measures.
+        node.health.measure(node.now);
+        for _ in 0..5 {
+            node.now += Duration::from_secs(1);
+            (0..100).for_each(|_| {
+                node.stats[0].request(Proto::Http, Op::Get, 503, 1);
+                node.stats[0].reject(Rejected::Overload);
+            });
+            node.health.measure(node.now);
+        }
+        assert!(node.health.look(node.now).overload, "a hundred a second");
+        // And what was is none of the window as soon as that has passed.
+        for _ in 0..12 {
+            node.now += Duration::from_secs(1);
+            node.health.measure(node.now);
+        }
+        node.now += Duration::from_secs(3600);
+        node.health.measure(node.now);
+        assert!(!node.health.look(node.now).overload);
     }
 
     #[test]

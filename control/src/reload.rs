@@ -122,7 +122,9 @@ impl Reloader {
             *authority = authority.with_tokens(&write_tokens.0);
         }
         self.write_tokens = write_tokens;
-        self.state.tls_not_after.store(tls_not_after.unwrap_or(0), Ordering::Relaxed);
+        if let Some(not_after) = tls_not_after {
+            self.state.tls_not_after.store(not_after, Ordering::Relaxed);
+        }
         commit();
         Ok(warnings)
     }

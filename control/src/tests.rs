@@ -169,6 +169,19 @@ fn a_node_is_alive_before_it_is_ready() {
 }
 
 #[test]
+fn load_is_measured_though_nobody_asks() {
+    let node = serving(1);
+    node.stats[0].watch.turn(ron_io::watch::clock_ns());
+    node.stats[0].watch.begin(ron_io::watch::Work::Tls);
+    let until = Instant::now() + 2 * SOON;
+    while node.control.health().looks_kept() < 2 {
+        assert!(Instant::now() < until, "{} looks", node.control.health().looks_kept());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    node.control.shutdown().unwrap();
+}
+
+#[test]
 fn metrics_come_in_the_form_asked_for() {
     let node = serving(1);
     let (head, body) = ask(&node, "GET /metrics", "");

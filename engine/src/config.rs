@@ -193,6 +193,11 @@ impl Config {
         self.cores.len()
     }
 
+    /// Whether a listener speaks TLS.
+    pub fn serves_tls(&self) -> bool {
+        self.https.is_some() || self.oap.is_some()
+    }
+
     /// Bytes that the connections of one shard may buffer.
     pub fn shard_buffers_len(&self) -> u64 {
         self.connection_buffers_len / self.cores.len() as u64

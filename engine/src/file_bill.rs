@@ -11,7 +11,9 @@
 use std::io;
 
 use ron_io::process;
-use ron_shards::limits::{FILES_IDLE_MAX, REFUSED_MAX, refused_max};
+use ron_shards::limits::{
+    FILES_IDLE_MAX, READ_FILES_MAX, REFUSED_MAX, UPLOAD_FILES_MAX, refused_max,
+};
 
 /// Descriptors of one shard beside connections and objects: its rings, its executor's, listeners,
 /// bells, arena, pipe.
@@ -24,10 +26,13 @@ const PARTITION_FILES: u64 = 8;
 const CONTROL_FILES: u64 = ron_control::limits::CONNECTIONS_MAX as u64 + 16;
 
 /// Least and most descriptors of one shard for objects and segments that are read and for uploads;
-/// between them it is a part of the limit.
-const OBJECT_FILES_MIN: u64 = 32;
-const OBJECT_FILES_MAX: u64 = 2 * FILES_IDLE_MAX as u64;
+/// between them it is a part of the limit. A third of it is for uploads; of the others, half stay
+/// open when nobody reads them.
+const OBJECT_FILES_MIN: u64 = 48;
+const OBJECT_FILES_MAX: u64 = (READ_FILES_MAX + UPLOAD_FILES_MAX) as u64;
 const OBJECT_FILES_SHARE: u64 = 4;
+
+const _: () = assert!(READ_FILES_MAX == 2 * FILES_IDLE_MAX && UPLOAD_FILES_MAX == FILES_IDLE_MAX);
 
 /// Fewest connections of a shard that are worth a start.
 const CONNECTIONS_MIN: u64 = 8;
@@ -55,6 +60,10 @@ pub struct FileBill {
     pub connections_max: usize,
     /// Files that one shard keeps open for the next reader.
     pub files_idle_max: usize,
+    /// Files that one shard has open for reads, those included.
+    pub read_files_max: usize,
+    /// Files of uploads that one shard has open.
+    pub upload_files_max: usize,
     /// Whether there are fewer connections than were set.
     pub is_short: bool,
 }
@@ -115,8 +124,9 @@ impl FileBill {
             limit,
             wanted,
             connections_max: connections as usize,
-            // The other half is for files in use.
-            files_idle_max: (objects / 2) as usize,
+            files_idle_max: (objects / 3) as usize,
+            read_files_max: (objects - objects / 3) as usize,
+            upload_files_max: (objects / 3) as usize,
             is_short: connections < set,
         })
     }
@@ -159,7 +169,7 @@ mod tests {
     /// Everything but connections.
     fn others(need: &Need, bill: &FileBill) -> u64 {
         let shards = need.shards as u64;
-        let objects = 2 * bill.files_idle_max as u64;
+        let objects = (bill.read_files_max + bill.upload_files_max) as u64;
         need.open
             + CONTROL_FILES
             + need.partitions as u64 * PARTITION_FILES
@@ -173,6 +183,7 @@ mod tests {
             let bill = FileBill::new(&need(limit)).unwrap();
             assert_eq!((bill.connections_max, bill.is_short), (10_000, false), "{limit}");
             assert_eq!(bill.files_idle_max, FILES_IDLE_MAX);
+            assert_eq!((bill.read_files_max, bill.upload_files_max), (1024, 512));
         }
         let bill = FileBill::new(&need(wanted - 1)).unwrap();
         assert!(bill.is_short && bill.connections_max == 9_999);
@@ -197,7 +208,8 @@ mod tests {
                 let connections = (need.shards * bill.connections_max) as u64;
                 assert!(others(&need, &bill) + connections <= limit, "{limit} {bill:?}");
                 assert!(bill.connections_max >= connections_max.min(8));
-                assert!(bill.files_idle_max >= 16);
+                assert!(bill.files_idle_max >= 16 && bill.upload_files_max >= 16);
+                assert!(bill.read_files_max >= 2 * bill.files_idle_max);
             }
         }
     }

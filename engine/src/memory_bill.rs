@@ -6,14 +6,15 @@
 
 use std::fmt;
 
+use ron_codec::limits::OUTBOARD_LEN_MAX;
 use ron_io::limits::{
     HANDSHAKE_LEN_MAX, OUT_BUFFER_LEN, OUT_BUFFERS_IDLE_MAX, RECV_BUFFER_LEN, RECV_BUFFERS,
     RING_COMPLETIONS, RING_ENTRIES, SAMPLE_ADDRESSES_MAX, SPARE_BUFFERS_LEN_MAX,
 };
 use ron_shards::limits::{
-    DAMAGED_LEN, DAMAGED_MAX, MEMTABLE_MAX, OUTBOARD_LOADS_LEN_MAX, OUTBOARDS_IDLE_LEN_MAX,
-    REFUSED_MAX,
+    DAMAGED_LEN, DAMAGED_MAX, MEMTABLE_MAX, OUTBOARD_LOADS_LEN_MAX, OUTBOARDS_LEN_MAX, REFUSED_MAX,
 };
+use ron_shards::store;
 
 use crate::config::values::human_size;
 
@@ -31,11 +32,13 @@ pub const DISK_BUFFERS_LEN: u64 = 1024 * 1024;
 /// Bytes of one change of the index that waits for its checkpoint.
 const CHANGE_LEN: u64 = 128;
 
-/// Bytes of the outboards of one partition that are on their way: read in pieces, then joined.
-const OUTBOARD_LOADS_LEN: u64 = 2 * OUTBOARD_LOADS_LEN_MAX as u64;
+/// Bytes of the outboards of one partition: those that there may be, and one that is joined from
+/// the pieces it was read in.
+const OUTBOARDS_LEN: u64 = (OUTBOARDS_LEN_MAX + OUTBOARD_LOADS_LEN_MAX) as u64;
 
-/// Bytes that one step of a shard may add to what its connections buffer before others are dropped.
-const STEP_LEN: u64 = 1024 * 1024;
+/// Bytes that one step of a shard may add to what its connections buffer before others are dropped:
+/// answers to what one receive buffer asks for, and an outboard that is copied to be written.
+const STEP_LEN: u64 = 1024 * 1024 + OUTBOARD_LEN_MAX as u64;
 
 /// Bytes of the process whatever it serves: the control thread, the stacks, libraries' tables; and
 /// what each shard adds.
@@ -115,7 +118,6 @@ impl MemoryBill {
         let tls = if plan.tls { TLS_CONNECTION_LEN } else { 0 };
         // A shard leaves mail with every other one.
         let lanes = plan.lane_len.saturating_mul(shards.saturating_sub(1));
-        let outboards = OUTBOARDS_IDLE_LEN_MAX as u64 + OUTBOARD_LOADS_LEN;
         let damaged = (DAMAGED_MAX * DAMAGED_LEN) as u64;
         let profile = (SAMPLE_ADDRESSES_MAX * size_of::<u64>()) as u64;
         let mut lines: Vec<Line> = [
@@ -127,7 +129,8 @@ impl MemoryBill {
             ("TLS", tls.saturating_mul(connections), shards),
             ("connection buffers", buffers, shards),
             ("mesh lanes", lanes, shards),
-            ("outboards", outboards, plan.partitions),
+            ("outboards", OUTBOARDS_LEN, plan.partitions),
+            ("waiting requests", store::waiting_bill() as u64, plan.partitions),
             ("index changes", CHANGE_LEN * MEMTABLE_MAX as u64, plan.partitions),
             ("damaged objects", damaged, shards),
             ("profile", profile, 1),
@@ -135,7 +138,8 @@ impl MemoryBill {
         ]
         .map(|(what, each, count)| Line { what, len: each.saturating_mul(count) })
         .into();
-        let on_heap = ["connection tables", "TLS", "connection buffers", "outboards"];
+        let on_heap =
+            ["connection tables", "TLS", "connection buffers", "outboards", "waiting requests"];
         let heap = lines.iter().filter(|line| on_heap.contains(&line.what));
         let heap = heap.fold(0u64, |sum, line| sum.saturating_add(line.len));
         lines.push(Line { what: "allocator", len: heap / ALLOCATOR_SHARE });
@@ -186,11 +190,13 @@ mod tests {
         assert_eq!(len("receive buffers"), 2 * 512 * (16 * 1024 + 16));
         assert_eq!(len("connection tables"), 2 * (1024 + 128) * 2048);
         assert_eq!(len("TLS"), 2 * (1024 + 128) * 28 * 1024);
-        assert_eq!(len("connection buffers"), 2 * (10 + 4 + 1) * MIB);
-        assert_eq!(len("outboards"), 3 * (16 + 2 * 8) * MIB);
+        assert_eq!(len("connection buffers"), 2 * (10 + 4 + 1 + 8) * MIB);
+        assert_eq!(len("outboards"), 3 * ((16 + 8) * MIB + MIB / 16));
+        let waiting = len("waiting requests") / 3;
+        assert!((4 * MIB..24 * MIB).contains(&waiting), "{waiting} bytes for each partition");
         assert_eq!(len("index changes"), 3 * 8 * MIB);
         let heap = len("connection tables") + len("TLS");
-        let heap = heap + len("connection buffers") + len("outboards");
+        let heap = heap + len("connection buffers") + len("outboards") + len("waiting requests");
         assert_eq!(len("allocator"), heap / 8);
         assert_eq!(len("mesh lanes"), MIB, "one lane each way");
         assert_eq!(bill.total, bill.lines.iter().map(|line| line.len).sum::<u64>());

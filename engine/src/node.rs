@@ -41,7 +41,7 @@ use crate::{
     machine::Machine,
     memory_bill::{MemoryBill, Plan},
     random,
-    reload::{self, Identify, Settings},
+    reload::{self, Fits, Identify, Settings},
 };
 
 /// Reports that may lie in the lane to the control plane.
@@ -117,7 +117,13 @@ pub fn run(
         partitions: data.partitions() as u16,
         authority: config.authority(),
         write_tokens: reload::write_tokens(config),
-        reload: reload::reload(config.clone(), settings, certificates, identify(&data)),
+        reload: reload::reload(
+            config.clone(),
+            settings,
+            certificates,
+            identify(&data),
+            fits(&data, machine, need),
+        ),
         build: build(),
         tls_not_after,
         hang_limit: config.hang_limit,
@@ -158,19 +164,38 @@ fn open_data(config: &Config) -> Result<DataDirs, Failure> {
 /// What the shards share out among each other.
 fn layout(config: &Config, data: &DataDirs) -> Result<Layout, Failure> {
     let (shards, partitions) = (config.shards(), data.partitions());
-    if shards > partitions as usize {
-        return Err(format!(
-            "{} was made with {partitions} partitions, which is the most shards that can serve it: \
-             name at most {partitions} of the {shards} cores with --cores",
-            data.paths()[0].display()
-        )
-        .into());
-    }
+    check_shards(shards, partitions, &data.paths()[0])?;
     Ok(Layout {
         volumes: data.paths().to_vec(),
         absent: data.absent().iter().map(|absent| absent.volume).collect(),
         partitions: partitions as u16,
         shards: shards as u16,
+    })
+}
+
+/// Whether so many shards can serve the data directories, of which this is the first.
+fn check_shards(shards: usize, partitions: u32, path: &Path) -> Result<(), String> {
+    if shards <= partitions as usize {
+        return Ok(());
+    }
+    Err(format!(
+        "{} was made with {partitions} partitions, which is the most shards that can serve it: \
+         name at most {partitions} of the {shards} cores with --cores",
+        path.display()
+    ))
+}
+
+/// Looks at other settings as at those of a start: whether they fit memory, open files and data
+/// directories. `need` is what the process needed before it served.
+fn fits(data: &DataDirs, machine: &Machine, need: Need) -> Fits {
+    let (machine, partitions) = (machine.clone(), data.partitions());
+    let path = data.paths()[0].clone();
+    Box::new(move |config| {
+        check_shards(config.shards(), partitions, &path)?;
+        bill(config, partitions, &machine).map_err(|error| error.to_string())?;
+        let (shards, connections_max) = (config.shards(), config.connections_max);
+        let need = Need { shards, partitions: partitions as usize, connections_max, ..need };
+        FileBill::new(&need).map(drop).map_err(|error| error.to_string())
     })
 }
 
@@ -282,7 +307,7 @@ fn bill(config: &Config, partitions: u32, machine: &Machine) -> Result<MemoryBil
             + if config.verify_sends { cache::seals_bill(config.arena_len() as usize) } else { 0 })
             as u64,
         connections_max: config.connections_max,
-        tls: config.https.is_some() || config.oap.is_some(),
+        tls: config.serves_tls(),
         connection_buffers_len: config.shard_buffers_len(),
         lane_len: (MESH_LANE_LEN * size_of::<Mail>()) as u64,
     };
@@ -291,7 +316,7 @@ fn bill(config: &Config, partitions: u32, machine: &Machine) -> Result<MemoryBil
 
 /// The certificate, when a listener needs one.
 fn identity(config: &Config, data: &DataDirs) -> Result<Option<Identity>, Failure> {
-    if config.https.is_none() && config.oap.is_none() {
+    if !config.serves_tls() {
         return Ok(None);
     }
     let dir = data.first_present();
@@ -365,6 +390,8 @@ fn shard_config(
         arena_len: config.arena_len() as usize,
         connections_max: files.connections_max,
         files_idle_max: files.files_idle_max,
+        read_files_max: files.read_files_max,
+        upload_files_max: files.upload_files_max,
         connections_per_peer: files.of(config.connections_per_peer, config.connections_max),
         connection_buffers: config.shard_buffers_len() as usize,
         object_len_max: config.object_len_max,

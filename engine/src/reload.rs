@@ -1,7 +1,10 @@
 //! Reading the settings again while the node runs.
 //!
 //! Certificate, write tokens and log level take effect; everything else waits for a restart, and a
-//! warning names what has changed. All is read and checked before anything is put in force.
+//! warning names what has changed. All is read and checked before anything is put in force, as a
+//! start with these settings would: also that they fit the memory and the limit of open files, and
+//! a certificate that is not shown yet. What only a start can find out is left to it: whether the
+//! addresses are free, and what lies in the data directories.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +22,9 @@ pub type Settings = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 /// Reads the certificate that these settings name, or makes one.
 pub(crate) type Identify = Box<dyn Fn(&Config) -> Result<Identity, CertError> + Send + Sync>;
 
+/// Whether a node with these settings fits this machine, as is looked at when it starts.
+pub(crate) type Fits = Box<dyn Fn(&Config) -> Result<(), String> + Send + Sync>;
+
 /// What control calls to read the settings again. `certificates` are those that listeners show, if
 /// one of them speaks TLS.
 pub(crate) fn reload(
@@ -26,15 +32,21 @@ pub(crate) fn reload(
     settings: Settings,
     certificates: Option<Arc<Certificates>>,
     identify: Identify,
+    fits: Fits,
 ) -> Reload {
     // What is in force: as at the start, but for what was reloaded.
     let running = Mutex::new(running);
     Arc::new(move || {
         let read = settings().map_err(|error| error.to_string())?;
-        let identity = match &certificates {
-            Some(_) => Some(identify(&read).map_err(|error| error.to_string())?),
-            None => None,
+        fits(&read)?;
+        // A listener that waits for a restart to go shows what it has shown. For one that waits to
+        // come the operator's files must be good; a development CA is made when it is needed.
+        let named = certificates.is_some() || read.tls.is_some();
+        let identity = match read.serves_tls() && named {
+            true => Some(identify(&read).map_err(|error| error.to_string())?),
+            false => None,
         };
+        let identity = identity.filter(|_| certificates.is_some());
         let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = running.needs_restart(&read);
         let mut warnings = read.warnings.clone();

@@ -6,8 +6,10 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpListener,
+    os::unix::process::ExitStatusExt,
     process::Command,
     thread,
+    time::{Duration, Instant},
 };
 
 use common::{
@@ -250,4 +252,66 @@ fn files_of_the_system_are_stored_as_they_read() {
     expect(&put, 0);
     assert_eq!(String::from_utf8_lossy(&put.stdout).trim(), addr_of(&text));
     node.terminate();
+}
+
+/// A server that begins to answer a GET and never ends, and its address.
+fn endless() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = listener.local_addr().expect("it has one");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _ = stream.read(&mut [0; 4096]);
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nthe first bytes";
+            stream.write_all(head.as_bytes()).expect("ronctl reads");
+            // Until the peer is gone.
+            let _ = stream.read(&mut [0; 1]);
+        }
+    });
+    format!("http://{at}")
+}
+
+#[test]
+fn a_download_that_is_interrupted_leaves_nothing() {
+    let url = endless();
+    let data = Data::new();
+    let names = || -> Vec<String> {
+        let entries = fs::read_dir(data.path()).expect("it is there");
+        let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+        entries.map(|entry| name(entry.expect("an entry"))).collect()
+    };
+    let path = data.path().join("out");
+    fs::write(&path, b"old").expect("it can be written");
+    let output = path.to_str().expect("UTF-8");
+    let addr = addr_of(b"whatever");
+    let get = ["get", &addr, "-o", output, "--node", &url];
+    for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+        let mut child = ronctl(&get).spawn().expect("it can be started");
+        wait("a partial file", || names().len() == 2);
+        common::signal(child.id(), name);
+        let status = child.wait().expect("it is our child");
+        assert_eq!(status.signal(), Some(number), "it ends by SIG{name}: {status}");
+        assert_eq!(names(), ["out"]);
+        assert_eq!(fs::read(&path).expect("it is there"), b"old");
+    }
+    // As `nohup` starts it: the signal is ignored.
+    let mut command = Command::new("sh");
+    clean_environment(&mut command);
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_ronctl")]);
+    let mut child = command.args(get).spawn().expect("it can be started");
+    wait("a partial file", || names().len() == 2);
+    common::signal(child.id(), "HUP");
+    common::signal(child.id(), "TERM");
+    let status = child.wait().expect("it is our child");
+    assert_eq!(status.signal(), Some(15), "{status}");
+    assert_eq!(names(), ["out"]);
+}
+
+/// Waits until something is so.
+fn wait(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + common::DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < until, "not so in time: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }

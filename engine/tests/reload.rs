@@ -214,3 +214,61 @@ fn no_signal_but_those_that_ask_for_it_ends_a_node() {
     assert!(shows(&node, &node.ca()), "the development CA signed another leaf");
     node.terminate();
 }
+
+/// A node that has all its settings but for what a test must have from a file.
+fn start_by_file(data: &Data, settings: &str) -> (Node, PathBuf) {
+    let file = data.path().join("ron.toml");
+    fs::write(&file, settings).expect("it can be written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rond"));
+    common::clean_environment(&mut command);
+    command.arg("--data-dir").arg(data.path().join("data")).arg("--config").arg(&file);
+    command.args(["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"]);
+    (Node::start(command), file)
+}
+
+#[test]
+fn what_a_start_would_refuse_a_reload_refuses() {
+    let data = Data::new();
+    let (node, file) = start_by_file(&data, "oap = 'off'\ncache = '16MiB'\n");
+    let [one, other] = ["one", "other"].map(|name| {
+        let folder = data.path().join(name);
+        fs::create_dir(&folder).expect("it can be made");
+        let pair = Pair { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
+        renew(&pair, "own.pem");
+        pair
+    });
+    let (cert, key) = (one.cert.display(), other.key.display());
+    for (settings, said) in [
+        ("cache = '16MiB'\nconnection_buffers = '512GiB'\n".to_owned(), "do not fit this machine"),
+        (
+            format!("https = '127.0.0.1:0'\ntls_cert = '{cert}'\ntls_key = '{key}'\n"),
+            "does not belong to tls_cert",
+        ),
+    ] {
+        fs::write(&file, format!("oap = 'off'\nwrite_tokens = ['new']\n{settings}"))
+            .expect("it can be written");
+        assert!(!reload(&node), "{settings}");
+        node.wait_stderr(said);
+        let without_token = Curl::http(&node).put_sized(settings.as_bytes(), &[]);
+        assert_eq!(without_token.status, 201, "all is as it was");
+    }
+    node.terminate();
+}
+
+#[test]
+fn a_listener_that_waits_for_a_restart_to_go_shows_what_it_has_shown() {
+    let data = Data::new();
+    let pair = pair(&data);
+    let own = renew(&pair, "own.pem");
+    let (cert, key) = (pair.cert.display(), pair.key.display());
+    let tls = format!("https = '127.0.0.1:0'\ntls_cert = '{cert}'\ntls_key = '{key}'\n");
+    let (node, file) = start_by_file(&data, &format!("oap = 'off'\n{tls}"));
+    let ends = || node.metrics().sum("ron_tls_certificate_not_after_seconds");
+    let before = ends();
+    assert!(shows(&node, &own));
+    fs::write(&file, "oap = 'off'\n").expect("it can be written");
+    assert!(reload(&node));
+    node.wait_stderr("wait for a restart have changed: https");
+    assert!(shows(&node, &own) && ends() == before);
+    node.terminate();
+}

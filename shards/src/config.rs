@@ -26,6 +26,10 @@ pub struct Config {
     pub connections_max: usize,
     /// Files that are kept open for the next reader.
     pub files_idle_max: usize,
+    /// Files that are open for reads, those included.
+    pub read_files_max: usize,
+    /// Files of uploads that are open (503 beyond it).
+    pub upload_files_max: usize,
     /// Connections that one peer may have: one address, or one network of 64 bits of IPv6.
     pub connections_per_peer: usize,
     /// Bytes that connections may buffer together: answers that their peers do not take, requests
@@ -146,6 +150,8 @@ impl Config {
             arena_len: 256 * 1024 * 1024,
             connections_max: limits::CONNECTIONS_MAX,
             files_idle_max: limits::FILES_IDLE_MAX,
+            read_files_max: limits::READ_FILES_MAX,
+            upload_files_max: limits::UPLOAD_FILES_MAX,
             connections_per_peer: limits::CONNECTIONS_MAX / limits::PEER_SHARE.1
                 * limits::PEER_SHARE.0,
             connection_buffers: limits::CONNECTION_BUFFERS_LEN,

@@ -322,6 +322,14 @@ impl Download {
         }
     }
 
+    /// Bytes of memory that are kept besides the value itself and its blocks.
+    pub fn heap(&self) -> usize {
+        match &self.kept {
+            Kept::Near(_) => 0,
+            Kept::Far(places) => size_of_val(&**places),
+        }
+    }
+
     /// The block of a group that is kept.
     pub fn held(&self) -> Option<&Block> {
         let kept = match &self.kept {

@@ -193,15 +193,35 @@ pub enum Waiter {
     Discard { file: FileId, upload: u64 },
     /// The store, which asked for the room of a volume.
     Room { volume: u16 },
+    /// Nobody, but the file counts among those that are open until it is closed.
+    Closing(FileUse),
     /// Nobody: the outcome does not matter.
     Nobody,
+}
+
+/// What a file is open for, as far as there may be only so many. Each kind has a part of the
+/// descriptors of its own, so that none takes those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileUse {
+    /// Reads of objects.
+    Read,
+    /// An upload that is being written.
+    Upload,
+    /// The log and its care, which have few at a time.
+    Log,
 }
 
 /// Names for what the driver has under way for this shard: disk acts and open files.
 #[derive(Debug, Default)]
 pub struct Tickets {
     waiting: slab::Slab<Waiter>,
-    files: slab::Slab<()>,
+    files: slab::Slab<FileUse>,
+    /// Files that are being opened, open, or being closed, by use.
+    open: [usize; 3],
+    /// Those of them that are being closed.
+    closing: usize,
+    /// Whether a read found no descriptor left since this was asked last.
+    wants_file: bool,
 }
 
 impl Tickets {
@@ -214,7 +234,13 @@ impl Tickets {
     /// # Panics
     /// If the ticket is not under way: the driver answered twice.
     pub fn redeem(&mut self, ticket: Ticket) -> Waiter {
-        self.waiting.remove(ticket.0 as usize)
+        let waiter = self.waiting.remove(ticket.0 as usize);
+        if let Waiter::Closing(usage) = waiter {
+            self.open[usage as usize] -= 1;
+            self.closing -= 1;
+            return Waiter::Nobody;
+        }
+        waiter
     }
 
     /// Names another waiter for a ticket that is under way.
@@ -229,14 +255,38 @@ impl Tickets {
         self.waiting.len()
     }
 
-    /// A name for a file about to be opened.
+    /// A name for a file about to be opened, for the log.
     pub fn file(&mut self) -> FileId {
-        FileId(self.files.insert(()) as u32)
+        self.name_file(FileUse::Log)
     }
 
-    /// The file was closed; its name may be given again.
+    /// A name for a file about to be opened, unless `max` are open for this use.
+    pub fn file_for(&mut self, usage: FileUse, max: usize) -> Option<FileId> {
+        let has_room = self.open[usage as usize] < max;
+        self.wants_file |= !has_room && usage == FileUse::Read;
+        has_room.then(|| self.name_file(usage))
+    }
+
+    fn name_file(&mut self, usage: FileUse) -> FileId {
+        self.open[usage as usize] += 1;
+        FileId(self.files.insert(usage) as u32)
+    }
+
+    /// The file could not be opened; its name may be given again.
     pub fn forget_file(&mut self, file: FileId) {
-        self.files.remove(file.0 as usize);
+        let usage = self.files.remove(file.0 as usize);
+        self.open[usage as usize] -= 1;
+    }
+
+    /// Files that are being opened, open, or being closed for this use.
+    pub fn open_files(&self, usage: FileUse) -> usize {
+        self.open[usage as usize]
+    }
+
+    /// Whether a read has found no descriptor left since this was asked last, and none is about to
+    /// come free.
+    pub fn take_wants_file(&mut self) -> bool {
+        std::mem::take(&mut self.wants_file) && self.closing == 0
     }
 }
 
@@ -274,7 +324,8 @@ impl Cx<'_> {
 
     /// Closes a file and forgets its name. What is under way on it is finished first.
     pub fn close_file(&mut self, file: FileId) {
-        self.disk(Waiter::Nobody, DiskOp::Close { file });
-        self.tickets.forget_file(file);
+        let usage = self.tickets.files.remove(file.0 as usize);
+        self.tickets.closing += 1;
+        self.disk(Waiter::Closing(usage), DiskOp::Close { file });
     }
 }

@@ -23,7 +23,7 @@
 //! the sync, and nothing depends on it: temporary files are swept at boot.
 //!
 //! This room refuses what is too long, too short, or hashes to another address, and what there is
-//! no memory for. It holds at most [`INGEST_BLOCKS_MAX`] blocks of an upload; while the disk is
+//! no memory or no file for. It holds at most [`INGEST_BLOCKS_MAX`] blocks of an upload; while the disk is
 //! behind, the peer waits. While the memory of uploads is short, each group is written when it is
 //! whole, what is kept in memory goes into a file after all, and an upload that has no block waits
 //! for one, but not for long.
@@ -33,7 +33,7 @@ use std::io;
 use ron_codec::{
     address::Address,
     limits::{DISK_BLOCK_LEN, GROUP_LEN, OBJECT_LEN_MAX, SEGMENT_OBJECT_LEN_MAX},
-    outboard::{Hashed, Hashing, Outboard},
+    outboard::{Hashed, Hashing, Outboard, outboard_len},
     record::{RecordHeader, RecordPlace},
 };
 use ron_io::{
@@ -45,7 +45,7 @@ use thiserror::Error;
 
 use crate::{
     cache::Purpose,
-    flow::{Ask, Cx, Fault, Reply, StreamId, Waiter},
+    flow::{Ask, Cx, Fault, FileUse, Reply, StreamId, Waiter},
     limits::{INGEST_BLOCKS_MAX, INGEST_WRITE_GROUPS, UPLOAD_WAIT_NS},
     store::NoRoom,
 };
@@ -341,6 +341,18 @@ impl Ingest {
         self.discard(Fault::Busy, cx);
     }
 
+    /// Bytes of memory that are kept besides the value itself and its blocks: the hashes of its
+    /// groups, and the outboard they become, until that is written.
+    pub fn heap(&self) -> usize {
+        let spilled = matches!(
+            self.state,
+            State::Opening { .. } | State::Writing(_) | State::Heading(_) | State::Syncing(_)
+        );
+        let sealed = self.sealed.filter(|_| spilled);
+        let outboard = sealed.map_or(0, |sealed| outboard_len(sealed.size));
+        self.hashing.heap() + outboard + self.groups.capacity() * size_of::<Block>()
+    }
+
     /// Bytes taken so far.
     fn size(&self) -> u64 {
         self.hashing.size() + self.filling.as_ref().map_or(0, |filling| filling.filled as u64)
@@ -482,11 +494,17 @@ impl Ingest {
     fn open_file(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
         let partition = partition_for(self.expected.as_ref(), cx);
         let partition = partition.ok_or(IngestError::Failed(Fault::Disk))?;
+        // One more than there are descriptors for would take those of reads and connections.
+        let file = cx.tickets.file_for(FileUse::Upload, cx.config.upload_files_max);
+        let file = file.ok_or(IngestError::Failed(Fault::Busy))?;
         // Of an upload of unknown length what came is set aside, and the rest in steps.
         let len = self.announced.unwrap_or_else(|| self.size().max(SEGMENT_OBJECT_LEN_MAX));
         let promised = file_len(len);
-        cx.room.promise(cx.config.layout.volume_number(partition), promised)?;
-        let (file, upload) = (cx.tickets.file(), upload_number(cx.entropy.next_u64(), partition));
+        if let Err(error) = cx.room.promise(cx.config.layout.volume_number(partition), promised) {
+            cx.tickets.forget_file(file);
+            return Err(error.into());
+        }
+        let upload = upload_number(cx.entropy.next_u64(), partition);
         let ticket = cx.tickets.issue(Tag::Open.waiter(self.stream));
         let path = tmp_path(upload, cx);
         cx.acts

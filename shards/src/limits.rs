@@ -201,13 +201,21 @@ pub const APPENDS_MAX: usize = 8 * 1024;
 /// Files all partitions of a shard keep open when nobody reads them.
 pub const FILES_IDLE_MAX: usize = 512;
 
-/// Bytes of verified outboards that one partition keeps when nobody reads their objects.
-pub const OUTBOARDS_IDLE_LEN_MAX: usize = 16 * 1024 * 1024;
+/// Files all partitions of a shard have open for reads, idle ones included; beyond it a read waits
+/// until one is closed.
+pub const READ_FILES_MAX: usize = 2 * FILES_IDLE_MAX;
+
+/// Files of uploads that a shard has open (503 beyond it).
+pub const UPLOAD_FILES_MAX: usize = 512;
+
+/// Bytes of outboards of one partition, verified or on their way, in use or not: two of the longest
+/// objects can be read at once. Beyond it a read waits until one is in use no more.
+pub const OUTBOARDS_LEN_MAX: usize = 2 * ron_codec::limits::OUTBOARD_LEN_MAX + 64 * 1024;
 
 /// Bytes that a kept outboard is counted with beside its own: its places in the tables.
 pub const OUTBOARD_ENTRY_LEN: usize = 160;
 
-/// Kept outboards in use that are passed over for each one that comes, to let the oldest go.
+/// Outboards in use that are passed over for each one that is to come, to let the oldest go.
 pub const OUTBOARD_LOOKS_MAX: usize = 8;
 
 /// Outboards of one partition that are being read at once, of at most 8 MiB each.
@@ -215,6 +223,8 @@ pub const OUTBOARD_LOADS_MAX: usize = 8;
 
 /// Bytes of those outboards; one that is longer is read when no other is.
 pub const OUTBOARD_LOADS_LEN_MAX: usize = 8 * 1024 * 1024;
+
+const _: () = assert!(ron_codec::limits::OUTBOARD_LEN_MAX <= OUTBOARD_LOADS_LEN_MAX);
 
 /// Groups of one partition that are being read, or wait for it (503 beyond it).
 pub const FETCHES_MAX: usize = 16 * 1024;

@@ -233,7 +233,7 @@ impl Shard {
                 };
                 self.store.on_space(volume, free, &mut cx!(self, now));
             }
-            Waiter::Nobody => {}
+            Waiter::Closing(_) | Waiter::Nobody => {}
         }
     }
 

@@ -147,11 +147,12 @@ pub(crate) fn bell(stats: &[Arc<Stats>]) -> io::Result<AsyncFd<BellFd>> {
     pump::watch(bell)
 }
 
-/// Looks at the shards until it is dropped, or one hangs for `hang_limit`.
+/// Looks at the shards, and at their load, until it is dropped, or one hangs for `hang_limit`.
 pub(crate) async fn run(bell: AsyncFd<BellFd>, hang_limit: Duration, kernel: Arc<Kernel>) {
     let stats = &kernel.stats;
     let mut looks = Looks::new(stats.len());
     loop {
+        kernel.health.measure(Instant::now());
         looks.look(stats, Instant::now()).iter().for_each(log);
         if let Some((shard, lasted)) = looks.hung(hang_limit) {
             let at_least_s = lasted.as_secs();
@@ -163,7 +164,11 @@ pub(crate) async fn run(bell: AsyncFd<BellFd>, hang_limit: Duration, kernel: Arc
         if stats.iter().all(|stats| stats.watch.doing().is_none()) {
             looks.forget();
             match bell.readable().await {
-                Ok(mut rung) => rung.clear_ready(),
+                Ok(mut rung) => {
+                    rung.clear_ready();
+                    // The quiet time before is no part of the load that begins.
+                    kernel.health.measure(Instant::now());
+                }
                 Err(error) => {
                     tracing::error!("shards that hang are no longer noticed: {error}");
                     return;

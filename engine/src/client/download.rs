@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Download::new ─► begin ─► write … ─► finish ─► a file with its name, or all of stdout
-//!                      └──── dropped before finish: the partial file is removed
+//!                      └──── dropped before finish, or a signal: the partial file is removed
 //! ```
 //!
 //! A whole object is hashed as it arrives, and keeps its name only if it hashes to its address. A
@@ -23,6 +23,7 @@ use ron_codec::{address::Address, outboard::Hashing};
 use super::{
     error::{AnswerFault, ClientError},
     progress::Progress,
+    unfinished::Unfinished,
 };
 
 /// How the name of a partial file ends.
@@ -189,8 +190,8 @@ impl Sink {
                 file.write_all(bytes).map_err(|source| ClientError::file(path, source))
             }
             Self::Partial(partial) => {
-                let Partial { file, path, .. } = partial;
-                file.write_all(bytes).map_err(|source| ClientError::file(path, source))
+                let Partial { file, part, .. } = partial;
+                file.write_all(bytes).map_err(|source| ClientError::file(part.path(), source))
             }
         }
     }
@@ -215,9 +216,8 @@ fn stdout_failed(source: io::Error) -> ClientError {
 /// A file under its partial name; removed when it is dropped before `commit`.
 struct Partial {
     file: File,
-    path: PathBuf,
+    part: Unfinished,
     target: PathBuf,
-    committed: bool,
 }
 
 impl Partial {
@@ -228,10 +228,10 @@ impl Partial {
             let mut name = OsString::from(target);
             name.push(format!(".{:016x}{PART_SUFFIX}", RandomState::new().build_hasher().finish()));
             let path = PathBuf::from(name);
-            match File::options().write(true).create_new(true).open(&path) {
-                Ok(file) => {
+            match Unfinished::create(&path) {
+                Ok((file, part)) => {
                     let target = target.to_path_buf();
-                    return Ok(Self { file, path, target, committed: false });
+                    return Ok(Self { file, part, target });
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < TRIES_MAX => {
                     tries += 1;
@@ -244,20 +244,9 @@ impl Partial {
     /// Gives the file its name, once its bytes are on the disk: after a power cut there is all of
     /// it under that name, or what was there before.
     fn commit(&mut self) -> Result<(), ClientError> {
-        self.file.sync_all().map_err(|source| ClientError::file(&self.path, source))?;
-        fs::rename(&self.path, &self.target)
-            .map_err(|source| ClientError::file(&self.target, source))?;
-        self.committed = true;
-        Ok(())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.committed {
-            // There is nobody to tell, and the next download begins it anew.
-            let _ = fs::remove_file(&self.path);
-        }
+        let synced = self.file.sync_all();
+        synced.map_err(|source| ClientError::file(self.part.path(), source))?;
+        self.part.finish(&self.target).map_err(|source| ClientError::file(&self.target, source))
     }
 }
 

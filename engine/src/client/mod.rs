@@ -20,6 +20,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod unfinished;
 
 use std::{
     ffi::OsString,

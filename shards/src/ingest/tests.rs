@@ -180,7 +180,7 @@ impl Case {
                     discard(file, upload, done, &mut self.bench.cx());
                 }
                 Waiter::Nobody => {}
-                Waiter::Partition { .. } | Waiter::Room { .. } => panic!("no act of an upload"),
+                other => panic!("{other:?}"),
             }
         } else {
             return None;
@@ -316,6 +316,31 @@ fn sizes_at_all_edges_become_objects() {
             case.conclude();
         }
     }
+}
+
+#[test]
+fn uploads_have_only_so_many_files() {
+    let mut case = Case::new(4 * MIB, true, false);
+    case.bench.config.upload_files_max = 1;
+    let begin = |case: &mut Case| {
+        let mut other = Ingest::new(Bench::STREAM, None, Some(4 * MIB), &mut case.bench.cx())?;
+        other.push(&case.data[..70_000], &mut case.bench.cx())?;
+        case.disk.collect(&mut case.bench);
+        Ok(other)
+    };
+    case.ingest.push(&case.data[..70_000], &mut case.bench.cx()).unwrap();
+    case.disk.collect(&mut case.bench);
+    let busy = IngestError::Failed(Fault::Busy);
+    assert_eq!(begin(&mut case).err(), Some(busy));
+    case.ingest.abort(&mut case.bench.cx());
+    case.disk.collect(&mut case.bench);
+    assert_eq!(begin(&mut case).err(), Some(busy), "it is not closed yet");
+    case.drain();
+    assert_eq!(case.bench.tickets.open_files(FileUse::Upload), 0);
+    begin(&mut case).unwrap().abort(&mut case.bench.cx());
+    case.disk.collect(&mut case.bench);
+    case.drain();
+    case.check_clean(None);
 }
 
 proptest! {

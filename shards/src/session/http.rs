@@ -85,7 +85,8 @@ pub struct HttpSession {
     /// The number of the request under way, or of the last one.
     stream: u32,
     peer: SocketAddr,
-    paused: bool,
+    /// Since when the peer is paused, in `Now::mono_ns`.
+    paused_ns: Option<u64>,
     /// The peer will send no more.
     eof: bool,
     /// When the state's phase began, and when bytes last came, in `Now::mono_ns`.
@@ -127,7 +128,7 @@ impl HttpSession {
             skip: 0,
             stream: 0,
             peer,
-            paused: false,
+            paused_ns: None,
             eof: false,
             phase_ns: cx.now.mono_ns,
             heard_ns: cx.now.mono_ns,
@@ -281,7 +282,12 @@ impl HttpSession {
     pub fn held(&self) -> usize {
         // What a dropped connection had queued is gone with it.
         let queued = if matches!(self.state, State::Gone) { 0 } else { self.wire.held() };
-        self.inbox.held() + queued
+        let request = match &self.state {
+            State::Put(put) => put.held(),
+            State::Get(get) => get.heap(),
+            _ => 0,
+        };
+        self.inbox.held() + queued + request
     }
 
     /// When the peer last took something, or sent something where there is nothing to take.
@@ -312,18 +318,21 @@ impl HttpSession {
     /// Pauses the peer when too much waits, and resumes it when that is over.
     fn throttle(&mut self, cx: &mut Cx<'_>) {
         let paused = self.is_flooded(cx);
-        if paused == self.paused || matches!(self.state, State::Gone) {
+        if paused == self.paused_ns.is_some() || matches!(self.state, State::Gone) {
             return;
         }
-        self.paused = paused;
         let conn = self.conn();
-        if paused {
-            cx.acts.push(Act::Pause { conn });
-        } else {
-            // A peer that was held back was not late.
-            self.heard_ns = cx.now.mono_ns;
-            self.pace.restart(cx.now.mono_ns);
-            cx.acts.push(Act::Resume { conn });
+        match self.paused_ns.take() {
+            None => {
+                self.paused_ns = Some(cx.now.mono_ns);
+                cx.acts.push(Act::Pause { conn });
+            }
+            Some(since) => {
+                // A peer that was held back was not late.
+                self.heard_ns = cx.now.mono_ns;
+                self.pace.extend(cx.now.mono_ns.saturating_sub(since));
+                cx.acts.push(Act::Resume { conn });
+            }
         }
     }
 
@@ -382,8 +391,9 @@ impl HttpSession {
             }
             State::Head => self.take_head(rest, cx),
             State::Put(put) if put.is_receiving() => {
+                let before = put.taken();
                 let (used, result) = put.feed(rest, cx);
-                self.pace.heard(used);
+                self.pace.heard(put.taken() - before);
                 match result {
                     Err(refusal) => self.refuse_put(refusal, cx),
                     Ok(()) if used == 0 => return None,

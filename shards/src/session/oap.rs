@@ -36,7 +36,6 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use super::pace::Pace;
 use inbox::Kind;
 use streams::{Get, Job, Stream, Streams};
 use wire::{Refusal, Wire};
@@ -76,8 +75,10 @@ pub struct OapSession {
     heard_at: u64,
     header_at: Option<u64>,
     unblocked_at: u64,
-    /// How fast the bytes of puts come, all together.
-    pace: Pace,
+    /// Nanoseconds for which uploads that were full held the peer back, and since when one does.
+    /// That time counts against no put.
+    full_ns: u64,
+    full_at: Option<u64>,
     /// Whether the header of any frame has come.
     greeted: bool,
     deadline: Option<u64>,
@@ -124,7 +125,8 @@ impl OapSession {
             header_at: None,
             unblocked_at: now,
             greeted: false,
-            pace: Pace::new(now),
+            full_ns: 0,
+            full_at: None,
             deadline: None,
         };
         session.settle(cx);
@@ -155,7 +157,6 @@ impl OapSession {
     pub fn on_bytes(&mut self, data: &[u8], cx: &mut Cx<'_>) {
         cx.stats.bytes_in[self.wire.proto as usize].add(data.len() as u64);
         self.heard_at = cx.now.mono_ns;
-        self.pace.heard(data.len());
         match &mut self.phase {
             Phase::Open if self.held.is_empty() => {
                 let taken = self.take_in(data, cx);
@@ -259,7 +260,8 @@ impl OapSession {
         // What a dropped connection had queued is gone with it.
         let queued = if self.phase == Phase::Gone { 0 } else { self.wire.queued.held() };
         let kept = self.held.capacity() + self.gathered.capacity() + self.cap.capacity();
-        kept + self.streams.held() + queued
+        let refused = self.refused.capacity() * size_of::<u64>();
+        kept + refused + self.streams.held() + queued
     }
 
     /// When the peer last took something, or sent something where there is nothing to take.
@@ -288,6 +290,7 @@ impl OapSession {
             }
             self.serve(cx);
             self.conclude(cx);
+            self.keep_time(cx);
         }
         let done = self.eof && self.wire.unsent() == 0;
         if done && matches!(self.phase, Phase::Lingering { .. }) {
@@ -313,7 +316,6 @@ impl OapSession {
         }
         if !self.blocked {
             self.unblocked_at = cx.now.mono_ns;
-            self.pace.restart(cx.now.mono_ns);
         }
     }
 

@@ -1,7 +1,9 @@
 //! Whether the bytes of an upload come as fast as they must.
 //!
 //! A deadline between two arrivals alone lets a peer keep memory for as long as it sends one byte
-//! now and then. So in each span of time, as long as that deadline, so many bytes must come.
+//! now and then. So in each span of time, as long as that deadline, so many bytes must come. Each
+//! upload has a pace of its own, fed by its payload alone: neither another upload of the same
+//! connection nor what frames the payload excuses one that stands still.
 
 use crate::config::Deadlines;
 
@@ -17,14 +19,20 @@ impl Pace {
         Pace { since_ns: now_ns, len: 0 }
     }
 
-    /// `len` bytes came.
-    pub(super) fn heard(&mut self, len: usize) {
-        self.len = self.len.saturating_add(len as u64);
+    /// `len` bytes of payload came.
+    pub(super) fn heard(&mut self, len: u64) {
+        self.len = self.len.saturating_add(len);
     }
 
-    /// The peer was held back until now, and was not late.
+    /// A span begins now.
     pub(super) fn restart(&mut self, now_ns: u64) {
         *self = Pace::new(now_ns);
+    }
+
+    /// The peer was held back for so long: the span lasts that much longer. It does not begin anew,
+    /// or a peer that is held back again and again would never be late.
+    pub(super) fn extend(&mut self, ns: u64) {
+        self.since_ns = self.since_ns.saturating_add(ns);
     }
 
     /// When the span ends, unless any pace will do.
@@ -63,6 +71,11 @@ mod tests {
         assert!(pace.is_late(4_000_000_005, &allowed));
         pace.heard(200);
         assert!(!pace.is_late(6_000_000_005, &allowed));
+        // Held back for a second, a peer has a second more, and not a span.
+        pace.heard(200);
+        pace.extend(1_000_000_000);
+        assert!(!pace.is_late(8_000_000_005, &allowed));
+        assert!(!pace.is_late(9_000_000_005, &allowed) && pace.is_late(11_000_000_005, &allowed));
         let any = Deadlines { body_rate: 0, ..allowed };
         assert!(pace.due(&any).is_none() && !pace.is_late(u64::MAX, &any));
     }

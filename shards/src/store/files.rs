@@ -1,7 +1,8 @@
 //! The files a partition has open: segments and object files, some idle ones kept for the next.
 //!
 //! A file in use is never closed. Of the idle ones the least recently used goes when there are too
-//! many. The segment that is being written is in use by the log.
+//! many, or when a read needs a descriptor and the shard has none left for reads. The segment that
+//! is being written is in use by the log.
 
 use std::{collections::HashMap, io};
 
@@ -10,7 +11,7 @@ use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow};
 use slab::Slab;
 
 use super::partition::{Site, Tag};
-use crate::flow::Cx;
+use crate::flow::{Cx, FileUse};
 
 /// A file of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +45,17 @@ pub(super) struct Files {
     gone: usize,
 }
 
+/// The answer to `Files::ask`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The slot of a file that is open.
+    Open(usize),
+    /// It is being opened now, and the waiter will be among those of its `Arrival`.
+    Opening,
+    /// The shard has too many files open for reads: ask again.
+    Later,
+}
+
 /// What became of an opening.
 #[derive(Debug)]
 pub(super) struct Arrival {
@@ -58,25 +70,25 @@ impl Files {
         Files { open, by_key, askings: 0, idle_max, gone: 0 }
     }
 
-    /// The slot of a file if it is open; otherwise it is being opened now, and the waiter will be
-    /// among those of its `Arrival`.
+    /// Asks for a file to be read.
     pub(super) fn ask(
         &mut self,
         key: FileKey,
         waiter: usize,
         site: Site,
         cx: &mut Cx<'_>,
-    ) -> Option<usize> {
+    ) -> Asked {
         self.askings += 1;
         if let Some(slot) = self.by_key.get(&key) {
             let open = &mut self.open[*slot];
             open.used = self.askings;
-            let Some(waiting) = &mut open.waiting else { return Some(*slot) };
+            let Some(waiting) = &mut open.waiting else { return Asked::Open(*slot) };
             waiting.push(waiter);
-            return None;
+            return Asked::Opening;
         }
-        self.close_idle(cx);
-        let file = cx.tickets.file();
+        while self.open.len() >= self.idle_max && self.close_oldest(cx) {}
+        let file = cx.tickets.file_for(FileUse::Read, cx.config.read_files_max);
+        let Some(file) = file else { return Asked::Later };
         let waiting = Some(vec![waiter]);
         let slot = self.open.insert(Open {
             key,
@@ -92,7 +104,7 @@ impl Files {
             FileKey::Object(address) => cx.config.layout.object_path(site.number, &address),
         };
         site.disk(cx, Tag::File { slot }, DiskOp::Open { file, path, how: OpenHow::Read });
-        None
+        Asked::Opening
     }
 
     /// An opening is over. The slot of one that failed is forgotten.
@@ -186,15 +198,12 @@ impl Files {
         open
     }
 
-    /// Closes files that nobody uses, until one more than there are is within the limit: a burst of
-    /// readers leaves more behind than one opening makes.
-    fn close_idle(&mut self, cx: &mut Cx<'_>) {
-        while self.open.len() >= self.idle_max {
-            let idle =
-                self.open.iter().filter(|(_, open)| open.users == 0 && open.waiting.is_none());
-            let Some((slot, _)) = idle.min_by_key(|(_, open)| open.used) else { return };
-            let open = self.drop_slot(slot);
-            cx.close_file(open.file);
-        }
+    /// Closes the file that nobody uses and nobody used for longest. False when all are in use.
+    pub(super) fn close_oldest(&mut self, cx: &mut Cx<'_>) -> bool {
+        let idle = self.open.iter().filter(|(_, open)| open.users == 0 && open.waiting.is_none());
+        let Some((slot, _)) = idle.min_by_key(|(_, open)| open.used) else { return false };
+        let open = self.drop_slot(slot);
+        cx.close_file(open.file);
+        true
     }
 }

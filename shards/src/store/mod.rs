@@ -64,6 +64,12 @@ pub use damage::Damage;
 pub use index::bench;
 pub use room::{Accounts, NoRoom, Room};
 
+/// Bytes of memory that the questions to one partition may take which wait there: reads, and what
+/// is to be committed, but for the blocks of either.
+pub const fn waiting_bill() -> usize {
+    reads::bill() + segments::appends_bill()
+}
+
 use boot::{Boot, Progress};
 use partition::{Partition, Site, Tag, cached_answer};
 use room::Told;
@@ -254,6 +260,13 @@ impl Store {
         for _ in 0..self.restless.len() {
             if let Some(place) = self.restless.pop_front() {
                 self.settle_one(place, false, cx);
+            }
+        }
+        if cx.tickets.take_wants_file() {
+            for place in &mut self.places {
+                if let Place::Serving(partition) = place {
+                    partition.close_idle_file(cx);
+                }
             }
         }
     }

@@ -1,4 +1,6 @@
 //! Outboards of objects of more than one group: read once, checked once, kept while there is room.
+//! One that is in use is never dropped, so another one is read only when there is room for it
+//! beside those: what all of them take is bounded whatever is read.
 //!
 //! The first group of such an object that is wanted makes its record's header and outboard be
 //! read. The header must say what the index says, and the outboard must merge to the digest. Only
@@ -87,7 +89,7 @@ pub(super) enum Got {
     Ready(Arc<Outboard>),
     /// The waiter will be among those of a `Loaded`.
     Loading,
-    /// Too many are on their way: ask again.
+    /// Too many are on their way or in use: ask again.
     Later,
 }
 
@@ -123,7 +125,6 @@ impl Outboards {
         site: Site,
         cx: &mut Cx<'_>,
     ) -> Got {
-        let full = self.is_full(header.outboard_len() as usize);
         match self.kept.get(address) {
             Some(Kept::Ready(slot)) => {
                 let slot = *slot;
@@ -135,8 +136,10 @@ impl Outboards {
                 self.loads[*slot].waiting.push(waiter);
                 return Got::Loading;
             }
-            None if full => return Got::Later,
             None => {}
+        }
+        if !self.admits(header.outboard_len() as usize) {
+            return Got::Later;
         }
         let spans = spans(entry.base(), header);
         self.loads_len += header.outboard_len() as usize;
@@ -159,10 +162,13 @@ impl Outboards {
         Got::Loading
     }
 
-    /// Whether another outboard of so many bytes must wait for those on their way.
-    fn is_full(&self, len: usize) -> bool {
+    /// Whether another outboard of so many bytes can be read now, after the oldest that nobody uses
+    /// made room for it.
+    fn admits(&mut self, len: usize) -> bool {
         let too_long = self.loads_len + len > limits::OUTBOARD_LOADS_LEN_MAX;
-        self.loads.len() >= limits::OUTBOARD_LOADS_MAX || (too_long && !self.loads.is_empty())
+        let full =
+            self.loads.len() >= limits::OUTBOARD_LOADS_MAX || (too_long && !self.loads.is_empty());
+        !full && self.make_room(len)
     }
 
     /// A piece came. Returns what became of the outboard with the last one.
@@ -194,19 +200,29 @@ impl Outboards {
         Some(Loaded { address, entry, waiting, outcome })
     }
 
-    /// Keeps an outboard as the one used last, and lets the oldest go beyond the limit. Who waited
-    /// for the new one is about to ask for it, so that one stays; those in use get another round.
+    /// Keeps an outboard as the one used last. There is room for it since it was admitted.
     fn keep(&mut self, address: Address, outboard: Outboard) {
         let outboard = Arc::new(outboard);
         let slot = self.ready.insert(Ready { address, outboard, newer: NONE, older: NONE });
         self.link_newest(slot);
         self.ready_len += self.ready[slot].cost();
         self.kept.insert(address, Kept::Ready(slot));
-        let mut in_use = 0;
-        while self.ready_len > limits::OUTBOARDS_IDLE_LEN_MAX && in_use < OUTBOARD_LOOKS_MAX {
+        debug_assert!(self.len() <= limits::OUTBOARDS_LEN_MAX);
+    }
+
+    /// Bytes of memory of those that are ready or on their way.
+    fn len(&self) -> usize {
+        self.ready_len + self.loads_len + self.loads.len() * limits::OUTBOARD_ENTRY_LEN
+    }
+
+    /// Lets the oldest go that nobody uses, until there is room for one of so many bytes. False
+    /// when those that are left are in use; they get another round.
+    fn make_room(&mut self, len: usize) -> bool {
+        let (cost, mut in_use) = (len + limits::OUTBOARD_ENTRY_LEN, 0);
+        while self.len() + cost > limits::OUTBOARDS_LEN_MAX {
             let oldest = self.oldest;
-            if oldest == slot {
-                return;
+            if oldest == NONE || in_use == OUTBOARD_LOOKS_MAX {
+                return false;
             }
             self.unlink(oldest);
             if Arc::strong_count(&self.ready[oldest].outboard) > 1 {
@@ -218,6 +234,7 @@ impl Outboards {
             self.ready_len -= gone.cost();
             self.kept.remove(&gone.address);
         }
+        true
     }
 
     fn link_newest(&mut self, slot: usize) {
@@ -261,7 +278,7 @@ impl Load {
             return Err(Fault::Integrity);
         }
         let outboard =
-            Outboard::from_bytes(&outboard.concat(), found.size()).map_err(|_| Fault::Integrity)?;
+            Outboard::from_pieces(outboard, found.size()).map_err(|_| Fault::Integrity)?;
         outboard.verify_root(&self.address).map_err(|_| Fault::Integrity)?;
         Ok(outboard)
     }
@@ -315,37 +332,65 @@ mod tests {
         there.into()
     }
 
+    /// Keeps an outboard for which there is room, or is made.
+    fn keep(outboards: &mut Outboards, n: u64, len: usize) -> Option<Address> {
+        let (address, kept) = outboard(n, len);
+        outboards.make_room(kept.as_bytes().len()).then(|| {
+            outboards.keep(address, kept);
+            assert!(outboards.len() <= limits::OUTBOARDS_LEN_MAX);
+            address
+        })
+    }
+
+    fn use_of(outboards: &Outboards, address: &Address) -> Arc<Outboard> {
+        let Some(Kept::Ready(slot)) = outboards.kept.get(address) else { panic!("it is ready") };
+        Arc::clone(&outboards.ready[*slot].outboard)
+    }
+
     #[test]
     fn the_oldest_that_nobody_uses_goes_first() {
+        const LEN: usize = 4 * 1024 * 1024;
         let mut outboards = Outboards::new();
-        let (first, kept) = outboard(0, 70_000);
-        let cost = kept.as_bytes().len() + limits::OUTBOARD_ENTRY_LEN;
-        outboards.keep(first, kept);
-        let Some(Kept::Ready(slot)) = outboards.kept.get(&first) else { panic!() };
-        let in_use = Arc::clone(&outboards.ready[*slot].outboard);
-        let fit = (limits::OUTBOARDS_IDLE_LEN_MAX / cost) as u64;
-        let mut addresses = vec![first];
-        for n in 1..fit + 10 {
-            let (address, kept) = outboard(n, 70_000);
-            outboards.keep(address, kept);
-            addresses.push(address);
-            assert!(outboards.ready_len <= limits::OUTBOARDS_IDLE_LEN_MAX);
-        }
-        assert_eq!(outboards.ready.len() as u64, fit);
+        let first = keep(&mut outboards, 0, LEN).unwrap();
+        let cost = outboards.len();
+        let in_use = use_of(&outboards, &first);
+        // As if there were room for few of them.
+        let fit = 20;
+        outboards.loads_len = limits::OUTBOARDS_LEN_MAX - fit * cost;
+        let others = (1..fit as u64 + 10).map(|n| keep(&mut outboards, n, LEN).unwrap());
+        let addresses: Vec<Address> =
+            [first].into_iter().chain(others.collect::<Vec<_>>()).collect();
+        assert_eq!(outboards.ready.len(), fit);
         let listed = listed(&outboards);
         assert!(listed.contains(&first), "one in use stays");
         assert!(!addresses[1..11].iter().any(|gone| listed.contains(gone)));
         assert!(addresses[11..].iter().all(|kept| listed.contains(kept)));
-        assert_eq!(
-            outboards.ready.iter().map(|(_, ready)| ready.cost()).sum::<usize>(),
-            outboards.ready_len
-        );
+        let sum: usize = outboards.ready.iter().map(|(_, ready)| ready.cost()).sum();
+        assert_eq!(sum, outboards.ready_len);
         drop(in_use);
-        // A large one makes many small ones leave.
-        let (large, kept) = outboard(fit + 10, 3 * 1024 * 1024);
+        // A large one makes several small ones leave.
         let before = outboards.ready.len();
-        outboards.keep(large, kept);
-        assert!(outboards.ready_len <= limits::OUTBOARDS_IDLE_LEN_MAX);
+        keep(&mut outboards, 100, 3 * LEN).unwrap();
         assert!(outboards.ready.len() < before);
+    }
+
+    #[test]
+    fn those_in_use_leave_no_room_for_more_than_there_may_be() {
+        const LEN: usize = 4 * 1024 * 1024;
+        let mut outboards = Outboards::new();
+        let one = keep(&mut outboards, 0, LEN).unwrap();
+        let cost = outboards.len();
+        outboards.loads_len = limits::OUTBOARDS_LEN_MAX - 12 * cost;
+        let mut users = vec![use_of(&outboards, &one)];
+        for n in 1..12 {
+            let address = keep(&mut outboards, n, LEN).unwrap();
+            users.push(use_of(&outboards, &address));
+        }
+        assert_eq!(keep(&mut outboards, 12, LEN), None);
+        users.swap_remove(5);
+        // Those that were passed over are looked at last.
+        let kept = (0..2).find_map(|_| keep(&mut outboards, 12, LEN));
+        assert!(kept.is_some(), "room for one that is used no more");
+        assert_eq!(outboards.ready.len(), 12);
     }
 }

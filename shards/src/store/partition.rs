@@ -270,6 +270,11 @@ impl Partition {
         self.reads.is_waiting()
     }
 
+    /// A read of some partition needs a descriptor, and the shard has none left.
+    pub(super) fn close_idle_file(&mut self, cx: &mut Cx<'_>) {
+        self.files.close_oldest(cx);
+    }
+
     /// Whether reads wait for memory.
     pub(super) fn awaits_memory(&self) -> bool {
         self.reads.awaits_memory()

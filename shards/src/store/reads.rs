@@ -29,7 +29,7 @@ use slab::Slab;
 
 use super::{
     damage,
-    files::{Arrival, FileKey, Files},
+    files::{Arrival, Asked, FileKey, Files},
     index::{Entry, Index, Location},
     outboards::{Got, Outboards},
     partition::{Site, Tag, fault_of},
@@ -135,6 +135,18 @@ impl Fetch {
             Purpose::ReadAhead
         }
     }
+}
+
+/// Bytes of memory of the most fetches and askers that one partition may have: each table may be
+/// twice as large as what it holds.
+pub(super) const fn bill() -> usize {
+    let by_group = size_of::<((Address, u64), usize)>() + 1;
+    let lines = Line::ALL.len() * size_of::<usize>();
+    let of_fetch = size_of::<Fetch>() + size_of::<usize>() + by_group + lines;
+    // A list for a few askers takes room for four, and a block of the allocator.
+    let few = 4 * size_of::<Wanting>() + 2 * size_of::<usize>();
+    let askers = limits::WANTING_MAX * size_of::<Wanting>();
+    2 * (limits::FETCHES_MAX * of_fetch + askers) + limits::FETCHES_MAX * few
 }
 
 /// The groups of one partition that are wanted and not in the cache.
@@ -438,7 +450,11 @@ impl Reads {
             Location::Segment { segment, .. } => FileKey::Segment(segment),
             Location::File { .. } => FileKey::Object(address),
         };
-        let Some(file_slot) = files.ask(file_key, key, site, cx) else { return };
+        let file_slot = match files.ask(file_key, key, site, cx) {
+            Asked::Open(slot) => slot,
+            Asked::Opening => return,
+            Asked::Later => return self.line_up(key, Line::Turn),
+        };
         let mut outboard = None;
         if header.outboard_len() > 0 {
             let object = (&address, &entry, &header);

@@ -28,7 +28,7 @@ use std::{
 use ron_codec::{
     address::Address,
     limits::{DISK_BLOCK_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, SEGMENT_LEN_MAX},
-    outboard::Outboard,
+    outboard::{Outboard, outboard_len},
     record::{RecordHeader, record_len_max},
 };
 use ron_io::{
@@ -58,6 +58,14 @@ pub(super) struct Append {
     pub(super) promised: u64,
     /// Who waits for it. The first brought it.
     pub(super) askers: Vec<Asker>,
+}
+
+/// Bytes of memory of the most appends that wait in one partition, but for their blocks: each has a
+/// list of askers and one of blocks, and the bytes of all are bounded, so outboards are few.
+pub(super) const fn appends_bill() -> usize {
+    let lists = 2 * (4 * size_of::<Asker>() + 2 * size_of::<usize>());
+    let outboards = outboard_len(limits::APPENDS_LEN_MAX);
+    limits::APPENDS_MAX * (2 * size_of::<Append>() + lists) + outboards
 }
 
 /// What is appended.

@@ -229,6 +229,33 @@ fn reads_wait_for_memory_and_go_on() {
 }
 
 #[test]
+fn reads_have_only_so_many_files() {
+    let mut world = World::new(10);
+    let objects: Vec<_> = (0..12).map(|n| object(n, 1024 * 1024 + 1)).collect();
+    for bytes in &objects {
+        let ask = world.upload(bytes);
+        assert!(is_new(&world.answer(ask)));
+    }
+    // Fewer than would stay open idle, so that all of them are needed by others in the end.
+    world.config.read_files_max = 3;
+    let others = world.disk.open_files();
+    for round in 0..2 {
+        world.chill();
+        for bytes in &objects {
+            world.ask(Ask::Open { address: Address::of(bytes), first: Some(0) });
+        }
+        let mut most = 0;
+        while world.step() {
+            most = most.max(world.disk.open_files() - others);
+        }
+        assert_eq!(most, 3, "round {round}");
+        let opened = |reply: &Reply| matches!(reply, Reply::Opened { first: Some(_), .. });
+        assert_eq!(world.answers.values().filter(|reply| opened(reply)).count(), objects.len());
+        world.answers.clear();
+    }
+}
+
+#[test]
 fn damage_is_never_served_and_costs_others_nothing() {
     let small = object(1, 1000);
     let (two, other) = (object(2, 100_000), object(3, 100_000));

@@ -217,7 +217,8 @@ impl World {
                 };
                 with_cx!(self, store, cx => store.on_space(volume, free, cx));
             }
-            _ => {}
+            // A shard settles after every event.
+            _ => self.settle(),
         }
         self.collect();
         true

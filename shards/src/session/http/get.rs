@@ -157,6 +157,11 @@ impl Get {
         self.download.held()
     }
 
+    /// Bytes of memory that are kept besides the value itself and its blocks.
+    pub(super) fn heap(&self) -> usize {
+        self.download.heap()
+    }
+
     fn opened(
         &mut self,
         size: u64,

@@ -91,6 +91,16 @@ impl Put {
         self.receiving
     }
 
+    /// Bytes of payload that were taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Bytes of memory that are kept for it, but for blocks, which have a budget of their own.
+    pub(super) fn held(&self) -> usize {
+        size_of::<Put>() + self.ingest.heap()
+    }
+
     /// Whether more of the body can be used now.
     pub(super) fn wants_more(&self) -> bool {
         self.receiving && !self.asking && self.ingest.wants_more()

@@ -23,6 +23,7 @@ use ron_io::{
 };
 
 use super::{
+    super::pace::Pace,
     OapSession, Phase,
     streams::{Get, Job, Put, Stream},
     wire::Refusal,
@@ -127,7 +128,10 @@ impl OapSession {
             return 0;
         }
         match put.ingest.push(data, cx) {
-            Ok(taken) => taken,
+            Ok(taken) => {
+                put.pace.heard(taken as u64);
+                taken
+            }
             Err(error) => {
                 self.fail(place, &error.into(), cx);
                 data.len()
@@ -333,15 +337,13 @@ impl OapSession {
             StorageRequest::Put { len, addr } => {
                 let local = self.peer.ip().to_canonical().is_loopback();
                 check_capability(cx.config, local, head.cap_len, &self.cap)?;
-                start_put(id, head, len, addr, cx)?
+                let pace = Pace::new(self.listening_ns(cx));
+                start_put(id, head, (len, addr), pace, cx)?
             }
         };
         cx.stats.inflight.add(1);
         cx.stats.open_streams.add(1);
         let is_put = matches!(job, Job::Put(_));
-        if is_put && !self.streams.iter().any(Stream::is_receiving) {
-            self.pace.restart(cx.now.mono_ns);
-        }
         self.streams.insert(Stream { number, head: *head, opened_at: cx.now.mono_ns, job });
         if is_put && head.flags.contains(Flags::END) {
             self.end_put(number, cx);
@@ -475,8 +477,8 @@ fn start_get(
 fn start_put(
     id: StreamId,
     head: &FrameHeader,
-    len: u64,
-    addr: Option<Address>,
+    (len, addr): (u64, Option<Address>),
+    pace: Pace,
     cx: &mut Cx<'_>,
 ) -> Result<Job, Refusal> {
     // OAP/1 §6.8
@@ -485,7 +487,7 @@ fn start_put(
     }
     let ingest = Ingest::new(id, addr, Some(len), cx)?;
     let heard_at = cx.now.mono_ns;
-    Ok(Job::Put(Box::new(Put { ingest, len, framed: 0, ended: false, heard_at })))
+    Ok(Job::Put(Box::new(Put { ingest, len, framed: 0, ended: false, heard_at, pace })))
 }
 
 /// Judges the capability of a put. Only one as long as a token was kept. OAP/1 §9.2

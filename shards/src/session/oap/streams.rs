@@ -12,6 +12,7 @@ use ron_codec::{
 };
 use ron_io::stats::Op;
 
+use super::super::pace::Pace;
 use crate::{download::Download, ingest::Ingest};
 
 /// One request and its answer.
@@ -67,6 +68,8 @@ pub(super) struct Put {
     pub(super) ended: bool,
     /// When its bytes came last, in `Now::mono_ns`.
     pub(super) heard_at: u64,
+    /// How fast they come, by the session's listening time.
+    pub(super) pace: Pace,
 }
 
 impl Stream {
@@ -80,10 +83,14 @@ impl Stream {
     }
 }
 
-impl Stream {
-    /// Whether bytes of a put are still to come.
-    pub(super) fn is_receiving(&self) -> bool {
-        matches!(&self.job, Job::Put(put) if !put.ended)
+impl Job {
+    /// Bytes of memory that are kept besides the value itself and blocks.
+    fn heap(&self) -> usize {
+        match self {
+            Job::Get(get) => get.download.heap(),
+            Job::Has => 0,
+            Job::Put(put) => size_of::<Put>() + put.ingest.heap(),
+        }
     }
 }
 
@@ -126,9 +133,11 @@ impl Streams {
         self.open >= OAP_INFLIGHT_MAX as usize
     }
 
-    /// Bytes of memory that the table has.
+    /// Bytes of memory of the table and of what its streams keep, but for blocks, which have a
+    /// budget of their own.
     pub(super) fn held(&self) -> usize {
-        self.places.capacity() * size_of::<Option<Stream>>()
+        let of_streams: usize = self.iter().map(|stream| stream.job.heap()).sum();
+        self.places.capacity() * size_of::<Option<Stream>>() + of_streams
     }
 
     /// Places, empty ones included.

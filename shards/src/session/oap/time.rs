@@ -22,8 +22,8 @@ pub(super) enum Due {
     Frame,
     /// A connection that takes nothing of what was sent.
     Send,
-    /// The puts under way, whose bytes come too slowly.
-    Pace,
+    /// A put whose bytes come too slowly, by our number.
+    Pace(u32),
     /// One stream, by our number.
     Stream(u32),
     /// A connection with nothing to do.
@@ -33,7 +33,9 @@ pub(super) enum Due {
 
 impl Due {
     /// Kinds that are not a stream's.
-    const OF_CONNECTION: usize = 6;
+    const OF_CONNECTION: usize = 5;
+    /// Kinds that one stream has.
+    const OF_STREAM: usize = 2;
 }
 
 /// The earlier of two, the first when they are equal.
@@ -52,13 +54,13 @@ impl OapSession {
             Phase::Open => {
                 let send = (self.wire.unsent() > 0).then_some((send_at, Due::Send));
                 let first = self.frame_due(limits, send);
-                let first = match self.pace_due(limits) {
-                    Some(at) => earlier(first, at, Due::Pace),
-                    None => first,
-                };
                 self.streams.iter().fold(first, |first, stream| {
-                    let at = self.stream_due(limits, stream);
-                    earlier(first, at, Due::Stream(stream.number))
+                    let number = stream.number;
+                    let first = match self.pace_due(limits, stream) {
+                        Some(at) => earlier(first, at, Due::Pace(number)),
+                        None => first,
+                    };
+                    earlier(first, self.stream_due(limits, stream), Due::Stream(number))
                 })
             }
             Phase::Lingering { .. } if self.wire.unsent() > 0 => Some((send_at, Due::Linger)),
@@ -96,11 +98,28 @@ impl OapSession {
         earlier(first, self.ready_at.saturating_add(limits.head_ns), Due::FirstFrame)
     }
 
-    /// When the bytes of the puts under way must have come, while we listen.
-    fn pace_due(&self, limits: &Deadlines) -> Option<u64> {
-        let listening = !self.blocked && !self.eof;
-        let waits = listening && self.streams.iter().any(Stream::is_receiving);
-        if waits { self.pace.due(limits) } else { None }
+    /// When the next bytes of a put must have come. It stands still while an upload is full, and
+    /// not while the peer leaves its answers unread, which is its own doing.
+    fn pace_due(&self, limits: &Deadlines, stream: &Stream) -> Option<u64> {
+        let Job::Put(put) = &stream.job else { return None };
+        let waits = !put.ended && self.full_at.is_none() && !self.eof;
+        let due = if waits { put.pace.due(limits) } else { None };
+        due.map(|at| at.saturating_add(self.full_ns))
+    }
+
+    /// Nanoseconds, from where `Now::mono_ns` begins, in which no upload held the peer back.
+    pub(super) fn listening_ns(&self, cx: &Cx<'_>) -> u64 {
+        let until = self.full_at.unwrap_or(cx.now.mono_ns);
+        until.saturating_sub(self.full_ns)
+    }
+
+    /// Stops the time of the puts while one of them is full.
+    pub(super) fn keep_time(&mut self, cx: &Cx<'_>) {
+        if self.blocked && !self.wire.is_behind(cx) {
+            self.full_at.get_or_insert(cx.now.mono_ns);
+        } else if let Some(since) = self.full_at.take() {
+            self.full_ns += cx.now.mono_ns.saturating_sub(since);
+        }
     }
 
     fn stream_due(&self, limits: &Deadlines, stream: &Stream) -> u64 {
@@ -126,7 +145,7 @@ impl OapSession {
     pub(super) fn miss_deadlines(&mut self, cx: &mut Cx<'_>) {
         // The deadlines of the streams and those of the connection, each once; what is due besides
         // has its turn at the next tick.
-        for _ in 0..self.streams.places() + Due::OF_CONNECTION {
+        for _ in 0..Due::OF_STREAM * self.streams.places() + Due::OF_CONNECTION {
             match self.due(&cx.config.deadlines) {
                 Some((at, due)) if at <= cx.now.mono_ns => self.miss(due, cx),
                 _ => break,
@@ -136,7 +155,9 @@ impl OapSession {
 
     /// Ends what `due` names. Whatever it is, it is not due a second time.
     fn miss(&mut self, due: Due, cx: &mut Cx<'_>) {
-        if due == Due::Pace && !self.pace.is_late(cx.now.mono_ns, &cx.config.deadlines) {
+        if let Due::Pace(number) = due
+            && !self.is_slow(number, cx)
+        {
             return;
         }
         if !matches!(due, Due::Idle | Due::Linger) {
@@ -148,12 +169,10 @@ impl OapSession {
             Due::FirstFrame if self.header_at.is_none() && self.frame.is_none() => self.finish(cx),
             Due::FirstFrame | Due::Frame => self.miss_frame(cx),
             Due::Idle => self.finish(cx),
-            Due::Pace => {
+            Due::Pace(number) => {
                 const SLOW: Refusal = Refusal::new(ErrorCode::Timeout, "the put comes too slowly");
-                for place in 0..self.streams.places() {
-                    if self.streams.get(place).is_some_and(Stream::is_receiving) {
-                        self.fail(place, &SLOW, cx);
-                    }
+                if let Some(place) = self.streams.by_number(number) {
+                    self.fail(place, &SLOW, cx);
                 }
             }
             Due::Stream(number) => {
@@ -163,6 +182,15 @@ impl OapSession {
                 }
             }
         }
+    }
+
+    /// Whether a put's span has ended with too few bytes. With enough, the next begins.
+    fn is_slow(&mut self, number: u32, cx: &Cx<'_>) -> bool {
+        let now_ns = self.listening_ns(cx);
+        let place = self.streams.by_number(number);
+        let stream = place.and_then(|place| self.streams.get_mut(place));
+        let Some(Stream { job: Job::Put(put), .. }) = stream else { return false };
+        put.pace.is_late(now_ns, &cx.config.deadlines)
     }
 
     /// The peer went silent inside a frame. OAP/1 §10.2

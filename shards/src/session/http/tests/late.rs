@@ -201,3 +201,62 @@ fn a_body_that_comes_slowly_but_steadily_is_taken() {
     }
     assert_eq!((bench.answers(&[])[0].status, bench.did.len()), (201, 0));
 }
+
+/// Lets time pass, and tells of it.
+fn pass(bench: &mut Bench, ns: u64) {
+    bench.now.mono_ns += ns;
+    bench.tell(|session, cx| session.on_deadline(cx));
+}
+
+#[test]
+fn what_frames_a_body_is_not_the_body() {
+    let (mut bench, span) = paced();
+    bench.bytes(request("PUT", "/o/", "Transfer-Encoding: chunked\r\n"));
+    for _ in 0..4 {
+        assert_eq!(bench.out.len(), 0);
+        // In all 1600 bytes a second, of which six are one of the body.
+        bench.bytes("1\r\nx\r\n".repeat(2000));
+        pass(&mut bench, span / 4);
+    }
+    assert_eq!(bench.answers(&[])[0].status, 408);
+}
+
+#[test]
+fn an_upload_that_is_held_back_gets_that_time_and_no_more() {
+    let (mut bench, span) = paced();
+    bench.bytes(request("PUT", "/o/", "Content-Length: 6000000\r\n"));
+    pass(&mut bench, span / 2);
+    bench.hold_disk = true;
+    while bench.did.is_empty() {
+        bench.bytes(vec![1; 100_000]);
+    }
+    assert_eq!(bench.did, [Did::Pause]);
+    pass(&mut bench, 3 * span);
+    bench.hold_disk = false;
+    bench.run();
+    assert_eq!(bench.did, [Did::Pause, Did::Resume]);
+    // What came before the pause is enough for the first span, and nothing comes in the second.
+    pass(&mut bench, span / 2);
+    assert_eq!(bench.out.len(), 0);
+    pass(&mut bench, span);
+    assert_eq!(bench.answers(&[])[0].status, 408);
+}
+
+#[test]
+fn what_an_upload_keeps_is_counted() {
+    let mut bench = Bench::new();
+    let before = bench.session().held();
+    bench.bytes(request("PUT", "/o/", "Content-Length: 6000000\r\n"));
+    let fresh = bench.session().held() - before;
+    assert!(fresh >= size_of::<super::super::put::Put>(), "{fresh} bytes");
+    for _ in 0..45 {
+        bench.bytes(vec![1; 100_000]);
+        bench.run();
+    }
+    let hashes = bench.session().held() - before - fresh;
+    assert!(hashes >= 64 * 32, "{hashes} bytes");
+    bench.bytes(vec![1; 1_500_000]);
+    bench.run();
+    assert_eq!(bench.answers(&[])[0].status, 201);
+    assert!(bench.session().held() <= before + 4096, "{}", bench.session().held());
+}

@@ -343,37 +343,117 @@ fn failures_are_reported_with_their_ids() {
     assert_eq!(told, [(Op::Put, 403, "77"), (Op::Has, 500, "78")]);
 }
 
-#[test]
-fn puts_that_trickle_are_refused() {
-    let mut rig = Rig::with(LOCAL, false, |config| config.deadlines.body_rate = 1000);
+/// A rig whose puts must bring 1000 bytes a second, and the time they have for it.
+fn paced() -> (Rig, u64) {
+    let rig = Rig::with(LOCAL, false, |config| config.deadlines.body_rate = 1000);
     let span = limits(&rig).body_ns;
+    (rig, span)
+}
+
+#[test]
+fn a_put_that_trickles_is_refused_whatever_the_others_bring() {
+    let (mut rig, span) = paced();
+    let hello = raw(&FrameHeader::default(), b"", b"");
     rig.now.mono_ns += 10 * span;
-    rig.bytes(&raw(&FrameHeader::default(), b"", b""));
+    rig.bytes(&hello);
     rig.run();
-    rig.frame();
-    rig.bytes(&put_start(1, 100_000, None));
-    rig.bytes(&put_start(2, 100_000, None));
-    let pass = |rig: &mut Rig| {
+    rig.frames();
+    for corr_id in 1..=4 {
+        rig.bytes(&put_start(corr_id, 100_000, None));
+    }
+    let third = |rig: &mut Rig| {
+        rig.bytes(&frame(Flags::REQ, 1, &[1; 10_000]));
+        for corr_id in 2..=4 {
+            rig.bytes(&frame(Flags::REQ, corr_id, &[1; 100]));
+        }
+        rig.bytes(&hello.repeat(200));
+        rig.run();
         rig.now.mono_ns += span / 3;
         rig.tell(|session, cx| session.on_deadline(cx));
     };
-    // Together they bring what they must.
-    for _ in 0..3 {
-        rig.bytes(&frame(Flags::REQ, 1, &[1; 9_900]));
-        rig.bytes(&frame(Flags::REQ, 2, &[1; 100]));
-        pass(&mut rig);
+    for _ in 0..2 {
+        third(&mut rig);
+        assert_eq!(rig.open(), 4);
     }
-    assert_eq!(rig.open(), 2);
-    for _ in 0..3 {
-        rig.bytes(&frame(Flags::REQ, 1, &[1; 100]));
-        rig.bytes(&frame(Flags::REQ, 2, &[1; 100]));
-        pass(&mut rig);
-    }
-    rig.run();
-    let refused = rig.frames();
-    assert_eq!((rig.open(), refused.len()), (0, 2));
-    assert!(refused.iter().all(|frame| frame.error() == (408, "timeout".into())));
+    rig.frames();
+    third(&mut rig);
+    let refused: Vec<Frame> =
+        rig.frames().into_iter().filter(|frame| frame.head.code > 0).collect();
+    assert!(refused.iter().all(|frame| frame.error() == late()), "{refused:?}");
+    assert_eq!(refused.iter().map(|frame| frame.head.corr_id).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!((rig.open(), rig.stats.rejected(Rejected::Timeout)), (1, 3));
     assert!(rig.ends.is_empty(), "the connection goes on");
+    for _ in 0..3 {
+        third(&mut rig);
+    }
+    assert_eq!(rig.open(), 1);
+}
+
+#[test]
+fn an_upload_that_is_full_buys_the_others_its_time_and_no_more() {
+    let (mut rig, span) = paced();
+    rig.bytes(&put_start(1, 8 << 20, None));
+    rig.bytes(&put_start(2, 100_000, None));
+    rig.bytes(&frame(Flags::REQ, 2, &[1; 100]));
+    let pass = |rig: &mut Rig, ns: u64| {
+        rig.now.mono_ns += ns;
+        rig.tell(|session, cx| session.on_deadline(cx));
+    };
+    pass(&mut rig, span / 2);
+    while rig.ends.is_empty() {
+        rig.bytes(&frame(Flags::REQ, 1, &[1; 60_000]));
+    }
+    assert_eq!(rig.ends, ["pause"]);
+    pass(&mut rig, 3 * span);
+    assert_eq!(rig.open(), 2, "nobody is late while nobody is listened to");
+    while rig.disk_one() {}
+    assert_eq!(rig.ends, ["pause", "resume"]);
+    pass(&mut rig, span / 2 - 1);
+    assert_eq!(rig.open(), 2);
+    pass(&mut rig, 1);
+    rig.run();
+    let refused = rig.frame();
+    assert_eq!((refused.head.corr_id, refused.error(), rig.open()), (2, late(), 1));
+}
+
+#[test]
+fn answers_that_are_not_read_buy_a_put_no_time() {
+    let (mut rig, span) = paced();
+    rig.bytes(&put_start(1, 100_000, None));
+    let hello = raw(&FrameHeader::default(), b"", b"");
+    while rig.ends.is_empty() {
+        rig.bytes(&hello.repeat(100));
+    }
+    assert_eq!(rig.ends, ["pause"]);
+    for _ in 0..4 {
+        rig.now.mono_ns += span / 4;
+        // A byte now and then: the connection itself is not late.
+        rig.unsent -= 1;
+        rig.tell(|session, cx| session.on_sent(1, cx));
+        rig.tell(|session, cx| session.on_deadline(cx));
+    }
+    assert_eq!((rig.open(), rig.counted(Op::Put, 408)), (0, 1));
+}
+
+#[test]
+fn what_streams_keep_is_counted() {
+    let mut rig = Rig::new();
+    let held = |rig: &Rig| rig.session.as_ref().unwrap().held();
+    let before = held(&rig);
+    for corr_id in 1..=64 {
+        rig.bytes(&put_start(corr_id, 64 << 20, None));
+    }
+    let of_puts = held(&rig) - before;
+    assert!(of_puts >= 64 * size_of::<super::super::streams::Put>(), "{of_puts} bytes");
+    // 32 bytes for each group that was hashed.
+    for _ in 0..16 << 20 >> 16 {
+        rig.bytes(&frame(Flags::REQ, 1, &[1; 1 << 16]));
+        while rig.disk_one() {}
+    }
+    let hashes = held(&rig) - before - of_puts;
+    assert!((255 * 32..4 * 256 * 32).contains(&hashes), "{hashes} bytes");
+    rig.tell(|session, cx| session.on_closed(cx));
+    assert!(held(&rig) <= before + 64 * 1024, "{} bytes", held(&rig));
 }
 
 #[test]
