@@ -5,7 +5,15 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use common::{
     KIB, MIB,
@@ -16,6 +24,9 @@ use common::{
     rude::{Door, Rude, Trickle},
 };
 use serde_json::json;
+
+/// Blocks of the memory of a node with one shard.
+const BLOCKS: usize = 16 * MIB / (64 * KIB);
 
 /// A node with a small cache, all of it in use.
 fn target(shards: usize) -> Target {
@@ -80,29 +91,38 @@ fn uploads_that_trickle() {
     check_during(target, trickle.end());
 }
 
+/// More uploads than the memory has blocks, none of them longer than one: each has sent a few bytes
+/// of its only group, and goes on byte by byte. Every group takes a block from its first byte on.
 #[test]
 fn small_uploads_that_trickle() {
     let target = target(1);
-    let head = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\nxx";
-    let mut peers = Rude::many(&target.node, Door::Http, 300, None);
+    let head = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\nxx";
+    let mut peers = Rude::many(&target.node, Door::Http, BLOCKS + BLOCKS / 4, None);
     for peer in &mut peers {
         peer.send(head.as_bytes()).expect("a head fits");
     }
-    check_during(target, peers);
+    let trickle = Trickle::start(peers, vec![1; 64], Duration::from_millis(100));
+    target.measure("trickle").expect_served();
+    check_during(target, trickle.end());
 }
 
+/// More puts than the memory has blocks, 64 on each connection: all but one of them have sent a
+/// whole frame of a few bytes, and the last one stops within its frame.
 #[test]
 fn puts_that_stop_within_a_frame() {
     let target = target(1);
-    let start = oap::request(1, &json!({"op": "put", "len": 1 << 30})).encode();
-    let frame = oap::frame(REQ, 1, &vec![9; oap::MAX_FRAME - 33]).encode();
     let upload = |_| {
         let mut peer = Rude::connect(&target.node, Door::OapPlain, None);
-        peer.send(&start).expect("a request fits");
+        let start = |corr| oap::request(corr, &json!({"op": "put", "len": 1 << 30})).encode();
+        let few = |corr| oap::frame(REQ, corr, &[9; 100]).encode();
+        let all: Vec<u8> =
+            (1..64).flat_map(|corr| [start(corr), few(corr)].concat()).chain(start(64)).collect();
+        peer.send(&all).expect("they fit");
+        let frame = oap::frame(REQ, 64, &vec![9; oap::MAX_FRAME - 33]).encode();
         peer.send_until_full(&frame[..frame.len() - 1], frame.len() - 1);
         peer
     };
-    let peers = (0..60).map(upload).collect();
+    let peers = (0..BLOCKS / 64 + 2).map(upload).collect();
     check_during(target, peers);
 }
 
@@ -174,23 +194,79 @@ fn gets_that_are_not_read() {
     check_during(target, peers);
 }
 
+/// Connections that ask for other groups of a large object again and again, as many at once as they
+/// may, and read the answers: there are none but refusals while others hold all that reads may have.
+struct Eager {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Eager {
+    fn start(target: &Target, connections: usize, addr: &str, len: usize) -> Eager {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ask = |at: usize| {
+            let mut peer = common::connect(target.node.at(Door::OapPlain.key()));
+            let (stop, addr) = (Arc::clone(&stop), addr.to_owned());
+            thread::spawn(move || {
+                let get = |corr: u64| {
+                    let group = (at as u64 * 7919 + corr * 31) % (len / (64 * KIB)) as u64;
+                    let offset = group * 64 * KIB as u64;
+                    let get = json!({"op": "get", "addr": addr, "offset": offset, "len": 60_000});
+                    oap::request(corr, &get).encode()
+                };
+                let mut corr = 64;
+                let first: Vec<u8> = (1..=corr).flat_map(get).collect();
+                let mut sent = peer.write_all(&first);
+                while sent.is_ok() && !stop.load(Ordering::Acquire) {
+                    // Whatever it is, its end makes room for the next.
+                    let Ok(Some(frame)) = oap::read_frame(&mut peer) else { return };
+                    if frame.has(oap::END) {
+                        corr += 1;
+                        sent = peer.write_all(&get(corr));
+                    }
+                }
+            })
+        };
+        let threads = (0..connections).map(ask).collect();
+        Eager { stop, threads }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Release);
+        self.threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    }
+}
+
 #[test]
 fn questions_between_shards_do_not_wait_for_those_that_need_memory() {
     let target = target(2);
     let peers = silent_gets(&target, 40);
+    // What the silent hold is of the same shard. Those of the other shard ask for more than may be
+    // open between two.
+    let large = object(6, 24 * MIB);
+    let eager = Eager::start(&target, 40, &large.addr, large.bytes.len());
     let found: Vec<_> = (0..24).map(|seed| object(1_000_000 + seed, MIB).addr).collect();
     let missing: Vec<_> = (0..24).map(|n| common::addr_of(format!("not {n}").as_bytes())).collect();
-    for _ in 0..4 {
+    let mut times = Vec::new();
+    for _ in 0..8 {
         let mut peer = Peer::new(target.node.connect());
         for (method, addr, status) in found
             .iter()
             .map(|addr| ("HEAD", addr, 200))
             .chain(missing.iter().map(|addr| ("GET", addr, 404)))
         {
+            let began = Instant::now();
             peer.send(format!("{method} /o/{addr} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
             assert_eq!(peer.response(method).status, status, "{method}");
+            times.push(began.elapsed());
         }
     }
+    times.sort();
+    let (median, nine_tenths) = (times[times.len() / 2], times[times.len() * 9 / 10]);
+    eprintln!("questions that need no memory: median {median:?}, nine tenths {nine_tenths:?}");
+    // A read waits a second for memory before it is refused; behind reads it would be seconds.
+    assert!(nine_tenths < Duration::from_secs(1), "{nine_tenths:?}: they wait with the reads");
+    eager.end();
     expect_large(&target);
     check_during(target, peers);
 }

@@ -8,7 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Data, MIB, Node, Setup, clean_environment, http::Peer, object};
+use common::{
+    Data, KIB, MIB, Node, Setup, clean_environment,
+    http::Peer,
+    object,
+    rude::{Door, Rude},
+};
 
 /// The command of a node that runs under this `ulimit`.
 fn limited(setup: &Setup, ulimit: &str) -> Command {
@@ -66,6 +71,58 @@ fn more_connections_than_files_keep_nobody_from_admin_and_uploads() {
         }
         assert!(Instant::now() < until, "the node takes no connections again");
         std::thread::sleep(Duration::from_millis(20));
+    }
+    node.terminate();
+}
+
+#[test]
+fn more_uploads_than_files_take_none_from_others() {
+    let data = Data::new();
+    let node = Node::start(limited(&data.setup(), "-n 256"));
+    let mut old = Peer::new(node.connect());
+    let large: Vec<_> = (0..24).map(|seed| object(100 + seed, 2 * MIB)).collect();
+    large.iter().for_each(|object| {
+        assert_eq!(old.try_put(&object.addr, &object.bytes).expect("an answer").status, 201);
+    });
+    // Each above 1 MiB, and so in a file of its own, and never whole.
+    let head = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1073741824\r\n\r\n";
+    let part = vec![7; MIB + MIB / 2];
+    let mut refused = 0;
+    let mut uploads = Vec::new();
+    for _ in 0..40 {
+        let mut peer = Rude::connect(&node, Door::Http, None);
+        peer.send(head.as_bytes()).expect("a head fits");
+        peer.send_until_full(&part, part.len());
+        let (said, _) = peer.read_within(KIB, Duration::from_millis(20));
+        match said.starts_with(b"HTTP/1.1 503") {
+            true => refused += 1,
+            false => uploads.push(peer),
+        }
+    }
+    // An eighth of the limit or so is for them.
+    let files = uploads.len();
+    assert!(
+        (16..=24).contains(&files) && files + refused == 40,
+        "{files} files, {refused} refused"
+    );
+    let open = node.metrics().sum("process_open_fds");
+    assert!(open < 256, "{open} files are open");
+    assert_eq!(node.admin("/healthz").status, 200);
+    for object in &large {
+        let answer = old.get(&format!("/o/{}", object.addr));
+        assert!(answer.status == 200 && answer.body == object.bytes);
+    }
+    // Those that leave make room for others.
+    drop(uploads);
+    let until = Instant::now() + common::DEADLINE;
+    loop {
+        let again = object(7, 2 * MIB);
+        let answer = Peer::new(node.connect()).try_put(&again.addr, &again.bytes);
+        match answer.expect("an answer").status {
+            200 | 201 => break,
+            503 => assert!(Instant::now() < until, "files of uploads are not given back"),
+            other => panic!("{other}"),
+        }
     }
     node.terminate();
 }

@@ -1,7 +1,10 @@
 //! TLS: bytes that are no handshake, handshakes in the smallest records, and what may stand in the
 //! middle of a connection and should not.
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 
 use crate::common::{
     connect,
@@ -92,5 +95,70 @@ fn many_handshakes_that_are_left() {
     });
     during.expect_served();
     during.expect_within_bill();
+    target.finish().expect_within_bill();
+}
+
+/// The records in what a node sent over TLS, from the start of one on: kind and length of each.
+fn records(mut bytes: &[u8]) -> Vec<(u8, usize)> {
+    let mut found = Vec::new();
+    while let [kind, 3, 3, high, low, rest @ ..] = bytes {
+        let len = usize::from(u16::from_be_bytes([*high, *low]));
+        assert!(rest.len() >= len, "a record is cut");
+        found.push((*kind, len));
+        bytes = &rest[len..];
+    }
+    assert!(bytes.is_empty(), "{} bytes are no record", bytes.len());
+    found
+}
+
+#[test]
+fn who_breaks_tls_is_told_so_behind_all_that_was_to_be_sent() {
+    let (target, _) = Target::warm(1, &[]);
+    let broken = [
+        // No kind that there is, bytes that do not decrypt, and none at all.
+        record(0, &[0; 20]),
+        record(23, &[7; 100]),
+        record(23, &[]),
+        record(22, &[4, 0, 0, 0]),
+    ];
+    let (during, ()) = target.measure_while("during", || {
+        for round in 0..10 {
+            for bytes in &broken {
+                let mut peer = Rude::connect(&target.node, Door::Https, None);
+                peer.raw().write_all(bytes).expect("the connection is good so far");
+                let mut rest = Vec::new();
+                let end = peer.raw().read_to_end(&mut rest);
+                assert!(
+                    end.is_ok(),
+                    "round {round}: a reset may take what was sent with it: {end:?}"
+                );
+                let records = records(&rest);
+                // Tickets first, then an alert: two bytes, their kind, and a tag of 16 bytes.
+                assert_eq!(records.last(), Some(&(23, 19)), "round {round}: {records:?}");
+                assert!(records.len() > 1, "round {round}: tickets are missing: {records:?}");
+            }
+        }
+    });
+    during.expect_served();
+    during.expect_within_bill();
+    target.finish().expect_within_bill();
+}
+
+#[test]
+fn an_alert_answers_what_breaks_a_handshake() {
+    let (target, _) = Target::warm(1, &[]);
+    let (during, ()) = target.measure_while("during", || {
+        for door in [Door::Https, Door::Oap] {
+            // Instead of a greeting, all in the clear: an alert of two bytes.
+            for bytes in [record(23, &[]), record(0, &[1, 2]), record(22, &[2, 0, 0, 0])] {
+                let mut socket = connect(target.node.at(door.key()));
+                socket.write_all(&bytes).expect("a few bytes fit");
+                let mut said = Vec::new();
+                socket.read_to_end(&mut said).expect("the node ends it in good order");
+                assert_eq!(records(&said), [(21, 2)], "{door:?}: {bytes:?}");
+            }
+        }
+    });
+    during.expect_served();
     target.finish().expect_within_bill();
 }

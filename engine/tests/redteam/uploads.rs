@@ -122,5 +122,7 @@ fn stored_deleted_and_read_at_once() {
     });
     during.expect_answered();
     during.expect_within_bill();
+    // Whoever stores and deletes the same again and again is a nuisance, and no load.
+    assert_eq!(target.node.admin("/readyz").status, 200);
     target.finish().expect_within_bill();
 }

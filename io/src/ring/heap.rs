@@ -5,6 +5,10 @@
 //! takes it again for the next answer: a page fault for every 4 KiB that are sent, which was a
 //! sixth of the CPU time of bodies over TLS. So it is kept, and given back when it was far more
 //! than is in use: after a flood.
+//!
+//! That takes two steps. `malloc_trim(3)` gives back what is free between blocks in use, in the
+//! heaps of all threads, but not the end of a heap that is a thread's own: glibc looks at that only
+//! when the thread itself frees something long.
 
 use std::{
     io,
@@ -35,17 +39,22 @@ pub fn keep_freed_memory() -> io::Result<()> {
     Ok(())
 }
 
-/// Has memory that is free given back to the system, soon.
+/// Has memory that is free given back to the system, soon; the end of the calling thread's heap at
+/// once.
 pub(super) fn release() {
+    trim_end();
     if let Some(releases) = RELEASES.get() {
         // When the queue is full, it is about to be done.
         let _ = releases.try_send(());
     }
 }
 
+/// Bytes at the end of a heap that are kept.
+#[cfg(target_env = "gnu")]
+const KEPT_LEN: libc::c_int = 64 * 1024 * 1024;
+
 #[cfg(target_env = "gnu")]
 fn configure() {
-    const KEPT_LEN: libc::c_int = 64 * 1024 * 1024;
     // What is longer is a mapping of its own, which goes back when it is freed. Nothing that long
     // is made for each answer.
     const MAPPED_LEN: libc::c_int = 4 * 1024 * 1024;
@@ -62,9 +71,27 @@ fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
+#[cfg(target_env = "gnu")]
+fn trim_end() {
+    // As much as glibc keeps by itself; and it looks at the end of the heap when more than half of
+    // that is freed in one piece.
+    const LEFT_LEN: libc::c_int = 128 * 1024;
+    let keep = |len| {
+        // SAFETY: sets a number of the allocator. Threads that free something meanwhile give the
+        // ends of their heaps back as well.
+        unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, len) };
+    };
+    keep(LEFT_LEN);
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LEFT_LEN as usize)));
+    keep(KEPT_LEN);
+}
+
 /// Other allocators are left as they are.
 #[cfg(not(target_env = "gnu"))]
 fn configure() {}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim_end() {}
 
 #[cfg(not(target_env = "gnu"))]
 fn trim() {}
@@ -91,6 +118,34 @@ impl Ebb {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Resident bytes of this process.
+    #[cfg(target_env = "gnu")]
+    fn resident() -> usize {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: usize = text.split_whitespace().nth(1).unwrap().parse().unwrap();
+        pages * crate::limits::PAGE_LEN
+    }
+
+    #[cfg(target_env = "gnu")]
+    #[test]
+    fn what_a_thread_freed_is_given_back_also_at_the_end_of_its_heap() {
+        const PIECE_LEN: usize = 64 * 1024;
+        const ALL_LEN: usize = 40 * 1024 * 1024;
+        configure();
+        let thread = thread::spawn(|| {
+            let held: Vec<Vec<u8>> = (0..ALL_LEN / PIECE_LEN).map(|_| vec![1; PIECE_LEN]).collect();
+            let most = resident();
+            drop(held);
+            // What frees the pages between blocks does nothing about the end.
+            trim();
+            trim_end();
+            (most, resident())
+        });
+        let (most, left) = thread.join().unwrap();
+        // Other tests allocate, too, at the same time.
+        assert!(left + ALL_LEN / 2 < most, "{left} bytes of {most} are left");
+    }
 
     #[test]
     fn memory_is_given_back_when_a_flood_has_ebbed_and_not_before() {

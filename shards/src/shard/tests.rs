@@ -209,3 +209,19 @@ fn ids_tell_nothing_about_the_secret_of_the_cache() {
     assert_eq!(key(7, 1), key(8, 1), "whatever the seed is, the hash is the same");
     assert_ne!(key(7, 1), key(7, 2));
 }
+
+#[test]
+fn one_turn_delivers_so_much_and_the_next_goes_on() {
+    let mut rig = Rig::new(|_| {});
+    let conn = rig.open(HTTP, "192.0.2.1:1");
+    let asker = rig.shard.own(StreamId { conn, stream: 99 });
+    for _ in 0..SETTLE_ROUNDS_MAX + 10 {
+        rig.shard.replies.push_back((asker, Reply::Missing));
+    }
+    rig.tell(Event::Tick);
+    assert_eq!(rig.shard.replies.len(), 10);
+    assert_eq!(rig.shard.wake_at(), Some(0), "it is to be called again at once");
+    rig.tell(Event::Tick);
+    assert!(rig.shard.replies.is_empty());
+    assert_ne!(rig.shard.wake_at(), Some(0));
+}

@@ -1,0 +1,148 @@
+//! Requests that are odd, and must cost nobody else anything: each has its own answer.
+
+use std::{
+    io::Read,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::common::{
+    KIB, MIB, addr_of, assert_same, connect,
+    flood::Target,
+    http::Peer,
+    oap::{Frame, HELLO, Oap, REQ, frame, request},
+    object,
+    rude::{Door, End, Rude, get},
+};
+
+/// The status of the answer to this on a new connection.
+fn status(target: &Target, request: &str) -> u16 {
+    let mut peer = Peer::new(target.node.connect());
+    peer.send(request.as_bytes());
+    peer.response(request.split(' ').next().unwrap_or_default()).status
+}
+
+#[test]
+fn what_is_said_of_a_body_is_judged_before_it_comes() {
+    let (target, _) = Target::warm(1, &[]);
+    let chunked = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let stored = format!("/o/{}", target.small.addr);
+    let missing = format!("/o/{}", addr_of(b"missing"));
+    let put = |path: &str, field: &str| {
+        format!("PUT {path} HTTP/1.1\r\nHost: localhost\r\n{field}\r\nContent-Length: 3\r\n\r\nabc")
+    };
+    let (during, ()) = target.measure_while("during", || {
+        for (request, wanted) in [
+            (format!("{chunked}ffffffffffffffff\r\n"), 413),
+            (format!("{chunked}1\r\nx\r\nffffffffffffffff\r\n"), 413),
+            (format!("{chunked}400000001\r\n"), 413),
+            (format!("{chunked}10000000000000000\r\n"), 400),
+            (put(&stored, "If-None-Match: *"), 412),
+            (put(&missing, "If-Match: *"), 412),
+            (put("/o/", "Content-Range: bytes 0-2/3"), 400),
+            ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 204),
+        ] {
+            assert_eq!(status(&target, &request), wanted, "{request:?}");
+        }
+    });
+    during.expect_served();
+    during.expect_within_bill();
+    target.finish().expect_within_bill();
+}
+
+#[test]
+fn an_empty_line_is_no_request() {
+    let (target, _) = Target::warm(1, &["--deadline-head", "1", "--deadline-idle", "3"]);
+    let mut peers = Rude::many(&target.node, Door::Http, 20, None);
+    for peer in &mut peers {
+        peer.send(&get(&target.small.addr)).expect("a request fits");
+        peer.send(b"\r\n").expect("an empty line fits");
+    }
+    let during = target.measure("during");
+    during.expect_served();
+    for peer in &mut peers {
+        let (answer, end) = peer.read_within(MIB, Duration::from_secs(30));
+        // Its answer, and nothing that it could take for the next one.
+        assert!(answer.ends_with(&target.small.bytes), "{} bytes", answer.len());
+        assert_eq!(end, End::Closed);
+    }
+    drop(peers);
+    target.finish().expect_within_bill();
+}
+
+#[test]
+fn a_hello_ends_no_stream() {
+    let (target, _) = Target::warm(1, &[]);
+    let large = object(9, 3 * MIB);
+    target.store(&large);
+    let mut peer = Oap::plain(&target.node);
+    let (during, ()) = target.measure_while("during", || {
+        for round in 0..20 {
+            let corr = 7 + round;
+            peer.send(&request(corr, &json!({"op": "get", "addr": large.addr})));
+            peer.send(&Frame { app: HELLO, ..frame(REQ, corr, b"x") });
+            let (mut body, mut refused) = (Vec::new(), 0);
+            while body.len() < large.bytes.len() || refused == 0 {
+                let frame = peer.recv();
+                if frame.app == HELLO {
+                    assert_eq!(frame.error().0, 400);
+                    refused += 1;
+                } else {
+                    assert_eq!(frame.code, 0, "the get goes on");
+                    body.extend_from_slice(&frame.payload);
+                }
+            }
+            assert_same(&body, &large.bytes, "what came beside a HELLO");
+        }
+    });
+    during.expect_served();
+    drop(peer);
+    target.finish().expect_within_bill();
+}
+
+#[test]
+fn idle_connections_do_not_shut_admin() {
+    let (target, _) = Target::warm(1, &[]);
+    let mut idle: Vec<_> = (0..200).map(|_| connect(target.node.at("admin"))).collect();
+    for _ in 0..10 {
+        let began = Instant::now();
+        assert_eq!(target.node.admin("/healthz").status, 200);
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    }
+    let during = target.measure("during");
+    during.expect_served();
+    during.expect_within_bill();
+    // The first of them had to make room.
+    idle[0].set_read_timeout(Some(Duration::from_secs(30))).expect("a time can be set");
+    assert!(matches!(idle[0].read(&mut [0; 1]), Ok(0) | Err(_)));
+    drop(idle);
+    target.finish().expect_within_bill();
+}
+
+#[test]
+fn askers_that_leave_are_not_waited_for() {
+    let (target, _) = Target::warm(1, &[]);
+    let large = object(5, 24 * MIB);
+    target.store(&large);
+    let range = |from: usize| {
+        let path = format!("GET /o/{} HTTP/1.1\r\nHost: rude\r\n", large.addr);
+        format!("{path}Range: bytes={from}-\r\n\r\n").into_bytes()
+    };
+    // Readers who take nothing hold what reads may have, and others ask for more and leave.
+    let mut silent = Rude::many(&target.node, Door::Http, 120, Some(2304));
+    for (at, peer) in silent.iter_mut().enumerate() {
+        peer.send(&range(at * 200 * KIB)).expect("a request fits");
+    }
+    let (during, ()) = target.measure_while("during", || {
+        for round in 0..1000 {
+            let mut peer = Rude::connect(&target.node, Door::Http, None);
+            peer.send(&range(round * 24 * KIB)).expect("a request fits");
+            peer.reset();
+        }
+    });
+    during.expect_served();
+    during.expect_within_bill();
+    drop(silent);
+    target.finish().expect_within_bill();
+}
