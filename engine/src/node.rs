@@ -108,6 +108,8 @@ pub fn run(
     let bell = Arc::new(Bell::new()?);
     let (reports_in, reports) = lane(REPORTS_LEN, &bell);
     let (mailboxes, orders) = mailboxes(config.shards(), &reports_in)?;
+    let checks = (identify(&data), fits(&data, machine, need));
+    let reload = reload::reload(config.clone(), settings, certificates, checks);
     let control = ron_control::start(ControlConfig {
         listener: admin,
         stats: stats.clone(),
@@ -117,13 +119,7 @@ pub fn run(
         partitions: data.partitions() as u16,
         authority: config.authority(),
         write_tokens: reload::write_tokens(config),
-        reload: reload::reload(
-            config.clone(),
-            settings,
-            certificates,
-            identify(&data),
-            fits(&data, machine, need),
-        ),
+        reload,
         build: build(),
         tls_not_after,
         hang_limit: config.hang_limit,

@@ -31,8 +31,7 @@ pub(crate) fn reload(
     running: Config,
     settings: Settings,
     certificates: Option<Arc<Certificates>>,
-    identify: Identify,
-    fits: Fits,
+    (identify, fits): (Identify, Fits),
 ) -> Reload {
     // What is in force: as at the start, but for what was reloaded.
     let running = Mutex::new(running);

@@ -256,7 +256,8 @@ fn questions_between_shards_do_not_wait_for_those_that_need_memory() {
             .chain(missing.iter().map(|addr| ("GET", addr, 404)))
         {
             let began = Instant::now();
-            peer.send(format!("{method} /o/{addr} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+            let head = format!("{method} /o/{addr} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            peer.send(head.as_bytes());
             assert_eq!(peer.response(method).status, status, "{method}");
             times.push(began.elapsed());
         }

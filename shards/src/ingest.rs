@@ -22,11 +22,11 @@
 //! the sync follows the header. So a file whose header decodes was not necessarily whole before
 //! the sync, and nothing depends on it: temporary files are swept at boot.
 //!
-//! This room refuses what is too long, too short, or hashes to another address, and what there is
-//! no memory or no file for. It holds at most [`INGEST_BLOCKS_MAX`] blocks of an upload; while the disk is
-//! behind, the peer waits. While the memory of uploads is short, each group is written when it is
-//! whole, what is kept in memory goes into a file after all, and an upload that has no block waits
-//! for one, but not for long.
+//! This room refuses what is too long, too short, or hashes to another address, and what there
+//! is no memory or no file for. It holds at most [`INGEST_BLOCKS_MAX`] blocks of an upload;
+//! while the disk is behind, the peer waits. While the memory of uploads is short, each group
+//! is written when it is whole, what is kept in memory goes into a file after all, and an
+//! upload that has no block waits for one, but not for long.
 
 use std::io;
 
