@@ -25,5 +25,8 @@ mod seqlock;
 pub mod sim;
 pub mod stats;
 mod sync;
+#[cfg(feature = "tls")]
+#[path = "ring/tls.rs"]
+pub mod tls;
 pub mod watch;
 pub mod wheel;

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! sim [--seed N [--trace]] [--seeds N] [--from N] [--seconds S] [--jobs J]
-//!     [--failures F] [--floods]
+//!     [--failures F] [--floods N]
 //! ```
 //!
 //! Without an end it runs until it is stopped, or one seed has failed (`--failures` for more). It
-//! ends with 1 when a seed failed, and says which. With `--floods` some of the worlds are floods of
-//! rude peers, which also changes what the other seeds stand for.
+//! ends with 1 when a seed failed, and says which. With `--floods` one world in so many is a flood
+//! of rude peers (0 for none), in place of one in 16, which also changes what the other seeds stand
+//! for.
 
 #[path = "../tests/sim/mod.rs"]
 mod sim;
@@ -24,7 +25,7 @@ use sim::{
 };
 
 const USAGE: &str = "sim [--seed N [--trace]] [--seeds N] [--from N] [--seconds S] [--jobs J] \
-    [--failures F] [--floods]";
+    [--failures F] [--floods N]";
 
 /// What was asked for on the command line.
 struct Args {
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn one(seed: u64, floods: bool, trace: bool) -> ExitCode {
+fn one(seed: u64, floods: u32, trace: bool) -> ExitCode {
     match run_seed(seed, floods, if trace { Telling::Print } else { Telling::Off }) {
         Ok(summary) => {
             println!("seed {seed}: {summary:?}");
@@ -95,10 +96,6 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
             args.trace = true;
             continue;
         }
-        if word == "--floods" {
-            args.errand.floods = true;
-            continue;
-        }
         let value = words.next().ok_or_else(|| format!("{word} needs a number"))?;
         let number: u64 = value.parse().map_err(|_| format!("{value} is no number"))?;
         match word.as_str() {
@@ -107,6 +104,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
             "--from" => args.errand.from = number,
             "--seconds" => args.errand.time = Some(Duration::from_secs(number)),
             "--failures" => args.errand.failures_max = number as usize,
+            "--floods" => args.errand.floods = number as u32,
             "--jobs" => args.errand.jobs = number as usize,
             other => return Err(format!("{other} means nothing")),
         }

@@ -35,6 +35,9 @@ pub struct Config {
     /// Bytes that connections may buffer together: answers that their peers do not take, requests
     /// that wait. Beyond it those that take least are dropped.
     pub connection_buffers: usize,
+    /// Questions that may need memory and that may be open with one other shard at once, at most
+    /// `MESH_READS_MAX`.
+    pub mesh_reads: usize,
     /// Longest object that is taken, in bytes (413 beyond it).
     pub object_len_max: u64,
     /// Groups of one download that are under way at once.
@@ -155,6 +158,7 @@ impl Config {
             connections_per_peer: limits::CONNECTIONS_MAX / limits::PEER_SHARE.1
                 * limits::PEER_SHARE.0,
             connection_buffers: limits::CONNECTION_BUFFERS_LEN,
+            mesh_reads: limits::MESH_READS_MAX,
             object_len_max: ron_codec::limits::OBJECT_LEN_MAX,
             window_groups: limits::WINDOW_GROUPS,
             verify_sends: false,

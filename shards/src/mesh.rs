@@ -32,6 +32,8 @@ use crate::{
 pub(crate) struct Mesh {
     own: ShardId,
     peers: Vec<Peer>,
+    /// Questions that may be open with one peer, by kind.
+    open_max: [usize; KINDS.len()],
     /// Questions waiting, over all peers, by kind.
     waiting: [usize; KINDS.len()],
 }
@@ -60,7 +62,19 @@ impl Mesh {
     pub(crate) fn new(own: ShardId, shards: u16) -> Mesh {
         assert!(own.0 < shards, "shard {} of {shards}", own.0);
         let peers = (0..shards).map(|_| Peer::default()).collect();
-        Mesh { own, peers, waiting: [0; KINDS.len()] }
+        Mesh {
+            own,
+            peers,
+            open_max: KINDS.map(|(open_max, _)| open_max),
+            waiting: [0; KINDS.len()],
+        }
+    }
+
+    /// With fewer places for reads: a lane has room for no more than there are.
+    pub(crate) fn with_reads(mut self, reads: usize) -> Mesh {
+        let most = &mut self.open_max[Place::Read as usize];
+        *most = reads.min(*most);
+        self
     }
 
     /// Puts a question to another shard, now or when there is a place. Gives it back if there is
@@ -74,7 +88,7 @@ impl Mesh {
     ) -> Option<Ask> {
         from.place = ask.place();
         let kind = from.place as usize;
-        let (open_max, waiting_max) = KINDS[kind];
+        let (open_max, waiting_max) = (self.open_max[kind], KINDS[kind].1);
         let peer = &mut self.peers[usize::from(to.0)];
         if peer.open[kind] < open_max && peer.waiting[kind].is_empty() {
             peer.open[kind] += 1;
@@ -140,7 +154,7 @@ impl Mesh {
 
     /// Sends what waits and has a place now.
     pub(crate) fn send_waiting(&mut self, acts: &mut Acts<Mail, Body>) {
-        for (kind, (open_max, _)) in KINDS.into_iter().enumerate() {
+        for (kind, open_max) in self.open_max.into_iter().enumerate() {
             if self.waiting[kind] == 0 {
                 continue;
             }

@@ -113,7 +113,7 @@ impl Shard {
         let memory = if config.verify_sends { memory.with_seals() } else { memory };
         Ok(Shard {
             store: Store::new(&config),
-            mesh: Mesh::new(config.shard, config.layout.shards),
+            mesh: Mesh::new(config.shard, config.layout.shards).with_reads(config.mesh_reads),
             stats,
             acts: Acts::default(),
             sessions: Sessions::default(),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{Lent, Shared};
-use crate::limits::PAGE_LEN;
+use crate::{limits::PAGE_LEN, sim::heap};
 
 /// Pages that are queued somewhere, by their number.
 #[derive(Default)]
@@ -45,7 +45,8 @@ impl Frames {
     pub(super) fn give_up(&self, shared: &Shared, page: u32) {
         let mut frames = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(frame) = frames.remove(&page).and_then(|frame| frame.upgrade()) {
-            frame.0.get_or_init(|| shared.page_now(page).into());
+            // From now on it is the memory of sockets.
+            heap::as_world(|| frame.0.get_or_init(|| shared.page_now(page).into()));
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     },
     ports::{Act, ConnId, Event, Machine, Now, Report, Severity, ShardId},
     stats::Stats,
+    tls,
     watch::{Work, clock_ns, own_thread},
 };
 
@@ -360,54 +361,14 @@ impl<S: Machine> Driving<S> {
                 self.laps.end(Work::Bytes);
             }
             // When TLS fails: tell the peer why, if it listens, and be done with it.
-            Some(true) if self.received_tls(conn, buffer, len, now).is_err() => {
-                self.net.abort_after_flush(conn);
+            Some(true) => {
+                let mut receiving = Receiving { driving: self, conn, buffer, len, now };
+                if tls::receive(&mut receiving, len).is_err() {
+                    self.net.abort_after_flush(conn);
+                }
             }
-            Some(true) => {}
         }
         self.net.give_back(buffer);
-    }
-
-    /// Decrypts a receive buffer and tells the shard what was in it. Every round takes some of the
-    /// bytes, or fails.
-    fn received_tls(&mut self, conn: ConnId, buffer: u16, len: usize, now: Now) -> io::Result<()> {
-        let mut at = 0;
-        while at < len {
-            self.laps.begin(Work::Tls);
-            let Some((taken, heard)) = self.net.decrypt(conn, buffer, at..len)? else {
-                return Ok(());
-            };
-            self.laps.end(Work::Tls);
-            assert!(taken > 0, "TLS took nothing of {} bytes", len - at);
-            at += taken;
-            if heard.secured {
-                self.apply(Event::Secured { conn }, now);
-            }
-            self.tell_plaintext(conn, now);
-            // The handshake, a key update or a ticket may want to be sent.
-            self.net.list(conn);
-            if heard.closed {
-                self.net.ended_by_notice(conn);
-            }
-        }
-        Ok(())
-    }
-
-    fn tell_plaintext(&mut self, conn: ConnId, now: Now) {
-        loop {
-            let Some(tls) = self.net.conn(conn).and_then(|state| state.tls.as_mut()) else {
-                return;
-            };
-            let len = tls.read(&mut self.plaintext);
-            if len == 0 {
-                return;
-            }
-            self.laps.begin(Work::Bytes);
-            let data = &self.plaintext[..len];
-            self.shard.apply(Event::Bytes { conn, data }, now);
-            self.perform();
-            self.laps.end(Work::Bytes);
-        }
     }
 
     fn apply(&mut self, event: Event<'_, S::Mail>, now: Now) {
@@ -449,6 +410,51 @@ impl<S: Machine> Driving<S> {
 
     fn mono_ns(&self) -> u64 {
         clock_ns().saturating_sub(self.start_ns)
+    }
+}
+
+/// A receive buffer with ciphertext of a connection.
+struct Receiving<'a, S: Machine> {
+    driving: &'a mut Driving<S>,
+    conn: ConnId,
+    buffer: u16,
+    len: usize,
+    now: Now,
+}
+
+impl<S: Machine> tls::Receiver for Receiving<'_, S> {
+    fn decrypt(&mut self, at: usize) -> io::Result<Option<(usize, tls::Heard)>> {
+        self.driving.laps.begin(Work::Tls);
+        let heard = self.driving.net.decrypt(self.conn, self.buffer, at..self.len)?;
+        self.driving.laps.end(Work::Tls);
+        Ok(heard)
+    }
+
+    fn secured(&mut self) {
+        self.driving.apply(Event::Secured { conn: self.conn }, self.now);
+    }
+
+    fn tell_plaintext(&mut self) -> bool {
+        let Driving { shard, net, laps, plaintext, .. } = &mut *self.driving;
+        let conn = self.conn;
+        let Some(tls) = net.conn(conn).and_then(|state| state.tls.as_mut()) else { return false };
+        let len = tls.read(plaintext);
+        if len == 0 {
+            return false;
+        }
+        laps.begin(Work::Bytes);
+        shard.apply(Event::Bytes { conn, data: &plaintext[..len] }, self.now);
+        self.driving.perform();
+        self.driving.laps.end(Work::Bytes);
+        true
+    }
+
+    fn answer(&mut self) {
+        self.driving.net.list(self.conn);
+    }
+
+    fn closed(&mut self) {
+        self.driving.net.ended_by_notice(self.conn);
     }
 }
 

@@ -17,7 +17,6 @@ mod listen;
 mod net;
 mod probe;
 mod recv_pool;
-mod tls;
 
 pub use driver::{Driver, DriverError, Mailboxes};
 pub use heap::keep_freed_memory;
@@ -25,6 +24,8 @@ pub use listen::bind;
 pub use net::Listener;
 pub use probe::{Refused, check};
 pub use tls::{Certificate, Certificates, TlsConfig, server_config};
+
+use crate::tls;
 
 #[cfg(test)]
 mod tests;

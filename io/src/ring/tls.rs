@@ -2,10 +2,13 @@
 //!
 //! rustls does the protocol. Plaintext to be sent is encrypted from where it lies (a block of the
 //! arena) into rustls' records, and those go to the socket in one vectored system call.
+//!
+//! The simulation runs the same session, and the same loop over what was received: [`receive`].
 
+#[cfg(feature = "ring")]
+use std::{io::IoSlice, os::fd::RawFd};
 use std::{
-    io::{self, IoSlice, Read, Write},
-    os::fd::RawFd,
+    io::{self, Read, Write},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -89,7 +92,7 @@ pub fn server_config(
 }
 
 /// aws-lc-rs with AES-128-GCM first.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     use aws_lc_rs::cipher_suite::{
         TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
     };
@@ -99,6 +102,7 @@ fn provider() -> CryptoProvider {
 }
 
 /// The TLS side of one connection.
+#[derive(Debug)]
 pub(super) struct Tls {
     connection: ServerConnection,
     handshaking: bool,
@@ -112,11 +116,56 @@ pub(super) struct Tls {
 
 /// What came of bytes of the peer, beside plaintext to read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Heard {
+pub struct Heard {
     /// The handshake is complete as of now.
-    pub(super) secured: bool,
+    pub secured: bool,
     /// The peer said that it will send no more.
-    pub(super) closed: bool,
+    pub closed: bool,
+}
+
+/// What the loop over the ciphertext of a connection needs of its driver.
+pub trait Receiver {
+    /// Hands the ciphertext behind its first `at` bytes to the session. Returns how much of it was
+    /// taken and what came of it; `None` when the connection is gone.
+    ///
+    /// # Errors
+    /// When the peer broke the protocol.
+    fn decrypt(&mut self, at: usize) -> io::Result<Option<(usize, Heard)>>;
+
+    /// Tells the shard that the handshake is complete.
+    fn secured(&mut self);
+
+    /// Tells the shard some of the plaintext. False when there is none, or the connection is gone.
+    fn tell_plaintext(&mut self) -> bool;
+
+    /// Sends what the session wants to be sent: the handshake, a key update, a ticket.
+    fn answer(&mut self);
+
+    /// The peer said that it will send no more.
+    fn closed(&mut self);
+}
+
+/// Decrypts `len` bytes of ciphertext and tells the shard what was in them. Every round takes some
+/// of the bytes, or fails.
+///
+/// # Errors
+/// When the peer broke the protocol.
+pub fn receive(driver: &mut impl Receiver, len: usize) -> io::Result<()> {
+    let mut at = 0;
+    while at < len {
+        let Some((taken, heard)) = driver.decrypt(at)? else { return Ok(()) };
+        assert!(taken > 0, "TLS took nothing of {} bytes", len - at);
+        at += taken;
+        if heard.secured {
+            driver.secured();
+        }
+        while driver.tell_plaintext() {}
+        driver.answer();
+        if heard.closed {
+            driver.closed();
+        }
+    }
+    Ok(())
 }
 
 /// What the kernel took of all that rustls has to say.
@@ -185,11 +234,23 @@ impl Tls {
         self.connection.send_close_notify();
     }
 
+    /// Whether something is to be sent.
+    #[cfg(feature = "sim")]
+    pub(super) fn wants_write(&self) -> bool {
+        self.connection.wants_write()
+    }
+
     /// Hands records to the kernel until there are none or the socket is full.
+    #[cfg(feature = "ring")]
     pub(super) fn flush(&mut self, fd: RawFd) -> io::Result<Flushed> {
-        let (mut socket, mut taken) = (Direct { fd }, 0);
+        self.flush_into(&mut Direct { fd })
+    }
+
+    /// As `flush`, for whatever the socket is.
+    pub(super) fn flush_into(&mut self, socket: &mut impl Write) -> io::Result<Flushed> {
+        let mut taken = 0;
         while self.connection.wants_write() {
-            match self.connection.write_tls(&mut socket) {
+            match self.connection.write_tls(socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(len) => taken += len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -212,10 +273,12 @@ impl Tls {
 }
 
 /// Writes straight to a socket, without waiting.
+#[cfg(feature = "ring")]
 struct Direct {
     fd: RawFd,
 }
 
+#[cfg(feature = "ring")]
 impl Write for Direct {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(bytes)])

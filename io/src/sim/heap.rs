@@ -32,6 +32,15 @@ thread_local! {
 
 /// Runs `what`; memory it allocates is the node's.
 pub fn as_node<T>(what: impl FnOnce() -> T) -> T {
+    owned_by(NODE, what)
+}
+
+/// Runs `what` in the midst of the node; memory it allocates is not the node's.
+pub fn as_world<T>(what: impl FnOnce() -> T) -> T {
+    owned_by(WORLD, what)
+}
+
+fn owned_by<T>(owner: usize, what: impl FnOnce() -> T) -> T {
     /// Gives the ownership back also when `what` panics.
     struct Restore(usize);
     impl Drop for Restore {
@@ -39,7 +48,7 @@ pub fn as_node<T>(what: impl FnOnce() -> T) -> T {
             OWNER.with(|owner| owner.set(self.0));
         }
     }
-    let _restore = Restore(OWNER.with(|owner| owner.replace(NODE)));
+    let _restore = Restore(OWNER.with(|before| before.replace(owner)));
     what()
 }
 
@@ -171,7 +180,9 @@ mod tests {
         assert_eq!(node_len() - before, 5000, "it grows for its owner, whoever makes it grow");
         as_node(|| drop(others));
         assert_eq!(node_len() - before, 5000);
-        drop(own);
+        let others = as_node(|| as_world(|| Piece::new(3000, 8)));
+        assert_eq!(node_len() - before, 5000, "the world is asked for within the node");
+        drop((own, others));
         assert_eq!(node_len(), before);
         let panicked = std::panic::catch_unwind(|| as_node(|| panic!("inside")));
         assert!(panicked.is_err());

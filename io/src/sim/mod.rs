@@ -26,6 +26,7 @@ mod inode;
 mod mesh;
 mod net;
 mod queue;
+mod tls;
 
 pub use chance::Chance;
 pub use clock::Clock;

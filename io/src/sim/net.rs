@@ -6,18 +6,22 @@
 //!             ◄─ read  │ in the sockets │ ◄─ Sent ── │ queued: heads, slices │ ◄── send
 //! ```
 //!
+//! Under TLS both directions carry records: the client's end is rustls, and the node's is the
+//! session that the ring has as well. What the shard sends is encrypted at once, as the ring does.
+//!
 //! A slice is held from `send` until its last byte was taken by the kernel, and is looked at only
 //! then, as the kernel does. A hot one on a connection without TLS goes by reference: its pages lie
 //! in the sockets, and the client reads what they hold when it reads. Bytes come and go in whatever
 //! pieces the caller chooses. What the peer of an aborted connection still reads is chance.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, io};
 
-use super::Chance;
+use super::{Chance, tls::Ends};
 use crate::{
     arena::{Block, Queued},
     limits::{COPY_LEN_MAX, RECV_BUFFER_LEN},
     ports::{ConnId, Slice},
+    tls::Heard,
 };
 
 /// A connection, as its client knows it. A number is never used again.
@@ -27,9 +31,7 @@ pub struct Link(pub usize);
 /// Something that could happen on a connection next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// Its TLS handshake is done.
-    Secured(Link),
-    /// The shard is told bytes.
+    /// The shard is told bytes, or TLS is given some.
     Bytes(Link),
     /// The shard is told that the client sends no more.
     Eof(Link),
@@ -143,7 +145,7 @@ impl Pipe {
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        if self.read > 64 * 1024 || self.len() == 0 {
+        if self.read > self.bytes.len() / 2 {
             self.bytes.drain(..self.read);
             self.read = 0;
         }
@@ -161,10 +163,14 @@ impl Pipe {
 #[derive(Debug)]
 struct Conn {
     id: ConnId,
-    /// A handshake comes before the first bytes.
-    securing: bool,
+    /// Both ends of its TLS.
+    tls: Option<Box<Ends>>,
     /// Bodies may go by reference.
     by_reference: bool,
+    /// The client said over TLS that it will send no more, and the shard is to be told.
+    noticed: bool,
+    /// The node said over TLS that it will send no more.
+    notified: bool,
     inbound: Pipe,
     client_ended: bool,
     eof_told: bool,
@@ -189,10 +195,14 @@ struct Conn {
 #[derive(Debug, Default)]
 pub struct Net {
     conns: Vec<Conn>,
+    /// Those of which one end or the other has not learned that they are over.
+    there: Vec<usize>,
     /// For each slot, the connection that has it.
     slots: Vec<Option<Link>>,
     generation: u32,
     stopped: bool,
+    /// Where TLS decrypts to.
+    plaintext: Vec<u8>,
 }
 
 impl Net {
@@ -208,8 +218,10 @@ impl Net {
         let link = Link(self.conns.len());
         self.conns.push(Conn {
             id,
-            securing: tls,
+            tls: tls.then(|| Box::new(Ends::new())),
             by_reference: !tls,
+            noticed: false,
+            notified: false,
             inbound: Pipe::default(),
             client_ended: false,
             eof_told: false,
@@ -225,6 +237,12 @@ impl Net {
             closed_told: false,
             left: false,
         });
+        let conns = &self.conns;
+        self.there.retain(|at| !conns[*at].is_over());
+        self.there.push(link.0);
+        if tls {
+            self.write(link, b"");
+        }
         if slot == self.slots.len() {
             self.slots.push(None);
         }
@@ -234,10 +252,43 @@ impl Net {
 
     /// The client writes.
     pub fn write(&mut self, link: Link, bytes: &[u8]) {
+        match &mut self.conns[link.0].tls {
+            Some(ends) => {
+                let records = ends.client_writes(bytes);
+                self.write_raw(link, &records);
+            }
+            None => self.write_raw(link, bytes),
+        }
+    }
+
+    /// The client writes to its socket, past its TLS.
+    pub fn write_raw(&mut self, link: Link, bytes: &[u8]) {
         let conn = &mut self.conns[link.0];
         if !conn.dead && !conn.client_ended {
             conn.inbound.push(bytes);
         }
+    }
+
+    /// The client takes back what the shard was not told yet.
+    pub fn withhold(&mut self, link: Link) -> Vec<u8> {
+        self.conns[link.0].inbound.take(usize::MAX)
+    }
+
+    /// The client says over TLS that it will send no more. It may write to its socket still.
+    pub fn close_notify(&mut self, link: Link) {
+        if let Some(ends) = &mut self.conns[link.0].tls {
+            let records = ends.client_closes();
+            self.write_raw(link, &records);
+        }
+    }
+
+    /// Whether the client's handshake is not complete.
+    pub fn is_handshaking(&self, link: Link) -> bool {
+        self.conns[link.0].tls.as_ref().is_some_and(|ends| ends.is_handshaking())
+    }
+
+    pub fn is_tls(&self, link: Link) -> bool {
+        self.conns[link.0].tls.is_some()
     }
 
     /// Bytes the client wrote that the shard was not told.
@@ -255,17 +306,34 @@ impl Net {
         let conn = &mut self.conns[link.0];
         conn.left = true;
         conn.dead = true;
+        conn.outbound = Outbound::default();
     }
 
-    /// The client reads up to `max` bytes. Nothing, if nothing more comes.
+    /// The client reads up to `max` bytes of its socket. Nothing, if nothing more comes, or there
+    /// was nothing but TLS: see `is_left`.
     pub fn read(&mut self, link: Link, max: usize) -> Vec<u8> {
         let conn = &mut self.conns[link.0];
-        let bytes = conn.outbound.take(max);
-        if bytes.is_empty() {
-            conn.left = true;
-            conn.client_ended = true;
+        let mut bytes = conn.outbound.take(max);
+        let mut over = bytes.is_empty();
+        let mut answer = Vec::new();
+        if let Some(ends) = &mut conn.tls {
+            match ends.client_reads(&bytes) {
+                Ok(plaintext) => bytes = plaintext,
+                Err(_) => (bytes, over) = (Vec::new(), true),
+            }
+            answer = ends.client_sends();
+        }
+        self.write_raw(link, &answer);
+        if over {
+            let conn = &mut self.conns[link.0];
+            (conn.left, conn.client_ended) = (true, true);
         }
         bytes
+    }
+
+    /// Whether the client has left, or learned that nothing more comes.
+    pub fn is_left(&self, link: Link) -> bool {
+        self.conns[link.0].left
     }
 
     /// The shard's name for a connection that it was not told the end of.
@@ -280,9 +348,37 @@ impl Net {
         conn.inbound.take(max.min(RECV_BUFFER_LEN))
     }
 
-    /// The handshake is done.
-    pub fn secure(&mut self, link: Link) {
-        self.conns[link.0].securing = false;
+    /// Hands ciphertext to the node's TLS. `None` when the connection is gone.
+    ///
+    /// # Errors
+    /// When the client broke the protocol.
+    pub fn decrypt(&mut self, link: Link, mut input: &[u8]) -> io::Result<Option<(usize, Heard)>> {
+        let (conn, len) = (&mut self.conns[link.0], input.len());
+        let Some(ends) = conn.tls.as_mut().filter(|_| !conn.dead) else { return Ok(None) };
+        let heard = ends.decrypt(&mut input)?;
+        Ok(Some((len - input.len(), heard)))
+    }
+
+    /// What the node's TLS has decrypted, some of it; nothing when there is none.
+    pub fn plaintext(&mut self, link: Link) -> Vec<u8> {
+        let conn = &mut self.conns[link.0];
+        let Some(ends) = conn.tls.as_mut().filter(|_| !conn.dead) else { return Vec::new() };
+        self.plaintext.resize(RECV_BUFFER_LEN, 0);
+        let len = ends.plaintext(&mut self.plaintext);
+        self.plaintext[..len].to_vec()
+    }
+
+    /// The client said over TLS that it sends no more.
+    pub fn ended_by_notice(&mut self, link: Link) {
+        self.conns[link.0].noticed = true;
+    }
+
+    /// TLS failed: what it says about that goes to the socket as far as there is room, and the
+    /// connection is dropped.
+    pub fn abort_after_flush(&mut self, link: Link) {
+        let conn = &mut self.conns[link.0];
+        conn.flush_tls(usize::MAX);
+        conn.dead = true;
     }
 
     /// The shard is told `Eof`.
@@ -296,12 +392,18 @@ impl Net {
         conn.closed_told = true;
         conn.queued.clear();
         conn.inbound = Pipe::default();
+        if let Some(ends) = &mut conn.tls {
+            ends.drop_server();
+        }
         self.slots[conn.id.slot as usize] = None;
     }
 
-    /// The kernel takes up to `max` bytes of what is queued. Returns how many.
+    /// The kernel takes up to `max` bytes of what is queued. Returns how many the shard is told.
     pub fn sent(&mut self, link: Link, max: usize) -> usize {
         let conn = &mut self.conns[link.0];
+        if conn.tls.is_some() {
+            return conn.flush_tls(max);
+        }
         let mut left = max;
         while left > 0 {
             let Some(front) = conn.queued.front() else { break };
@@ -333,14 +435,28 @@ impl Net {
 
     /// Bytes that were copied to be sent, and that the kernel has not taken: memory of the node.
     pub fn copied_len(&self) -> usize {
-        let items = self.conns.iter().flat_map(|conn| &conn.queued);
+        let items = self.there().flat_map(|conn| &conn.queued);
         let copied = items.map(|item| if let Item::Bytes(bytes) = item { bytes.len() } else { 0 });
         copied.sum()
     }
 
+    /// Bytes that are copied or encrypted on connections that the shard has not dropped, and that
+    /// it was not told are sent.
+    pub fn unsent_copies_len(&self) -> usize {
+        let of = |conn: &Conn| match conn.tls {
+            Some(_) => conn.queued_len,
+            None => conn.copies_len(),
+        };
+        self.there().filter(|conn| !conn.dead).map(of).sum()
+    }
+
+    fn there(&self) -> impl Iterator<Item = &Conn> {
+        self.there.iter().map(|at| &self.conns[*at])
+    }
+
     /// The blocks that lie in the queues to be sent, each as often as it is queued.
     pub fn blocks(&self) -> impl Iterator<Item = &Block> {
-        let items = self.conns.iter().flat_map(|conn| &conn.queued);
+        let items = self.there().flat_map(|conn| &conn.queued);
         items.filter_map(|item| match item {
             Item::Slice(slice) => Some(&slice.block),
             Item::Bytes(_) => None,
@@ -351,17 +467,18 @@ impl Net {
     /// last byte.
     pub fn is_open(&self, link: Link) -> bool {
         let conn = &self.conns[link.0];
-        !conn.dead && (!conn.finishing || !conn.queued.is_empty())
+        !conn.dead && (!conn.finishing || conn.has_more())
     }
 
     /// Adds all that could happen next.
     pub fn moves(&self, moves: &mut Vec<Move>) {
-        for (at, conn) in self.conns.iter().enumerate() {
-            if conn.closed_told && conn.left {
+        for at in self.there.iter().copied() {
+            let conn = &self.conns[at];
+            if conn.is_over() {
                 continue;
             }
             let link = Link(at);
-            let over = conn.dead || (conn.finishing && conn.queued.is_empty());
+            let over = conn.dead || (conn.finishing && !conn.has_more());
             if !conn.left && (conn.outbound.len > 0 || over) {
                 moves.push(Move::Read(link));
             }
@@ -371,22 +488,16 @@ impl Net {
                 }
                 continue;
             }
-            if conn.securing {
-                // A client that ended in its handshake never finishes it.
-                match (conn.client_ended, conn.eof_told) {
-                    (false, _) => moves.push(Move::Secured(link)),
-                    (true, false) => moves.push(Move::Eof(link)),
-                    (true, true) => {}
-                }
-                continue;
-            }
             let hears = !conn.paused || conn.taken_before > 0;
             if hears && conn.inbound.len() > 0 {
                 moves.push(Move::Bytes(link));
             } else if !conn.paused && conn.client_ended && !conn.eof_told {
                 moves.push(Move::Eof(link));
             }
-            if !conn.queued.is_empty() && (conn.left || conn.outbound.len < conn.sockets_len) {
+            if conn.noticed && !conn.eof_told && !moves.ends_with(&[Move::Eof(link)]) {
+                moves.push(Move::Eof(link));
+            }
+            if conn.has_more() && (conn.left || conn.outbound.len < conn.sockets_len) {
                 moves.push(Move::Sent(link));
             }
         }
@@ -400,6 +511,12 @@ impl Net {
     /// `Act::Send`.
     pub fn send(&mut self, id: ConnId, head: &[u8], body: Option<Slice>) {
         let Some(conn) = self.conn(id).filter(|conn| !conn.finishing) else { return };
+        if let Some(ends) = &mut conn.tls {
+            ends.say(head);
+            body.iter().for_each(|slice| ends.say(slice.bytes()));
+            conn.queued_len += head.len() + body.as_ref().map_or(0, Slice::len);
+            return;
+        }
         if !head.is_empty() {
             conn.queue(head);
         }
@@ -465,6 +582,39 @@ impl Net {
 }
 
 impl Conn {
+    /// Whether both ends know that it is over.
+    fn is_over(&self) -> bool {
+        self.closed_told && self.left
+    }
+
+    /// Bytes that are copied and not sent.
+    fn copies_len(&self) -> usize {
+        let len = |item: &Item| if let Item::Bytes(bytes) = item { bytes.len() } else { 0 };
+        let all: usize = self.queued.iter().map(len).sum();
+        let is_copy = matches!(self.queued.front(), Some(Item::Bytes(_)));
+        all - if is_copy { self.front_sent } else { 0 }
+    }
+
+    /// Whether something is to be sent, or the end of it over TLS.
+    fn has_more(&self) -> bool {
+        let tls = |ends: &Ends| ends.wants_write() || (self.finishing && !self.notified);
+        !self.queued.is_empty() || self.tls.as_deref().is_some_and(tls)
+    }
+
+    /// Lets the socket take up to `max` bytes of records. Returns the bytes that the shard is told.
+    fn flush_tls(&mut self, max: usize) -> usize {
+        let Some(ends) = &mut self.tls else { return 0 };
+        if self.finishing && !std::mem::replace(&mut self.notified, true) {
+            ends.close_notify();
+        }
+        let (records, flushed) = ends.flush(if self.left { usize::MAX } else { max });
+        if !self.left {
+            self.outbound.push(&records);
+        }
+        self.queued_len -= flushed.len;
+        flushed.len
+    }
+
     fn queue(&mut self, bytes: &[u8]) {
         self.queued_len += bytes.len();
         if let Some(Item::Bytes(last)) = self.queued.back_mut() {

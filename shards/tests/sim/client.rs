@@ -38,6 +38,16 @@ pub struct Client {
     ended: bool,
 }
 
+/// What a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// An answer that needs no memory for what is in an object.
+    Answer,
+    /// The first of what is in an object.
+    Read,
+    Other,
+}
+
 /// What a client does next.
 #[derive(Debug)]
 pub enum Deed {
@@ -69,9 +79,13 @@ impl Client {
     }
 
     /// A client that asks for one thing after another without end, and behaves unless it is `rude`.
-    pub fn tireless(shard: usize, link: Link, is_oap: bool, rude: Option<Rude>) -> Client {
+    pub fn tireless(
+        (shard, link): (usize, Link),
+        (is_oap, is_tls): (bool, bool),
+        rude: Option<Rude>,
+    ) -> Client {
         // Nobody asked for an answer to what is no request.
-        let hostile = rude.as_ref().is_some_and(Rude::asks_for_nothing);
+        let hostile = rude.as_ref().is_some_and(|rude| rude.asks_for_nothing(is_tls));
         let talk = match is_oap {
             true => Talk::Oap(Oap::new(hostile)),
             false => Talk::Http(Http::new(hostile)),
@@ -90,7 +104,7 @@ impl Client {
         let mut http = Http::new(false);
         let bytes = request(&mut http, stage);
         let talk = Talk::Http(http);
-        let mut client = Client::tireless(shard, link, false, None);
+        let mut client = Client::tireless((shard, link), (false, false), None);
         (client.talk, client.wishes, client.ended) = (talk, 0, true);
         (client, bytes)
     }
@@ -101,6 +115,14 @@ impl Client {
             _ if self.hostile => 0,
             Talk::Http(http) => http.under_way(),
             Talk::Oap(oap) => oap.under_way(),
+        }
+    }
+
+    /// What it waits for, if it made one request.
+    pub fn waits_for(&self) -> Waits {
+        match &self.talk {
+            Talk::Http(http) => http.waits_for(),
+            Talk::Oap(oap) => oap.waits_for(),
         }
     }
 
@@ -138,6 +160,11 @@ impl Client {
         };
         self.ended |= deed.end;
         deed
+    }
+
+    /// Whether what it sends was never meant to be understood.
+    pub fn is_hostile(&self) -> bool {
+        self.hostile
     }
 
     /// It wishes for nothing more, and reads what comes.

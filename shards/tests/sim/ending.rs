@@ -17,8 +17,9 @@ const REST_STEPS_MAX: u64 = 400_000;
 /// Nanoseconds a request may wait although nothing but time passes.
 const HANG_NS: u64 = 60_000_000_000;
 
-/// Bytes that a node may hold more after a flood, besides a tenth: tables that have grown to the
-/// number of its connections, files and outboards that it keeps open.
+/// Bytes that a shard may hold more after a flood, besides a tenth: tables that have grown to the
+/// number of its connections and of the questions that waited, files and outboards that it keeps
+/// open.
 const KEPT_LEN: usize = 128 * 1024;
 
 /// Nanoseconds after which a node that has room again must take objects.
@@ -163,7 +164,7 @@ impl World {
         let Some(before) = self.before_flood else { return };
         let Some(now) = self.count_memory() else { return };
         let (was, is) = (before.heap + before.copied, now.heap + now.copied);
-        if is > was + was / 10 + KEPT_LEN {
+        if is > was + was / 10 + usize::from(self.plan.shards) * KEPT_LEN {
             violation!("{was} bytes were held before the flood, {is} are after it");
         }
     }

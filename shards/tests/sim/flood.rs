@@ -12,10 +12,10 @@
 use ron_io::{sim, stats::Proto};
 
 use super::{
-    client::Client,
+    client::{Client, Waits},
     node::LISTENERS,
     plan::Flood,
-    rude::{Misdeed, Rude},
+    rude::{Misdeed, Rude, WAY_LEN_MAX},
     trace::violation,
     world::World,
 };
@@ -24,6 +24,12 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 /// Nanoseconds for which a client that behaves hears nothing of its request, at most.
 const SILENCE_NS: u64 = 10 * SECOND_NS;
+
+/// The same where the answer needs no memory for what is in an object.
+const FRUGAL_NS: u64 = SECOND_NS / 2;
+
+/// The same for the first of what a read brings, which may have to wait for memory.
+const READ_NS: u64 = 3 * SECOND_NS;
 
 /// Nanoseconds within which such a client, asking again and again, is served once.
 const SERVED_NS: u64 = 40 * SECOND_NS;
@@ -35,10 +41,14 @@ const THINK_NS: u64 = SECOND_NS;
 const AGAIN_NS: u64 = 5 * SECOND_NS;
 
 /// Steps of a flood, for the sake of time.
-const FLOOD_STEPS_MAX: u64 = 30_000;
+const FLOOD_STEPS_MAX: u64 = 50_000;
 
 /// Steps for which those who did not read do so when the flood is over.
 const EBB_STEPS: u64 = 2000;
+
+/// Bytes that the sockets of a connection hold at least, as those of the kernel do: the last answer
+/// of a connection always fits.
+const SOCKETS_LEN_MIN: usize = 4 * 1024;
 
 /// Steps between two moments of a flood: more are a node that works without end.
 const STEPS_AT_ONCE_MAX: u64 = 1_000_000;
@@ -59,6 +69,7 @@ struct Polite {
 impl World {
     pub(super) fn flood(&mut self, flood: &Flood) {
         self.wait_until_ready();
+        self.sky.chaos = false;
         self.store_all();
         self.trace.note(|| "the flood".to_string());
         self.before_flood = self.count_memory();
@@ -68,14 +79,17 @@ impl World {
             (0..flood.peers).map(|_| begun + self.chance.magnitude(flood.lasts_ns / 4)).collect();
         let (mut steps, mut at_once) = (0, 0);
         while self.clock.now().mono_ns < begun + flood.lasts_ns && steps < FLOOD_STEPS_MAX {
-            steps += 1;
+            // A node that waits for memory looks again and again.
+            steps += u64::from(!self.nothing_came_of_it);
             at_once += 1;
             if at_once > STEPS_AT_ONCE_MAX {
                 violation!("the node works without end, and time stands still");
             }
             let before = self.clock.now().mono_ns;
             if !self.machine_step() {
+                let idle = self.nothing_came_of_it;
                 self.peers_step(&mut polite, &mut arrivals, flood);
+                self.nothing_came_of_it = idle;
             }
             if self.clock.now().mono_ns > before {
                 at_once = 0;
@@ -83,6 +97,7 @@ impl World {
             self.look_at_polite(&mut polite);
         }
         self.summary.steps += steps;
+        self.sky.chaos = true;
         self.ebb();
     }
 
@@ -154,13 +169,19 @@ impl World {
         self.come(shard, listener, Some(rude));
     }
 
-    fn come(&mut self, shard: usize, listener: usize, rude: Option<Rude>) -> Option<sim::Link> {
-        let sockets_len = self.chance.magnitude(1 << 17) as usize;
+    fn come(&mut self, shard: usize, listener: usize, mut rude: Option<Rude>) -> Option<sim::Link> {
+        let sockets_len = (self.chance.magnitude(1 << 17) as usize).max(SOCKETS_LEN_MIN);
         let link = self
             .with_node(|node, deck| node.connect(shard, listener, sockets_len, deck))
             .flatten()?;
         let is_oap = LISTENERS[listener].proto == Proto::Oap;
-        self.clients.push(Client::tireless(shard, link, is_oap, rude));
+        if let (Some(rude), Some(node)) = (&mut rude, &mut self.node)
+            && rude.withholds_hello()
+        {
+            rude.hello = node.parts[shard].net.withhold(link).into();
+        }
+        let protocol = (is_oap, LISTENERS[listener].tls);
+        self.clients.push(Client::tireless((shard, link), protocol, rude));
         Some(link)
     }
 
@@ -170,16 +191,26 @@ impl World {
         let (shard, link) = (client.shard, client.link);
         let Some(node) = &self.node else { return false };
         let on_the_way = node.parts[shard].net.unheard(link);
-        let Misdeed { write, read, end, reset } =
+        if let Some(rude) = &mut client.rude {
+            rude.secured = !node.parts[shard].net.is_handshaking(link);
+        }
+        let Misdeed { write, notify, raw, read, end, reset } =
             self.with_stage(|stage| client.misbehave(on_the_way, stage));
         self.trace.note(|| {
             let habit = client.rude.as_ref().map(|rude| rude.habit);
-            format!("{shard}: {link:?} {habit:?}: {} bytes, {read}, {end}, {reset}", write.len())
+            let (bytes, raw) = (write.len(), raw.len());
+            format!("{shard}: {link:?} {habit:?}: {bytes}, {raw}, {read}, {notify} {end} {reset}")
         });
         self.clients.push(client);
         if let Some(node) = &mut self.node {
             let net = &mut node.parts[shard].net;
             net.write(link, &write);
+            if notify {
+                net.close_notify(link);
+            }
+            if on_the_way < WAY_LEN_MAX {
+                net.write_raw(link, &raw);
+            }
             if end {
                 net.end(link);
             }
@@ -248,9 +279,19 @@ impl World {
             if client.is_none_or(|client| client.under_way() == 0) {
                 one.waits_since = None;
                 one.next_at = now + self.chance.magnitude(THINK_NS);
-            } else if now > since + SILENCE_NS {
+                continue;
+            }
+            let most = match client.map(Client::waits_for) {
+                Some(Waits::Answer) if !self.plan.is_crowd() => FRUGAL_NS,
+                Some(Waits::Read) => READ_NS,
+                _ => SILENCE_NS,
+            };
+            if now > since + most {
                 let habits = self.habits();
-                violation!("one who behaves hears nothing for a long time among {habits}: {one:?}");
+                violation!(
+                    "one who behaves hears nothing for a long time among {habits}: \
+                     {one:?} {client:?}"
+                );
             }
         }
     }
@@ -267,8 +308,10 @@ impl World {
         self.trace.note(|| "the ebb".to_string());
         let mut readers = Vec::new();
         for at in (0..self.clients.len()).rev() {
-            let Some(rude) = &self.clients[at].rude else { continue };
-            if rude.asks_for_nothing() || self.chance.toss() {
+            if self.clients[at].rude.is_none() {
+                continue;
+            }
+            if self.clients[at].is_hostile() || self.chance.toss() {
                 self.reset(at);
             } else {
                 self.clients[at].content();

@@ -6,6 +6,7 @@ use ron_codec::address::Address;
 use ron_io::sim::Chance;
 
 use super::{
+    client::Waits,
     objects::{self, ObjectId},
     oracle::Token,
     stage::Stage,
@@ -28,6 +29,12 @@ enum What {
     /// With bytes of another object.
     WrongPut,
     Delete,
+}
+
+impl What {
+    fn needs_memory(self) -> bool {
+        !matches!(self, What::Head | What::NotModified)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +74,16 @@ impl Http {
     /// Requests that were not answered.
     pub fn under_way(&self) -> usize {
         self.asked.len()
+    }
+
+    /// What the next answer waits for.
+    pub fn waits_for(&self) -> Waits {
+        let began = !matches!(&self.reading, Reading::Head(head) if head.is_empty());
+        match self.asked.front() {
+            Some(asked) if !asked.what.needs_memory() => Waits::Answer,
+            Some(Asked { what: What::Get | What::Part(..), .. }) if !began => Waits::Read,
+            _ => Waits::Other,
+        }
     }
 
     /// Whether another request may be sent.
@@ -211,7 +228,7 @@ impl Http {
         for asked in self.asked.drain(..) {
             // After the last answer the node reads no more.
             if !self.last {
-                stage.cut(asked.token.object);
+                stage.cut(&asked.token);
             }
         }
     }
@@ -266,7 +283,9 @@ impl Http {
             (What::Delete, 405) => stage.delete_refused(&token),
             (What::Put | What::WrongPut, 404) => violation!("a PUT was answered 404"),
             (_, 404) => stage.missed(&token),
-            (_, 500..) | (_, 408) => stage.failed(status, token.object),
+            (_, 500..) | (_, 408) => {
+                stage.failed(status, &token, what.needs_memory());
+            }
             (what, status) => violation!("{what:?} was answered {status}"),
         }
     }

@@ -1,11 +1,12 @@
 //! The node under test: real shards, each with its half of a machine made of dice.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use ron_io::{
     ports::{Act, Event, ListenerId, Machine, Now, Report},
     sim::{Chance, Disk, End, Link, Mesh, Move, Net, Queue, heap::as_node},
     stats::{Proto, Stats},
+    tls,
 };
 use ron_shards::{
     cache::Pages,
@@ -134,7 +135,8 @@ impl Node {
         self.mesh.waiting().next().is_none() && self.parts.iter().all(quiet)
     }
 
-    pub fn tick(&mut self, at: usize, deck: &mut Deck<'_>) {
+    /// Tells a shard the time. Returns whether it did something.
+    pub fn tick(&mut self, at: usize, deck: &mut Deck<'_>) -> bool {
         let part = &mut self.parts[at];
         part.ticked = true;
         let idle_ticks = part.idle_ticks;
@@ -151,6 +153,7 @@ impl Node {
         if part.ticked_at.1 > TICKS_AT_ONCE_MAX {
             violation!("shard {at} wants ticks without end, and time stands still");
         }
+        acted
     }
 
     pub fn perform(&mut self, at: usize, deck: &mut Deck<'_>) {
@@ -193,10 +196,16 @@ impl Node {
     pub fn happen(&mut self, at: usize, what: Move, max: usize, deck: &mut Deck<'_>) {
         let net = &mut self.parts[at].net;
         match what {
-            Move::Secured(link) => {
-                net.secure(link);
-                let conn = net.id(link);
-                self.apply(at, Event::Secured { conn }, deck);
+            Move::Bytes(link) if net.is_tls(link) => {
+                let records = net.hear(link, max);
+                deck.trace.note(|| format!("{at}: {link:?} brings {} of TLS", records.len()));
+                let len = records.len();
+                let mut receiving =
+                    Receiving { node: self, at, link, records: &records, rounds: 0, deck };
+                if tls::receive(&mut receiving, len).is_err() {
+                    deck.trace.note(|| format!("{at}: TLS of {link:?} fails"));
+                    self.parts[at].net.abort_after_flush(link);
+                }
             }
             Move::Bytes(link) => {
                 let (conn, data) = (net.id(link), net.hear(link, max));
@@ -212,7 +221,9 @@ impl Node {
             Move::Sent(link) => {
                 let (conn, len) = (net.id(link), net.sent(link, max));
                 deck.trace.note(|| format!("{at}: {link:?} takes {len} bytes"));
-                self.apply(at, Event::Sent { conn, len }, deck);
+                if len > 0 {
+                    self.apply(at, Event::Sent { conn, len }, deck);
+                }
             }
             Move::Closed(link) => {
                 net.tell_closed(link);
@@ -315,5 +326,45 @@ impl Part {
             Some(held) => held,
             None => violation!("pages are free and cached at once: {pages:?}"),
         }
+    }
+}
+
+/// Some ciphertext of a connection.
+struct Receiving<'a, 'd> {
+    node: &'a mut Node,
+    at: usize,
+    link: Link,
+    records: &'a [u8],
+    rounds: usize,
+    deck: &'a mut Deck<'d>,
+}
+
+impl tls::Receiver for Receiving<'_, '_> {
+    fn decrypt(&mut self, at: usize) -> io::Result<Option<(usize, tls::Heard)>> {
+        self.rounds += 1;
+        if self.rounds > self.records.len() {
+            violation!("TLS is handed {} bytes without end", self.records.len());
+        }
+        self.node.parts[self.at].net.decrypt(self.link, &self.records[at..])
+    }
+
+    fn secured(&mut self) {
+        let conn = self.node.parts[self.at].net.id(self.link);
+        self.node.apply(self.at, Event::Secured { conn }, self.deck);
+    }
+
+    fn tell_plaintext(&mut self) -> bool {
+        let net = &mut self.node.parts[self.at].net;
+        let (conn, data) = (net.id(self.link), net.plaintext(self.link));
+        if !data.is_empty() {
+            self.node.apply(self.at, Event::Bytes { conn, data: &data }, self.deck);
+        }
+        !data.is_empty()
+    }
+
+    fn answer(&mut self) {}
+
+    fn closed(&mut self) {
+        self.node.parts[self.at].net.ended_by_notice(self.link);
     }
 }

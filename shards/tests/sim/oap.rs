@@ -10,6 +10,7 @@ use ron_codec::oap::{
 use ron_io::sim::Chance;
 
 use super::{
+    client::Waits,
     http::compare,
     objects::{self, ObjectId},
     oracle::Token,
@@ -64,6 +65,15 @@ impl Oap {
     /// Streams that were not answered.
     pub fn under_way(&self) -> usize {
         self.streams.len()
+    }
+
+    /// What an answer waits for, if there is one.
+    pub fn waits_for(&self) -> Waits {
+        match self.streams.values().next().map(|asked| &asked.what) {
+            Some(What::Hello | What::Has) => Waits::Answer,
+            Some(What::Get { started: false, .. }) => Waits::Read,
+            _ => Waits::Other,
+        }
     }
 
     /// Writes the frames of a request about one of the run's objects.
@@ -199,7 +209,7 @@ impl Oap {
     /// The connection ended.
     pub fn over(&mut self, stage: &mut Stage<'_>) {
         for (_, asked) in std::mem::take(&mut self.streams) {
-            stage.cut(asked.token.object);
+            stage.cut(&asked.token);
         }
     }
 
@@ -259,7 +269,10 @@ impl Oap {
             }
             (What::WrongPut, 400) => *stage.answers += 1,
             (What::Get { .. }, 404) => stage.missed(&token),
-            (_, code @ (500.. | 408)) => stage.failed(code, token.object),
+            (what, code @ (500.. | 408)) => {
+                let needs_memory = !matches!(what, What::Hello | What::Has);
+                stage.failed(code, &token, needs_memory);
+            }
             (what, code) => violation!("{what:?} was answered {code}"),
         }
         if over {

@@ -176,6 +176,12 @@ impl Oracle {
             .then_some("an acknowledged object is missing")
     }
 
+    /// Whether the object may have been deleted while the request was under way.
+    pub fn may_be_gone(&self, token: &Token) -> bool {
+        let state = &self.states[token.object];
+        token.before.deletes > 0 || state.deletes_begun != token.before.deletes_begun
+    }
+
     /// The node has come to rest, or its process ended: nothing that began before takes effect.
     pub fn settle(&mut self) {
         self.life += 1;

@@ -2,7 +2,10 @@
 //! much and each is short.
 
 use ron_io::sim::{Chance, Weather};
-use ron_shards::config::{Deadlines, Storage};
+use ron_shards::{
+    config::{Deadlines, Storage},
+    limits,
+};
 
 use super::{
     objects::{self, ObjectId},
@@ -19,6 +22,9 @@ const STEPS_MAX: u64 = 2000;
 /// Peers of a flood.
 const PEERS_MIN: u64 = 10;
 const PEERS_MAX: u64 = 150;
+
+/// What the connections of one shard may buffer in a flood.
+const BUFFERS_LEN: [usize; 3] = [1 << 20, 4 << 20, limits::CONNECTION_BUFFERS_LEN];
 
 /// How often each thing happens: once in so many steps, acts or connections; 0 for never.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,6 +88,10 @@ pub struct Plan {
     /// File systems that the partitions are spread over.
     pub volumes: u16,
     pub arena_blocks: usize,
+    /// What the connections of one shard may buffer.
+    pub connection_buffers: usize,
+    /// Reads that one shard may have open with another.
+    pub mesh_reads: usize,
     pub steps: u64,
     pub clients: usize,
     /// Requests a client has under way at once.
@@ -103,9 +113,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Draws a plan; some are floods, if there may be any.
-    pub fn new(chance: &mut Chance, floods: bool) -> Plan {
-        let flood = (floods && chance.one_in(4)).then(|| flood(chance));
+    /// Whether so many short questions may be asked at once that some are refused.
+    pub fn is_crowd(&self) -> bool {
+        let flood = self.flood.as_ref();
+        flood.is_none_or(|flood| flood.habits.contains(&Habit::NeverReadsShort))
+    }
+
+    /// Draws a plan; one in `floods` is a flood.
+    pub fn new(chance: &mut Chance, floods: u32) -> Plan {
+        let flood = chance.one_in(floods).then(|| flood(chance));
         let shards = chance.between(1, 3) as u16;
         let faults =
             if flood.is_some() || chance.one_in(8) { Faults::default() } else { faults(chance) };
@@ -114,8 +130,19 @@ impl Plan {
             true => objects_of_a_flood(chance),
             false => some_objects(chance),
         };
+        // Small pieces take many steps, and a flood has many peers to move.
+        let piece_max = match flood.is_some() {
+            true => chance.pick(&[16_384, 65_536, 1 << 20]),
+            false => chance.pick(&[256, 4096, 65_536, 1 << 20]),
+        };
+        let connection_buffers = match flood.is_some() {
+            true => chance.pick(&BUFFERS_LEN),
+            false => limits::CONNECTION_BUFFERS_LEN,
+        };
         Plan {
             flood,
+            connection_buffers,
+            mesh_reads: chance.pick(&[1, 8, limits::MESH_READS_MAX]),
             shards,
             partitions: shards + chance.below(3) as u16,
             volumes: chance.pick(&[1, 1, 2]),
@@ -125,7 +152,7 @@ impl Plan {
             depth: chance.between(1, 4) as usize,
             objects,
             pace_ns: chance.pick(&[100_000, 10_000_000, SECOND_NS]),
-            piece_max: chance.pick(&[256, 4096, 65_536, 1 << 20]),
+            piece_max,
             faults,
             stormy: stormy(chance),
             pulls: pulls(chance),

@@ -3,6 +3,8 @@
 //! They are clients all the same: whatever they read is checked byte by byte. What they upload
 //! never becomes an object, because none of it is ever complete.
 
+use std::collections::VecDeque;
+
 use ron_codec::oap::{APP_STORAGE, Flags, FrameHeader, write_put_request};
 use ron_io::sim::Chance;
 use ron_shards::config::Deadlines;
@@ -17,7 +19,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 const GRACE_NS: u64 = 15 * SECOND_NS;
 
 /// Bytes a peer may have on their way to the node: the buffers of its socket and of the node's.
-const WAY_LEN_MAX: usize = 64 * 1024;
+pub const WAY_LEN_MAX: usize = 64 * 1024;
 
 /// Streams of one OAP/1 connection, as many as the node allows.
 const STREAMS_MAX: usize = 64;
@@ -56,10 +58,16 @@ pub enum Habit {
     HalfCloses,
     /// Sends what breaks the protocol, then sends on.
     SendsOn,
+    /// Over TLS, sends its first record a byte at a time.
+    Handshakes,
+    /// Asks, says over TLS that it will send no more, then sends on.
+    NotifiesThenSends,
+    /// Asks, then sends what is no record of TLS.
+    Garbles,
 }
 
 impl Habit {
-    pub const ALL: [Habit; 10] = [
+    pub const ALL: [Habit; 13] = [
         Habit::Silent,
         Habit::Stammers,
         Habit::NeverReads,
@@ -70,6 +78,9 @@ impl Habit {
         Habit::Leaves,
         Habit::HalfCloses,
         Habit::SendsOn,
+        Habit::Handshakes,
+        Habit::NotifiesThenSends,
+        Habit::Garbles,
     ];
 }
 
@@ -79,11 +90,14 @@ impl Habit {
     fn lasts_ns(self) -> Option<u64> {
         let allowed = Deadlines::default();
         let ns = match self {
-            Habit::Silent | Habit::Stammers => allowed.head_ns,
+            Habit::Silent | Habit::Stammers | Habit::Handshakes => allowed.head_ns,
             Habit::NeverReads | Habit::NeverReadsShort => allowed.send_ns,
             Habit::Stops => allowed.body_ns,
             Habit::SendsOn => allowed.linger_ns,
-            Habit::Sips | Habit::Trickles | Habit::Leaves | Habit::HalfCloses => return None,
+            Habit::NotifiesThenSends | Habit::Garbles => allowed.send_ns + allowed.linger_ns,
+            // The first span may have brought enough.
+            Habit::Trickles => 2 * allowed.body_ns + allowed.linger_ns,
+            Habit::Sips | Habit::Leaves | Habit::HalfCloses => return None,
         };
         Some(ns + GRACE_NS)
     }
@@ -93,6 +107,10 @@ impl Habit {
 #[derive(Debug, Default)]
 pub struct Misdeed {
     pub write: Vec<u8>,
+    /// It says over TLS that it sends no more.
+    pub notify: bool,
+    /// Bytes it writes past its TLS, behind the others.
+    pub raw: Vec<u8>,
     /// Bytes it reads, at most.
     pub read: usize,
     /// It sends no more.
@@ -112,25 +130,49 @@ pub struct Rude {
     every_ns: u64,
     sip_len: usize,
     begun: bool,
+    /// Its handshake is complete, if there is one.
+    pub secured: bool,
+    /// Its first record, as far as it was not sent.
+    pub hello: VecDeque<u8>,
 }
 
 impl Rude {
     pub fn new(habit: Habit, now: u64, chance: &mut Chance) -> Rude {
         let every_ns = match habit {
             Habit::Leaves => chance.magnitude(100 * MILLISECOND_NS),
+            // Many are never late enough to be cut for the memory they hold.
+            Habit::Sips if chance.toss() => chance.between(50, 250) * MILLISECOND_NS,
             Habit::Sips | Habit::HalfCloses => chance.magnitude(20 * SECOND_NS),
             Habit::Trickles => chance.between(SECOND_NS, 20 * SECOND_NS),
             _ => chance.between(10 * MILLISECOND_NS, SECOND_NS),
         };
         let closed_by = habit.lasts_ns().map(|lasts| now + lasts);
         let sip_len = if chance.toss() { 1 } else { chance.magnitude(20_000) as usize };
-        Rude { habit, closed_by, next_at: now, every_ns, sip_len, begun: false }
+        Rude {
+            habit,
+            closed_by,
+            next_at: now,
+            every_ns,
+            sip_len,
+            begun: false,
+            secured: false,
+            hello: VecDeque::new(),
+        }
     }
 
-    /// Whether what it sends is never a whole request.
-    pub fn asks_for_nothing(&self) -> bool {
-        use Habit::{SendsOn, Silent, Stammers, Stops, Trickles};
-        matches!(self.habit, Silent | Stammers | Trickles | Stops | SendsOn)
+    /// Whether some of what reaches its session is never a whole request.
+    pub fn asks_for_nothing(&self, is_tls: bool) -> bool {
+        match self.habit {
+            Habit::Silent | Habit::Stammers | Habit::Trickles | Habit::Stops => true,
+            Habit::SendsOn | Habit::Handshakes => true,
+            Habit::NotifiesThenSends | Habit::Garbles => !is_tls,
+            _ => false,
+        }
+    }
+
+    /// Whether it does not begin with the handshake that TLS wants.
+    pub fn withholds_hello(&self) -> bool {
+        matches!(self.habit, Habit::Silent | Habit::Handshakes)
     }
 
     /// What it does now over HTTP; `on_the_way` bytes of it have not been taken by the node.
@@ -151,7 +193,9 @@ impl Rude {
                     deed.write.extend(http.short_read(object, stage));
                 }
             }
-            Habit::Sips | Habit::HalfCloses if first => {
+            Habit::Sips | Habit::HalfCloses | Habit::NotifiesThenSends | Habit::Garbles
+                if first =>
+            {
                 deed.write = http.get(large(stage), stage);
             }
             Habit::Trickles | Habit::Stops if first => {
@@ -183,7 +227,9 @@ impl Rude {
                     deed.write.extend(oap.short_read(small(stage), stage));
                 }
             }
-            Habit::Sips | Habit::HalfCloses if first => {
+            Habit::Sips | Habit::HalfCloses | Habit::NotifiesThenSends | Habit::Garbles
+                if first =>
+            {
                 for _ in 0..stage.chance.magnitude(STREAMS_MAX as u64 - 1) {
                     deed.write.extend(oap.get_whole(large(stage), stage));
                 }
@@ -211,10 +257,21 @@ impl Rude {
             Habit::Sips if self.begun => deed.read = self.sip_len,
             Habit::HalfCloses if self.begun => deed.read = self.sip_len,
             Habit::HalfCloses => deed.end = true,
+            Habit::NotifiesThenSends | Habit::Garbles if self.begun && self.secured => {
+                deed.notify = self.habit == Habit::NotifiesThenSends;
+                deed.raw = junk(stage.chance);
+            }
+            Habit::Handshakes => deed.raw = self.hello.pop_front().into_iter().collect(),
             _ => {}
         }
         deed
     }
+}
+
+/// Bytes that mean nothing, few or many.
+fn junk(chance: &mut Chance) -> Vec<u8> {
+    let byte = chance.next_u64() as u8;
+    vec![byte; chance.magnitude(2 * WAY_LEN_MAX as u64) as usize]
 }
 
 /// Bytes with which an upload begins.

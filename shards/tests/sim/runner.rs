@@ -15,6 +15,10 @@ use super::{
     world::{Summary, World},
 };
 
+/// One world in so many is a flood, unless it is asked for more or fewer. A seed stands for another
+/// world when that changes.
+pub const FLOODS: u32 = 16;
+
 /// A seed whose run ended in a violation, or in a panic of the node.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -41,8 +45,8 @@ pub struct Errand {
     pub seeds: Option<u64>,
     pub time: Option<Duration>,
     pub jobs: usize,
-    /// Whether there are floods among the worlds.
-    pub floods: bool,
+    /// One world in so many is a flood; 0 for none.
+    pub floods: u32,
     /// Failures after which it ends.
     pub failures_max: usize,
 }
@@ -50,7 +54,7 @@ pub struct Errand {
 impl Default for Errand {
     /// Seeds from 0 on, one after another, until one fails.
     fn default() -> Errand {
-        Errand { from: 0, seeds: None, time: None, jobs: 1, floods: false, failures_max: 1 }
+        Errand { from: 0, seeds: None, time: None, jobs: 1, floods: FLOODS, failures_max: 1 }
     }
 }
 
@@ -63,7 +67,7 @@ thread_local! {
 ///
 /// # Errors
 /// The words of the violation or panic that ended it.
-pub fn run_seed(seed: u64, floods: bool, telling: Telling) -> Result<Summary, Failure> {
+pub fn run_seed(seed: u64, floods: u32, telling: Telling) -> Result<Summary, Failure> {
     let run = AssertUnwindSafe(|| World::new(seed, floods, telling).run());
     panic::catch_unwind(run).map_err(|_| {
         let what = LAST_WORDS.with(|words| words.borrow_mut().take()).unwrap_or_default();
@@ -127,7 +131,7 @@ pub fn run(errand: Errand, progress: impl Fn(&Tally) + Sync) -> Tally {
 }
 
 /// How a failed seed is run again.
-pub fn replay(seed: u64, floods: bool) -> String {
-    let floods = if floods { " --floods" } else { "" };
+pub fn replay(seed: u64, floods: u32) -> String {
+    let floods = if floods == FLOODS { String::new() } else { format!(" --floods {floods}") };
     format!("cargo run --release -p ron-shards --example sim -- --seed {seed}{floods} --trace")
 }

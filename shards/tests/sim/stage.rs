@@ -37,6 +37,12 @@ pub struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    /// The same for a client that may be refused and cut, if it is `rude`.
+    pub fn excusing(&mut self, rude: bool) -> &mut Self {
+        self.sky.chaos |= rude;
+        self
+    }
+
     /// The object was there.
     pub fn seen(&mut self, token: &Token) {
         let broken = self.oracle.seen(token);
@@ -71,13 +77,17 @@ impl Stage<'_> {
         self.oracle.delete_refused(token);
     }
 
-    /// The node answered that it could not.
-    pub fn failed(&mut self, status: u16, object: ObjectId) {
+    /// The node answered that it could not. Memory is no reason not to do what needs none.
+    pub fn failed(&mut self, status: u16, token: &Token, needs_memory: bool) {
+        let object = token.object;
         let Sky { errors, short_reads, full, short, chaos } = self.sky;
         let excused = self.ledger.excuses(object);
+        let short = short && (needs_memory || self.plan.is_crowd());
+        // The bytes of a put are dropped when the object is there, which then may be deleted.
+        let raced = needs_memory && self.oracle.may_be_gone(token);
         let allowed = match status {
             // A deletion does not wait for what heals the object.
-            503 => chaos || short || excused || short_reads,
+            503 => chaos || short || excused || short_reads || raced,
             504 | 408 => chaos,
             500 => errors,
             502 => excused || short_reads,
@@ -90,8 +100,10 @@ impl Stage<'_> {
     }
 
     /// The connection ended before the answer did.
-    pub fn cut(&mut self, object: ObjectId) {
-        if !self.sky.chaos && !self.sky.short && !self.ledger.excuses(object) {
+    pub fn cut(&mut self, token: &Token) {
+        let object = token.object;
+        let excused = self.ledger.excuses(object) || self.oracle.may_be_gone(token);
+        if !self.sky.chaos && !self.sky.short && !excused {
             violation!("the answer about object {object} was cut");
         }
     }

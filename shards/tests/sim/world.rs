@@ -18,17 +18,19 @@ use std::{
 use ron_io::{
     ports::{PartitionState, Report, ShardId, VerifyOutcome},
     sim::{self, Chance, Clock, Disk, Injected, Link},
+    stats::Rejected,
 };
 use ron_shards::{
     config::Config,
     entropy::Secret,
+    limits::refused_max,
     store::{Accounts, layout::Layout},
 };
 
 use super::{
     client::{Client, Deed},
     ledger::Ledger,
-    memory::Held,
+    memory::{Bill, Held},
     node::{Deck, LISTENERS, Node},
     objects,
     oracle::{Known, Oracle},
@@ -104,10 +106,14 @@ pub struct World {
     /// The process that ends next is not followed by another.
     pub(super) ending: bool,
     no_deletes: bool,
+    /// The last step was a tick that led to no act.
+    pub(super) nothing_came_of_it: bool,
     /// Whether clients come and ask for more.
     pub(super) busy: bool,
     /// What `heap::node_len` was before the first node.
     heap_before: isize,
+    /// What the heap of the node may hold.
+    bill: Bill,
     /// The most the node ever held.
     pub(super) peak: Held,
     /// What it held before the flood.
@@ -119,7 +125,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, floods: bool, telling: Telling) -> World {
+    pub fn new(seed: u64, floods: u32, telling: Telling) -> World {
         let mut chance = Chance::new(seed);
         let plan = Plan::new(&mut chance, floods);
         let folder = Folder::new();
@@ -146,8 +152,10 @@ impl World {
             draining: false,
             ending: false,
             no_deletes: false,
+            nothing_came_of_it: false,
             busy: true,
             heap_before: sim::heap::node_len(),
+            bill: Bill::default(),
             peak: Held::default(),
             before_flood: None,
             moves: Vec::new(),
@@ -190,8 +198,9 @@ impl World {
             let mut config = Config::new(ShardId(shard), self.layout.clone());
             config.arena_len = self.plan.arena_blocks * ron_io::limits::BLOCK_LEN;
             config.listeners = LISTENERS.to_vec();
-            let peers = self.plan.flood.as_ref().map_or(0, |flood| 2 * flood.peers);
-            config.connections_max = self.plan.clients + peers + SPARE_CONNECTIONS;
+            config.connections_max = self.connections_max();
+            config.connection_buffers = self.plan.connection_buffers;
+            config.mesh_reads = self.plan.mesh_reads;
             config.window_groups = self.plan.window_groups;
             config.deadlines = self.plan.deadlines;
             config.storage = self.plan.storage;
@@ -203,7 +212,21 @@ impl World {
         };
         let configs = (0..self.plan.shards).map(config).collect();
         self.trace.note(|| format!("boot {boot_id:x}"));
+        let before = sim::heap::node_len();
         self.node = Some(Node::new(configs));
+        let connections_max = self.connections_max();
+        self.bill = Bill {
+            fixed: usize::try_from(sim::heap::node_len() - before).unwrap_or_default(),
+            shards: self.plan.shards.into(),
+            connections: connections_max + refused_max(connections_max),
+            buffers: self.plan.connection_buffers,
+        };
+    }
+
+    /// Connections that a shard takes.
+    fn connections_max(&self) -> usize {
+        let peers = self.plan.flood.as_ref().map_or(0, |flood| 2 * flood.peers);
+        self.plan.clients + peers + SPARE_CONNECTIONS
     }
 
     /// Lets one thing happen. False if nothing will, however long one waits.
@@ -261,7 +284,8 @@ impl World {
                     && let Some(client) = client_on(&self.clients, at, *link)
                 {
                     let client = &self.clients[client];
-                    if client.rude.is_some() || (client.lazy && !self.chance.one_in(16)) {
+                    let withholds = client.rude.is_some() && !part.net.is_handshaking(*link);
+                    if withholds || (client.lazy && !self.chance.one_in(16)) {
                         continue;
                     }
                 }
@@ -286,13 +310,18 @@ impl World {
     }
 
     pub(super) fn happen(&mut self, what: Move) {
+        self.nothing_came_of_it = false;
         match what {
-            Move::Tick(at) => self.tell_node(|node, deck| node.tick(at, deck)),
+            Move::Tick(at) => {
+                self.nothing_came_of_it =
+                    self.with_node(|node, deck| !node.tick(at, deck)) == Some(true);
+            }
             Move::Perform(at) => self.tell_node(|node, deck| node.perform(at, deck)),
             Move::Tell(at) => self.tell_node(|node, deck| node.tell(at, deck)),
             Move::Mail(from, to) => self.tell_node(|node, deck| node.deliver(from, to, deck)),
             Move::Net(at, sim::Move::Read(link)) => {
-                let max = (self.chance.magnitude(self.plan.piece_max) as usize).max(512);
+                let least = if self.plan.flood.is_some() { 8192 } else { 512 };
+                let max = (self.chance.magnitude(self.plan.piece_max) as usize).max(least);
                 self.read(at, link, max);
             }
             Move::Net(at, what) => {
@@ -317,7 +346,7 @@ impl World {
             sim::Move::Sent(link) => node.parts[at].net.queued(link),
             _ => 0,
         };
-        piece.max(waiting / 24)
+        piece.max(if self.plan.flood.is_some() { waiting / 4 } else { waiting / 24 })
     }
 
     pub(super) fn connect(&mut self, shard: usize, listener: usize) {
@@ -354,13 +383,15 @@ impl World {
     pub(super) fn read(&mut self, shard: usize, link: Link, max: usize) {
         let Some(node) = &mut self.node else { return };
         let bytes = node.parts[shard].net.read(link, max);
+        let over = node.parts[shard].net.is_left(link);
         self.trace.note(|| format!("{shard}: {link:?} reads {} bytes", bytes.len()));
         let Some(at) = client_on(&self.clients, shard, link) else { return };
         let mut client = self.clients.swap_remove(at);
-        if bytes.is_empty() {
-            return self.with_stage(|stage| client.over(stage));
+        let rude = client.rude.is_some();
+        if over {
+            return self.with_stage(|stage| client.over(stage.excusing(rude)));
         }
-        let answer = self.with_stage(|stage| client.hear(&bytes, stage));
+        let answer = self.with_stage(|stage| client.hear(&bytes, stage.excusing(rude)));
         if let Some(node) = &mut self.node {
             node.parts[shard].net.write(link, &answer);
         }
@@ -374,7 +405,8 @@ impl World {
         if let Some(node) = &mut self.node {
             node.parts[client.shard].net.reset(client.link);
         }
-        self.with_stage(|stage| client.over(stage));
+        // It is the one that leaves.
+        self.with_stage(|stage| client.over(stage.excusing(true)));
     }
 
     /// Looks at what came of a step.
@@ -383,6 +415,9 @@ impl World {
         self.sky.errors |= errors > 0;
         self.sky.short_reads |= short_reads > 0;
         self.sky.full |= full > 0;
+        if self.nothing_came_of_it {
+            return;
+        }
         if self.plan.flood.is_some() || self.summary.steps.is_multiple_of(CALM_STEPS_COUNTED) {
             self.count_memory();
         }
@@ -404,7 +439,7 @@ impl World {
     /// Counts all memory that the node holds.
     pub(super) fn count_memory(&mut self) -> Option<Held> {
         let held = Held::count(self.node.as_mut()?, self.heap_before);
-        held.check();
+        held.check(&self.bill);
         if held.heap + held.copied > self.peak.heap + self.peak.copied {
             self.peak = held;
         }
@@ -481,7 +516,8 @@ impl World {
 
     pub(super) fn with_stage<T>(&mut self, what: impl FnOnce(&mut Stage<'_>) -> T) -> T {
         let short = |part: &super::node::Part| {
-            part.stats.memory_refusals.get() + part.stats.readers_cut.get() > 0
+            let shed = part.stats.rejected(Rejected::Memory);
+            shed + part.stats.memory_refusals.get() + part.stats.readers_cut.get() > 0
         };
         let parts = self.node.as_ref().map(|node| &node.parts);
         let sky = Sky { short: parts.is_some_and(|parts| parts.iter().any(short)), ..self.sky };

@@ -174,6 +174,10 @@ impl OapSession {
                 if let Some(place) = self.streams.by_number(number) {
                     self.fail(place, &SLOW, cx);
                 }
+                // Whatever the rest of a frame is for, it comes too slowly, too. OAP/1 §10.2
+                if self.frame.is_some() {
+                    self.finish(cx);
+                }
             }
             Due::Stream(number) => {
                 const LATE: Refusal = Refusal::new(ErrorCode::Timeout, "the stream took too long");

@@ -457,6 +457,22 @@ fn what_streams_keep_is_counted() {
 }
 
 #[test]
+fn a_frame_that_trickles_ends_its_connection() {
+    let mut rig = Rig::with(LOCAL, false, |config| config.deadlines.body_rate = 1000);
+    let span = limits(&rig).body_ns;
+    rig.bytes(&put_start(1, 100_000, None));
+    rig.bytes(&frame(Flags::REQ, 1, &[1; 90_000])[..1000]);
+    for _ in 0..4 {
+        rig.now.mono_ns += span / 3;
+        rig.bytes(&[1]);
+        rig.tell(|session, cx| session.on_deadline(cx));
+    }
+    rig.run();
+    assert_eq!(rig.frame().error(), (408, "timeout".into()));
+    assert_eq!((rig.open(), rig.ends.as_slice()), (0, &["finish"][..]));
+}
+
+#[test]
 fn what_is_kept_is_counted_and_shed() {
     let mut rig = Rig::new();
     let hello = raw(&FrameHeader::default(), b"", b"");

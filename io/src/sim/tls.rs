@@ -1,0 +1,229 @@
+//! TLS of a simulated connection: the node's own session on one end, rustls as a client on the
+//! other, and both directions of ciphertext between them in the sockets.
+//!
+//! Keys and nonces come from the system and not from the seed, so the ciphertext of two runs
+//! differs. Its lengths do not, and nothing else of it is ever looked at.
+
+use std::{
+    io::{self, BufRead, Write},
+    sync::{Arc, OnceLock},
+};
+
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+};
+
+use crate::tls::{
+    Certificate, Certificates, Flushed, Heard, Tls, TlsConfig, provider, server_config,
+};
+
+/// An Ed25519 key and its certificate, made for this: their signatures have one length.
+const CERTIFICATE: &[u8] = include_bytes!("tls/cert.der");
+const KEY: &[u8] = include_bytes!("tls/key.der");
+
+fn servers_config() -> TlsConfig {
+    static CONFIG: OnceLock<TlsConfig> = OnceLock::new();
+    let make = || {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(KEY));
+        let certificate = Certificate::new(vec![CertificateDer::from(CERTIFICATE)], key);
+        let certificate = certificate.expect("the key fits its certificate");
+        server_config(&Certificates::new(certificate), &[]).expect("the system has randomness")
+    };
+    Arc::clone(CONFIG.get_or_init(make))
+}
+
+fn clients_config() -> Arc<ClientConfig> {
+    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    let make = || {
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider has TLS 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer))
+            .with_no_client_auth();
+        // One connection must not depend on those before it.
+        config.resumption = Resumption::disabled();
+        Arc::new(config)
+    };
+    Arc::clone(CONFIG.get_or_init(make))
+}
+
+/// Both ends of one connection.
+#[derive(Debug)]
+pub(super) struct Ends {
+    /// Until the driver forgets the connection.
+    server: Option<Tls>,
+    client: ClientConnection,
+}
+
+/// The client's half has come to its end: by an alert, or because there was one before.
+#[derive(Debug)]
+pub(super) struct ClientFailed;
+
+impl Ends {
+    pub(super) fn new() -> Ends {
+        let name = ServerName::try_from("sim").expect("it is a name");
+        let client = ClientConnection::new(clients_config(), name);
+        let mut client = client.expect("a client can be made");
+        client.set_buffer_limit(None);
+        let server = super::heap::as_node(|| Tls::new(&servers_config()));
+        Ends { server: Some(server.expect("a session can be made")), client }
+    }
+
+    /// The driver forgets the connection.
+    pub(super) fn drop_server(&mut self) {
+        self.server = None;
+    }
+
+    fn server<T>(&mut self, what: impl FnOnce(&mut Tls) -> T) -> T {
+        let server = self.server.as_mut().expect("the connection is not forgotten");
+        super::heap::as_node(|| what(server))
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.client.is_handshaking()
+    }
+
+    /// The client writes, and has ciphertext to be sent.
+    pub(super) fn client_writes(&mut self, plaintext: &[u8]) -> Vec<u8> {
+        // After its own close_notify the client writes nothing.
+        let _ = self.client.writer().write_all(plaintext);
+        self.client_sends()
+    }
+
+    /// The client says that it will send no more.
+    pub(super) fn client_closes(&mut self) -> Vec<u8> {
+        self.client.send_close_notify();
+        self.client_sends()
+    }
+
+    /// What the client wants to be sent.
+    pub(super) fn client_sends(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        while self.client.wants_write() {
+            self.client.write_tls(&mut out).expect("memory takes everything");
+        }
+        out
+    }
+
+    /// The client reads ciphertext. Returns what was in it.
+    ///
+    /// # Panics
+    /// If it is not what a node may send.
+    pub(super) fn client_reads(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, ClientFailed> {
+        let mut plaintext = Vec::new();
+        while !bytes.is_empty() {
+            // What comes after a close_notify is not looked at.
+            if self.client.read_tls(&mut bytes).is_ok_and(|len| len == 0) {
+                break;
+            }
+            match self.client.process_new_packets() {
+                Ok(_) => {}
+                Err(rustls::Error::AlertReceived(_)) => return Err(ClientFailed),
+                Err(error) => panic!("violation: the client reads what is not TLS: {error}"),
+            }
+            let mut reader = self.client.reader();
+            while let Ok(some @ [_, ..]) = reader.fill_buf() {
+                plaintext.extend_from_slice(some);
+                let len = some.len();
+                reader.consume(len);
+            }
+        }
+        Ok(plaintext)
+    }
+
+    pub(super) fn decrypt(&mut self, input: &mut &[u8]) -> io::Result<Heard> {
+        self.server(|server| server.hear(input))
+    }
+
+    /// Takes plaintext of the node's side; 0 when there is none.
+    pub(super) fn plaintext(&mut self, into: &mut [u8]) -> usize {
+        self.server(|server| server.read(into))
+    }
+
+    pub(super) fn say(&mut self, plaintext: &[u8]) {
+        let said = self.server(|server| server.say(plaintext));
+        said.expect("no connection here uses its keys up");
+    }
+
+    pub(super) fn close_notify(&mut self) {
+        self.server(Tls::close_notify);
+    }
+
+    pub(super) fn wants_write(&self) -> bool {
+        self.server.as_ref().is_some_and(Tls::wants_write)
+    }
+
+    /// Lets the socket take up to `max` bytes of records.
+    pub(super) fn flush(&mut self, max: usize) -> (Vec<u8>, Flushed) {
+        let mut socket = Socket { taken: Vec::new(), room: max };
+        let flushed = self.server(|server| server.flush_into(&mut socket));
+        (socket.taken, flushed.expect("a socket that is full says so"))
+    }
+}
+
+/// A socket with room for so many bytes.
+struct Socket {
+    taken: Vec<u8>,
+    room: usize,
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let len = bytes.len().min(self.room);
+        self.taken.extend_from_slice(&bytes[..len]);
+        self.room -= len;
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes every server for the right one.
+#[derive(Debug)]
+struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+}
