@@ -1,7 +1,7 @@
-//! The index: finding an object in memory and in LMDB, noting one, and carrying changes over.
+//! The index: finding an object, noting one, taking one out, and a checkpoint of what changed.
 //!
-//! The limits: the standard library's maps for what is in memory, LMDB within one transaction for
-//! what is not, and for a checkpoint a durable write of as many bytes of keys and entries.
+//! The limits: the standard library's hash map of addresses and entries, and for a checkpoint a
+//! durable write of as many bytes of addresses and entries.
 
 use std::{
     collections::HashMap,
@@ -11,28 +11,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use ron_bench::{address, brief, random_bytes, random_picks};
 use ron_codec::address::Address;
-use ron_shards::{
-    limits::MEMTABLE_CHECKPOINT,
-    store::{
-        audit::{Entry, Location},
-        bench::IndexBench,
-    },
+use ron_shards::store::{
+    audit::{Entry, Location},
+    bench::IndexBench,
 };
 
-/// Objects in LMDB.
+/// Objects in the index.
 const STORED: u64 = 128 * 1024;
 
 /// Objects looked up or noted at once.
 const STEPS: usize = 1024;
 
-/// Bytes of a key and an entry.
-const PAIR_LEN: usize = 32 + 24;
+/// Bytes of an address and its entry.
+const PAIR_LEN: usize = 51;
 
 const STORED_SEED: u64 = 1;
-const CHANGED_SEED: u64 = 2;
 const FRESH_SEED: u64 = 3;
 
 fn entry(n: u64) -> Entry {
@@ -50,55 +46,41 @@ fn some_of(addresses: &[Address]) -> Vec<Address> {
     picks.into_iter().map(|pick| addresses[pick as usize]).collect()
 }
 
-/// An index with all of these in LMDB and no changes.
-fn stored(dir: &tempfile::TempDir, addresses: &[Address]) -> IndexBench {
+/// An index with all of these, and a map.
+fn stored(dir: &tempfile::TempDir, addresses: &[Address]) -> (IndexBench, HashMap<Address, Entry>) {
     let mut index = IndexBench::open(dir.path()).expect("the folder is empty");
     for (n, address) in addresses.iter().enumerate() {
         index.insert(*address, entry(n as u64));
     }
     checkpoint(&mut index);
-    index
+    (index, addresses.iter().zip(0..).map(|(address, n)| (*address, entry(n))).collect())
 }
 
 fn checkpoint(index: &mut IndexBench) {
-    index.checkpoint()().expect("the disk has room");
-    index.carried();
+    let mut job = Some(index.checkpoint());
+    while let Some(run) = job {
+        run().expect("the disk has room");
+        job = index.written();
+    }
 }
 
 fn found(index: &IndexBench, asked: &[Address]) -> usize {
-    let there = |address: &&Address| matches!(index.get(address), Ok(Some(_)));
-    asked.iter().filter(there).count()
+    asked.iter().filter(|address| index.get(address).is_some()).count()
 }
 
 fn gets(c: &mut Criterion) {
     let dir = tempfile::tempdir().expect("there is room for a folder");
-    let in_lmdb = addresses(STORED_SEED, STORED);
-    let in_memory = addresses(CHANGED_SEED, MEMTABLE_CHECKPOINT as u64);
-    let mut index = stored(&dir, &in_lmdb);
-    let map: HashMap<Address, Entry> = in_memory.iter().map(|a| (*a, entry(1))).collect();
-    for (n, address) in in_memory.iter().enumerate() {
-        index.insert(*address, entry(n as u64));
-    }
-
-    let asked = some_of(&in_memory);
-    assert_eq!(found(&index, &asked), STEPS);
-    let mut bench = c.benchmark_group("index get, in memory");
-    bench.throughput(Throughput::Elements(STEPS as u64));
-    bench.bench_function("limit: std HashMap", |b| {
-        b.iter(|| asked.iter().filter(|address| black_box(map.get(address)).is_some()).count());
-    });
-    bench.bench_function("get", |b| b.iter(|| found(&index, black_box(&asked))));
-    bench.finish();
-
+    let all = addresses(STORED_SEED, STORED);
+    let (index, map) = stored(&dir, &all);
     for (name, asked, there) in [
-        ("index get, in LMDB", some_of(&in_lmdb), STEPS),
+        ("index get", some_of(&all), STEPS),
         ("index get, nowhere", addresses(FRESH_SEED, STEPS as u64), 0),
     ] {
         assert_eq!(found(&index, &asked), there);
         let mut bench = c.benchmark_group(name);
         bench.throughput(Throughput::Elements(STEPS as u64));
-        bench.bench_function("limit: LMDB, one transaction", |b| {
-            b.iter(|| index.bare(black_box(&asked)));
+        bench.bench_function("limit: std HashMap", |b| {
+            b.iter(|| asked.iter().filter(|address| black_box(map.get(address)).is_some()).count());
         });
         bench.bench_function("get", |b| b.iter(|| found(&index, black_box(&asked))));
         bench.finish();
@@ -107,46 +89,35 @@ fn gets(c: &mut Criterion) {
 
 fn puts(c: &mut Criterion) {
     let dir = tempfile::tempdir().expect("there is room for a folder");
-    let in_lmdb = addresses(STORED_SEED, STORED);
-    let mut index = stored(&dir, &in_lmdb);
+    let all = addresses(STORED_SEED, STORED);
+    let (mut index, mut map) = stored(&dir, &all);
     let fresh = addresses(FRESH_SEED, STEPS as u64);
-    let again = some_of(&in_lmdb);
-    let mut bench = c.benchmark_group("index put");
+    let mut bench = c.benchmark_group("index put and remove");
     bench.throughput(Throughput::Elements(STEPS as u64));
     bench.bench_function("limit: std HashMap", |b| {
-        b.iter_batched_ref(
-            HashMap::new,
-            |map| {
-                for (n, address) in fresh.iter().enumerate() {
-                    map.insert(*address, entry(n as u64));
-                }
-            },
-            BatchSize::LargeInput,
-        );
-    });
-    for (name, addresses) in [("a new object", &fresh), ("one that is in LMDB", &again)] {
-        bench.bench_function(name, |b| {
-            b.iter_custom(|rounds| {
-                let mut spent = Duration::ZERO;
-                for _ in 0..rounds {
-                    index.forget_changes();
-                    let start = Instant::now();
-                    for (n, address) in addresses.iter().enumerate() {
-                        index.insert(*address, entry(n as u64));
-                    }
-                    spent += start.elapsed();
-                }
-                spent
-            });
+        b.iter(|| {
+            for (n, address) in fresh.iter().enumerate() {
+                map.insert(*address, entry(n as u64));
+            }
+            fresh.iter().filter(|address| map.remove(address).is_some()).count()
         });
-    }
+    });
+    bench.bench_function("put and remove", |b| {
+        b.iter(|| {
+            for (n, address) in fresh.iter().enumerate() {
+                index.insert(*address, entry(n as u64));
+            }
+            fresh.iter().for_each(|address| index.remove(*address));
+            index.forget_changes();
+        });
+    });
     bench.finish();
 }
 
 fn checkpoints(c: &mut Criterion) {
     const CHANGES: u64 = 4096;
     let dir = tempfile::tempdir().expect("there is room for a folder");
-    let mut index = stored(&dir, &addresses(STORED_SEED, STORED));
+    let (mut index, _) = stored(&dir, &addresses(STORED_SEED, STORED));
     let mut file = File::create(dir.path().join("plain")).expect("the folder is ours");
     let pairs = random_bytes(4, CHANGES as usize * PAIR_LEN);
     let mut bench = c.benchmark_group("checkpoint of 4096 changes");
@@ -170,11 +141,9 @@ fn checkpoints(c: &mut Criterion) {
                     index.insert(known, entry(n));
                 }
                 round += 1;
-                let job = index.checkpoint();
                 let start = Instant::now();
-                job().expect("the disk has room");
+                checkpoint(&mut index);
                 spent += start.elapsed();
-                index.carried();
             }
             spent
         });

@@ -179,7 +179,7 @@ const COUNTERS: [(&str, &str, Pick); 26] = [
 ];
 
 /// Gauges that are one number a shard.
-const GAUGES: [(&str, &str, Pick); 12] = [
+const GAUGES: [(&str, &str, Pick); 14] = [
     ("ron_damaged_objects_known", "Objects known to be damaged now.", |s| &s.damaged_now),
     ("ron_inflight", "Requests under way.", |s| &s.inflight),
     ("ron_connection_buffer_bytes", "Bytes that connections buffer.", |s| {
@@ -195,6 +195,8 @@ const GAUGES: [(&str, &str, Pick); 12] = [
     }),
     ("ron_storage_segments", "Segment files.", |s| &s.segments),
     ("ron_storage_file_bytes", "Bytes of objects in files of their own.", |s| &s.file_bytes),
+    ("ron_index_bytes", "Bytes of memory of the index.", |s| &s.index_bytes),
+    ("ron_index_limit_bytes", "Bytes of memory that the index may take.", |s| &s.index_limit_bytes),
     ("ron_scrub_running", "Shards whose scrub is under way.", |s| &s.scrub_running),
 ];
 

@@ -244,7 +244,7 @@ impl Settings {
             oap: self.listener("oap", Some(1777))?,
             oap_plain: self.listener("oap_plain", None)?,
             admin,
-            storage: self.storage(cores.len())?,
+            storage: self.storage(machine, cores.len())?,
             cores,
             cache_len,
             tls: self.tls()?,

@@ -16,10 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ron_shards::store::{
-    audit::{Position, View},
-    layout::Layout,
-};
+use ron_shards::store::{audit::View, layout::Layout};
 
 use crate::format::{DataDirError, Stopped};
 
@@ -120,15 +117,13 @@ fn check_partition(
     number: u16,
     report: &mut Report<'_>,
 ) -> Result<bool, FsckError> {
-    let (view, reached) = open_index(&layout.index_dir(number), report)?;
+    let view = open_index(&layout.index_dir(number), report)?;
+    let reached = view.as_ref().map(View::position);
     let mut log = log::walk(layout, number, reached, report)?;
-    let by_index = match (&view, reached) {
-        (Some(view), Some(reached)) => {
-            index::check(layout, number, view, reached, &mut log, report)?
-        }
-        _ => index::Files::new(),
+    let by_index = match view {
+        Some(view) => index::check(layout, number, &view, &mut log, report)?,
+        None => index::Files::new(),
     };
-    drop(view);
     files::check(layout, number, &mut log, &by_index, report)?;
     let objects = log.objects().map(|latest| latest.size).chain(by_index.values().copied());
     for size in objects {
@@ -138,23 +133,24 @@ fn check_partition(
     Ok(log.is_cut)
 }
 
-/// The index of a partition, and up to where it knows the log.
-fn open_index(
-    dir: &Path,
-    report: &mut Report<'_>,
-) -> Result<(Option<View>, Option<Position>), FsckError> {
-    let opened = View::open(dir).and_then(|view| {
-        let position = view.as_ref().map(View::position).transpose()?;
-        Ok((view, position.flatten()))
-    });
-    let what = match opened {
-        Ok((Some(view), Some(position))) => return Ok((Some(view), Some(position))),
-        Ok((Some(_), None)) => What::IndexIncomplete,
-        Ok((None, _)) => What::NoIndex,
+/// The index of a partition, if there is one that is whole.
+fn open_index(dir: &Path, report: &mut Report<'_>) -> Result<Option<View>, FsckError> {
+    let what = match View::open(dir) {
+        Ok(Some(view)) => {
+            for reason in view.damaged() {
+                let what = What::IndexDamaged { reason: reason.clone() };
+                report.found(&Finding::at(dir, what))?;
+            }
+            if let Some(why) = view.torn() {
+                report.found(&Finding::at(dir, What::IndexTorn { why: why.to_owned() }))?;
+            }
+            return Ok(Some(view));
+        }
+        Ok(None) => What::NoIndex,
         Err(error) => What::IndexDamaged { reason: error.to_string() },
     };
     report.found(&Finding::at(dir, what))?;
-    Ok((None, None))
+    Ok(None)
 }
 
 fn remove_index(dir: &Path, keep: bool, report: &mut Report<'_>) -> Result<(), FsckError> {

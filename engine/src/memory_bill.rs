@@ -1,8 +1,8 @@
 //! The memory a node reserves, added up before any of it is taken.
 //!
 //! The bill holds all that peers can make the node keep: what is sized at boot, and the bounds of
-//! what comes and goes. It does not hold the pages of the index and of other files, which are the
-//! kernel's and given back under pressure, nor what the kernel keeps for sockets.
+//! what comes and goes. It does not hold the pages of files, which are the kernel's and given back
+//! under pressure, nor what the kernel keeps for sockets.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ use ron_io::limits::{
     RING_COMPLETIONS, RING_ENTRIES, SAMPLE_ADDRESSES_MAX, SPARE_BUFFERS_LEN_MAX,
 };
 use ron_shards::limits::{
-    DAMAGED_LEN, DAMAGED_MAX, MEMTABLE_MAX, OUTBOARD_LOADS_LEN_MAX, OUTBOARDS_LEN_MAX, REFUSED_MAX,
+    APPENDS_MAX, DAMAGED_LEN, DAMAGED_MAX, MEMTABLE_MAX, OUTBOARD_LOADS_LEN_MAX, OUTBOARDS_LEN_MAX,
+    REFUSED_MAX,
 };
 use ron_shards::store;
 
@@ -31,6 +32,10 @@ pub const DISK_BUFFERS_LEN: u64 = 1024 * 1024;
 
 /// Bytes of one change of the index that waits for its checkpoint.
 const CHANGE_LEN: u64 = 128;
+
+/// Bytes that the objects take in the index of one partition that were taken up just before its
+/// share was used up.
+const INDEX_OVER_LEN: u64 = APPENDS_MAX as u64 * 64;
 
 /// Bytes of the outboards of one partition: those that there may be, and one that is joined from
 /// the pieces it was read in.
@@ -70,6 +75,8 @@ pub struct Plan {
     pub tls: bool,
     /// What the connections of one shard may buffer.
     pub connection_buffers_len: u64,
+    /// The index of all partitions.
+    pub index_len: u64,
     /// One lane of the mesh; there is one for each ordered pair of shards.
     pub lane_len: u64,
 }
@@ -95,7 +102,7 @@ pub struct Line {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the settings do not fit this machine, {bill}; lower cache, connections_max, \
-         connection_buffers or cores"
+         connection_buffers, storage.index_memory or cores"
 )]
 pub struct OverMemory {
     pub bill: MemoryBill,
@@ -120,6 +127,7 @@ impl MemoryBill {
         let lanes = plan.lane_len.saturating_mul(shards.saturating_sub(1));
         let damaged = (DAMAGED_MAX * DAMAGED_LEN) as u64;
         let profile = (SAMPLE_ADDRESSES_MAX * size_of::<u64>()) as u64;
+        let index_over = INDEX_OVER_LEN.saturating_mul(plan.partitions);
         let mut lines: Vec<Line> = [
             ("blocks", plan.arena_len, shards),
             ("cache tables", plan.cache_tables_len, shards),
@@ -131,6 +139,7 @@ impl MemoryBill {
             ("mesh lanes", lanes, shards),
             ("outboards", OUTBOARDS_LEN, plan.partitions),
             ("waiting requests", store::waiting_bill() as u64, plan.partitions),
+            ("index", plan.index_len.saturating_add(index_over), 1),
             ("index changes", CHANGE_LEN * MEMTABLE_MAX as u64, plan.partitions),
             ("damaged objects", damaged, shards),
             ("profile", profile, 1),
@@ -138,8 +147,14 @@ impl MemoryBill {
         ]
         .map(|(what, each, count)| Line { what, len: each.saturating_mul(count) })
         .into();
-        let on_heap =
-            ["connection tables", "TLS", "connection buffers", "outboards", "waiting requests"];
+        let on_heap = [
+            "connection tables",
+            "TLS",
+            "connection buffers",
+            "outboards",
+            "waiting requests",
+            "index",
+        ];
         let heap = lines.iter().filter(|line| on_heap.contains(&line.what));
         let heap = heap.fold(0u64, |sum, line| sum.saturating_add(line.len));
         lines.push(Line { what: "allocator", len: heap / ALLOCATOR_SHARE });
@@ -177,6 +192,7 @@ mod tests {
             connections_max: 1024,
             tls: true,
             connection_buffers_len: 10 * MIB,
+            index_len: 64 * MIB,
             lane_len: MIB / 2,
         }
     }
@@ -194,9 +210,11 @@ mod tests {
         assert_eq!(len("outboards"), 3 * ((16 + 8) * MIB + MIB / 16));
         let waiting = len("waiting requests") / 3;
         assert!((4 * MIB..24 * MIB).contains(&waiting), "{waiting} bytes for each partition");
+        assert_eq!(len("index"), 64 * MIB + 3 * 8 * 1024 * 64);
         assert_eq!(len("index changes"), 3 * 8 * MIB);
         let heap = len("connection tables") + len("TLS");
         let heap = heap + len("connection buffers") + len("outboards") + len("waiting requests");
+        let heap = heap + len("index");
         assert_eq!(len("allocator"), heap / 8);
         assert_eq!(len("mesh lanes"), MIB, "one lane each way");
         assert_eq!(bill.total, bill.lines.iter().map(|line| line.len).sum::<u64>());

@@ -305,6 +305,7 @@ fn bill(config: &Config, partitions: u32, machine: &Machine) -> Result<MemoryBil
         connections_max: config.connections_max,
         tls: config.serves_tls(),
         connection_buffers_len: config.shard_buffers_len(),
+        index_len: config.storage.index_len,
         lane_len: (MESH_LANE_LEN * size_of::<Mail>()) as u64,
     };
     Ok(MemoryBill::new(&plan, machine.memory_len)?)
@@ -406,6 +407,7 @@ fn shard_config(
         },
         storage: Storage {
             max_bytes: storage.max_bytes,
+            index_len: storage.index_len,
             reserve_bytes: storage.reserve_bytes,
             compact_below_percent: storage.compact_below_percent,
             scrub_bytes_per_s: storage.scrub_bytes_per_s_of(config.shards()),

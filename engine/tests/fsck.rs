@@ -277,9 +277,11 @@ fn the_index_is_checked_and_can_be_made_again() {
     node.terminate();
     assert_eq!(stopped.fsck(&[]).1, Vec::<Value>::new());
 
-    let data = index.join("data.mdb");
-    let len = fs::metadata(&data).expect("it is there").len();
-    fs::write(&data, vec![0xa5; len as usize]).expect("it can be written");
+    for entry in fs::read_dir(&index).expect("it is there") {
+        let data = entry.expect("an entry").path();
+        let len = fs::metadata(&data).expect("it is there").len();
+        fs::write(&data, vec![0xa5; len as usize]).expect("it can be written");
+    }
     stopped.one(1, "index_damaged");
     let (code, findings, _) = stopped.fsck(&["--rebuild-index"]);
     assert_eq!((code, kinds(&findings)), (1, vec!["index_damaged", "index_removed"]));
@@ -297,8 +299,13 @@ fn an_index_of_another_log_is_found_out() {
     Curl::http(&node).store(&object(50, 9000));
     Curl::http(&node).store(&stopped.objects[2]);
     node.terminate();
-    let index = "p000/index/data.mdb";
-    fs::copy(other.path().join("data").join(index), stopped.dir.join(index)).expect("it is there");
+    let index = stopped.dir.join("p000/index");
+    fs::remove_dir_all(&index).expect("it is there");
+    fs::create_dir(&index).expect("it can be made");
+    for entry in fs::read_dir(other.path().join("data/p000/index")).expect("it is there") {
+        let entry = entry.expect("an entry");
+        fs::copy(entry.path(), index.join(entry.file_name())).expect("it can be copied");
+    }
     let (code, findings, _) = stopped.fsck(&[]);
     assert_eq!(code, 1);
     assert!(kinds(&findings).contains(&"index_wrong"), "{findings:?}");

@@ -241,6 +241,9 @@ pub struct Stats {
     pub segments: Counter,
     /// Bytes of the files of objects that have one of their own.
     pub file_bytes: Counter,
+    /// Bytes of memory that the index takes, and that it may take.
+    pub index_bytes: Counter,
+    pub index_limit_bytes: Counter,
     pub deletes: Counter,
     /// Segments given back by compaction, and bytes moved and given back by it.
     pub compactions: Counter,

@@ -81,6 +81,9 @@ pub struct Storage {
     /// Most bytes of segments and object files of the whole node; each partition has an equal
     /// share (507 beyond it).
     pub max_bytes: Option<u64>,
+    /// Most bytes of memory that the index of the whole node takes; each partition has an equal
+    /// share (507 beyond it).
+    pub index_len: u64,
     /// Bytes of a volume that are left free: with less, objects are refused (507). What is above
     /// it is for objects; compaction may use what is below.
     pub reserve_bytes: u64,
@@ -97,6 +100,7 @@ impl Default for Storage {
     fn default() -> Self {
         Storage {
             max_bytes: None,
+            index_len: limits::INDEX_LEN,
             reserve_bytes: limits::RESERVE_BYTES,
             compact_below_percent: limits::COMPACT_BELOW_PERCENT,
             scrub_bytes_per_s: limits::SCRUB_BYTES_PER_S,

@@ -169,14 +169,22 @@ pub const RELIEVE_AFTER_NS: u64 = 100_000_000;
 pub const RELIEVE_EVERY_NS: u64 = 20_000_000;
 pub const RELIEVE_CUTS_MAX: usize = 16;
 
-/// Bytes of the map of one partition's index: address space, not memory or disk. It holds about
-/// 150 million objects, and leaves room for 4096 partitions in the address space of a process.
-pub const INDEX_MAP_LEN: usize = 16 * 1024 * 1024 * 1024;
+/// Bytes of memory that the index of a node may take unless configured otherwise.
+pub const INDEX_LEN: u64 = 512 * 1024 * 1024;
 
-/// Changes of a partition's index in memory that start a checkpoint at once.
+/// Part of a partition's share of that, in percent, beyond which the operator is warned, and below
+/// which the next warning is due again.
+pub const INDEX_WARN_PERCENT: u64 = 90;
+pub const INDEX_CALM_PERCENT: u64 = 80;
+
+/// Blocks of changes behind the base of a snapshot, below which no new base is begun; a base that
+/// is longer has as many changes behind it as it is long.
+pub const SNAPSHOT_CHANGES_BLOCKS_MIN: u32 = 1024;
+
+/// Changes of a partition's index that start a checkpoint at once.
 pub const MEMTABLE_CHECKPOINT: usize = 16 * 1024;
 
-/// Changes of a partition's index in memory beyond which commits wait for a checkpoint.
+/// Changes of a partition's index beyond which commits wait for a checkpoint.
 pub const MEMTABLE_MAX: usize = 4 * MEMTABLE_CHECKPOINT;
 
 /// Bytes of log behind the last checkpoint that start the next at once: a boot reads them all.

@@ -50,7 +50,7 @@ const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key
 }
 
 /// Every setting, in the order of the help.
-pub const KEYS: [Key; 40] = [
+pub const KEYS: [Key; 41] = [
     key("data_dir", "DIR", "Where objects are kept [default: ./ron-data]"),
     Key {
         many: true,
@@ -138,6 +138,11 @@ pub const KEYS: [Key; 40] = [
         "Partitions of a new data directory [default: one a core, and as many on each volume]",
     ),
     key("storage.max_bytes", "SIZE", "Most bytes of objects on disk [default: no limit]"),
+    key(
+        "storage.index_memory",
+        "SIZE",
+        "Memory for the index: 64 bytes an object are enough [default: an eighth of all]",
+    ),
     key("storage.reserve", "SIZE", "Room of each volume that is left free [default: 512MiB]"),
     key(
         "storage.compact_below",

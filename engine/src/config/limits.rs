@@ -41,6 +41,10 @@ pub const CACHE_PER_SHARD_MAX: u64 = ron_io::limits::ARENA_BLOCKS_MAX as u64 * C
 /// Part of the memory that is for blocks by default: one in so many.
 pub const CACHE_SHARE: u64 = 4;
 
+/// The same for the index, and the least that is taken: half a million objects.
+pub const INDEX_SHARE: u64 = 8;
+pub const INDEX_LEN_MIN: u64 = 32 * 1024 * 1024;
+
 /// Connections of one shard, most; and by default, unless their tables would take more than one
 /// part in so many of the memory, but not less than the least.
 pub const CONNECTIONS_MAX: usize = 1_000_000;

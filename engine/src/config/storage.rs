@@ -3,12 +3,15 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{ConfigError, Settings, limits, spans, values};
+use crate::machine::Machine;
 
 /// How much is kept, and how it is looked after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage {
     /// Most bytes of segments and object files of the node.
     pub max_bytes: Option<u64>,
+    /// Bytes of memory that the index may take.
+    pub index_len: u64,
     /// Bytes of each volume that are left free.
     pub reserve_bytes: u64,
     /// A segment is compacted when less than so many percent of it count; 0 for never.
@@ -59,13 +62,18 @@ impl Settings {
         Ok(u32::try_from(partitions).unwrap_or(limits::PARTITIONS_MAX))
     }
 
-    pub(super) fn storage(&self, shards: usize) -> Result<Storage, ConfigError> {
+    pub(super) fn storage(&self, machine: &Machine, shards: usize) -> Result<Storage, ConfigError> {
         let compact = self.whole("storage.compact_below", 0, limits::COMPACT_BELOW_MAX.into())?;
         let compact = compact.and_then(|percent| u8::try_from(percent).ok());
         let each = ron_shards::limits::SCRUB_BYTES_PER_S;
         let rate = self.size("storage.scrub_rate", 0, limits::SCRUB_RATE_MAX)?;
         Ok(Storage {
             max_bytes: self.size("storage.max_bytes", limits::MAX_BYTES_MIN, u64::MAX)?,
+            index_len: self
+                .size("storage.index_memory", limits::INDEX_LEN_MIN, u64::MAX)?
+                .unwrap_or_else(|| {
+                    (machine.memory_len / limits::INDEX_SHARE).max(limits::INDEX_LEN_MIN)
+                }),
             reserve_bytes: self
                 .size("storage.reserve", 0, u64::MAX)?
                 .unwrap_or(ron_shards::limits::RESERVE_BYTES),
@@ -148,6 +156,7 @@ mod tests {
         let storage = load(&[], &[], "").unwrap().storage;
         let shards = ron_shards::config::Storage::default();
         assert_eq!((storage.max_bytes, storage.reserve_bytes), (None, shards.reserve_bytes));
+        assert_eq!(storage.index_len, (1000 << 20) / 8, "an eighth of the memory");
         assert_eq!(storage.compact_below_percent, shards.compact_below_percent);
         assert_eq!(storage.scrub_bytes_per_s, 5 * shards.scrub_bytes_per_s, "for five shards");
         assert_eq!(storage.scrub_bytes_per_s_of(5), shards.scrub_bytes_per_s);
@@ -156,10 +165,12 @@ mod tests {
 
     #[test]
     fn storage_is_a_table_of_the_file() {
-        let file = "[storage]\nmax_bytes = '1TiB'\nreserve = 0\ncompact_below = 0\n\
+        let file = "[storage]\nmax_bytes = '1TiB'\nindex_memory = '3GiB'\nreserve = 0\n\
+                    compact_below = 0\n\
                     scrub_rate = 3\nscrub_every = 0\n";
         let storage = load(&[], &[], file).unwrap().storage;
         assert_eq!((storage.max_bytes, storage.reserve_bytes), (Some(1 << 40), 0));
+        assert_eq!(storage.index_len, 3 << 30);
         assert_eq!((storage.compact_below_percent, storage.scrub_every), (0, Duration::ZERO));
         assert_eq!(storage.scrub_bytes_per_s_of(5), 1, "slow, and not off");
         let off = load(&["--storage-scrub-rate=0"], &[], file).unwrap().storage;

@@ -84,7 +84,7 @@ fn the_file_is_named_by_flag_or_variable() {
 }
 
 /// A value for each key that no default has, to be seen in the settings.
-const SAMPLES: [(&str, &str); 40] = [
+const SAMPLES: [(&str, &str); 41] = [
     ("data_dir", "/x"),
     ("data_dirs", "/x,/y"),
     ("http", "127.0.0.1:11"),
@@ -111,6 +111,7 @@ const SAMPLES: [(&str, &str); 40] = [
     ("hang_limit", "35"),
     ("partitions", "19"),
     ("storage.max_bytes", "30GiB"),
+    ("storage.index_memory", "1GiB"),
     ("storage.reserve", "31MiB"),
     ("storage.compact_below", "32"),
     ("storage.scrub_rate", "33MiB"),

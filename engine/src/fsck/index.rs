@@ -7,7 +7,7 @@ use ron_codec::{
     record::{RecordHeader, RecordKind},
 };
 use ron_shards::store::{
-    audit::{Entry, IndexError, Location, Position, View, is_whole},
+    audit::{Entry, Location, Position, View, is_whole},
     layout::Layout,
 };
 
@@ -21,53 +21,25 @@ use super::{
 /// by their names.
 pub(super) type Files = HashMap<Address, u64>;
 
-/// Why reading the index ends early.
-enum Stop {
-    Index(IndexError),
-    Fsck(FsckError),
-}
-
-impl From<IndexError> for Stop {
-    fn from(error: IndexError) -> Stop {
-        Stop::Index(error)
-    }
-}
-
-impl From<FsckError> for Stop {
-    fn from(error: FsckError) -> Stop {
-        Stop::Fsck(error)
-    }
-}
-
-/// Compares the index, which knows the log to `reached`, with the log.
+/// Compares the index with the log.
 pub(super) fn check(
     layout: &Layout,
     number: u16,
     view: &View,
-    reached: Position,
     log: &mut Log,
     report: &mut Report<'_>,
 ) -> Result<Files, FsckError> {
     let dir = layout.index_dir(number);
+    let reached = view.position();
     let Position { segment, offset } = reached;
     let there = log.segments.iter().any(|(number, len)| *number == segment && offset <= *len);
     if !there && segment > 0 {
         report.found(&Finding::at(&dir, What::IndexAhead { segment, offset }))?;
     }
     let mut files = Files::new();
-    let comparing = Comparing { layout, number, reached, dir: dir.clone() };
-    let told = view.each(|address, entry| {
-        comparing.entry(address, &entry, log, &mut files, report).map_err(Stop::from)
-    });
-    match told {
-        Ok(()) => {}
-        Err(Stop::Fsck(error)) => return Err(error),
-        Err(Stop::Index(error)) => {
-            let what = What::IndexDamaged { reason: error.to_string() };
-            report.found(&Finding::at(&dir, what))?;
-            // What it does not name cannot be told.
-            return Ok(files);
-        }
+    let comparing = Comparing { layout, number, reached, dir };
+    for (address, entry) in view.entries() {
+        comparing.entry(address, &entry, log, &mut files, report)?;
     }
     for (address, latest) in &log.latest {
         let stored = latest.kind != RecordKind::Tombstone;

@@ -60,8 +60,8 @@ pub(super) enum What {
     Foreign,
     #[error("there is no index; the next start makes it")]
     NoIndex,
-    #[error("the index is incomplete or of another version; the next start makes it again")]
-    IndexIncomplete,
+    #[error("the last checkpoint of the index is torn ({why}); the log has what is in it")]
+    IndexTorn { why: String },
     #[error("the index cannot be read: {reason}")]
     IndexDamaged { reason: String },
     #[error("the index knows the log to {offset} of segment {segment}, which is not there")]
@@ -89,7 +89,7 @@ impl What {
             | What::Upload
             | What::Foreign
             | What::NoIndex
-            | What::IndexIncomplete
+            | What::IndexTorn { .. }
             | What::IndexOnly
             | What::IndexRemoved
             | What::IndexKept => Severity::Note,
@@ -117,7 +117,7 @@ impl What {
             What::Upload => "upload",
             What::Foreign => "foreign",
             What::NoIndex => "no_index",
-            What::IndexIncomplete => "index_incomplete",
+            What::IndexTorn { .. } => "index_torn",
             What::IndexDamaged { .. } => "index_damaged",
             What::IndexAhead { .. } => "index_ahead",
             What::IndexWrong => "index_wrong",

@@ -4,7 +4,7 @@
 //! on disk, and how files are named. Nothing here writes.
 
 pub use super::{
-    index::{Entry, IndexError, Location, Position, View},
+    index::{Entry, Location, Position, View, ViewError},
     layout::{object_address, segment_number},
     scan::{Found, Next, Walk, is_whole},
 };

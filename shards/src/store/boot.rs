@@ -4,10 +4,10 @@
 //!
 //! ```text
 //!  make folders ─► sweep tmp ─► list segments ─► open the index ─► walk the log ─► (list objects)
-//!                                                   ▲    │          per segment:        │
-//!                                                   └────┘          open, scan…,        ▼
-//!                                              wipe, if it names    cut if torn,     serving
-//!                                              what is not there    sync, close
+//!                                                                   per segment:        │
+//!                                                                   open, scan…,        ▼
+//!                                                                   cut if torn,     serving
+//!                                                                   sync, close
 //! ```
 //!
 //! With an index the log is walked from its position, and all data are hashed. Without one it is
@@ -23,7 +23,7 @@ use std::{
 
 use ron_codec::{
     address::Address,
-    limits::{DISK_BLOCK_LEN, SEGMENT_LEN_MAX},
+    limits::DISK_BLOCK_LEN,
     record::{RecordHeader, RecordKind, RecordPlace},
 };
 use ron_io::{
@@ -33,7 +33,7 @@ use ron_io::{
 
 use super::{
     damage::{self, Harm},
-    index::{Entry, Index, Location, Position, Slot, open_job},
+    index::{Entry, Index, Location, OpenSlot, Position, open_job},
     layout::{object_address, segment_number, upload_prefix},
     partition::{Recovered, Site, Tag},
     scan::{Found, Next, Walk},
@@ -56,8 +56,6 @@ enum Step {
     Scan(FileId, Walk),
     Cut(FileId),
     Sync(FileId),
-    /// A part of a rebuild is carried over, before the walk goes on.
-    Carry(FileId, Walk, u64, u32),
     ListObjects,
     OpenObject(FileId, Candidate),
     ReadObject(FileId, Candidate),
@@ -85,7 +83,7 @@ pub(super) enum Progress {
 pub(super) struct Boot {
     site: Site,
     step: Step,
-    slot: Slot,
+    slot: OpenSlot,
     index: Option<Index>,
     /// Numbers and lengths, rising.
     segments: Vec<(u32, u64)>,
@@ -119,7 +117,7 @@ impl Boot {
         let mut boot = Boot {
             site,
             step: Step::Over,
-            slot: Slot::default(),
+            slot: OpenSlot::default(),
             index: None,
             segments: Vec::new(),
             next_segment: 0,
@@ -171,7 +169,7 @@ impl Boot {
             (Step::ListTmp, DiskDone::Listed(names)) => self.sweep_tmp(&names, cx),
             (Step::ListSegments, DiskDone::Listed(names)) => {
                 self.take_segments(&names);
-                self.open_index(None, cx);
+                self.open_index(cx);
             }
             (Step::OpenIndex, DiskDone::Ran(outcome)) => return self.take_index(outcome, cx),
             (Step::OpenSegment(file), DiskDone::Opened { len }) => {
@@ -188,11 +186,6 @@ impl Boot {
                 let next = walk.feed(&bytes).map_err(|version| self.too_new(version))?;
                 return self.on_walked(file, walk, next, cx);
             }
-            (Step::Carry(file, walk, at, len), DiskDone::Ran(outcome)) => {
-                self.index().checkpointed(outcome.is_ok());
-                outcome.map_err(|error| format!("partition {}: {error}", self.site.number))?;
-                return self.on_walked(file, walk, Next::Read { at, len }, cx);
-            }
             (Step::Cut(file), _) => self.act(Step::Sync(file), DiskOp::Sync { file }, cx),
             (Step::Sync(file), _) => {
                 cx.close_file(file);
@@ -200,7 +193,7 @@ impl Boot {
             }
             (Step::Unlink(_), _) => return Ok(self.unlink_next(cx)),
             (Step::ListObjects, DiskDone::Listed(names)) => {
-                self.take_candidates(&names, cx)?;
+                self.take_candidates(&names, cx);
                 return self.next_candidate(cx);
             }
             (Step::OpenObject(file, candidate), _) => {
@@ -269,7 +262,6 @@ impl Boot {
             Step::OpenIndex => "opening its index",
             Step::OpenSegment(_) | Step::Scan(..) => "reading its log",
             Step::Cut(_) | Step::Sync(_) => "syncing its log",
-            Step::Carry(..) => "rebuilding its index",
             Step::OpenObject(..) | Step::ReadObject(..) => "reading its object files",
             Step::Unlink(_) => "removing deleted files",
             Step::Over => "booting",
@@ -319,9 +311,9 @@ impl Boot {
         self.segments.sort_unstable();
     }
 
-    fn open_index(&mut self, wipe: Option<String>, cx: &mut Cx<'_>) {
+    fn open_index(&mut self, cx: &mut Cx<'_>) {
         let dir = cx.config.layout.index_dir(self.site.number);
-        let job = open_job(dir, wipe, Arc::clone(&self.slot));
+        let job = open_job(dir, self.segments.clone(), Arc::clone(&self.slot));
         self.act(Step::OpenIndex, DiskOp::Run(job), cx);
     }
 
@@ -333,33 +325,18 @@ impl Boot {
         outcome.map_err(|error| self.failed(&Step::OpenIndex, &error))?;
         let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let opened = slot.ok_or_else(|| self.failed(&Step::OpenIndex, "it was not opened"))?;
-        if let Some(meta) = opened.meta {
-            if !self.has(meta.position) {
-                let reason = format!("the index knows the log to {:?}", meta.position);
-                // The environment must be closed before its files are wiped.
-                drop(opened);
-                self.open_index(Some(reason), cx);
-                return Ok(Progress::Going);
-            }
-            self.position = meta.position;
-            self.sequence = meta.sequence;
+        for note in &opened.notes {
+            self.site.note(cx, Severity::Warn, note);
         }
-        self.rebuild = opened.meta.is_none();
+        (self.position, self.sequence) = opened.reached.unwrap_or_default();
+        self.rebuild = opened.reached.is_none();
         if self.rebuild && !self.segments.is_empty() {
-            let reason = opened.wiped.as_deref().unwrap_or("there is no index");
             let (count, len) = (self.segments.len(), self.log_len());
-            let text = format!("rebuilding the index from {count} segments, {len} bytes: {reason}");
+            let text = format!("rebuilding the index from {count} segments, {len} bytes");
             self.site.note(cx, Severity::Warn, &text);
         }
         self.index = Some(Index::new(opened));
         self.walk_next_segment(cx)
-    }
-
-    fn has(&self, position: Position) -> bool {
-        let Position { segment, offset } = position;
-        let found = self.segments.iter().find(|(number, _)| *number == segment);
-        let aligned = offset.is_multiple_of(DISK_BLOCK_LEN as u64) && offset <= SEGMENT_LEN_MAX;
-        position == Position::default() || (aligned && found.is_some_and(|(_, len)| offset <= *len))
     }
 
     fn log_len(&self) -> u64 {
@@ -413,12 +390,6 @@ impl Boot {
             self.take_record(segment, &found, cx);
         }
         match next {
-            Next::Read { at, len }
-                if self.rebuild && self.index().changes() >= limits::MEMTABLE_CHECKPOINT =>
-            {
-                let job = self.index().checkpoint(None);
-                self.act(Step::Carry(file, walk, at, len), DiskOp::Run(job), cx);
-            }
             Next::Read { at, len } => {
                 self.act(Step::Scan(file, walk), scan(file, at, len), cx);
             }
@@ -456,7 +427,7 @@ impl Boot {
         };
         // A record that was moved lies behind what came after it.
         let buried = self.tombstones.get(&digest).is_some_and(|tombstone| *tombstone > sequence);
-        let known = self.index().get(&digest).ok().flatten();
+        let known = self.index().get(&digest);
         if buried || known.is_some_and(|known| known.sequence > sequence) {
             return;
         }
@@ -482,7 +453,7 @@ impl Boot {
         let before = self.tombstones.entry(digest).or_default();
         *before = sequence.max(*before);
         match self.index().get(&digest) {
-            Ok(Some(known)) if known.sequence < sequence => {
+            Some(known) if known.sequence < sequence => {
                 if matches!(known.location, Location::File { .. }) {
                     self.unlinks.insert(digest);
                 }
@@ -523,13 +494,12 @@ impl Boot {
         Ok(Progress::Going)
     }
 
-    fn take_candidates(&mut self, names: &[(String, u64)], cx: &mut Cx<'_>) -> Result<(), String> {
+    fn take_candidates(&mut self, names: &[(String, u64)], cx: &mut Cx<'_>) {
         let number = self.site.number;
         for (name, len) in names {
             let Some(address) = object_address(name) else { continue };
-            let known = self.index().get(&address);
-            let known = known.map_err(|error| format!("partition {number}: {error}"))?;
-            if known.is_some() || cx.config.layout.owner(&address).0 != number {
+            if self.index().get(&address).is_some() || cx.config.layout.owner(&address).0 != number
+            {
                 continue;
             }
             // Where part of the log cannot be read, a file may have come after its tombstone.
@@ -539,7 +509,6 @@ impl Boot {
                 self.candidates.push_back(Candidate { address, len: *len });
             }
         }
-        Ok(())
     }
 
     fn next_candidate(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
@@ -581,7 +550,7 @@ impl Boot {
             self.site.note(cx, Severity::Info, &text);
         }
         let index = self.index.take().expect("a boot ends once, with an index");
-        let dirty = self.rebuild || index.changes() > 0;
+        let dirty = self.rebuild || index.changes() > 0 || index.wants_base();
         let (position, sequence) = (self.position, self.sequence);
         let segments = self.segments.iter().copied().collect();
         Progress::Ready(Box::new(Recovered { index, position, sequence, segments, dirty }))

@@ -542,14 +542,10 @@ impl Walker {
                     None => Fate::Damaged,
                 }
             }
-            RecordKind::File | RecordKind::Object => {
-                // What the index cannot say must be taken for something that counts.
-                let Ok(known) = index.get(&found.digest) else { return Fate::Damaged };
-                match known {
-                    Some(entry) if is_at(&entry, found, segment) => self.take(found, entry),
-                    _ => Fate::Dead,
-                }
-            }
+            RecordKind::File | RecordKind::Object => match index.get(&found.digest) {
+                Some(entry) if is_at(&entry, found, segment) => self.take(found, entry),
+                _ => Fate::Dead,
+            },
         }
     }
 

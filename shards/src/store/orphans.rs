@@ -34,14 +34,13 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Whether a file of this name stands for no object, as far as the index can say, and nobody is
+    /// Whether a file of this name stands for no object, and nobody is
     /// about to give or take it that name.
     pub(super) fn is_orphan(&self, address: &Address) -> bool {
-        let has_file = match self.index.get(address) {
-            Ok(Some(entry)) => matches!(entry.location, Location::File { .. }),
-            Ok(None) => false,
-            Err(_) => true,
-        };
+        let has_file = self
+            .index
+            .get(address)
+            .is_some_and(|entry| matches!(entry.location, Location::File { .. }));
         !has_file && !self.log.is_storing(address) && !self.deletes.is_under_way(address)
     }
 }

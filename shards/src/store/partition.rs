@@ -26,7 +26,7 @@ use super::{
     damage,
     deletes::Deletes,
     files::{FileKey, Files},
-    index::{Entry, Index, IndexError, Location, Position},
+    index::{Entry, Index, Location, Position},
     objects::Objects,
     reads::{Reads, Wanting},
     scrub::Parts,
@@ -97,6 +97,9 @@ pub(super) struct Partition {
     /// The volume it lies on, and the most bytes it may take there.
     volume: usize,
     bytes_max: u64,
+    /// Most bytes of memory of its index, and whether the operator was warned of them.
+    index_max: u64,
+    index_warned: bool,
     /// Whether objects were refused for want of room when that was last looked at.
     full: bool,
     read_only: bool,
@@ -121,7 +124,8 @@ impl Partition {
         idle_files_max: usize,
         cx: &mut Cx<'_>,
     ) -> Self {
-        let Recovered { index, position, sequence, segments, dirty } = recovered;
+        let Recovered { mut index, position, sequence, segments, dirty } = recovered;
+        index.serve();
         let layout = &cx.config.layout;
         let share = |all: u64| all / u64::from(layout.partitions);
         let mut partition = Partition {
@@ -135,6 +139,8 @@ impl Partition {
             compaction: Compaction::new(),
             volume: layout.volume_number(site.number),
             bytes_max: cx.config.storage.max_bytes.map_or(u64::MAX, share),
+            index_max: cx.config.storage.index_len / u64::from(layout.partitions),
+            index_warned: false,
             full: false,
             read_only: false,
             checkpoint_due: false,
@@ -145,6 +151,7 @@ impl Partition {
             stopping: false,
             closed: false,
         };
+        cx.stats.index_limit_bytes.add(partition.index_max);
         partition.count(cx);
         partition
     }
@@ -162,7 +169,7 @@ impl Partition {
                 assert!(size <= SEGMENT_OBJECT_LEN_MAX, "{size} bytes do not go into a segment");
                 self.put(asker, address, size, What::Object { outboard, blocks }, None, cx)
             }
-            Ask::Delete { address } => self.delete(asker, address, cx),
+            Ask::Delete { address } => self.delete(asker, address),
             Ask::Cancel { address, index } => {
                 self.reads.cancel(asker.stream, address, index, cx);
                 None
@@ -346,10 +353,13 @@ impl Partition {
         }
     }
 
-    /// Whether the partition has no room for `len` more bytes, by its share or on its volume.
+    /// Whether the partition has no room for an object of `len` bytes more, by its shares or on its
+    /// volume.
     fn is_full_for(&self, len: u64, cx: &Cx<'_>) -> bool {
         let taken = self.log.extent().1 + self.index.totals().file_bytes + self.log.waiting_len();
-        taken.saturating_add(len) > self.bytes_max || !cx.room.takes(self.volume, len)
+        taken.saturating_add(len) > self.bytes_max
+            || self.index.bytes() >= self.index_max
+            || !cx.room.takes(self.volume, len)
     }
 
     fn look_at_log(&mut self, cx: &mut Cx<'_>) {
@@ -392,11 +402,7 @@ impl Partition {
         first: Option<u64>,
         cx: &mut Cx<'_>,
     ) -> Option<Reply> {
-        let entry = match self.index.get(&address) {
-            Ok(Some(entry)) => entry,
-            Ok(None) => return Some(Reply::Missing),
-            Err(error) => return Some(self.index_failed(&error, cx)),
-        };
+        let Some(entry) = self.index.get(&address) else { return Some(Reply::Missing) };
         match first {
             Some(byte) if byte < entry.size => {
                 cx.stats.cache_misses.add(1);
@@ -417,15 +423,14 @@ impl Partition {
         cx: &mut Cx<'_>,
     ) -> Option<Reply> {
         match self.index.get(&address) {
-            Ok(Some(entry)) if index < group_count(entry.size) => {
+            Some(entry) if index < group_count(entry.size) => {
                 cx.stats.cache_misses.add(1);
                 let wanting = Wanting::new(asker, false);
                 let group = (address, index, entry);
                 self.reads.want(group, wanting, &mut self.files, self.site, cx);
                 None
             }
-            Ok(_) => Some(Reply::Missing),
-            Err(error) => Some(self.index_failed(&error, cx)),
+            _ => Some(Reply::Missing),
         }
     }
 
@@ -443,20 +448,15 @@ impl Partition {
             None
         } else {
             match self.index.get(&address) {
-                Ok(Some(_)) if !cx.damage.knows(&address) => Some(Reply::Stored { new: false }),
+                Some(_) if !cx.damage.knows(&address) => Some(Reply::Stored { new: false }),
                 // A file that is stored anew must not be taken for the one that is removed.
-                Ok(Some(_))
-                    if self.log.is_burying(&address) || self.deletes.is_under_way(&address) =>
-                {
+                Some(_) if self.log.is_burying(&address) || self.deletes.is_under_way(&address) => {
                     Some(Reply::Failed(Fault::Busy))
                 }
-                Err(error) => Some(self.index_failed(&error, cx)),
-                Ok(_) if self.read_only => Some(Reply::Failed(Fault::Disk)),
-                Ok(_) if self.refuses(upload.is_none(), size, cx) => {
-                    Some(Reply::Failed(Fault::Full))
-                }
+                _ if self.read_only => Some(Reply::Failed(Fault::Disk)),
+                _ if self.refuses(upload.is_none(), size, cx) => Some(Reply::Failed(Fault::Full)),
                 // What is damaged is stored anew: who brings its bytes heals it.
-                Ok(_) => {
+                _ => {
                     let promised = self.to_be_written(upload.as_ref(), size, cx);
                     let append = Append { address, size, what, promised, askers: vec![asker] };
                     match self.take_up(append, cx) {
@@ -509,21 +509,18 @@ impl Partition {
         taken.saturating_add(more) > self.bytes_max
     }
 
-    fn delete(&mut self, asker: Asker, address: Address, cx: &mut Cx<'_>) -> Option<Reply> {
+    fn delete(&mut self, asker: Asker, address: Address) -> Option<Reply> {
         if self.log.join_burial(&address, asker) {
             return None;
         }
         match self.index.get(&address) {
-            Ok(None) => Some(Reply::Missing),
-            Err(error) => Some(self.index_failed(&error, cx)),
-            Ok(Some(_)) if self.read_only => Some(Reply::Failed(Fault::Disk)),
+            None => Some(Reply::Missing),
+            Some(_) if self.read_only => Some(Reply::Failed(Fault::Disk)),
             // It was damaged and is being stored anew: its new file must not go with the old one.
-            Ok(Some(_))
-                if self.log.is_storing(&address) || self.deletes.is_taking_back(&address) =>
-            {
+            Some(_) if self.log.is_storing(&address) || self.deletes.is_taking_back(&address) => {
                 Some(Reply::Failed(Fault::Busy))
             }
-            Ok(Some(_)) => {
+            Some(_) => {
                 let what = What::Tombstone;
                 let (size, promised, askers) = (0, 0, vec![asker]);
                 match self.log.take_up(Append { address, size, what, promised, askers }) {
@@ -568,7 +565,7 @@ impl Partition {
     }
 
     fn has_file(&self, address: &Address) -> bool {
-        let known = self.index.get(address).ok().flatten();
+        let known = self.index.get(address);
         known.is_some_and(|known| matches!(known.location, Location::File { .. }))
     }
 
@@ -608,11 +605,11 @@ impl Partition {
                 if let Location::Segment { segment, .. } = entry.location {
                     self.index.bury(segment);
                 }
-                let before = self.index.get(&address).ok().flatten();
+                let before = self.index.get(&address);
                 self.index.remove(address);
                 damage::healed(&address, cx);
                 self.compaction.look_again();
-                // What cannot be read now may have had a file and any number of groups.
+                // Of what is not known there may be a file and any number of groups.
                 let before = before.unwrap_or(Entry {
                     location: Location::File { segment: 0 },
                     size: OBJECT_LEN_MAX,
@@ -641,9 +638,7 @@ impl Partition {
             (Moving::Tombstone { .. }, Location::Segment { segment, .. }) => {
                 self.index.bury(segment);
             }
-            (Moving::Entry(before), _)
-                if self.index.get(&address).ok().flatten() == Some(before) =>
-            {
+            (Moving::Entry(before), _) if self.index.get(&address) == Some(before) => {
                 self.index.insert(address, now);
             }
             _ => {}
@@ -663,7 +658,7 @@ impl Partition {
         self.checkpoint_due = false;
         self.tail_len = 0;
         self.compaction.on_checkpoint_begun(&self.log);
-        let job = self.index.checkpoint(Some(self.log.reached()));
+        let job = self.index.checkpoint(self.log.reached());
         self.site.disk(cx, Tag::Checkpoint, DiskOp::Run(job));
     }
 
@@ -673,7 +668,9 @@ impl Partition {
             Ok(other) => unreachable!("a job brought {other:?}"),
             Err(error) => Err(error.to_string()),
         };
-        self.index.checkpointed(outcome.is_ok());
+        if let Some(next) = self.index.written(outcome.is_ok()) {
+            return self.site.disk(cx, Tag::Checkpoint, DiskOp::Run(next));
+        }
         self.checkpoint_failures = if outcome.is_ok() { 0 } else { self.checkpoint_failures + 1 };
         self.look_at_checkpoints(outcome.as_ref().err(), cx);
         let books = (&self.log, &self.index, &self.deletes);
@@ -686,11 +683,6 @@ impl Partition {
         }
     }
 
-    fn index_failed(&self, error: &IndexError, cx: &mut Cx<'_>) -> Reply {
-        self.site.note(cx, Severity::Error, &error.to_string());
-        Reply::Failed(Fault::Disk)
-    }
-
     fn count(&mut self, cx: &mut Cx<'_>) {
         let totals = self.index.totals();
         let (segments, segment_bytes) = self.log.extent();
@@ -701,6 +693,7 @@ impl Partition {
             segments as u64,
             segment_bytes,
             self.index.live_bytes(),
+            self.index.bytes(),
         ]);
         let stats = cx.stats;
         let counters = [
@@ -710,18 +703,36 @@ impl Partition {
             &stats.segments,
             &stats.segment_bytes,
             &stats.segment_live_bytes,
+            &stats.index_bytes,
         ];
         for (counter, (now, before)) in counters.iter().zip(counted.0.iter().zip(self.counted.0)) {
             // Counters wrap, so a difference may be negative.
             counter.add(now.wrapping_sub(before));
         }
         self.counted = counted;
+        self.look_at_index(cx);
+    }
+
+    /// Warns before the memory for the index is used up.
+    fn look_at_index(&mut self, cx: &mut Cx<'_>) {
+        let (bytes, max) = (self.index.bytes(), self.index_max);
+        let is_beyond =
+            |percent: u64| u128::from(bytes) * 100 > u128::from(max) * u128::from(percent);
+        if is_beyond(limits::INDEX_WARN_PERCENT) && !self.index_warned {
+            self.index_warned = true;
+            let text = format!(
+                "the index takes {bytes} bytes of its {max}: objects are refused beyond; raise \
+                 storage.index_memory"
+            );
+            self.site.note(cx, Severity::Warn, &text);
+        }
+        self.index_warned &= is_beyond(limits::INDEX_CALM_PERCENT);
     }
 }
 
 /// What one partition has added to the counters of its shard, in the order of `count`.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counted([u64; 6]);
+struct Counted([u64; 7]);
 
 fn answer(append: Append, fault: Fault, cx: &mut Cx<'_>) {
     for asker in append.askers {

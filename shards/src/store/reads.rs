@@ -302,11 +302,11 @@ impl Reads {
     ) {
         let Fetch { address, entry, .. } = &mut self.fetches[key];
         match index.get(address) {
-            Ok(Some(now)) if now != *entry => {
+            Some(now) if now != *entry => {
                 *entry = now;
                 self.advance(key, files, site, cx);
             }
-            Ok(None) => {
+            None => {
                 for wanting in self.remove(key).wanting {
                     wanting.answer(Reply::Missing, cx);
                 }
@@ -487,7 +487,7 @@ impl Reads {
     fn succeed(&mut self, key: usize, group: &Verified, known: &Index, cx: &mut Cx<'_>) {
         let Fetch { address, entry, .. } = self.fetches[key];
         // What was deleted while it was read must not be found in the cache.
-        if matches!(known.get(&address), Ok(Some(_))) {
+        if known.get(&address).is_some() {
             cx.memory.insert(&address, entry.size, group);
         }
         self.hand_out(key, group, entry.size, cx);

@@ -109,7 +109,7 @@ impl Relocation {
     /// Whether the record still counts: nothing that came since says otherwise. `None` when the
     /// index cannot say, so that it must be neither dropped nor written anew.
     pub(super) fn counts(&self, index: &Index) -> Option<bool> {
-        let known = index.get(&self.address).ok()?;
+        let known = index.get(&self.address);
         Some(match self.what {
             Moving::Entry(entry) => known == Some(entry),
             Moving::Tombstone { sequence } => known.is_none_or(|known| known.sequence < sequence),

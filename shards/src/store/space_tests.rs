@@ -220,6 +220,42 @@ fn the_share_of_max_bytes_is_kept() {
     assert!(matches!(world.put(&object(3, 200_000)), Reply::Stored { new: true }));
 }
 
+#[test]
+fn a_full_index_refuses_objects_and_warns_before() {
+    let mut world = World::new(8);
+    world.config.storage.index_len = 4096;
+    world.restart();
+    let mut taken = 0;
+    let warned = |world: &World| world.notes.iter().filter(|n| n.contains("index takes")).count();
+    while matches!(world.put(&object(taken, 100)), Reply::Stored { new: true }) {
+        taken += 1;
+        assert!(warned(&world) <= 1, "once");
+        assert_eq!(world.stats.partitions_full.get(), 0);
+    }
+    assert_eq!((warned(&world), world.stats.partitions_full.get()), (1, 1));
+    assert!((60..90).contains(&taken), "{taken} objects");
+    assert!(matches!(world.put(&object(taken, 100)), Reply::Failed(Fault::Full)));
+    assert!(matches!(put_large(&mut world, &object(0, LARGE)), Reply::Failed(Fault::Full)));
+    assert!(matches!(world.put(&object(1, 100)), Reply::Stored { new: false }));
+    assert!((0..taken).all(|n| world.holds(&object(n, 100))));
+    let (bytes, limit) = (world.stats.index_bytes.get(), world.stats.index_limit_bytes.get());
+    assert!(limit == 4096 && (limit..limit + 1024).contains(&bytes), "{bytes} of {limit}");
+    // A smaller limit keeps no node from starting.
+    world.stop();
+    world.config.storage.index_len = 1000;
+    world.restart();
+    assert!((0..taken).all(|n| world.holds(&object(n, 100))));
+    assert!(matches!(world.put(&object(taken, 100)), Reply::Failed(Fault::Full)));
+    world.config.storage.index_len = 4096;
+    world.stop();
+    world.restart();
+    for n in 0..taken / 2 {
+        delete(&mut world, &object(n, 100));
+    }
+    assert!(matches!(world.put(&object(taken, 100)), Reply::Stored { new: true }));
+    assert_eq!(world.stats.partitions_full.get(), 0);
+}
+
 /// Objects at random, and what is known of them.
 struct Gamble {
     world: World,

@@ -326,7 +326,7 @@ fn a_read_error_is_not_called_damage() {
 
 #[test]
 fn a_lost_index_is_made_again() {
-    for loss in ["removed", "garbage", "segment"] {
+    for loss in ["removed", "garbage", "older", "segment"] {
         let mut world = World::new(10);
         let large = object(99, 2 * 1024 * 1024);
         for bytes in shapes() {
@@ -342,7 +342,12 @@ fn a_lost_index_is_made_again() {
         let index = world.config.layout.index_dir(0);
         match loss {
             "removed" => std::fs::remove_dir_all(&index).unwrap(),
-            "garbage" => std::fs::write(index.join("data.mdb"), [7; 8192]).unwrap(),
+            "garbage" => {
+                for entry in std::fs::read_dir(&index).unwrap() {
+                    std::fs::write(entry.unwrap().path(), [7; 8192]).unwrap();
+                }
+            }
+            "older" => std::fs::write(index.join("data.mdb"), [7; 8192]).unwrap(),
             _ => {
                 // The log record of the large object is lost, its file is not.
                 for path in world.segments() {

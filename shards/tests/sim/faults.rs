@@ -1,6 +1,6 @@
 //! What goes wrong: each fault as often as the run's plan says.
 
-use std::fs;
+use std::{fs, io, os::unix::fs::FileExt, path::Path};
 
 use ron_codec::address::Address;
 use ron_io::{
@@ -169,28 +169,47 @@ impl World {
         self.order_all(&order);
     }
 
-    /// An index is gone, or only the beginning of it is there.
+    /// An index is gone, or some of its files are; they are cut, or bits of them flip.
     fn lose_index(&mut self) {
         for partition in 0..self.plan.partitions {
             let dir = self.layout.index_dir(partition);
-            let data = dir.join("data.mdb");
-            let len = fs::metadata(&data).map_or(0, |data| data.len());
-            match self.chance.below(4) {
-                0 => {}
-                1 if len > 0 => {
-                    let short = self.chance.between(0, len - 1);
-                    let page = 4096;
-                    let short = if self.chance.toss() { short } else { short / page * page };
-                    self.trace.note(|| format!("index {partition} is cut to {short} of {len}"));
-                    let file = fs::File::options().write(true).open(&data);
-                    file.and_then(|file| file.set_len(short)).expect("an index can be cut");
-                }
-                _ => {
-                    self.trace.note(|| format!("index {partition} is gone"));
-                    // It may never have been there.
-                    let _ = fs::remove_dir_all(&dir);
-                }
+            if self.chance.below(4) == 0 {
+                self.trace.note(|| format!("index {partition} is gone"));
+                // It may never have been there.
+                let _ = fs::remove_dir_all(&dir);
             }
+            let listed = fs::read_dir(&dir).into_iter().flatten();
+            let mut files: Vec<_> = listed.map(|entry| entry.expect("an entry").path()).collect();
+            files.sort_unstable();
+            for file in files {
+                let how = self.chance.below(4);
+                self.trace.note(|| format!("index {partition}: {how} happens to {file:?}"));
+                self.damage(&file, how).expect("a file of the index can be damaged");
+            }
+        }
+    }
+
+    fn damage(&mut self, path: &Path, how: usize) -> io::Result<()> {
+        let file = fs::File::options().read(true).write(true).open(path)?;
+        let len = file.metadata()?.len();
+        match how {
+            1 if len > 0 => {
+                let short = self.chance.between(0, len - 1);
+                let block = 4096;
+                file.set_len(if self.chance.toss() { short } else { short / block * block })
+            }
+            2 if len > 0 => {
+                let mut byte = [0];
+                for _ in 0..self.chance.between(1, FLIPS_MAX) {
+                    let at = self.chance.between(0, len - 1);
+                    file.read_exact_at(&mut byte, at)?;
+                    byte[0] ^= 1 << self.chance.below(8);
+                    file.write_all_at(&byte, at)?;
+                }
+                Ok(())
+            }
+            3 => fs::remove_file(path),
+            _ => Ok(()),
         }
     }
 }

@@ -1,15 +1,35 @@
+use std::{fs, path::Path, sync::Arc};
+
+use ron_codec::limits::DISK_BLOCK_LEN;
+
 use super::*;
 
+/// The segments that entries of these tests lie in.
+fn segments() -> Vec<(u32, u64)> {
+    (1..500).map(|segment| (segment, 1 << 20)).collect()
+}
+
 fn opened(dir: &Path) -> Opened {
-    let slot = Slot::default();
-    open_job(dir.to_path_buf(), None, Arc::clone(&slot))().unwrap();
+    opened_among(dir, segments())
+}
+
+fn opened_among(dir: &Path, segments: Vec<(u32, u64)>) -> Opened {
+    let slot = OpenSlot::default();
+    open_job(dir.to_path_buf(), segments, Arc::clone(&slot))().unwrap();
     slot.lock().unwrap().take().unwrap()
 }
 
+fn open(dir: &Path) -> Index {
+    let opened = opened(dir);
+    assert!(opened.notes.is_empty(), "{:?}", opened.notes);
+    Index::new(opened)
+}
+
 fn entry(n: u64) -> Entry {
+    let segment = 1 + (n % 400) as u32;
     let location = match n % 3 {
-        0 => Location::File { segment: n as u32 },
-        _ => Location::Segment { segment: n as u32, offset: u32::MAX - n as u32 },
+        0 => Location::File { segment },
+        _ => Location::Segment { segment, offset: (n as u32).wrapping_mul(128) % (256 << 20) },
     };
     Entry { location, size: (n << 20).min(1 << 20), sequence: u64::MAX - n }
 }
@@ -18,83 +38,304 @@ fn address(n: u64) -> Address {
     Address::of(&n.to_le_bytes())
 }
 
+const REACHED: (Position, u64) = (Position { segment: 7, offset: 4096 }, 99);
+
+/// Runs a checkpoint to its end. How many jobs it took.
+fn checkpoint(index: &mut Index, reached: (Position, u64)) -> usize {
+    let mut jobs = 0;
+    let mut job = Some(index.checkpoint(reached));
+    while let Some(run) = job {
+        run().unwrap();
+        jobs += 1;
+        job = index.written(true);
+    }
+    jobs
+}
+
+fn all(index: &Index) -> Vec<(Address, Entry)> {
+    index.page(None, usize::MAX)
+}
+
+fn newest(dir: &Path) -> std::path::PathBuf {
+    snapshot::path(dir, *snapshot::generations(dir).unwrap().last().unwrap())
+}
+
 #[test]
 fn what_is_checkpointed_comes_back_and_the_rest_does_not() {
     let dir = tempfile::tempdir().unwrap();
-    let reached = Position { segment: 7, offset: 4096 };
-    let mut index = Index::new(opened(dir.path()));
+    let mut index = open(&dir.path().join("index"));
+    assert_eq!(opened(&dir.path().join("index")).reached, None);
     for n in 0..100 {
         index.insert(address(n), entry(n));
     }
-    let job = index.checkpoint(Some((reached, 99)));
-    assert_eq!(index.get(&address(5)).unwrap(), Some(entry(5)), "frozen is seen");
+    let job = index.checkpoint(REACHED);
     index.remove(address(5));
     index.insert(address(200), entry(200));
-    assert_eq!(index.get(&address(5)).unwrap(), None, "active hides frozen");
     job().unwrap();
-    index.checkpointed(true);
-    assert_eq!(index.get(&address(5)).unwrap(), None, "active hides what is stored");
-    assert_eq!(index.totals().objects, 100);
+    assert!(index.written(true).is_none());
+    assert_eq!((index.get(&address(5)), index.totals().objects), (None, 100));
     drop(index);
 
-    let opened = opened(dir.path());
-    let meta = opened.meta.unwrap();
-    assert_eq!((meta.position, meta.sequence, meta.totals.objects), (reached, 99, 100));
+    let opened = opened(&dir.path().join("index"));
+    assert_eq!(opened.reached, Some(REACHED));
     let index = Index::new(opened);
-    for n in 0..100 {
-        assert_eq!(index.get(&address(n)).unwrap(), Some(entry(n)));
-    }
-    assert_eq!(index.get(&address(200)).unwrap(), None);
+    assert!((0..100).all(|n| index.get(&address(n)) == Some(entry(n))));
+    assert_eq!((index.get(&address(200)), index.totals().objects), (None, 100));
 }
 
 #[test]
-fn a_failed_checkpoint_loses_no_change() {
+fn changes_are_appended_and_a_base_comes_when_they_outgrow_it() {
     let dir = tempfile::tempdir().unwrap();
-    let mut index = Index::new(opened(dir.path()));
-    index.insert(address(1), entry(1));
-    index.insert(address(2), entry(2));
-    drop(index.checkpoint(None));
-    index.remove(address(1));
-    index.checkpointed(false);
-    assert_eq!(index.get(&address(1)).unwrap(), None);
-    assert_eq!(index.get(&address(2)).unwrap(), Some(entry(2)));
-    assert_eq!(index.changes(), 2);
+    let mut index = open(dir.path());
+    checkpoint(&mut index, REACHED);
+    let mut n = 0;
+    let mut files = BTreeSet::new();
+    while files.len() < 3 {
+        for _ in 0..20_000 {
+            index.insert(address(n), entry(n));
+            n += 1;
+        }
+        index.remove(address(n / 2));
+        index.bury(3);
+        checkpoint(&mut index, (REACHED.0, n));
+        assert_eq!(index.changes(), 0);
+        files.insert(newest(dir.path()));
+        let again = open(dir.path());
+        assert_eq!((again.totals(), again.live_bytes()), (index.totals(), index.live_bytes()));
+        assert_eq!(again.tally_of(3), index.tally_of(3));
+        assert_eq!(again.kept, index.kept);
+        assert!(all(&again) == all(&index));
+        assert!(fs::read_dir(dir.path()).unwrap().count() <= 2, "two are kept");
+    }
+    assert!(n > 2 * PART_SLOTS as u64, "a base takes several jobs");
 }
 
 #[test]
-fn damaged_and_incomplete_files_are_wiped() {
-    for damage in ["short", "odd", "garbage", "incomplete"] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut index = Index::new(opened(dir.path()));
-        for n in 0..1000 {
-            index.insert(address(n), entry(n));
-        }
-        let complete = (damage != "incomplete").then_some((Position::default(), 1));
-        index.checkpoint(complete)().unwrap();
-        index.checkpointed(true);
-        drop(index);
-        let data = dir.path().join("data.mdb");
-        let len = fs::metadata(&data).unwrap().len();
-        match damage {
-            "short" => {
-                fs::File::options().write(true).open(&data).unwrap().set_len(len / 8192 * 4096)
-            }
-            "odd" => fs::File::options().write(true).open(&data).unwrap().set_len(len - 1),
-            "garbage" => fs::write(&data, vec![0xa5; len as usize]),
-            _ => Ok(()),
-        }
-        .unwrap();
-        let opened = opened(dir.path());
-        assert!(opened.wiped.is_some() && opened.meta.is_none(), "{damage}");
-        assert_eq!(Index::new(opened).get(&address(1)).unwrap(), None);
+fn what_changes_while_a_base_is_written_is_in_it_or_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    let count = 3 * PART_SLOTS as u64;
+    for n in 0..count {
+        index.insert(address(n), entry(n));
     }
+    let mut job = Some(index.checkpoint(REACHED));
+    let mut step = 0;
+    while let Some(run) = job {
+        for n in (step * 500)..(step * 500 + 500) {
+            index.remove(address(n));
+            index.insert(address(count + n), entry(count + n));
+        }
+        step += 1;
+        run().unwrap();
+        job = index.written(true);
+    }
+    assert!(step >= 3, "{step} jobs");
+    // Each object that did not change is in the base.
+    let base = open(dir.path());
+    for n in step * 500..count {
+        assert_eq!(base.get(&address(n)), Some(entry(n)));
+    }
+    checkpoint(&mut index, REACHED);
+    assert!(all(&open(dir.path())) == all(&index), "the changes are appended");
+}
+
+#[test]
+fn a_checkpoint_that_fails_is_made_anew_with_all_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    for n in 0..100 {
+        index.insert(address(n), entry(n));
+        if n % 10 == 0 {
+            // It is not run, and told to have failed; or run, and told the same.
+            let job = index.checkpoint(REACHED);
+            if n % 20 == 0 {
+                job().unwrap();
+            }
+            assert!(index.written(false).is_none());
+            assert_eq!(index.changes() as u64, n % 50 + 1);
+        }
+        if n % 50 == 49 {
+            checkpoint(&mut index, REACHED);
+            assert_eq!(index.changes(), 0);
+            assert!(all(&open(dir.path())) == all(&index), "{n}");
+        }
+    }
+}
+
+/// A base of some blocks, three appends behind it, and what the index was after each.
+fn history(dir: &Path) -> Vec<(u64, Vec<(Address, Entry)>)> {
+    let mut index = open(dir);
+    let mut states = Vec::new();
+    for round in 0..4u64 {
+        for n in 0..200 {
+            index.insert(address(1000 * round + n), entry(1000 * round + n));
+        }
+        index.remove(address(7 + round));
+        index.bury(2);
+        checkpoint(&mut index, (REACHED.0, round));
+        let len = fs::metadata(newest(dir)).unwrap().len();
+        states.push((len, all(&index)));
+    }
+    states
+}
+
+#[test]
+fn a_flip_or_a_cut_anywhere_costs_only_what_is_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let states = history(dir.path());
+    let (whole, path) = (fs::read(newest(dir.path())).unwrap(), newest(dir.path()));
+    assert_eq!(whole.len() as u64, states[3].0);
+    let block = DISK_BLOCK_LEN as u64;
+    for at in (0..whole.len() as u64).step_by(DISK_BLOCK_LEN) {
+        // Each byte of a head, and some of the rest.
+        let inside = (0..40).chain((40..block).step_by(397));
+        let flips = inside.map(|offset| (at + offset, false));
+        for (at, cut) in flips.chain([(at, true), (at + 1, true), (at + 4095, true)]) {
+            let mut bytes = whole.clone();
+            if cut {
+                bytes.truncate(at as usize);
+            } else {
+                bytes[at as usize] ^= 1 << (at % 8);
+            }
+            fs::write(&path, &bytes).unwrap();
+            let opened = opened(dir.path());
+            // What is cut between frames is an append that never was.
+            let wanted = states.iter().rev().find(|(len, _)| *len <= at / block * block);
+            let between = cut && states.iter().any(|(len, _)| *len == at);
+            assert_eq!(opened.notes.is_empty(), between, "{at} {cut}: {:?}", opened.notes);
+            assert_eq!(opened.file.is_some(), between, "nothing is appended behind damage");
+            let found = opened.reached;
+            let sequence = |len| states.iter().position(|(l, _)| *l == len).unwrap() as u64;
+            assert_eq!(found, wanted.map(|(len, _)| (REACHED.0, sequence(*len))), "{at} {cut}");
+            let index = Index::new(opened);
+            assert!(all(&index) == wanted.map_or(Vec::new(), |(_, state)| state.clone()));
+        }
+    }
+    fs::write(&path, &whole).unwrap();
+    assert!(all(&open(dir.path())) == states[3].1);
+}
+
+#[test]
+fn after_damage_the_snapshot_before_is_used_and_a_new_one_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    for n in 0..300 {
+        index.insert(address(n), entry(n));
+    }
+    checkpoint(&mut index, REACHED);
+    let first = all(&index);
+    index.insert(address(300), entry(300));
+    drop(index.checkpoint(REACHED));
+    index.written(false);
+    checkpoint(&mut index, REACHED);
+    let second = newest(dir.path());
+    let mut bytes = fs::read(&second).unwrap();
+    bytes[5000] ^= 4;
+    fs::write(&second, bytes).unwrap();
+
+    let opened = opened(dir.path());
+    assert!(opened.notes[0].contains("does not match its checksum"), "{:?}", opened.notes);
+    assert_eq!(opened.reached, Some(REACHED));
+    let mut index = Index::new(opened);
+    assert!(all(&index) == first);
+    assert!(index.wants_base());
+    index.insert(address(301), entry(301));
+    checkpoint(&mut index, REACHED);
+    assert!(!second.exists(), "what is damaged goes");
+    assert!(all(&open(dir.path())) == all(&index));
+}
+
+#[test]
+fn a_stale_snapshot_names_nothing_in_segments_that_are_gone() {
+    let place = |segment| Entry {
+        location: Location::Segment { segment, offset: 0 },
+        size: 1000,
+        sequence: 1,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    index.insert(address(1), place(3));
+    index.insert(address(2), place(7));
+    checkpoint(&mut index, REACHED);
+    index.remove(address(1));
+    checkpoint(&mut index, REACHED);
+    let file = newest(dir.path());
+    let len = fs::metadata(&file).unwrap().len();
+    let without = || segments().into_iter().filter(|(segment, _)| *segment != 3).collect();
+    // A segment that is lost, and a whole snapshot: what was in it is answered for.
+    let whole = opened_among(dir.path(), without());
+    assert_eq!(whole.totals.objects, 1);
+    fs::File::options().write(true).open(&file).unwrap().set_len(len - 1).unwrap();
+    let stale = opened_among(dir.path(), without());
+    assert!(stale.notes.iter().any(|note| note.contains("1 entries")), "{:?}", stale.notes);
+    let index = Index::new(stale);
+    assert_eq!(all(&index), [(address(2), place(7))]);
+    assert_eq!(index.live_bytes(), 1152);
+}
+
+#[test]
+fn a_stale_snapshot_with_files_that_the_log_does_not_name_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    let location = Location::File { segment: 0 };
+    index.insert(address(1), Entry { location, size: 2 << 20, sequence: 0 });
+    checkpoint(&mut index, REACHED);
+    assert_eq!(open(dir.path()).totals().objects, 1);
+    let first = newest(dir.path());
+    drop(index.checkpoint(REACHED));
+    index.written(false);
+    checkpoint(&mut index, REACHED);
+    fs::remove_file(newest(dir.path())).unwrap();
+    assert!(first.exists());
+    assert_eq!(opened(dir.path()).reached, Some(REACHED), "nothing tells that one was lost");
+    let len = fs::metadata(&first).unwrap().len();
+    fs::write(&first, [fs::read(&first).unwrap(), vec![0; 100]].concat()).unwrap();
+    assert!(fs::metadata(&first).unwrap().len() > len);
+    assert_eq!(opened(dir.path()).reached, None);
+}
+
+#[test]
+fn a_position_that_the_log_does_not_have_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    checkpoint(&mut index, REACHED);
+    assert_eq!(opened_among(dir.path(), vec![(7, 4096)]).reached, Some(REACHED));
+    for segments in [vec![], vec![(6, 4096)], vec![(7, 4095)]] {
+        let opened = opened_among(dir.path(), segments);
+        assert_eq!(opened.reached, None);
+        assert!(opened.notes[0].contains("knows the log to"), "{:?}", opened.notes);
+    }
+}
+
+#[test]
+fn the_index_of_an_older_release_is_made_anew_and_then_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    index.insert(address(1), entry(1));
+    checkpoint(&mut index, REACHED);
+    for name in ["data.mdb", "lock.mdb"] {
+        fs::write(dir.path().join(name), [7; 8192]).unwrap();
+    }
+    // An older release ran on it meanwhile, so that the snapshots say what was.
+    let opened = opened(dir.path());
+    assert_eq!(opened.reached, None);
+    assert!(opened.notes[0].contains("older release"), "{:?}", opened.notes);
+    assert!(View::open(dir.path()).unwrap().is_none());
+    let mut index = Index::new(opened);
+    index.insert(address(2), entry(2));
+    let job = index.checkpoint(REACHED);
+    assert!(dir.path().join("data.mdb").exists(), "until the snapshot is durable");
+    job().unwrap();
+    index.written(true);
+    assert!(!dir.path().join("data.mdb").exists() && !dir.path().join("lock.mdb").exists());
+    assert_eq!(all(&open(dir.path())), [(address(2), entry(2))]);
 }
 
 /// All entries, in pages of `max`.
 fn pages(index: &Index, max: usize) -> Vec<(Address, Entry)> {
     let mut all: Vec<(Address, Entry)> = Vec::new();
     loop {
-        let page = index.page(all.last().map(|(address, _)| address), max).unwrap();
+        let page = index.page(all.last().map(|(address, _)| address), max);
         assert!(page.len() <= max);
         let end = page.len() < max;
         all.extend(page);
@@ -107,26 +348,32 @@ fn pages(index: &Index, max: usize) -> Vec<(Address, Entry)> {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(40))]
 
-    /// Changes at random, some of them carried over and some on their way, against a plain map.
+    /// Changes at random, some of them carried over and some on their way, against a plain map;
+    /// and what a start finds, against the map as it was at the last durable checkpoint.
     #[test]
     fn pages_and_counts_are_those_of_a_map(
         changes in proptest::collection::vec((0u64..60, 0u8..8), 0..200),
         max in 1usize..20,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = Index::new(opened(dir.path()));
-        let mut twin: Table = Table::new();
+        let mut index = open(dir.path());
+        let mut twin: BTreeMap<Address, Entry> = BTreeMap::new();
         let mut job = None;
+        let (mut durable, mut frozen) = (None, twin.clone());
         for (n, what) in changes {
             match what {
-                0 if job.is_none() => job = Some(index.checkpoint(Some((Position::default(), 1)))),
+                0 if job.is_none() => {
+                    job = Some(index.checkpoint(REACHED));
+                    frozen = twin.clone();
+                }
                 1 if job.is_some() => {
-                    let durable = n % 3 > 0;
-                    if durable {
+                    let done = n % 3 > 0;
+                    if done {
                         job.take().unwrap()().unwrap();
+                        durable = Some(frozen.clone());
                     }
                     job = None;
-                    index.checkpointed(durable);
+                    proptest::prop_assert!(index.written(done).is_none());
                 }
                 2 | 3 => {
                     index.remove(address(n));
@@ -134,27 +381,37 @@ proptest::proptest! {
                 }
                 _ => {
                     index.insert(address(n), entry(n));
-                    twin.insert(address(n), Some(entry(n)));
+                    twin.insert(address(n), entry(n));
                 }
             }
         }
-        let expected: Vec<(Address, Entry)> =
-            twin.iter().filter_map(|(address, entry)| Some((*address, (*entry)?))).collect();
+        let expected: Vec<(Address, Entry)> = twin.into_iter().collect();
         proptest::prop_assert_eq!(pages(&index, max), expected.clone());
         let totals = index.totals();
         proptest::prop_assert_eq!(totals.objects, expected.len() as u64);
         let size = |(_, entry): &(Address, Entry)| entry.size;
         proptest::prop_assert_eq!(totals.object_bytes, expected.iter().map(size).sum::<u64>());
         let live = |(_, entry): &(Address, Entry)| entry.in_log().1;
-        let in_segments = expected.iter().filter(|(_, entry)| entry.in_log().0 > 0);
-        proptest::prop_assert_eq!(index.live_bytes(), in_segments.map(live).sum::<u64>());
+        proptest::prop_assert_eq!(index.live_bytes(), expected.iter().map(live).sum::<u64>());
+        let found = opened(dir.path());
+        proptest::prop_assert_eq!(found.reached.is_some(), durable.is_some());
+        let durable: Vec<(Address, Entry)> = durable.unwrap_or_default().into_iter().collect();
+        proptest::prop_assert_eq!(all(&Index::new(found)), durable);
+    }
+
+    /// Any bytes whatever are a snapshot, or are not believed.
+    #[test]
+    fn any_bytes_are_opened(bytes in proptest::collection::vec(0u8.., 0..9000)) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(snapshot::path(dir.path(), 1), bytes).unwrap();
+        proptest::prop_assert_eq!(opened(dir.path()).reached, None);
     }
 }
 
 #[test]
 fn tallies_and_the_mark_come_back_with_a_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
-    let mut index = Index::new(opened(dir.path()));
+    let mut index = open(dir.path());
     let place = |segment| Entry {
         location: Location::Segment { segment, offset: 0 },
         size: 1000,
@@ -169,13 +426,36 @@ fn tallies_and_the_mark_come_back_with_a_checkpoint() {
     let (three, four) = (index.tally_of(3), index.tally_of(4));
     assert_eq!((three.live, three.tombstones), (1152, 1));
     assert_eq!((four.live, four.tombstones), (2 * 1152, 0));
-    index.checkpoint(Some((Position::default(), 1)))().unwrap();
-    index.checkpointed(true);
+    checkpoint(&mut index, REACHED);
+    let again = open(dir.path());
+    assert_eq!((again.tally_of(3), again.tally_of(4)), (three, four));
+    assert_eq!((again.mark(), again.live_bytes()), (&b"here"[..], three.live + four.live));
     index.remove(address(1));
     index.forget_segment(3);
     assert_eq!(index.live_bytes(), four.live);
-    drop(index);
-    let index = Index::new(opened(dir.path()));
-    assert_eq!((index.tally_of(3), index.tally_of(4)), (three, four));
-    assert_eq!((index.mark(), index.live_bytes()), (&b"here"[..], three.live + four.live));
+    index.set_mark(b"there".to_vec());
+    checkpoint(&mut index, REACHED);
+    let again = open(dir.path());
+    assert_eq!((again.tally_of(3), again.mark()), (Tally::default(), &b"there"[..]));
+}
+
+#[test]
+fn a_view_sees_the_last_checkpoint_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(View::open(&dir.path().join("none")).unwrap().is_none());
+    assert!(!dir.path().join("none").exists());
+    let states = history(dir.path());
+    let path = newest(dir.path());
+    let whole = fs::read(&path).unwrap();
+    let view = View::open(dir.path()).unwrap().unwrap();
+    assert_eq!((view.position(), view.torn()), (REACHED.0, None));
+    assert!(view.entries().collect::<Vec<_>>() == states[3].1);
+    assert!(fs::read(&path).unwrap() == whole);
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let view = View::open(dir.path()).unwrap().unwrap();
+    assert!(view.torn().unwrap().contains("is cut"), "{:?}", view.torn());
+    assert!(view.entries().collect::<Vec<_>>() == states[2].1);
+    fs::write(&path, &whole[..4000]).unwrap();
+    let error = View::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("block 0 is cut"), "{error}");
 }

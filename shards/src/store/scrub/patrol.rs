@@ -335,7 +335,7 @@ impl Patrol {
             if !known.is_orphan(&address) {
                 continue;
             }
-            if met.named && matches!(parts.index.get(&address), Ok(None)) {
+            if met.named && parts.index.get(&address).is_none() {
                 let text = format!("{address} is in the log and not in the index: its file stays");
                 parts.site.note(cx, Severity::Error, &text);
                 continue;
@@ -411,18 +411,18 @@ impl Patrol {
         cx.stats.scrub_objects.add(whole);
         self.tally.checked += whole;
         match next {
-            Ok(Next::Read { at, len }) => {
+            Next::Read { at, len } => {
                 self.stage = Stage::Reading { file, sweep, at, asked: len };
                 let urgency = Urgency::Background;
                 parts.site.disk(cx, PATROL_TAG, DiskOp::Scan { file, at, len, urgency });
                 return Step::Started(u64::from(len));
             }
-            Ok(Next::Rest) => self.stage = Stage::Sweeping { file, sweep, window },
-            Ok(Next::Suspect(address)) => {
+            Next::Rest => self.stage = Stage::Sweeping { file, sweep, window },
+            Next::Suspect(address) => {
                 self.stage = Stage::Sweeping { file, sweep, window };
                 self.probe(address);
             }
-            Ok(Next::End(end)) => {
+            Next::End(end) => {
                 cx.close_file(file);
                 match end {
                     End::Whole => self.stage = Stage::Between { after: sweep.segment() },
@@ -430,10 +430,6 @@ impl Patrol {
                         self.break_off(sweep.segment(), from, why.to_string());
                     }
                 }
-            }
-            Err(error) => {
-                cx.close_file(file);
-                return Step::Failed(error.to_string());
             }
         }
         Step::Did
@@ -452,13 +448,10 @@ impl Patrol {
         parts: &Parts<'_>,
     ) -> Step {
         if page.is_empty() {
-            match parts.index.page(after.as_ref(), SCRUB_PAGE_ENTRIES) {
-                Ok(entries) if entries.is_empty() => {
-                    self.stage = Stage::Freeing;
-                    return Step::Did;
-                }
-                Ok(entries) => page = entries.into(),
-                Err(error) => return Step::Failed(error.to_string()),
+            page = parts.index.page(after.as_ref(), SCRUB_PAGE_ENTRIES).into();
+            if page.is_empty() {
+                self.stage = Stage::Freeing;
+                return Step::Did;
             }
         }
         let mut at = after;

@@ -173,11 +173,7 @@ impl Probe {
     }
 
     fn open(&mut self, parts: &Parts<'_>, cx: &mut Cx<'_>) -> Result<u64, Verdict> {
-        let entry = match parts.index.get(&self.address) {
-            Ok(Some(entry)) => entry,
-            Ok(None) => return Err(Verdict::Missing),
-            Err(error) => return Err(Verdict::Failed { what: error.to_string() }),
-        };
+        let Some(entry) = parts.index.get(&self.address) else { return Err(Verdict::Missing) };
         let layout = &cx.config.layout;
         let path = match entry.location {
             Location::Segment { segment, .. } => layout.segment_path(parts.site.number, segment),
@@ -220,15 +216,14 @@ impl Probe {
     /// The verdict, unless it is about what the index no longer says.
     fn doubt(&mut self, entry: &Entry, verdict: Verdict, parts: &Parts<'_>) -> Option<Verdict> {
         match parts.index.get(&self.address) {
-            Ok(Some(now)) if now == *entry => Some(verdict),
-            Ok(Some(_)) if self.tries + 1 < PROBE_TRIES_MAX => {
+            Some(now) if now == *entry => Some(verdict),
+            Some(_) if self.tries + 1 < PROBE_TRIES_MAX => {
                 self.tries += 1;
                 self.stage = Stage::Start;
                 None
             }
-            Ok(Some(_)) => Some(Verdict::Failed { what: "it is moved all the time".to_string() }),
-            Ok(None) => Some(Verdict::Missing),
-            Err(error) => Some(Verdict::Failed { what: error.to_string() }),
+            Some(_) => Some(Verdict::Failed { what: "it is moved all the time".to_string() }),
+            None => Some(Verdict::Missing),
         }
     }
 }

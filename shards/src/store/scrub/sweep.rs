@@ -28,7 +28,7 @@ use crate::{
     limits::{SCRUB_READ_LEN, SCRUB_STEP_RECORDS},
     store::{
         Damage,
-        index::{Entry, Index, IndexError, Location},
+        index::{Entry, Index, Location},
     },
 };
 
@@ -132,41 +132,38 @@ impl Sweep {
 
     /// Goes as far as the bytes of `window` take it: at most one turn's records, and no byte is
     /// hashed twice.
-    ///
-    /// # Errors
-    /// What the index answered. Nothing was passed that was not looked at.
     pub(super) fn go(
         &mut self,
         window: &Window,
         index: &Index,
         known: &Damage,
         orphans: &mut Orphans,
-    ) -> Result<Next, IndexError> {
+    ) -> Next {
         for _ in 0..SCRUB_STEP_RECORDS {
             if let Some(hashing) = self.hashing.take() {
                 if let Some(next) = self.hash(hashing, window, known) {
-                    return Ok(next);
+                    return next;
                 }
                 continue;
             }
             let left = self.end - self.at;
             if left == 0 {
-                return Ok(self.over(None));
+                return self.over(None);
             }
             let (bytes, ended) = window.from(self.at);
             match bytes.len() {
-                _ if left < RECORD_HEADER_LEN as u64 => return Ok(self.over(Some("a cut header"))),
+                _ if left < RECORD_HEADER_LEN as u64 => return self.over(Some("a cut header")),
                 len if len >= RECORD_HEADER_LEN => {}
-                _ if ended => return Ok(self.over(Some("the file is too short"))),
-                _ => return Ok(self.read(self.at)),
+                _ if ended => return self.over(Some("the file is too short")),
+                _ => return self.read(self.at),
             }
             let header = match RecordHeader::decode(bytes) {
                 Ok(header) if header.place() == RecordPlace::Segment => header,
-                Ok(_) => return Ok(self.over(Some("the header of an object file"))),
-                Err(_) => return Ok(self.over(Some("no valid header"))),
+                Ok(_) => return self.over(Some("the header of an object file")),
+                Err(_) => return self.over(Some("no valid header")),
             };
             if header.record_len() > left {
-                return Ok(self.over(Some("a record beyond the end")));
+                return self.over(Some("a record beyond the end"));
             }
             if std::mem::take(&mut self.after_pad) {
                 // This batch was written after the one before was synced: that was not torn.
@@ -179,7 +176,7 @@ impl Sweep {
                     (header.sequence(), header.kind() == RecordKind::Tombstone);
                 *met = Met { sequence, named: !buried };
             }
-            match self.role_of(&header, index)? {
+            match self.role_of(&header, index) {
                 Role::Hashed { check, counts } => {
                     let address = header.digest();
                     self.hashing = Some(Hashing { address, check, counts });
@@ -190,11 +187,11 @@ impl Sweep {
                 }
                 Role::Another => {
                     self.at += header.record_len();
-                    return Ok(Next::Suspect(header.digest()));
+                    return Next::Suspect(header.digest());
                 }
             }
         }
-        Ok(Next::Rest)
+        Next::Rest
     }
 
     /// Hashes on. `None` once the record is passed and there was nothing wrong that counts.
@@ -218,25 +215,25 @@ impl Sweep {
     }
 
     /// What is to be done with the record at `at`.
-    fn role_of(&self, header: &RecordHeader, index: &Index) -> Result<Role, IndexError> {
+    fn role_of(&self, header: &RecordHeader, index: &Index) -> Role {
         if header.kind() != RecordKind::Object {
-            return Ok(Role::Passed);
+            return Role::Passed;
         }
         let address = header.digest();
         let offset = u32::try_from(self.at).expect("a segment's offsets fit 32 bits");
         let location = Location::Segment { segment: self.segment, offset };
-        let known = index.get(&address)?.filter(|entry| entry.location == location);
+        let known = index.get(&address).filter(|entry| entry.location == location);
         let counts = known.is_some();
         if !counts && self.end - self.at > DISK_OP_LEN_MAX as u64 {
-            return Ok(Role::Passed);
+            return Role::Passed;
         }
         let (size, sequence) = (header.size(), header.sequence());
         let entry = known.unwrap_or(Entry { location, size, sequence });
         match Check::new(&address, &entry, false) {
             Some(check) if check.record_len() == header.record_len() => {
-                Ok(Role::Hashed { check: Box::new(check), counts })
+                Role::Hashed { check: Box::new(check), counts }
             }
-            _ => Ok(Role::Another),
+            _ => Role::Another,
         }
     }
 
