@@ -1,5 +1,5 @@
-//! What the machine itself takes away: the time in which a thread that only reads the clock does not
-//! run.
+//! What the machine itself takes away: the time in which a thread that only reads the clock does
+//! not run.
 //!
 //! A request that comes while its server's core is paused waits for the end of that pause, however
 //! fast the server is. [`Pauses::quantile`] is the latency that an infinitely fast server on this
