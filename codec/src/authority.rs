@@ -183,7 +183,7 @@ impl Authority {
         if let Some(literal) = name.strip_prefix('[') {
             let literal = literal.strip_suffix(']');
             let address = literal.and_then(|literal| literal.parse::<Ipv6Addr>().ok());
-            return address.is_some_and(|address| !address.is_unspecified());
+            return address.is_some_and(|address| !address.to_canonical().is_unspecified());
         }
         let name = name.strip_suffix('.').unwrap_or(name);
         // The unspecified address leads a browser here, too, and no rule of its own stops it.
@@ -214,12 +214,14 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// The token of an `Authorization: Bearer …`; `None` for any other scheme (RFC 6750 §2.1).
+/// The token of an `Authorization: Bearer …`; `None` for any other scheme (RFC 6750 §2.1). Where the
+/// token is missing it is empty, which is nobody's: a script whose variable is not set is told so.
 #[must_use]
 pub fn bearer(value: &[u8]) -> Option<&[u8]> {
-    const SCHEME: &[u8] = b"Bearer ";
+    const SCHEME: &[u8] = b"Bearer";
     let (scheme, token) = value.split_at_checked(SCHEME.len())?;
-    scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
+    let ends = token.first().is_none_or(u8::is_ascii_whitespace);
+    (ends && scheme.eq_ignore_ascii_case(SCHEME)).then(|| token.trim_ascii())
 }
 
 /// Whether a field of this name says that a proxy handed the request on.
@@ -388,8 +390,11 @@ mod tests {
     fn only_the_bearer_scheme_carries_a_token() {
         assert_eq!(bearer(b"Bearer one"), Some(&b"one"[..]));
         assert_eq!(bearer(b"bearer   one "), Some(&b"one"[..]));
-        assert_eq!(bearer(b"Bearer "), Some(&b""[..]));
-        for other in ["Basic b25l", "Bear", "Bearer", "Bearerone"] {
+        for empty in ["Bearer ", "Bearer", "bearer\t "] {
+            assert_eq!(bearer(empty.as_bytes()), Some(&b""[..]), "{empty:?}");
+        }
+        assert_eq!(bearer(b"Bearer\tone"), Some(&b"one"[..]));
+        for other in ["Basic b25l", "Bear", "", "Bearerone"] {
             assert_eq!(bearer(other.as_bytes()), None, "{other}");
         }
     }

@@ -154,10 +154,12 @@ pub enum Rejected {
     Memory,
     /// An object that was sent again was deleted meanwhile.
     Raced,
+    /// The connection was idle, and hardly any place was left for others.
+    Idle,
 }
 
 impl Rejected {
-    pub const ALL: [Rejected; 8] = [
+    pub const ALL: [Rejected; 9] = [
         Rejected::Connections,
         Rejected::Overload,
         Rejected::Timeout,
@@ -166,6 +168,7 @@ impl Rejected {
         Rejected::PeerConnections,
         Rejected::Memory,
         Rejected::Raced,
+        Rejected::Idle,
     ];
 
     pub fn name(self) -> &'static str {
@@ -178,6 +181,7 @@ impl Rejected {
             Rejected::PeerConnections => "peer_connections",
             Rejected::Memory => "memory",
             Rejected::Raced => "raced",
+            Rejected::Idle => "idle",
         }
     }
 }

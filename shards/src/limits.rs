@@ -100,6 +100,18 @@ pub const fn refused_max(connections_max: usize) -> usize {
     }
 }
 
+/// Places for connections that a shard keeps for newcomers: where fewer are left, idle connections
+/// are closed. A sixteenth of all.
+pub const fn spare_connections(connections_max: usize) -> usize {
+    connections_max / 16
+}
+
+/// Idle connections that are closed at once, how long they were idle at least, and how long none
+/// is looked for again where none was found.
+pub const IDLE_CUTS_MAX: usize = 32;
+pub const IDLE_CUT_NS: u64 = 1_000_000_000;
+pub const IDLE_LOOK_NS: u64 = 100_000_000;
+
 /// Connections of one shard that one peer may have, of eight, unless configured otherwise.
 pub const PEER_SHARE: (usize, usize) = (6, 8);
 

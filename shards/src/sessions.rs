@@ -140,6 +140,22 @@ impl Sessions {
         stale.collect()
     }
 
+    /// Up to `max` connections that are idle since before `before_ns`: first those of the peers that
+    /// have most connections, and of these who is idle longest.
+    pub(crate) fn idlest(&self, before_ns: u64, max: usize) -> Vec<ConnId> {
+        let places = self.places.iter().flatten();
+        let mut idle: Vec<(Reverse<usize>, u64, u32, ConnId)> = places
+            .filter_map(|Place { session, peer, .. }| {
+                let (since, conn) = (session.idle_since()?, session.conn());
+                let peers = Reverse(self.of_peer((*peer)?));
+                (since <= before_ns).then_some((peers, since, conn.slot, conn))
+            })
+            .collect();
+        idle.sort_unstable_by_key(|(peers, since, slot, _)| (*peers, *since, *slot));
+        idle.truncate(max);
+        idle.into_iter().map(|(.., conn)| conn).collect()
+    }
+
     /// The connections that keep memory: before others those that keep more than most do, and of
     /// these first who keeps most for longest without taking any of it.
     pub(crate) fn greediest(&self, now_ns: u64) -> Vec<ConnId> {

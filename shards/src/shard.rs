@@ -29,8 +29,9 @@ use crate::{
     flow::{Ask, Asker, Body, Cx, Fault, Mail, Place, Reply, StreamId, Tickets, Waiter},
     ingest,
     limits::{
-        MEMORY_RETRY_NS, READER_STALE_NS, RELIEVE_AFTER_NS, RELIEVE_CUTS_MAX, RELIEVE_EVERY_NS,
-        SETTLE_ROUNDS_MAX, SHED_SHARE, refused_max,
+        IDLE_CUT_NS, IDLE_CUTS_MAX, IDLE_LOOK_NS, MEMORY_RETRY_NS, READER_STALE_NS,
+        RELIEVE_AFTER_NS, RELIEVE_CUTS_MAX, RELIEVE_EVERY_NS, SETTLE_ROUNDS_MAX, SHED_SHARE,
+        refused_max, spare_connections,
     },
     mesh::Mesh,
     session::{Session, http::HttpSession, oap::OapSession},
@@ -58,6 +59,8 @@ pub struct Shard {
     due: Vec<u32>,
     /// When readers are looked for again that hold memory and take nothing.
     relief_at: u64,
+    /// Before this no idle connections are looked for.
+    idle_look_at: u64,
     /// When uploads that wait for memory try again.
     uploads_at: Option<u64>,
     life: Life,
@@ -127,6 +130,7 @@ impl Shard {
             replies: VecDeque::with_capacity(256),
             due: Vec::new(),
             relief_at: 0,
+            idle_look_at: 0,
             uploads_at: None,
             life: Life::New,
             config,
@@ -198,12 +202,33 @@ impl Shard {
         };
         let served = refusal.is_none().then_some(from);
         self.sessions.insert(conn, served, session);
+        self.close_idle(now);
         // Files the session's first deadline.
         self.tell(conn, now, |session, cx| {
             if refusal.is_some() {
                 session.turn_away(cx);
             }
         });
+    }
+
+    /// Closes idle connections where hardly any place is left for newcomers.
+    fn close_idle(&mut self, now: Now) {
+        let most = self.config.connections_max;
+        let spare = spare_connections(most);
+        let scarce = self.sessions.open() + spare >= most;
+        if !scarce || now.mono_ns < self.idle_look_at {
+            return;
+        }
+        let before_ns = now.mono_ns.saturating_sub(IDLE_CUT_NS);
+        let wanted = spare.clamp(1, IDLE_CUTS_MAX);
+        let idle = self.sessions.idlest(before_ns, wanted);
+        // Looking at all of them is worth it for many, and must not be done for each newcomer.
+        if idle.len() < wanted {
+            self.idle_look_at = now.mono_ns + IDLE_LOOK_NS;
+        }
+        for conn in idle {
+            self.tell(conn, now, |session, cx| session.make_room(cx));
+        }
     }
 
     fn closed(&mut self, conn: ConnId, now: Now) {

@@ -278,6 +278,12 @@ impl HttpSession {
         self.settle(cx);
     }
 
+    /// Since when it is between two requests, with nothing on its way.
+    pub fn idle_since(&self) -> Option<u64> {
+        let waits = matches!(self.state, State::Head) && self.skip == 0 && self.inbox.is_empty();
+        (waits && self.wire.unsent() == 0).then(|| self.phase_ns.max(self.heard_ns))
+    }
+
     /// Bytes of memory that are kept for this connection, beside what every one has.
     pub fn held(&self) -> usize {
         // What a dropped connection had queued is gone with it.

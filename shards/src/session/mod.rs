@@ -115,6 +115,17 @@ impl Session {
         each!(self, session => session.shed(cx));
     }
 
+    /// Since when the peer asks for nothing and has nothing to take, in `Now::mono_ns`.
+    pub fn idle_since(&self) -> Option<u64> {
+        each!(self, session => session.idle_since())
+    }
+
+    /// Others need the place of this idle connection: drop it.
+    pub fn make_room(&mut self, cx: &mut Cx<'_>) {
+        cx.stats.reject(Rejected::Idle);
+        each!(self, session => session.shed(cx));
+    }
+
     /// Bytes of memory that are kept for this connection, beside what every connection has.
     pub fn held(&self) -> usize {
         each!(self, session => session.held())

@@ -255,6 +255,16 @@ impl OapSession {
         self.settle(cx);
     }
 
+    /// Since when it has no stream and no frame, with nothing on its way.
+    pub fn idle_since(&self) -> Option<u64> {
+        let waits = self.phase == Phase::Open
+            && self.streams.is_empty()
+            && self.frame.is_none()
+            && self.held.is_empty()
+            && self.deframer.is_between_frames();
+        (waits && self.wire.unsent() == 0).then(|| self.heard_at.max(self.wire.progress_at))
+    }
+
     /// Bytes of memory that are kept for this connection, beside what every one has.
     pub fn held(&self) -> usize {
         // What a dropped connection had queued is gone with it.

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     config::Listener,
     entropy::Secret,
-    limits::{PIPELINE_LEN_MAX, UNSENT_SHORT_LEN_MAX, refused_max},
+    limits::{IDLE_CUT_NS, IDLE_LOOK_NS, PIPELINE_LEN_MAX, UNSENT_SHORT_LEN_MAX, refused_max},
     store::layout::Layout,
 };
 
@@ -152,6 +152,31 @@ fn connections_beyond_the_most_are_told_and_those_beyond_that_are_closed() {
     assert_eq!(rig.stats.rejected(Rejected::Connections), refused_max(2) as u64 + 2);
     rig.bytes(first, REQUEST);
     assert!(rig.queued[first.slot as usize] > 0, "those that are served are served on");
+}
+
+#[test]
+fn idle_connections_make_room_for_newcomers() {
+    let mut rig = Rig::new(|config| {
+        config.connections_max = 32;
+        config.connections_per_peer = 24;
+    });
+    // Two peers have all places that are not kept free, and ask for nothing.
+    let busy = rig.open(HTTP, "192.0.2.1:1");
+    rig.bytes(busy, b"GET / HTTP/1.1\r\n");
+    let of = |nth: usize| if nth < 20 { "192.0.2.1:1" } else { "192.0.2.2:1" };
+    let idle: Vec<ConnId> = (0..29).map(|nth| rig.open([HTTP, OAP][nth % 2], of(nth))).collect();
+    assert!(rig.aborted.is_empty(), "none was idle for long");
+    rig.now.mono_ns += IDLE_CUT_NS;
+    for nth in 0..24 {
+        let honest = rig.open(HTTP, &format!("198.51.100.{nth}:1"));
+        rig.bytes(honest, REQUEST);
+        assert!(rig.queued[honest.slot as usize] > 0, "newcomer {nth} is served");
+        rig.now.mono_ns += IDLE_LOOK_NS;
+    }
+    assert_eq!(rig.aborted[0], idle[0].slot, "the peer that has most gives first");
+    assert!(!rig.aborted.contains(&busy.slot), "who is within a request is not idle");
+    assert_eq!(rig.stats.rejected(Rejected::Idle), rig.aborted.len() as u64);
+    assert_eq!(rig.stats.rejected(Rejected::Connections), 0);
 }
 
 #[test]
