@@ -7,6 +7,10 @@ use std::{fs, path::Path};
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
 
+/// It tells what a session of TLS holds.
+#[global_allocator]
+static HEAP: ron_io::sim::heap::Heap = ron_io::sim::heap::Heap;
+
 /// The inputs of a target, by name, in the order of their names.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);

@@ -39,8 +39,9 @@ pub const OUT_BUFFER_LEN: usize = 8 * 1024;
 /// Such buffers that one shard keeps when they are empty.
 pub const OUT_BUFFERS_IDLE_MAX: usize = 512;
 
-/// Bytes that a peer may send before its TLS handshake is done: several times what clients send,
-/// and what a record of TLS holds, which is kept until it is whole in either case.
+/// Bytes that a peer may send before its TLS handshake is done, and later without any plaintext in
+/// them: several times what clients send, and more than a record of TLS, which is kept until it is
+/// whole in either case.
 pub const HANDSHAKE_LEN_MAX: usize = 18 * 1024;
 
 /// Slices of one vectored send.

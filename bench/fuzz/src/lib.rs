@@ -8,6 +8,7 @@
 pub mod codec;
 mod frames;
 pub mod session;
+pub mod tls;
 
 pub use frames::frames;
 
@@ -25,6 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ranges", codec::ranges),
     ("record", codec::record),
     ("storage_request", codec::storage_request),
+    ("tls", tls::tls),
 ];
 
 /// A stream, and where it is cut.

@@ -103,11 +103,12 @@ pub(crate) fn provider() -> CryptoProvider {
 
 /// The TLS side of one connection.
 #[derive(Debug)]
-pub(super) struct Tls {
+pub struct Tls {
     connection: ServerConnection,
     handshaking: bool,
-    /// Bytes of the peer while the handshake lasts: rustls keeps messages until they are whole.
-    greeting_len: usize,
+    /// Bytes of the peer since plaintext last came, or the handshake was complete. rustls keeps a
+    /// record until it is whole, and a message that is in several records, of up to 64 KiB.
+    pending_len: usize,
     /// The peer said that it will send no more.
     closed: bool,
     /// Plaintext bytes inside rustls that were not told as sent.
@@ -170,19 +171,19 @@ pub fn receive(driver: &mut impl Receiver, len: usize) -> io::Result<()> {
 
 /// What the kernel took of all that rustls has to say.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Flushed {
+pub struct Flushed {
     /// Bytes of plaintext that are done with.
-    pub(super) len: usize,
+    pub len: usize,
     /// The socket is full, and something is left.
-    pub(super) full: bool,
+    pub full: bool,
 }
 
 impl Tls {
-    pub(super) fn new(config: &TlsConfig) -> Result<Tls, rustls::Error> {
+    pub fn new(config: &TlsConfig) -> Result<Tls, rustls::Error> {
         let mut connection = ServerConnection::new(Arc::clone(config))?;
         // The shard bounds what it has unsent on a connection.
         connection.set_buffer_limit(None);
-        Ok(Tls { connection, handshaking: true, closed: false, greeting_len: 0, unsent: 0 })
+        Ok(Tls { connection, handshaking: true, closed: false, pending_len: 0, unsent: 0 })
     }
 
     /// Takes ciphertext off the front of `input`, as much as rustls has room for. At least one byte
@@ -190,20 +191,19 @@ impl Tls {
     ///
     /// # Errors
     /// When the peer broke the protocol; what is to be said about it is there for `flush`.
-    pub(super) fn hear(&mut self, input: &mut &[u8]) -> io::Result<Heard> {
+    pub fn hear(&mut self, input: &mut &[u8]) -> io::Result<Heard> {
         let before = input.len();
         let mut secured = false;
         if !self.closed {
-            let read = self.connection.read_tls(input)?;
-            if self.handshaking {
-                self.greeting_len += read;
-                if self.greeting_len > HANDSHAKE_LEN_MAX {
-                    return Err(io::Error::other("the handshake is too long"));
-                }
-            }
+            self.pending_len += self.connection.read_tls(input)?;
             let state = self.connection.process_new_packets().map_err(io::Error::other)?;
             secured = self.handshaking && !self.connection.is_handshaking();
             self.handshaking &= !secured;
+            if secured || state.plaintext_bytes_to_read() > 0 {
+                self.pending_len = 0;
+            } else if self.pending_len > HANDSHAKE_LEN_MAX {
+                return Err(io::Error::other("the peer's messages are too long"));
+            }
             self.closed = state.peer_has_closed();
         }
         if self.closed {
@@ -217,37 +217,37 @@ impl Tls {
     }
 
     /// Takes decrypted bytes; 0 when there are none for now.
-    pub(super) fn read(&mut self, into: &mut [u8]) -> usize {
+    pub fn read(&mut self, into: &mut [u8]) -> usize {
         // `WouldBlock` means nothing yet; an end without notice is told by the socket itself.
         self.connection.reader().read(into).unwrap_or(0)
     }
 
     /// Encrypts plaintext. It is on its way after `flush`.
-    pub(super) fn say(&mut self, plaintext: &[u8]) -> io::Result<()> {
+    pub fn say(&mut self, plaintext: &[u8]) -> io::Result<()> {
         self.connection.writer().write_all(plaintext)?;
         self.unsent += plaintext.len();
         Ok(())
     }
 
     /// Says that nothing more will come.
-    pub(super) fn close_notify(&mut self) {
+    pub fn close_notify(&mut self) {
         self.connection.send_close_notify();
     }
 
     /// Whether something is to be sent.
     #[cfg(feature = "sim")]
-    pub(super) fn wants_write(&self) -> bool {
+    pub fn wants_write(&self) -> bool {
         self.connection.wants_write()
     }
 
     /// Hands records to the kernel until there are none or the socket is full.
     #[cfg(feature = "ring")]
-    pub(super) fn flush(&mut self, fd: RawFd) -> io::Result<Flushed> {
+    pub fn flush(&mut self, fd: RawFd) -> io::Result<Flushed> {
         self.flush_into(&mut Direct { fd })
     }
 
     /// As `flush`, for whatever the socket is.
-    pub(super) fn flush_into(&mut self, socket: &mut impl Write) -> io::Result<Flushed> {
+    pub fn flush_into(&mut self, socket: &mut impl Write) -> io::Result<Flushed> {
         let mut taken = 0;
         while self.connection.wants_write() {
             match self.connection.write_tls(socket) {
