@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::{fs, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use common::{
     Data, clean_environment,
@@ -205,6 +205,7 @@ fn all_cores_and_ipv6_by_default() {
     command.args(["--oap", "off", "--admin", "127.0.0.1:0", "--cache", "256MiB"]);
     let node = common::Node::start(command);
     assert_eq!(node.ready()["shards"], cores);
+    assert_eq!(bound_cores(node.pid()).len(), cores, "each shard has a core of its own");
     let object = object(1, 1000);
     let url = format!("{}/o/{}", node.http(), object.addr);
     let file = common::curl::file(&object.bytes);
@@ -212,4 +213,18 @@ fn all_cores_and_ipv6_by_default() {
     assert_eq!(put.status, 201, "the IPv6 loopback may write");
     assert_eq!(curl(&["-g", &url]).body, object.bytes);
     node.terminate();
+}
+
+/// The cores that threads of shards are bound to. Threads that one has started besides, which may
+/// run anywhere, can have its name.
+fn bound_cores(pid: u32) -> BTreeSet<usize> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the node lives");
+    let bound = tasks.filter_map(|task| {
+        let path = task.ok()?.path();
+        let name = fs::read_to_string(path.join("comm")).ok()?;
+        let status = fs::read_to_string(path.join("status")).ok()?;
+        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+        name.starts_with("ron-shard-").then(|| allowed.trim().parse().ok())?
+    });
+    bound.collect()
 }

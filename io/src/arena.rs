@@ -371,7 +371,8 @@ impl Shared {
     /// unchanged. From now on these pages, and no others, are not lent.
     fn renew(&self, page: u32, count: u32) {
         let (start, len) = (self.bytes(page).as_ptr(), count as usize * PAGE_LEN);
-        (page..page + count).for_each(|page| self.pages[page as usize].touched.write());
+        let pages = &self.pages[page as usize..][..count as usize];
+        pages.iter().for_each(|page| page.touched.write());
         #[cfg(feature = "sim")]
         (page..page + count).for_each(|page| self.frames.give_up(self, page));
         // SAFETY: the range lies within our private anonymous mapping. No one reads or writes
@@ -454,7 +455,8 @@ impl BlockMut {
         let lent = shared.lent.first_run(self.page, span);
         // Going on would change bytes that a peer has yet to read: better to stop.
         assert_eq!(lent, None, "lent pages of a block are about to be written");
-        (self.page..self.page + span).for_each(|page| shared.pages[page as usize].touched.write());
+        let pages = &shared.pages[self.page as usize..][..span as usize];
+        pages.iter().for_each(|page| page.touched.write());
         (shared.bytes(self.page).as_ptr(), span)
     }
 

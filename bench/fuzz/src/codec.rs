@@ -75,6 +75,15 @@ fn fields(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
+/// The host of an absolute target, which outweighs the field (RFC 9112 §3.2.2).
+fn authority(bytes: &[u8]) -> Option<&[u8]> {
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty());
+    let target = line?.split(|byte| *byte == b' ').nth(1)?;
+    let after = target.windows(3).position(|three| three == b"://")? + 3;
+    // Else it is part of a path.
+    (target[0] != b'/').then(|| target[after..].split(|byte| b"/?".contains(byte)).next())?
+}
+
 fn check_head(head: &RequestHead<'_>, bytes: &[u8]) {
     let fields = fields(bytes);
     let all = |name: &str| -> Vec<&[u8]> {
@@ -102,7 +111,7 @@ fn check_head(head: &RequestHead<'_>, bytes: &[u8]) {
     let hosts = all("host");
     assert!(hosts.len() <= 1, "{hosts:?}");
     assert!(!hosts.is_empty() || head.version == Version::Http10);
-    assert_eq!(head.host, hosts.first().copied());
+    assert_eq!(head.host, authority(bytes).or(hosts.first().copied()));
     let whole_server = head.target == "*";
     assert!(whole_server || head.target.starts_with(['/', '?']), "{:?}", head.target);
     assert!(!head.target.contains([' ', '\r', '\n', '\0']));

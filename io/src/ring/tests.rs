@@ -2,6 +2,7 @@
 
 mod accept;
 mod disk;
+mod idle;
 mod tls;
 mod watch;
 
