@@ -145,6 +145,23 @@ fn allowed(name: &str, limit: usize) -> usize {
     EXCEPTIONS.iter().find(|(path, _)| *path == name).map_or(limit, |(_, lines)| *lines)
 }
 
+/// `docs/STORAGE.md` says of each promise which test holds it.
+#[test]
+fn the_tests_that_the_storage_document_names_are_there() {
+    let document = fs::read_to_string(root().join("docs/STORAGE.md")).unwrap();
+    let is_test = |word: &&str| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        word.matches('_').count() >= 3 && word.chars().all(plain)
+    };
+    let named: Vec<&str> = document.split('`').filter(is_test).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let sources = sources();
+    for name in named {
+        let function = format!("fn {name}(");
+        assert!(sources.iter().any(|(_, text)| text.contains(&function)), "no test {name}");
+    }
+}
+
 #[test]
 fn files_and_lines_keep_their_length() {
     for (name, text) in sources() {

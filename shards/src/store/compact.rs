@@ -301,8 +301,8 @@ impl Compaction {
                     self.open(segment, false, books, site, cx);
                 }
             }
-            State::Searching(segment, search, false) => {
-                if search.go(site, Tag::Compact, cx) {
+            State::Searching(segment, mut search, false) => {
+                if search.go(books.deletes, site, Tag::Compact, cx) {
                     self.state = State::Searching(segment, search, true);
                 } else {
                     self.orphans = search.found();
@@ -413,9 +413,9 @@ impl Compaction {
         cx: &mut Cx<'_>,
     ) {
         match search.on_disk(done, books.known(), site, cx) {
-            Ok(durable) => {
-                if let Some(folder) = durable {
-                    books.deletes.made_durable(folder);
+            Ok(learnt) => {
+                if let Some(learnt) = learnt {
+                    learnt.note(books.deletes);
                 }
                 self.state = State::Searching(segment, search, false);
             }

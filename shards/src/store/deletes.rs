@@ -55,17 +55,26 @@ pub(super) struct Deletes {
     removing: usize,
     /// Removals that failed, since the start.
     failed: u64,
-    /// Folders, by the first byte of their objects, from which every file is known to be gone for
-    /// good that was removed. In the others a power cut may bring one back.
-    sure: Folders,
+    folders: Folders,
 }
 
+/// What is known of the folders of files, by the first byte of their objects.
 #[derive(Debug)]
-struct Folders([bool; 256]);
+struct Folders([Folder; 256]);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Folder {
+    /// Every file is gone for good that was removed from it. Otherwise a power cut may bring one
+    /// back.
+    sure: bool,
+    /// It was looked for and was not there, and none was made since the start.
+    absent: bool,
+    made: bool,
+}
 
 impl Default for Folders {
     fn default() -> Self {
-        Folders([false; 256])
+        Folders([Folder::default(); 256])
     }
 }
 
@@ -92,12 +101,28 @@ impl Deletes {
 
     /// Whether a removal from a folder may not be durable.
     pub(super) fn is_unsure(&self, folder: u8) -> bool {
-        !self.sure.0[usize::from(folder)]
+        !self.folders.0[usize::from(folder)].sure
     }
 
     /// A folder was made durable.
     pub(super) fn made_durable(&mut self, folder: u8) {
-        self.sure.0[usize::from(folder)] = true;
+        self.folders.0[usize::from(folder)].sure = true;
+    }
+
+    /// Whether a folder is known not to be there.
+    pub(super) fn is_absent(&self, folder: u8) -> bool {
+        let Folder { absent, made, .. } = self.folders.0[usize::from(folder)];
+        absent && !made
+    }
+
+    /// A folder was looked for in vain.
+    pub(super) fn set_absent(&mut self, folder: u8) {
+        self.folders.0[usize::from(folder)].absent = true;
+    }
+
+    /// A folder is being made, if it is not there.
+    pub(super) fn makes(&mut self, folder: u8) {
+        self.folders.0[usize::from(folder)].made = true;
     }
 
     /// The tombstone of an object is durable, which was `before`.
@@ -192,7 +217,7 @@ impl Deletes {
             // The tombstone is durable: whatever becomes of the file, the object is gone.
             let address = self.under_way[slot].address;
             self.failed += 1;
-            self.sure.0[usize::from(address.as_bytes()[0])] = false;
+            self.folders.0[usize::from(address.as_bytes()[0])].sure = false;
             let what =
                 if self.under_way[slot].refused.is_some() { "not stored" } else { "deleted" };
             let text = format!("{address} is {what}, but its file stays: {error}");

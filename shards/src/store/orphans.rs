@@ -45,7 +45,23 @@ impl Known<'_> {
     }
 }
 
-/// A look through all folders.
+/// What became known of a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Learnt {
+    Durable(u8),
+    Absent(u8),
+}
+
+impl Learnt {
+    pub(super) fn note(self, deletes: &mut Deletes) {
+        match self {
+            Learnt::Durable(folder) => deletes.made_durable(folder),
+            Learnt::Absent(folder) => deletes.set_absent(folder),
+        }
+    }
+}
+
+/// A look through all folders that may be there.
 #[derive(Debug)]
 pub(super) struct Search {
     next: u16,
@@ -62,7 +78,11 @@ impl Search {
     }
 
     /// Starts the next act, of which none may be under way. `false` if there is none left.
-    pub(super) fn go(&self, site: Site, tag: Tag, cx: &mut Cx<'_>) -> bool {
+    pub(super) fn go(&mut self, deletes: &Deletes, site: Site, tag: Tag, cx: &mut Cx<'_>) -> bool {
+        let known = |next: &u16| u8::try_from(*next).is_ok_and(|folder| deletes.is_absent(folder));
+        while known(&self.next) {
+            self.next += 1;
+        }
         let Ok(folder) = u8::try_from(self.next) else { return false };
         let path = cx.config.layout.objects_dir(site.number, folder);
         let op = if self.listed {
@@ -75,7 +95,7 @@ impl Search {
         true
     }
 
-    /// Its act is complete. Returns the folder that became durable by it, if one did.
+    /// Its act is complete. Returns what became known of a folder by it.
     ///
     /// # Errors
     /// What the disk answered: the search is over.
@@ -85,7 +105,7 @@ impl Search {
         known: Known<'_>,
         site: Site,
         cx: &mut Cx<'_>,
-    ) -> io::Result<Option<u8>> {
+    ) -> io::Result<Option<Learnt>> {
         match done {
             Ok(DiskDone::Listed(names)) => {
                 for (name, _) in names {
@@ -108,9 +128,13 @@ impl Search {
             Ok(_) => {
                 let durable = self.next as u8;
                 (self.next, self.listed) = (self.next + 1, false);
-                return Ok(Some(durable));
+                return Ok(Some(Learnt::Durable(durable)));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.next += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let absent = self.next as u8;
+                self.next += 1;
+                return Ok(Some(Learnt::Absent(absent)));
+            }
             Err(error) => return Err(error),
         }
         Ok(None)

@@ -505,7 +505,7 @@ impl Partition {
 
     fn is_over(&self, more: u64) -> bool {
         let (_, segments_len) = self.log.extent();
-        let taken = segments_len + self.index.totals().file_bytes;
+        let taken = segments_len + self.index.totals().file_bytes + self.log.waiting_len();
         taken.saturating_add(more) > self.bytes_max
     }
 
@@ -534,6 +534,7 @@ impl Partition {
 
     fn begin(&mut self, append: usize, address: Address, upload: Option<PathBuf>, cx: &mut Cx<'_>) {
         let Some(path) = upload else { return self.log.enqueue(append) };
+        self.deletes.makes(address.as_bytes()[0]);
         if let Some((append, path)) = self.deletes.defer(&address, (append, path)) {
             self.objects.adopt(append, address, path, self.site, cx);
         }

@@ -179,8 +179,10 @@ pub(super) struct Log {
     by_address: HashMap<Address, usize>,
     burials: HashMap<Address, usize>,
     pending: VecDeque<usize>,
-    /// Bytes of all appends that are not committed, wherever they are.
+    /// Bytes of all appends that are not committed, wherever they are; and of those of them that lie
+    /// in files.
     appends_len: u64,
+    files_len: u64,
     relocations: VecDeque<Relocation>,
     relocations_len: usize,
     /// Records that were taken up to be moved, and were not.
@@ -208,6 +210,7 @@ impl Log {
             burials: HashMap::new(),
             pending: VecDeque::new(),
             appends_len: 0,
+            files_len: 0,
             relocations: VecDeque::new(),
             relocations_len: 0,
             unmoved: 0,
@@ -327,6 +330,7 @@ impl Log {
             return None;
         }
         self.appends_len += append.memory_len();
+        self.files_len += append.file_len();
         let (address, burial) = (append.address, matches!(append.what, What::Tombstone));
         let key = self.appends.insert(append);
         let under_way = if burial { &mut self.burials } else { &mut self.by_address };
@@ -348,12 +352,13 @@ impl Log {
             What::Object { .. } | What::File => self.by_address.remove(&append.address),
         };
         self.appends_len -= append.memory_len();
+        self.files_len -= append.file_len();
         append
     }
 
     /// Bytes of objects that are taken up and not committed.
     pub(super) fn waiting_len(&self) -> u64 {
-        self.appends_len
+        self.appends_len + self.files_len
     }
 
     /// Whether no commit is under way, and one could be.
@@ -648,6 +653,14 @@ impl Append {
         match self.what {
             What::Object { .. } => self.size,
             What::File | What::Tombstone => 0,
+        }
+    }
+
+    /// Bytes of the file that the object came in.
+    fn file_len(&self) -> u64 {
+        match self.what {
+            What::File => self.size,
+            What::Object { .. } | What::Tombstone => 0,
         }
     }
 

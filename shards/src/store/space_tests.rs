@@ -256,6 +256,25 @@ fn a_full_index_refuses_objects_and_warns_before() {
     assert_eq!(world.stats.partitions_full.get(), 0);
 }
 
+#[test]
+fn uploads_at_once_do_not_share_what_is_left_of_max_bytes() {
+    let mut world = World::new(8);
+    world.config.storage.max_bytes = Some(3_000_000);
+    world.restart();
+    let asked: Vec<u32> = (0..4)
+        .map(|n| {
+            let ask = world.upload(&object(n, LARGE));
+            world.ask(ask)
+        })
+        .collect();
+    world.run();
+    let stored = |asked: &&u32| matches!(world.answers[*asked], Reply::Stored { new: true });
+    assert_eq!(asked.iter().filter(stored).count(), 2, "{:?}", world.answers);
+    assert_eq!(world.stats.file_bytes.get() / 1_000_000, 2);
+    quiesce(&mut world);
+    assert_eq!(world.room.promised(0), 0);
+}
+
 /// Objects at random, and what is known of them.
 struct Gamble {
     world: World,

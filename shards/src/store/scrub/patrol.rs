@@ -288,8 +288,8 @@ impl Patrol {
     }
 
     /// Looks for files that the index does not know, before the log is read that may.
-    fn search(&mut self, search: Search, parts: &Parts<'_>, cx: &mut Cx<'_>) -> Step {
-        if search.go(parts.site, PATROL_TAG, cx) {
+    fn search(&mut self, mut search: Search, parts: &Parts<'_>, cx: &mut Cx<'_>) -> Step {
+        if search.go(parts.deletes, parts.site, PATROL_TAG, cx) {
             self.stage = Stage::Looking(search);
             return Step::Asked;
         }
@@ -309,9 +309,9 @@ impl Patrol {
     ) {
         let known = Known { log: parts.log, index: parts.index, deletes: parts.deletes };
         match search.on_disk(done, known, parts.site, cx) {
-            Ok(durable) => {
-                if let Some(folder) = durable {
-                    parts.deletes.made_durable(folder);
+            Ok(learnt) => {
+                if let Some(learnt) = learnt {
+                    learnt.note(parts.deletes);
                 }
                 self.stage = Stage::Searching(search);
             }
