@@ -140,8 +140,8 @@ impl Sessions {
         stale.collect()
     }
 
-    /// Up to `max` connections that are idle since before `before_ns`: first those of the peers that
-    /// have most connections, and of these who is idle longest.
+    /// Up to `max` connections that are idle since before `before_ns`: first those of the peers
+    /// that have most connections, and of these who is idle longest.
     pub(crate) fn idlest(&self, before_ns: u64, max: usize) -> Vec<ConnId> {
         let places = self.places.iter().flatten();
         let mut idle: Vec<(Reverse<usize>, u64, u32, ConnId)> = places
