@@ -1,7 +1,7 @@
 //! Who may write, and who may read what is for operators: one table for every listener.
 //!
 //! ```text
-//!  token shown ──► known: yes, whoever shows it            unknown: 401, from anywhere
+//!  token shown ──► known: yes, from anywhere               unknown: 401, from anywhere
 //!  none shown  ──► some are configured: 401                 (loopback included)
 //!              └─► none are: a request of this machine: yes            any other: 403
 //! ```
@@ -37,7 +37,7 @@ struct Token {
     digest: Address,
 }
 
-/// What is known of whoever sent a request.
+/// What is known of the sender of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sender<'a> {
     /// The connection comes from a loopback address.
@@ -175,7 +175,7 @@ impl Authority {
         }
     }
 
-    /// Whether `Host` cannot have been chosen by whoever owns a name of the DNS.
+    /// Whether `Host` cannot have been chosen by the owner of a name of the DNS.
     fn is_own_name(&self, host: &[u8]) -> bool {
         let Some(name) = std::str::from_utf8(host).ok().and_then(without_port) else {
             return false;

@@ -2,7 +2,7 @@
 //! orders to look after what it stores. What looks inside a node is in `debug`.
 //!
 //! It serves operators and their machines, not content, and changes none. Orders are taken from
-//! whoever may write to the node, and from nobody once the node is going.
+//! those who may write to the node, and from nobody once the node is going.
 
 use std::{
     collections::hash_map::RandomState,
@@ -177,7 +177,7 @@ async fn verify(
 pub(crate) enum Refused {
     Denied(Denied),
     Address,
-    /// [`VERIFIES_MAX`](crate::limits::VERIFIES_MAX) are under way.
+    /// [`VERIFIES_MAX`](crate::limits::VERIFIES_MAX) are in progress.
     TooMany,
     /// A shard has no room for the order.
     Mailbox,

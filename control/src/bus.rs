@@ -1,4 +1,4 @@
-//! What happens in the node, told to whoever wants to know.
+//! What happens in the node, sent to all subscribers.
 //!
 //! The bus is bounded: a publisher never waits, and a subscriber that falls more than
 //! [`BUS_LEN_MAX`] events behind misses the oldest. How many were missed is counted. Nothing that

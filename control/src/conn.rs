@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A connection whose answer is being waited for (a verification, a profile) is never the idlest.
-//! There are fewer of those than places, so that whoever comes is let in at once.
+//! There are fewer of those than places, so that a new connection is let in at once.
 
 use std::{
     future::{Future, pending},

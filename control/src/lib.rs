@@ -106,7 +106,7 @@ pub struct ControlConfig {
     pub build: BuildInfo,
     /// When the serving certificate ends, in seconds since 1970.
     pub tls_not_after: Option<u64>,
-    /// How long a turn of a shard's event loop may last before the node ends; zero for ever.
+    /// How long a turn of a shard's event loop may last before the node ends; zero for no limit.
     pub hang_limit: Duration,
     /// What the node may take of memory: what for, and how many bytes.
     pub memory_bill: Vec<(&'static str, u64)>,
@@ -150,7 +150,7 @@ pub enum Ending {
     ControlLost,
 }
 
-/// What whoever started the node waits for.
+/// What the thread that started the node waits for.
 enum Milestone {
     /// One more service serves.
     Serving,
@@ -185,7 +185,7 @@ impl Kernel {
             KernelEvent::Health { ok: false, .. } | KernelEvent::ConfigUpdated { .. } => None,
         };
         if let Some(milestone) = milestone {
-            // The only error is that the handle is gone, and with it whoever could wait.
+            // The only error is that the handle is gone, and with it the only waiter.
             let _ = self.milestones.send(milestone);
         }
         self.bus.publish(event);
@@ -193,7 +193,7 @@ impl Kernel {
 
     /// Tells who waits for the end that it has come.
     pub(crate) fn end(&self, ending: Ending) {
-        // The only error is that the handle is gone, and with it whoever could wait.
+        // The only error is that the handle is gone, and with it the only waiter.
         let _ = self.milestones.send(Milestone::Ending(ending));
     }
 }
@@ -358,7 +358,7 @@ impl Control {
         self.kernel.health.stalled().first().copied()
     }
 
-    /// Ends the thread: reports that are there are still heard, answers under way are finished
+    /// Ends the thread: reports that are there are still heard, answers in progress are finished
     /// within [`limits::SHUTDOWN_MAX`].
     ///
     /// # Errors
@@ -425,7 +425,7 @@ impl Plane {
     }
 }
 
-/// Tells whoever waits when the control thread unwinds.
+/// Tells the waiting thread when the control thread unwinds.
 struct LostGuard(Arc<Kernel>);
 
 impl Drop for LostGuard {

@@ -18,7 +18,7 @@ pub const IDLE_MAX: Duration = Duration::from_secs(30);
 /// answer, unless that waits for a shard.
 pub const ASK_MAX: Duration = Duration::from_secs(10);
 
-/// How long answers under way may hold up the end of the control thread.
+/// How long answers in progress may hold up the end of the control thread.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
 /// Damaged objects that are listed.
@@ -27,7 +27,7 @@ pub const DAMAGED_MAX: usize = 1024;
 /// Characters of a reason that are kept.
 pub const REASON_LEN_MAX: usize = 256;
 
-/// Verifications under way at once; more are refused. Each shard may be asked for all of them.
+/// Verifications in progress at once; more are refused. Each shard may be asked for all of them.
 pub const VERIFIES_MAX: usize = 16;
 
 /// How long the outcome of a verification is waited for: the largest object from a slow disk.

@@ -167,7 +167,7 @@ fn log_stalls(summary: &Summary) {
 }
 
 /// One line for a request that failed, with the id that its client was told. What the node could
-/// not do is a warning; what it refused is for whoever is asked why.
+/// not do is a warning; what it refused is at level info.
 fn log_failure(shard: u16, failure: &Failure) {
     let Failure { proto, op, status, reason, peer, corr_id, unreported } = failure;
     let (proto, op) = (proto.name(), op.name());

@@ -20,7 +20,7 @@ use crate::{
     conn::Client,
 };
 
-/// What is known of whoever sent this request.
+/// What is known of the sender of this request.
 pub(crate) fn sender<'a>(
     client: &Client,
     version: Version,

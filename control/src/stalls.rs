@@ -1,4 +1,4 @@
-//! Steps that held a shard, of which the log has one line a minute.
+//! Steps that held a shard: the log has one line a minute about them.
 //!
 //! Every stall is counted by its shard and shown in the metrics. The log is for those that somebody
 //! can do something about: not while a shard is still opening its partitions, and not when its

@@ -85,7 +85,7 @@ pub struct Figures {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Scrub {
-    /// Whether a round is under way in any shard.
+    /// Whether a round is in progress in any shard.
     pub running: bool,
     /// Rounds that every shard has finished.
     pub rounds: u64,

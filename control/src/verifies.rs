@@ -1,8 +1,8 @@
 //! Objects that are being verified because somebody asked, and who waits for the outcome.
 //!
 //! The order goes to every shard, and the owner of the object answers with a report of the same
-//! number. Whoever waits hears it as an event. Who stops waiting is forgotten at once, and a report
-//! that nobody waits for is nothing to worry about.
+//! number. The waiting task receives it as an event. Who stops waiting is forgotten at once, and a
+//! report that nobody waits for is nothing to worry about.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::limits::VERIFIES_MAX;
 
-/// All verifications under way.
+/// All verifications in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Verifies {
     pending: Mutex<Pending>,
@@ -27,7 +27,7 @@ struct Pending {
     waiting: BTreeMap<u64, (Address, oneshot::Sender<VerifyOutcome>)>,
 }
 
-/// One verification under way; it is given up when this is dropped.
+/// One verification in progress; it is given up when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Verification<'a> {
     verifies: &'a Verifies,
@@ -53,7 +53,7 @@ impl Verifies {
     /// Hands on an outcome. Returns what it is about, if somebody still waited for it.
     pub(crate) fn tell(&self, id: u64, outcome: VerifyOutcome) -> Option<Address> {
         let (addr, waiting) = self.pending().waiting.remove(&id)?;
-        // The only error is that whoever waited is just leaving.
+        // The only error is that the waiting task is just leaving.
         let _ = waiting.send(outcome);
         Some(addr)
     }

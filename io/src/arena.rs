@@ -2,7 +2,8 @@
 //!
 //! A [`Block`] holds verified (or about to be verified) bytes. It is filled once, as a
 //! [`BlockMut`], and never changes again while anyone holds it. Handles are counted, and may cross
-//! threads; whoever drops the last one posts the memory back to its owner, who alone hands it out.
+//! threads; the one that drops the last handle posts the memory back to its owner, who alone hands
+//! it out.
 //!
 //! There are two ways out of the arena. *By copy*: the kernel reads the mapping. *By reference*:
 //! `vmsplice(2)` and `splice(2)` queue the very pages on a socket, and a reader on the same host
@@ -288,7 +289,7 @@ impl Arena {
         Arc::ptr_eq(&block.shared, &self.shared)
     }
 
-    /// Writes a page whoever has it: the violation that a test is about.
+    /// Writes a page that others hold: the violation that a test is about.
     #[cfg(all(test, feature = "sim"))]
     pub(crate) fn scribble(&mut self, page: u32, byte: u8) {
         // SAFETY: the page is in the mapping, and the test holds no reference to its bytes.

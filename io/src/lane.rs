@@ -1,6 +1,6 @@
 //! Bounded mailboxes between threads, and the bell that wakes a sleeping reader.
 //!
-//! A [`lane`] has a fixed length: when it is full the sender is told so and keeps its message.
+//! A [`lane`] has a fixed length: when it is full the sender gets its message back.
 //! Before a reader sleeps it says so on its [`Bell`]; a sender that then leaves a message writes
 //! the bell's eventfd, once. While the reader is awake a message costs no system call.
 //!

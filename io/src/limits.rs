@@ -60,10 +60,10 @@ pub const MAIL_TURN_MAX: usize = 256;
 /// sent when the turn ends: few enough that it is still in the core's cache by then.
 pub const OUTCOMES_TURN_MAX: usize = 8;
 
-/// Disk operations one shard has under way at once; more wait their turn in the shard.
+/// Disk operations one shard has in progress at once; more wait their turn in the shard.
 pub const DISK_OPS_MAX: usize = 256;
 
-/// Reads that nobody waits for which one shard has under way at once.
+/// Reads that nobody waits for which one shard has in progress at once.
 pub const BACKGROUND_SCANS_MAX: usize = 2;
 
 /// Files that one shard copies to another file system at once, each up to the longest object: the

@@ -47,7 +47,7 @@ pub struct ConnId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub u8);
 
-/// The shard's name for one disk act under way.
+/// The shard's name for one disk act in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
 
@@ -127,7 +127,7 @@ pub enum Act<M, B = Slice> {
 pub enum DiskOp {
     /// Open a file under a name of the shard's choosing.
     Open { file: FileId, path: PathBuf, how: OpenHow },
-    /// Close an open file. What is under way on it is finished first.
+    /// Close an open file. What is in progress on it is finished first.
     Close { file: FileId },
     /// Read `len` bytes at `at`, any alignment, into a block; fewer is an error.
     Read { file: FileId, at: u64, len: u32, into: BlockMut },
@@ -406,7 +406,7 @@ pub struct Failure {
     pub peer: SocketAddr,
     /// The correlation id, as the peer was told it.
     pub corr_id: String,
-    /// Failures of the same side since the last that was reported, of which there was no report.
+    /// Failures of the same side since the last that was reported, which were not reported.
     pub unreported: u64,
 }
 
@@ -483,7 +483,7 @@ impl fmt::Debug for DiskOp {
 /// What the control plane wants of a shard.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// Take no more connections, finish what is under way, sync, and stop; drop what is not
+    /// Take no more connections, finish what is in progress, sync, and stop; drop what is not
     /// finished `within_ms` milliseconds from now.
     Drain { within_ms: u64 },
     /// Begin to verify all that is stored now, without regard to the schedule.

@@ -34,7 +34,7 @@ impl<const N: usize> SeqLock<N> {
     pub(crate) fn set(&self, words: [u64; N]) {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);
-        // Whoever reads one of the words below finds the version odd, or later.
+        // A reader of one of the words below finds the version odd, or later.
         fence(Ordering::Release);
         for (word, value) in self.words.iter().zip(words) {
             word.store(value, Ordering::Relaxed);

@@ -211,7 +211,7 @@ pub struct Stats {
     pub connections: [Counter; Proto::ALL.len()],
     /// Bytes that connections buffer now.
     pub connection_buffer_bytes: Counter,
-    /// Requests under way.
+    /// Requests in progress.
     pub inflight: Counter,
     pub open_streams: Counter,
     pub oversize: Counter,
@@ -265,7 +265,7 @@ pub struct Stats {
     /// (0: never).
     pub scrub_rounds: Counter,
     pub scrub_finished_unix_s: Counter,
-    /// 1 while a round is under way.
+    /// 1 while a round is in progress.
     pub scrub_running: Counter,
     /// Bytes that the shard's volumes have free, the least of them, as last asked.
     pub disk_free_bytes: Counter,

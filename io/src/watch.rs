@@ -1,4 +1,4 @@
-//! What a shard is doing, for whoever looks in from another thread.
+//! What a shard is doing, for readers on other threads.
 //!
 //! Like the counters beside it, all of this is plain memory that the shard's thread writes and
 //! others read at any time: looking never locks and never slows a shard. What is read may be a
@@ -105,7 +105,7 @@ pub struct Watch {
     limit_ns: AtomicU64,
     /// Steps begun so far, above a byte that is 0 at rest, else one more than the work.
     doing: AtomicU64,
-    /// When the turn began that is under way.
+    /// When the turn began that is in progress.
     turn_began_ns: Counter,
     /// The shard's thread, as the system knows it; 0 before it runs.
     pub thread: Counter,
@@ -148,7 +148,7 @@ pub struct DiskFigures {
     pub transfers: Counter,
     /// With threads that may block.
     pub tasks: Counter,
-    /// Waiting until fewer are under way.
+    /// Waiting until fewer are in progress.
     pub waiting: Counter,
     /// Reads that nobody waits for, waiting for room.
     pub idling: Counter,

@@ -24,7 +24,7 @@ pub struct FieldValues<'a> {
 }
 
 impl<'a> FieldLines<'a> {
-    /// A field of which one line was sent: for callers that have a value but no head.
+    /// A field that was sent in one line: for callers that have a value but no head.
     #[must_use]
     pub const fn from_value(value: &'a [u8]) -> Self {
         Self { name: "", first: Some(value), head: &[] }

@@ -148,7 +148,7 @@ pub enum HeadError {
     /// The end of the body cannot be found: `chunked` is absent, repeated or not the last coding.
     #[error("chunked is not the last transfer coding")]
     ChunkedNotLast,
-    /// Codings below `chunked`, none of which is understood.
+    /// Codings below `chunked`; the node understands none.
     #[error("transfer coding is not implemented")]
     CodingUnknown,
     #[error("Authorization is repeated")]

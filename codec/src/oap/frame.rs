@@ -209,7 +209,7 @@ pub enum FrameError {
 }
 
 impl FrameError {
-    /// What the peer is told: 400.
+    /// The status of the answer: 400.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         ErrorCode::BadRequest

@@ -111,7 +111,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// What the client is told: 413 for a request that is too long, otherwise 400.
+    /// The status of the answer: 413 for a request that is too long, otherwise 400.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {

@@ -6,7 +6,7 @@
 //!
 //! The thread that samples and looks up names is neither a shard nor the control thread. Whoever
 //! stops waiting cuts the profile short, and so does the end of the node; what was sampled until
-//! then is still told to whoever waits.
+//! then is still sent to the one that waits.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::limits::{PROFILE_LOOK_EVERY, PROFILE_WORK_S, RETRY_GONE_S};
 
-/// The profile under way, if there is one.
+/// The profile in progress, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Profiles(Mutex<State>);
 
@@ -74,7 +74,7 @@ impl NoProfile {
     }
 }
 
-/// A profile under way; it is cut short when this is dropped.
+/// A profile in progress; it is cut short when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Profile {
     place: Place,
@@ -99,7 +99,7 @@ impl Profiles {
         let place = Place { profiles: Arc::clone(self), id, is_taker: true };
         let taker = thread::Builder::new().name("ron-profile".to_owned()).spawn(move || {
             let outcome = take(ask, only, &threads, &stopped);
-            // Whoever hears of it may ask for the next one at once.
+            // Its receiver may ask for the next one at once.
             drop(place);
             // The only error is that nobody waits any more.
             let _ = tell.send(outcome);
@@ -113,7 +113,7 @@ impl Profiles {
         }
     }
 
-    /// Cuts short what is under way, and lets nothing begin any more.
+    /// Cuts short what is in progress, and lets nothing begin any more.
     pub(crate) fn end(&self) {
         let mut state = self.state();
         state.is_over = true;
@@ -151,7 +151,7 @@ impl Profile {
     }
 }
 
-/// Somebody's part in the profile under way: when the taker's goes, the place is free; when the
+/// Somebody's part in the profile in progress: when the taker's goes, the place is free; when the
 /// asker's goes, the profile is cut short.
 #[derive(Debug)]
 struct Place {

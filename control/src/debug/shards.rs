@@ -36,7 +36,7 @@ pub struct ShardReport {
     pub wakes_in_us: Option<u64>,
     /// Connections open, by protocol.
     pub connections: BTreeMap<String, u64>,
-    /// Requests and OAP streams under way.
+    /// Requests and OAP streams in progress.
     pub inflight: u64,
     pub open_streams: u64,
     pub queues: Queues,

@@ -126,7 +126,7 @@ impl Seen {
 }
 
 impl Span {
-    /// How long it lasts, if that is to be told now. A limit of nothing is none.
+    /// How long it lasts, if that is to be told now. A limit of zero means no limit.
     fn due(&mut self, limit: Duration, now: Instant) -> Option<Duration> {
         let again = self.told.is_none_or(|told| now.saturating_duration_since(told) >= HELD_AGAIN);
         if limit.is_zero() || self.lasted <= limit || !again {
@@ -249,7 +249,7 @@ mod tests {
             assert_eq!(looks.look(&stats, begin + Duration::from_secs(second)), []);
             assert_eq!(looks.hung(Duration::from_secs(1)), None);
         }
-        // A limit of nothing is none.
+        // A limit of zero means no limit.
         stats[0].watch.set_limit(Duration::ZERO);
         for second in 100..103 {
             assert_eq!(looks.look(&stats[..1], begin + Duration::from_secs(second)), []);

@@ -41,7 +41,7 @@ impl Frames {
         frame
     }
 
-    /// The arena gives a page up: whoever has it queued keeps it.
+    /// The arena gives a page up: a socket that has it queued keeps it.
     pub(super) fn give_up(&self, shared: &Shared, page: u32) {
         let mut frames = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(frame) = frames.remove(&page).and_then(|frame| frame.upgrade()) {

@@ -25,7 +25,7 @@ pub(super) enum Receive {
     Armed,
     /// As before, but it was asked to stop.
     Stopping,
-    /// Nothing is under way.
+    /// Nothing is in progress.
     Idle,
 }
 
@@ -50,9 +50,9 @@ pub(super) struct Conn {
     pub(super) out: Out,
     pub(super) receive: Receive,
     pub(super) paused: bool,
-    /// A send of the ring is under way.
+    /// A send of the ring is in progress.
     pub(super) sending: bool,
-    /// A poll for room in the socket is under way.
+    /// A poll for room in the socket is in progress.
     pub(super) polling: bool,
     pub(super) ending: Ending,
     /// The peer's end was told to the shard.

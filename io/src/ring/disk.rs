@@ -3,7 +3,7 @@
 //! The bytes of open files move on the ring that the sockets use: past the page cache (O_DIRECT),
 //! to and from blocks without a copy where they lie on pages. What only the file system's tables
 //! know (names, folders, lengths) is done by threads that may block. So is a read that nobody waits
-//! for: few of them are under way at once, so that some thread is always there for the rest, and
+//! for: few of them are in progress at once, so that some thread is always there for the rest, and
 //! the disk serves them last. So is a file that is to be renamed to another file system, which
 //! means a copy of it all: one at a time. Outcomes are told to the shard a turn at a time.
 //!
@@ -15,7 +15,7 @@
 //! ```
 //!
 //! On a file system without direct I/O the same operations go through the page cache, and the
-//! control plane is told so, once for each device. This room refuses operations on files that are
+//! control plane is informed, once for each device. This room refuses operations on files that are
 //! not open.
 
 use std::{
@@ -95,7 +95,7 @@ pub(super) struct Disk {
     files: HashMap<FileId, Arc<fs::File>>,
     /// Outcomes that need no thread to come.
     outcomes: VecDeque<Outcome>,
-    /// Operations that wait because `DISK_OPS_MAX` are under way.
+    /// Operations that wait because `DISK_OPS_MAX` are in progress.
     waiting: VecDeque<(Ticket, DiskOp)>,
     /// Reads that nobody waits for, until there is room for them.
     idling: VecDeque<Idling>,
@@ -109,7 +109,7 @@ pub(super) struct Disk {
     jobs: usize,
     idle_jobs: usize,
     carries: usize,
-    /// Closed files on which something is still under way.
+    /// Closed files on which something is still in progress.
     closing: Vec<(Ticket, Arc<fs::File>)>,
     spares: Spares,
     /// Devices whose files turned out to have no direct I/O.
@@ -336,7 +336,7 @@ impl Disk {
         });
     }
 
-    /// Closes the closed files on which nothing is under way any more. That may take long, when a
+    /// Closes the closed files on which nothing is in progress any more. That may take long, when a
     /// name is gone and this is the end of the file.
     fn close_unused(&mut self) {
         let mut at = 0;
@@ -356,7 +356,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // The kernel may still write to the memory of what is under way: it is given up.
+        // The kernel may still write to the memory of what is in progress: it is given up.
         std::mem::take(&mut self.transfers).into_iter().for_each(|(_, transfer)| {
             std::mem::forget(transfer);
         });

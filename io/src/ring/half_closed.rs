@@ -1,8 +1,8 @@
 //! Waiting for room in the sockets of peers that send no more.
 //!
 //! The ring's own poll hears that a peer has closed its side whether it was asked to or not. So
-//! with such a socket it completes at once, full or not, and whoever waits by it spins for as long
-//! as the peer reads slowly. epoll hears what it was asked for. The few connections that need it
+//! with such a socket it completes at once, full or not, and a thread that waits by it spins for as
+//! long as the peer reads slowly. epoll hears what it was asked for. The few connections that need it
 //! are in one set of it, and the ring polls the set.
 
 use std::{
@@ -130,7 +130,7 @@ mod tests {
             assert!(!set.is_waiting() && !readable(&set), "it is told once");
         }
         assert_eq!(told, [7, 8]);
-        // One that dies is told too.
+        // One that dies is reported too.
         fill(&mut socket);
         set.wait(socket.as_raw_fd(), 9).unwrap();
         socket.shutdown(Shutdown::Both).unwrap();

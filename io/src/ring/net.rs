@@ -156,7 +156,7 @@ pub(super) struct Net {
     counts: Counts,
 }
 
-/// What the ring did so far, for whoever looks in.
+/// What the ring did so far, for readers on other threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) enters: u64,
@@ -254,7 +254,7 @@ impl Net {
         Ok(())
     }
 
-    /// Submits a transfer of the disk in the next turn; `number` is told when it has completed.
+    /// Submits a transfer of the disk in the next turn; `number` is reported when it has completed.
     pub(super) fn transfer(&mut self, number: u32, entry: squeue::Entry) {
         let number = ConnId { slot: number, generation: 0 };
         self.submit(entry.user_data(tag(Kind::Transfer, number)));
@@ -384,7 +384,7 @@ impl Net {
         } else {
             let socket = SockRef::from(&conn.socket);
             let _ = socket.set_linger(Some(Duration::ZERO));
-            // Ends a receive, a send and a poll that are under way.
+            // Ends a receive, a send and a poll that are in progress.
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
         self.bury(id);
@@ -476,8 +476,8 @@ impl Net {
     fn submit(&mut self, entry: squeue::Entry) {
         // SAFETY: what an entry points at (blocks, head buffers, message headers) belongs to its
         // connection, which is kept, with these unchanged, until the entry has completed. What a
-        // transfer points at is kept by the disk, for ever if it does not complete. For what is
-        // left when the ring goes, see `Drop`.
+        // transfer points at is kept by the disk, until the process ends if it does not complete.
+        // For what is left when the ring goes, see `Drop`.
         let full =
             !self.waiting.is_empty() || unsafe { self.ring.submission().push(&entry) }.is_err();
         if full {
@@ -608,7 +608,7 @@ impl Net {
     fn room_again(&mut self) {
         self.awaits_room = false;
         let mut numbers = Vec::new();
-        // Nothing can be wrong with a set that is there, and what was not taken is told again.
+        // Nothing can be wrong with a set that is there, and what was not taken is reported again.
         let _ = self.half_closed.take(&mut numbers);
         for data in numbers {
             self.polled(conn_of(data), 0);

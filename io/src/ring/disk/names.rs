@@ -173,7 +173,7 @@ pub(super) fn carry(from: &Path, to: &Path) -> io::Result<DiskDone> {
         .and_then(|()| fs::rename(&copy, to));
     if let Err(error) = copied {
         // What is left of a copy has no name that counts; that it cannot be removed changes that
-        // no more than the error that is told.
+        // no more than the error that is reported.
         let _ = fs::remove_file(&copy);
         return Err(error);
     }

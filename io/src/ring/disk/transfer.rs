@@ -19,7 +19,7 @@ use crate::{
     ports::{DiskDone, Part, Ticket},
 };
 
-/// An operation under way. Whatever the kernel reads or fills stays in here, unmoved, until the
+/// An operation in progress. Whatever the kernel reads or fills stays in here, unmoved, until the
 /// operation has completed.
 pub(super) struct Transfer {
     pub(super) ticket: Ticket,

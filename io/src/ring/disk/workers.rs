@@ -6,7 +6,7 @@
 //! ```
 //!
 //! They decide nothing and share nothing with the loop but these two queues, whose lengths are
-//! bounded by the operations that the disk has under way.
+//! bounded by the operations that the disk has in progress.
 
 use std::{
     io,

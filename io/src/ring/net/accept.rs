@@ -39,7 +39,7 @@ impl Net {
     pub(in crate::ring) fn stop_accepting(&mut self) {
         self.accepting = false;
         for listener in &self.listeners {
-            // Ends the accept that is under way as well. It fails only if nothing listens any more.
+            // Ends the accept in progress as well. It fails only if nothing listens any more.
             let _ = listener.socket.shutdown(std::net::Shutdown::Both);
         }
     }

@@ -92,7 +92,7 @@ impl Rig {
         self.told.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// Performs an operation while nothing else is under way.
+    /// Performs an operation while nothing else is in progress.
     fn run(&mut self, op: DiskOp) -> std::io::Result<DiskDone> {
         let ticket = self.order(op);
         let (told, done) = self.outcome();
