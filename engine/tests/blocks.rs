@@ -195,7 +195,7 @@ fn gets_that_are_not_read() {
 }
 
 /// Connections that ask for other groups of a large object again and again, as many at once as they
-/// may, and read the answers: there are none but refusals while others hold all that reads may have.
+/// may, and read the answers: only refusals while others hold all that reads may have.
 struct Eager {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   create ─► finish: has its name        SIGHUP, SIGINT, SIGTERM at any time: all are removed,
-//!      └────► dropped: removed            then the process ends by the signal, as its shell expects
+//!      └────► dropped: removed            then the process ends by the signal, as a shell expects
 //! ```
 //!
 //! A signal that the process was started with as ignored, as by `nohup`, stays ignored.
