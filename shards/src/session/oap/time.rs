@@ -8,6 +8,7 @@ use ron_io::stats::{Op, Rejected};
 
 use super::{
     OapSession, Phase,
+    inbox::Kind,
     streams::{Job, Stream},
     wire::Refusal,
 };
@@ -171,11 +172,12 @@ impl OapSession {
             Due::Idle => self.finish(cx),
             Due::Pace(number) => {
                 const SLOW: Refusal = Refusal::new(ErrorCode::Timeout, "the put comes too slowly");
+                let within = matches!(self.frame, Some((_, Kind::Data(data))) if data == number);
                 if let Some(place) = self.streams.by_number(number) {
                     self.fail(place, &SLOW, cx);
                 }
-                // Whatever the rest of a frame is for, it comes too slowly, too. OAP/1 §10.2
-                if self.frame.is_some() {
+                // The rest of its frame would come no faster. OAP/1 §10.2
+                if within {
                     self.finish(cx);
                 }
             }
