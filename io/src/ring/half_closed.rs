@@ -2,8 +2,8 @@
 //!
 //! The ring's own poll hears that a peer has closed its side whether it was asked to or not. So
 //! with such a socket it completes at once, full or not, and a thread that waits by it spins for as
-//! long as the peer reads slowly. epoll hears what it was asked for. The few connections that need it
-//! are in one set of it, and the ring polls the set.
+//! long as the peer reads slowly. epoll hears what it was asked for. The few connections that need
+//! it are in one set of it, and the ring polls the set.
 
 use std::{
     io,
