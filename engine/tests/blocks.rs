@@ -265,7 +265,7 @@ fn questions_between_shards_do_not_wait_for_those_that_need_memory() {
     times.sort();
     let (median, nine_tenths) = (times[times.len() / 2], times[times.len() * 9 / 10]);
     eprintln!("questions that need no memory: median {median:?}, nine tenths {nine_tenths:?}");
-    // A read waits a second for memory before it is refused; behind reads it would be seconds.
+    // A read waits seconds for memory before it is refused; behind reads it would be seconds.
     assert!(nine_tenths < Duration::from_secs(1), "{nine_tenths:?}: they wait with the reads");
     eager.end();
     expect_large(&target);

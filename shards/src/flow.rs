@@ -63,8 +63,9 @@ pub enum Ask {
     /// Is it there, and how long is it? With `first`, also the group that holds this byte, so
     /// that a small object takes one question. Answered by `Opened` or `Missing`.
     Open { address: Address, first: Option<u64> },
-    /// One group of an object that was opened. Answered by `Group`.
-    Group { address: Address, index: u64 },
+    /// One group of an object that was opened. Answered by `Group`. With `begins`, nothing of the
+    /// object was given out before.
+    Group { address: Address, index: u64, begins: bool },
     /// Keep these bytes; they hash to the address. Answered by `Stored` once durable.
     Put { address: Address, size: u64, outboard: Outboard, blocks: Vec<Block> },
     /// Keep this file: a complete, durable record of the object. Whoever takes the question, or

@@ -43,6 +43,9 @@ pub const MESH_ASKS_MAX: usize = MESH_READS_MAX + MESH_OTHERS_MAX;
 /// back.
 pub const MESH_PARKED_MAX: usize = 1024;
 
+/// The same for those that an answer begins with: they leave places to answers that began.
+pub const MESH_PARKED_BEGINS_MAX: usize = MESH_PARKED_MAX / 4 * 3;
+
 /// Questions that wait for a place among `MESH_READS_MAX` and `MESH_OTHERS_MAX`, over all shards;
 /// beyond it: 503.
 pub const MESH_READS_WAITING_MAX: usize = 3072;
@@ -154,11 +157,14 @@ pub const UPLOADS_MORE_PERCENT: usize = 18;
 pub const UPLOADS_PERCENT: usize = 25;
 
 /// What downloads may hold: groups that are being read, kept, or queued on sockets. Beyond the
-/// first, downloads keep one group each; the others are left to the group that comes next, to
-/// answers that begin, and to groups so short that they are copied when they are sent.
+/// first, downloads keep one group each; the others are left to answers that begin, to the next
+/// group of an answer that began, to such a group that is cached and hot, and to groups so short
+/// that they are copied when they are sent. An answer that begins can still be refused: those that
+/// began have more, so that newcomers, however many, do not cut them.
 pub const READS_AHEAD_PERCENT: usize = 38;
-pub const READS_NEXT_PERCENT: usize = 48;
-pub const READS_FIRST_PERCENT: usize = 56;
+pub const READS_FIRST_PERCENT: usize = 46;
+pub const READS_NEXT_PERCENT: usize = 54;
+pub const READS_HOT_PERCENT: usize = 58;
 pub const READS_SHORT_PERCENT: usize = 61;
 
 /// What work may hold that nobody waits for.
@@ -167,19 +173,22 @@ pub const BACKGROUND_PERCENT: usize = 4;
 /// Nanoseconds an upload waits for memory before it is refused (503).
 pub const UPLOAD_WAIT_NS: u64 = 1_500_000_000;
 
-/// Nanoseconds a read waits for memory before it is refused (503, or the body is cut).
-pub const READ_WAIT_NS: u64 = 1_000_000_000;
+/// Nanoseconds a read waits for memory before it is refused (503), and the next group of an answer
+/// that began, before the body is cut.
+pub const READ_WAIT_NS: u64 = 3_000_000_000;
+pub const READ_NEXT_WAIT_NS: u64 = 5_000_000_000;
 
-/// Nanoseconds for which a reader took nothing, after which it may be cut when reads wait for the
-/// memory that it holds.
+/// Nanoseconds within which a reader takes so many bytes of what is queued for it, or it may be cut
+/// when reads wait for the memory that it holds: a byte now and then is not enough.
 pub const READER_STALE_NS: u64 = 400_000_000;
+pub const READER_LEAST_LEN: usize = 16 * 1024;
 
 /// Nanoseconds for which reads wait for memory before readers are cut for it.
 pub const RELIEVE_AFTER_NS: u64 = 100_000_000;
 
 /// Nanoseconds between two looks for readers to cut, and how many are cut at each.
 pub const RELIEVE_EVERY_NS: u64 = 20_000_000;
-pub const RELIEVE_CUTS_MAX: usize = 16;
+pub const RELIEVE_CUTS_MAX: usize = 64;
 
 /// Bytes of memory that the index of a node may take unless configured otherwise.
 pub const INDEX_LEN: u64 = 512 * 1024 * 1024;

@@ -129,8 +129,8 @@ impl Sessions {
         self.places.iter().flatten().map(|place| place.session.conn()).collect()
     }
 
-    /// The connections that took nothing since `before_ns` and for which blocks are held, of this
-    /// shard's memory or of others', and since when.
+    /// The connections that took too little since `before_ns` and for which blocks are held, of
+    /// this shard's memory or of others', and since when.
     pub(crate) fn stale(&self, own: bool, memory: &Memory, before_ns: u64) -> Vec<(u64, ConnId)> {
         let places = self.places.iter().flatten();
         let stale = places.filter_map(|Place { session, .. }| {

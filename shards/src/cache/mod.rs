@@ -39,7 +39,9 @@ use ron_io::{
 use crate::{
     entropy::{SECRET_WORDS, Secret},
     flow::StreamId,
-    limits::{EVICT_PATIENCE, EVICT_STEPS_MAX, MESH_PARKED_MAX, UPLOAD_WAIT_NS},
+    limits::{
+        EVICT_PATIENCE, EVICT_STEPS_MAX, MESH_PARKED_BEGINS_MAX, MESH_PARKED_MAX, UPLOAD_WAIT_NS,
+    },
 };
 
 mod ghost;
@@ -89,10 +91,12 @@ pub enum Purpose {
     UploadFirst,
     /// A group of a download that may do without it.
     ReadAhead,
-    /// The only group that a download asks for.
-    ReadNext,
     /// The group that an answer begins with.
     ReadFirst,
+    /// The only group that a download asks for whose answer has begun.
+    ReadNext,
+    /// The same where that group is cached, and hot.
+    ReadHot,
     /// A group that is copied when it is sent.
     ReadShort,
     Background,
@@ -102,9 +106,11 @@ impl Purpose {
     fn owner(self) -> Owner {
         match self {
             Purpose::UploadMore | Purpose::UploadFirst => Owner::Uploads,
-            Purpose::ReadAhead | Purpose::ReadNext | Purpose::ReadFirst | Purpose::ReadShort => {
-                Owner::Downloads
-            }
+            Purpose::ReadAhead
+            | Purpose::ReadFirst
+            | Purpose::ReadNext
+            | Purpose::ReadHot
+            | Purpose::ReadShort => Owner::Downloads,
             Purpose::Background => Owner::Background,
         }
     }
@@ -246,14 +252,15 @@ impl Memory {
     }
 
     /// A read of another shard is about to wait for memory. False when too many do, and it is to
-    /// be refused.
-    pub fn park(&mut self, shard: ShardId) -> bool {
+    /// be refused: sooner when an answer `begins` with it.
+    pub fn park(&mut self, shard: ShardId, begins: bool) -> bool {
         let at = usize::from(shard.0);
         if at >= self.parked.len() {
             self.parked.resize(at + 1, 0);
         }
         let parked = &mut self.parked[at];
-        let room = *parked < MESH_PARKED_MAX;
+        let most = if begins { MESH_PARKED_BEGINS_MAX } else { MESH_PARKED_MAX };
+        let room = *parked < most;
         *parked += usize::from(room);
         room
     }
@@ -290,19 +297,22 @@ impl Memory {
         let entry = self.lists.entry_mut(page);
         entry.used();
         let block = self.arena.pin(entry.block.as_ref()?);
-        let stays = entry.home == Home::Main || entry.uses >= PROMOTE_USES;
-        let hot = stays && block.footprint() == BLOCK_LEN;
+        let hot = stays(entry) && block.footprint() == BLOCK_LEN;
         let size = entry.size;
         let seal = self.seals.get(page as usize).cloned().flatten();
         Some(Cached { group: Verified::kept(index, block, hot, seal), size })
     }
 
-    /// As `get`, unless that would hold a whole block more than there may be for this purpose.
+    /// As `get`, unless that would hold a whole block more than there may be for this purpose. What
+    /// is hot stays in memory in any case: where it comes next it may be held beyond that.
     #[inline]
     pub fn get_for(&mut self, purpose: Purpose, address: &Address, index: u64) -> Option<Cached> {
         if !self.is_below(purpose) {
             let page = self.find(self.hash(address, index), address, index)?;
-            let block = self.lists.entry(page).block.as_ref()?;
+            let entry = self.lists.entry(page);
+            let is_next = purpose == Purpose::ReadNext;
+            let purpose = if is_next && stays(entry) { Purpose::ReadHot } else { purpose };
+            let block = entry.block.as_ref()?;
             if block.footprint() == BLOCK_LEN && !block.is_shared() && !self.admits(purpose) {
                 return None;
             }
@@ -512,6 +522,11 @@ pub const fn memory_bill(arena_len: usize) -> usize {
 pub const fn seals_bill(arena_len: usize) -> usize {
     const SEAL_LEN: usize = size_of::<Option<Arc<dyn Seal>>>() + 64;
     arena_len / PAGE_LEN * SEAL_LEN
+}
+
+/// Whether a cached block is hot: it is, or will be, in the main queue.
+fn stays(entry: &Entry) -> bool {
+    entry.home == Home::Main || entry.uses >= PROMOTE_USES
 }
 
 fn fold(a: u64, b: u64) -> u64 {

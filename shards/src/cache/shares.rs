@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   uploads            │ downloads                                      │ background │ cache
-//!   more … │ first     │ ahead (soft) … │ next … │ first … │ short      │            │ alone
+//!   more … │ first     │ ahead (soft) … │ first … │ next … │ hot … │ short │        │ alone
 //! ```
 //!
 //! The shares add up to less than the arena, so no owner can take what is another's, and some of
@@ -11,8 +11,8 @@
 
 use super::Purpose;
 use crate::limits::{
-    BACKGROUND_PERCENT, READS_AHEAD_PERCENT, READS_FIRST_PERCENT, READS_NEXT_PERCENT,
-    READS_SHORT_PERCENT, UPLOADS_MORE_PERCENT, UPLOADS_PERCENT,
+    BACKGROUND_PERCENT, READS_AHEAD_PERCENT, READS_FIRST_PERCENT, READS_HOT_PERCENT,
+    READS_NEXT_PERCENT, READS_SHORT_PERCENT, UPLOADS_MORE_PERCENT, UPLOADS_PERCENT,
 };
 
 /// Blocks that may be held for each purpose, those held for the purposes before it included.
@@ -21,8 +21,9 @@ pub(super) struct Shares {
     uploads_more: usize,
     uploads_first: usize,
     reads_ahead: usize,
-    reads_next: usize,
     reads_first: usize,
+    reads_next: usize,
+    reads_hot: usize,
     reads_short: usize,
     background: usize,
 }
@@ -34,8 +35,9 @@ impl Shares {
             uploads_more: part(blocks, UPLOADS_MORE_PERCENT),
             uploads_first: part(blocks, UPLOADS_PERCENT),
             reads_ahead: part(blocks, READS_AHEAD_PERCENT),
-            reads_next: part(blocks, READS_NEXT_PERCENT),
             reads_first: part(blocks, READS_FIRST_PERCENT),
+            reads_next: part(blocks, READS_NEXT_PERCENT),
+            reads_hot: part(blocks, READS_HOT_PERCENT),
             reads_short: part(blocks, READS_SHORT_PERCENT),
             background: part(blocks, BACKGROUND_PERCENT),
         }
@@ -46,8 +48,9 @@ impl Shares {
             Purpose::UploadMore => self.uploads_more,
             Purpose::UploadFirst => self.uploads_first,
             Purpose::ReadAhead => self.reads_ahead,
-            Purpose::ReadNext => self.reads_next,
             Purpose::ReadFirst => self.reads_first,
+            Purpose::ReadNext => self.reads_next,
+            Purpose::ReadHot => self.reads_hot,
             Purpose::ReadShort => self.reads_short,
             Purpose::Background => self.background,
         }
@@ -60,16 +63,18 @@ const fn part(blocks: usize, percent: usize) -> usize {
 }
 
 const _: () = assert!(UPLOADS_MORE_PERCENT < UPLOADS_PERCENT);
-const _: () = assert!(READS_AHEAD_PERCENT < READS_NEXT_PERCENT);
-const _: () = assert!(READS_NEXT_PERCENT < READS_FIRST_PERCENT);
-const _: () = assert!(READS_FIRST_PERCENT < READS_SHORT_PERCENT);
+const _: () = assert!(READS_AHEAD_PERCENT < READS_FIRST_PERCENT);
+const _: () = assert!(READS_FIRST_PERCENT < READS_NEXT_PERCENT);
+const _: () = assert!(READS_NEXT_PERCENT < READS_HOT_PERCENT);
+const _: () = assert!(READS_HOT_PERCENT < READS_SHORT_PERCENT);
 const _: () = assert!(UPLOADS_PERCENT + READS_SHORT_PERCENT + BACKGROUND_PERCENT <= 90);
 // In the smallest arena, 8 MiB, each purpose still has a block that the one before it has not, and
 // some are nobody's.
 const _: () = {
     let least = Shares::of(8 * 1024 * 1024 / ron_io::limits::BLOCK_LEN);
     assert!(least.uploads_more < least.uploads_first);
-    assert!(least.reads_ahead < least.reads_next && least.reads_next < least.reads_first);
-    assert!(least.reads_first < least.reads_short && least.background > 0);
+    assert!(least.reads_ahead < least.reads_first && least.reads_first < least.reads_next);
+    assert!(least.reads_next < least.reads_hot && least.reads_hot < least.reads_short);
+    assert!(least.background > 0);
     assert!(least.uploads_first + least.reads_short + least.background < 128);
 };

@@ -5,7 +5,7 @@ use std::{
 };
 
 use super::*;
-use crate::limits::READS_NEXT_PERCENT;
+use crate::limits::{READS_HOT_PERCENT, READS_NEXT_PERCENT};
 use proptest::prelude::*;
 use ron_io::pipe::Pipe;
 
@@ -394,7 +394,13 @@ fn no_owner_takes_what_is_anothers() {
     for blocks in [128, 1000] {
         let mut memory = memory(blocks);
         let uploads = [Purpose::UploadMore, Purpose::UploadFirst];
-        let reads = [Purpose::ReadAhead, Purpose::ReadNext, Purpose::ReadFirst, Purpose::ReadShort];
+        let reads = [
+            Purpose::ReadAhead,
+            Purpose::ReadFirst,
+            Purpose::ReadNext,
+            Purpose::ReadHot,
+            Purpose::ReadShort,
+        ];
         let mut held = Vec::new();
         for purpose in uploads.into_iter().chain(reads).chain([Purpose::Background]) {
             let got = all_for(&mut memory, purpose);
@@ -430,15 +436,26 @@ fn readers_of_cached_blocks_have_a_share_that_counts_blocks_and_not_readers() {
     for index in 1..100 {
         held.extend(memory.get_for(Purpose::ReadNext, &object(), index));
     }
-    let blocks = memory.pages().owners[Owner::Downloads as usize] / BLOCK_PAGES;
-    assert_eq!(blocks, 128 * READS_NEXT_PERCENT / 100);
+    let blocks =
+        |memory: &mut Memory| memory.pages().owners[Owner::Downloads as usize] / BLOCK_PAGES;
+    let next_max = 128 * READS_NEXT_PERCENT / 100;
+    assert_eq!(blocks(&mut memory), next_max);
     assert!(memory.is_tight());
-    let last = u64::try_from(blocks).unwrap();
-    assert!(memory.get_for(Purpose::ReadNext, &object(), last).is_none());
-    assert!(memory.get_for(Purpose::ReadNext, &object(), 0).is_some());
-    held.extend(memory.get_for(Purpose::ReadFirst, &object(), last));
-    assert!(memory.alloc_for(Purpose::ReadNext, BLOCK_LEN, None).is_none());
-    assert!(memory.alloc_for(Purpose::ReadFirst, BLOCK_LEN, None).is_some());
+    let last = 99;
+    for purpose in [Purpose::ReadFirst, Purpose::ReadNext] {
+        assert!(memory.get_for(purpose, &object(), last).is_none());
+        assert!(memory.get_for(purpose, &object(), 0).is_some());
+        assert!(memory.alloc_for(purpose, BLOCK_LEN, None).is_none());
+    }
+    assert_eq!(blocks(&mut memory), next_max, "answers that begin do not take what is left");
+    // What is hot stays in memory anyway, so that answers that began find it.
+    for index in 70..100 {
+        (0..2).for_each(|_| drop(memory.get(&object(), index)));
+        held.extend(memory.get_for(Purpose::ReadNext, &object(), index));
+        assert!(memory.get_for(Purpose::ReadFirst, &object(), last).is_none());
+    }
+    assert_eq!(blocks(&mut memory), 128 * READS_HOT_PERCENT / 100);
+    assert!(memory.alloc_for(Purpose::ReadShort, BLOCK_LEN, None).is_some());
     let on_another_thread = std::thread::spawn(move || drop(held));
     on_another_thread.join().unwrap();
     assert_eq!(memory.pages().owners, [100 * 16, 0, 0, 0]);
@@ -471,9 +488,12 @@ fn what_is_forgotten_while_it_is_held_is_still_charged() {
 #[test]
 fn reads_of_another_shard_wait_in_a_bounded_number() {
     let mut memory = memory(1);
-    (0..MESH_PARKED_MAX).for_each(|_| assert!(memory.park(ShardId(3))));
-    assert!(!memory.park(ShardId(3)));
-    assert!(memory.park(ShardId(0)), "each shard by itself");
+    (0..MESH_PARKED_BEGINS_MAX).for_each(|_| assert!(memory.park(ShardId(3), true)));
+    assert!(!memory.park(ShardId(3), true));
+    let left = MESH_PARKED_BEGINS_MAX..MESH_PARKED_MAX;
+    left.for_each(|_| assert!(memory.park(ShardId(3), false), "those that began have more"));
+    assert!(!memory.park(ShardId(3), false));
+    assert!(memory.park(ShardId(0), true), "each shard by itself");
     memory.unpark(ShardId(3));
-    assert!(memory.park(ShardId(3)));
+    assert!(memory.park(ShardId(3), false));
 }

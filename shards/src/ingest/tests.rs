@@ -582,7 +582,7 @@ fn uploads_that_stop_hold_their_share_and_no_more() {
     }
     let held = bench.memory.owners()[Owner::Uploads as usize];
     assert!(held <= 128 * 16 / 4, "{held} pages");
-    let reads = [Purpose::ReadNext, Purpose::ReadFirst, Purpose::ReadShort];
+    let reads = [Purpose::ReadFirst, Purpose::ReadNext, Purpose::ReadShort];
     for purpose in reads {
         assert!(bench.memory.alloc_for(purpose, BLOCK_LEN, None).is_some(), "{purpose:?}");
     }

@@ -238,7 +238,7 @@ impl HttpSession {
         self.settle(cx);
     }
 
-    /// Since when the peer takes nothing, in `Now::mono_ns`, if blocks are held for it, of this
+    /// Since when the peer takes too little, in `Now::mono_ns`, if blocks are held for it, of this
     /// shard's memory or of others'.
     pub fn stale_since(&self, own: bool, memory: &Memory) -> Option<u64> {
         let keeps = match &self.state {
@@ -246,7 +246,7 @@ impl HttpSession {
             _ => false,
         };
         let stale = self.wire.unsent() > 0 && (keeps || self.wire.holds(own));
-        stale.then(|| self.wire.progress_ns())
+        stale.then(|| self.wire.too_little_since())
     }
 
     pub fn on_drain(&mut self, cx: &mut Cx<'_>) {

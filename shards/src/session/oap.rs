@@ -215,23 +215,16 @@ impl OapSession {
         self.settle(cx);
     }
 
-    /// Since when the peer takes nothing, in `Now::mono_ns`, if blocks are held for it, of this
-    /// shard's memory or of others'.
+    /// Since when the peer takes too little, in `Now::mono_ns`, if blocks are held for it, of this
+    /// shard's memory or of others'. Streams that have no credit hold none.
     pub fn stale_since(&self, own: bool, memory: &Memory) -> Option<u64> {
         if self.phase != Phase::Open {
             return None;
         }
         let keeps = |get: &Get| get.download.held().is_some_and(|block| memory.owns(block) == own);
-        let queued = self.wire.unsent() > 0 && self.wire.holds(own);
-        let mut stale = queued.then_some(self.wire.progress_at);
-        for stream in self.streams.iter() {
-            let Job::Get(get) = &stream.job else { continue };
-            if keeps(get) {
-                let unsent = (self.wire.unsent() > 0).then_some(self.wire.progress_at);
-                stale = [stale, unsent, get.starved_at].into_iter().flatten().min();
-            }
-        }
-        stale
+        let keep = |stream: &Stream| matches!(&stream.job, Job::Get(get) if keeps(get));
+        let holds = self.wire.holds(own) || self.streams.iter().any(keep);
+        (self.wire.unsent() > 0 && holds).then(|| self.wire.too_little_since())
     }
 
     /// The deadline has passed.

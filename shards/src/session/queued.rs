@@ -12,7 +12,10 @@ use std::collections::VecDeque;
 
 use ron_io::limits::{COPY_LEN_MAX, OUT_BUFFER_LEN};
 
-use crate::flow::{Body, Cx};
+use crate::{
+    flow::{Body, Cx},
+    limits::READER_LEAST_LEN,
+};
 
 /// Bytes queued to one connection and not sent, by whose memory they lie in.
 #[derive(Debug, Default)]
@@ -103,6 +106,38 @@ impl Queued {
     }
 }
 
+/// Whether a peer takes what is queued for it. A byte now and then does not count: it must take
+/// `READER_LEAST_LEN` in a row, or all that there is.
+#[derive(Debug)]
+pub(super) struct Taken {
+    since_ns: u64,
+    len: usize,
+}
+
+impl Taken {
+    pub(super) fn new(now_ns: u64) -> Taken {
+        Taken { since_ns: now_ns, len: 0 }
+    }
+
+    /// There is something to take, after there was nothing.
+    pub(super) fn begin(&mut self, now_ns: u64) {
+        *self = Taken::new(now_ns);
+    }
+
+    /// It took `len` bytes.
+    pub(super) fn add(&mut self, len: usize, now_ns: u64) {
+        self.len += len;
+        if self.len >= READER_LEAST_LEN {
+            *self = Taken::new(now_ns);
+        }
+    }
+
+    /// Since when it has taken less than it must, in `Now::mono_ns`.
+    pub(super) fn too_little_since(&self) -> u64 {
+        self.since_ns
+    }
+}
+
 /// Which of the bytes queued to one connection lie in blocks.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
@@ -151,6 +186,21 @@ mod tests {
         assert_eq!((queued.unsent(), queued.held()), (1, 1 + OUT_BUFFER_LEN));
         queued.sent(1);
         assert_eq!((queued.unsent(), queued.held()), (0, 0));
+    }
+
+    #[test]
+    fn a_byte_now_and_then_is_too_little() {
+        let mut taken = Taken::new(5);
+        for now_ns in 6..100 {
+            taken.add(1, now_ns);
+            assert_eq!(taken.too_little_since(), 5);
+        }
+        taken.add(READER_LEAST_LEN - 94, 100);
+        assert_eq!(taken.too_little_since(), 100);
+        taken.add(READER_LEAST_LEN - 1, 101);
+        assert_eq!(taken.too_little_since(), 100, "what it took before counts once");
+        taken.begin(102);
+        assert_eq!(taken.too_little_since(), 102);
     }
 
     #[test]

@@ -162,7 +162,9 @@ impl Partition {
         }
         let reply = match ask {
             Ask::Open { address, first } => self.open(asker, address, first, cx),
-            Ask::Group { address, index } => self.group(asker, address, index, cx),
+            Ask::Group { address, index, begins } => {
+                self.group((asker, begins), address, index, cx)
+            }
             Ask::Put { address, size, outboard, blocks } => {
                 let len: usize = blocks.iter().map(Block::len).sum();
                 assert!(len as u64 == size && outboard.size() == size, "{len} bytes of {size}");
@@ -406,7 +408,7 @@ impl Partition {
         match first {
             Some(byte) if byte < entry.size => {
                 cx.stats.cache_misses.add(1);
-                let wanting = Wanting::new(asker, true);
+                let wanting = Wanting::open(asker);
                 let group = (address, byte / GROUP_LEN as u64, entry);
                 self.reads.want(group, wanting, &mut self.files, self.site, cx);
                 None
@@ -417,7 +419,7 @@ impl Partition {
 
     fn group(
         &mut self,
-        asker: Asker,
+        (asker, begins): (Asker, bool),
         address: Address,
         index: u64,
         cx: &mut Cx<'_>,
@@ -425,7 +427,7 @@ impl Partition {
         match self.index.get(&address) {
             Some(entry) if index < group_count(entry.size) => {
                 cx.stats.cache_misses.add(1);
-                let wanting = Wanting::new(asker, false);
+                let wanting = Wanting::group(asker, begins);
                 let group = (address, index, entry);
                 self.reads.want(group, wanting, &mut self.files, self.site, cx);
                 None
@@ -771,8 +773,9 @@ pub(super) fn cached_answer(ask: &Ask, cx: &mut Cx<'_>) -> Option<Reply> {
             let first = within.then_some(cached.group);
             Some(Reply::Opened { size: cached.size, first })
         }
-        Ask::Group { address, index } => {
-            let cached = cx.memory.get_for(Purpose::ReadNext, address, *index)?;
+        Ask::Group { address, index, begins } => {
+            let purpose = if *begins { Purpose::ReadFirst } else { Purpose::ReadNext };
+            let cached = cx.memory.get_for(purpose, address, *index)?;
             Some(Reply::Group(cached.group))
         }
         Ask::Open { first: None, .. }

@@ -46,13 +46,21 @@ pub(super) struct Wanting {
     pub(super) asker: Asker,
     /// Whether the question was about the object, and the group comes with the answer.
     pub(super) open: bool,
+    /// Whether it is what an answer begins with.
+    begins: bool,
     /// Whether it knows that the group waits for memory.
     told: bool,
 }
 
 impl Wanting {
-    pub(super) fn new(asker: Asker, open: bool) -> Wanting {
-        Wanting { asker, open, told: false }
+    /// Wants an object, and a group of it with the answer.
+    pub(super) fn open(asker: Asker) -> Wanting {
+        Wanting { asker, open: true, begins: true, told: false }
+    }
+
+    /// Wants a group of an object that was opened.
+    pub(super) fn group(asker: Asker, begins: bool) -> Wanting {
+        Wanting { asker, open: false, begins, told: false }
     }
 
     fn answer(self, reply: Reply, cx: &mut Cx<'_>) {
@@ -82,7 +90,7 @@ impl Wanting {
             }
             return true;
         }
-        if !cx.memory.park(self.asker.shard) {
+        if !cx.memory.park(self.asker.shard, self.begins) {
             self.refuse(index, cx);
             return false;
         }
@@ -97,6 +105,8 @@ impl Wanting {
 enum Line {
     /// Others to be done.
     Turn,
+    /// Memory for a group that is copied when it is sent.
+    Short,
     /// Memory for an answer that has begun, or may do without.
     Next,
     /// Memory for an answer that begins.
@@ -104,8 +114,14 @@ enum Line {
 }
 
 impl Line {
-    const ALL: [Line; 3] = [Line::Turn, Line::First, Line::Next];
-    const OF_MEMORY: [Line; 2] = [Line::First, Line::Next];
+    /// In the order in which they go on. An answer that begins comes last: it can still be refused.
+    const ALL: [Line; 4] = [Line::Turn, Line::Short, Line::Next, Line::First];
+    const OF_MEMORY: [Line; 3] = [Line::Short, Line::Next, Line::First];
+
+    /// Nanoseconds after which those in it are refused.
+    fn wait_ns(self) -> u64 {
+        if self == Line::Next { limits::READ_NEXT_WAIT_NS } else { limits::READ_WAIT_NS }
+    }
 }
 
 #[derive(Debug)]
@@ -126,11 +142,11 @@ impl Fetch {
     fn purpose(&self, len: usize) -> Purpose {
         if len <= COPY_LEN_MAX {
             Purpose::ReadShort
-        } else if self.wanting.iter().any(|wanting| wanting.open) {
-            Purpose::ReadFirst
-        } else if self.wanting.iter().all(|wanting| wanting.told) {
+        } else if self.wanting.iter().any(|wanting| wanting.told && !wanting.begins) {
             // Whoever was told asks for no more than this one.
             Purpose::ReadNext
+        } else if self.wanting.iter().any(|wanting| wanting.begins) {
+            Purpose::ReadFirst
         } else {
             Purpose::ReadAhead
         }
@@ -211,8 +227,8 @@ impl Reads {
             }
             fetch.wanting.push(wanting);
             self.wanting += 1;
-            if wanting.open && fetch.line == Some(Line::Next) {
-                self.lines[Line::Next as usize].retain(|other| *other != key);
+            if !wanting.begins && fetch.line == Some(Line::First) {
+                self.lines[Line::First as usize].retain(|other| *other != key);
                 self.advance(key, files, site, cx);
             }
             return;
@@ -399,7 +415,7 @@ impl Reads {
         for line in Line::OF_MEMORY {
             while let Some(key) = self.lines[line as usize].front().copied() {
                 let since = self.fetches[key].since.unwrap_or(cx.now.mono_ns);
-                if cx.now.mono_ns < since.saturating_add(limits::READ_WAIT_NS) {
+                if cx.now.mono_ns < since.saturating_add(line.wait_ns()) {
                     break;
                 }
                 self.lines[line as usize].pop_front();
@@ -415,7 +431,7 @@ impl Reads {
     }
 
     /// There is no memory for the group: waits for some.
-    fn wait(&mut self, key: usize, purpose: Purpose, cx: &mut Cx<'_>) {
+    fn wait(&mut self, key: usize, len: usize, cx: &mut Cx<'_>) {
         let fetch = &mut self.fetches[key];
         if fetch.since.is_none() {
             fetch.since = Some(cx.now.mono_ns);
@@ -430,8 +446,13 @@ impl Reads {
             self.remove(key);
             return;
         }
-        let begins = matches!(purpose, Purpose::ReadFirst | Purpose::ReadShort);
-        self.line_up(key, if begins { Line::First } else { Line::Next });
+        // Some were told only now.
+        let line = match self.fetches[key].purpose(len) {
+            Purpose::ReadShort => Line::Short,
+            Purpose::ReadFirst => Line::First,
+            _ => Line::Next,
+        };
+        self.line_up(key, line);
     }
 
     /// Takes the fetch as far as it goes without waiting.
@@ -475,7 +496,7 @@ impl Reads {
             return self.hand_out(key, &group, size, cx);
         }
         let room = cx.memory.alloc_for(purpose, len, None);
-        let Some(into) = room else { return self.wait(key, purpose, cx) };
+        let Some(into) = room else { return self.wait(key, len, cx) };
         let group_at = index * ron_codec::limits::GROUP_LEN as u64;
         let at = entry.base() + u64::from(header.data_offset()) + group_at;
         self.fetches[key].reading = Some((file_slot, outboard));

@@ -112,12 +112,15 @@ fn readers_of_one_group_share_one_read() {
     let address = Address::of(&bytes);
     for _ in 0..10 {
         world.ask(Ask::Open { address, first: Some(70_000) });
-        world.ask(Ask::Group { address, index: 1 });
+        world.ask(Ask::Group { address, index: 1, begins: false });
     }
     world.run();
     let reads = world.disk.performed.iter().filter(|kind| **kind == Kind::Read).count();
     assert_eq!((reads, world.answers.len()), (1, 20));
-    assert!(matches!(world.answer(Ask::Group { address, index: 4 }), Reply::Missing));
+    assert!(matches!(
+        world.answer(Ask::Group { address, index: 4, begins: false }),
+        Reply::Missing
+    ));
 }
 
 /// A stored object of 1 MiB, and all the memory, which nobody gives back before it is dropped.
@@ -134,14 +137,20 @@ fn reads_that_no_memory_comes_for_are_refused_after_a_while() {
     let (address, held) = without_memory(&mut world);
     let asked = [
         world.ask(Ask::Open { address, first: Some(0) }),
-        world.ask(Ask::Group { address, index: 1 }),
-        world.ask(Ask::Group { address, index: 1 }),
+        world.ask(Ask::Group { address, index: 1, begins: false }),
+        world.ask(Ask::Group { address, index: 1, begins: false }),
     ];
     world.run();
     assert!(world.store.awaits_memory());
     world.now.mono_ns += crate::limits::READ_WAIT_NS - 1;
     world.settle();
     assert_eq!(world.answers.len(), 0);
+    world.now.mono_ns += 1;
+    world.settle();
+    assert_eq!(world.answers.len(), 1, "an answer that began would be cut");
+    world.now.mono_ns += crate::limits::READ_NEXT_WAIT_NS - crate::limits::READ_WAIT_NS - 1;
+    world.settle();
+    assert_eq!(world.answers.len(), 1);
     world.now.mono_ns += 1;
     world.settle();
     for asked in asked {
@@ -152,7 +161,35 @@ fn reads_that_no_memory_comes_for_are_refused_after_a_while() {
     assert_eq!((world.stats.memory_waits.get(), world.stats.memory_refusals.get()), (2, 3));
     assert!(!world.store.awaits_memory());
     drop(held);
-    assert!(matches!(world.answer(Ask::Group { address, index: 1 }), Reply::Group(_)));
+    assert!(matches!(
+        world.answer(Ask::Group { address, index: 1, begins: false }),
+        Reply::Group(_)
+    ));
+}
+
+#[test]
+fn answers_that_began_go_on_before_those_that_begin() {
+    let mut world = World::new(11);
+    let (address, mut held) = without_memory(&mut world);
+    let opened = world.ask(Ask::Open { address, first: Some(0) });
+    let begins = world.ask(Ask::Group { address, index: 3, begins: true });
+    let both = world.ask(Ask::Open { address, first: Some(4 * GROUP_LEN as u64) });
+    let began = world.ask(Ask::Group { address, index: 5, begins: false });
+    // Who reads on does not wait longer because a newcomer wants the same.
+    let joined = world.ask(Ask::Group { address, index: 4, begins: false });
+    world.run();
+    for expected in [&[both, joined][..], &[began], &[opened], &[begins]] {
+        held.truncate(held.len() - 1);
+        world.settle();
+        world.run();
+        let mut answered: Vec<u32> = world.answers.keys().copied().collect();
+        answered.sort_unstable();
+        assert_eq!(answered, expected);
+        // What was answered keeps its memory.
+        held.extend(std::iter::from_fn(|| world.memory.alloc(GROUP_LEN)));
+        world.answers.clear();
+        while world.memory.alloc(GROUP_LEN).map(|block| held.push(block)).is_some() {}
+    }
 }
 
 #[test]
@@ -163,11 +200,11 @@ fn what_nobody_wants_any_more_takes_no_memory() {
         |world: &World| world.disk.performed.iter().filter(|kind| **kind == Kind::Read).count();
     let before = reads(&world);
     for index in 0..8 {
-        let asked = world.ask(Ask::Group { address, index });
+        let asked = world.ask(Ask::Group { address, index, begins: false });
         world.run();
         world.cancel(asked, address, index);
     }
-    let wanted = world.ask(Ask::Group { address, index: 9 });
+    let wanted = world.ask(Ask::Group { address, index: 9, begins: false });
     held.truncate(held.len() - 1);
     world.settle();
     world.run();
@@ -180,7 +217,7 @@ fn what_nobody_wants_any_more_takes_no_memory() {
 fn a_read_of_another_shard_is_told_that_it_waits_and_has_no_place_any_more() {
     let mut world = World::new(9);
     let (address, held) = without_memory(&mut world);
-    for count in 1..=crate::limits::MESH_PARKED_MAX {
+    for count in 1..=crate::limits::MESH_PARKED_BEGINS_MAX {
         world.ask_from(ShardId(1), Ask::Open { address, first: Some(0) });
         world.run();
         assert_eq!(world.short.len(), count);
@@ -193,8 +230,8 @@ fn a_read_of_another_shard_is_told_that_it_waits_and_has_no_place_any_more() {
     drop(held);
     world.settle();
     world.run();
-    assert_eq!(world.answers.len(), crate::limits::MESH_PARKED_MAX + 1);
-    assert!(world.memory.park(ShardId(1)), "they are parked no more");
+    assert_eq!(world.answers.len(), crate::limits::MESH_PARKED_BEGINS_MAX + 1);
+    assert!(world.memory.park(ShardId(1), true), "they are parked no more");
 }
 
 #[test]
@@ -209,7 +246,7 @@ fn reads_wait_for_memory_and_go_on() {
     let address = Address::of(&bytes);
     let opening = world.ask(Ask::Open { address, first: Some(0) });
     for index in 0..16 {
-        world.ask(Ask::Group { address, index });
+        world.ask(Ask::Group { address, index, begins: false });
     }
     world.run();
     world.settle();

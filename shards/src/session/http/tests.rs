@@ -297,7 +297,7 @@ impl Bench {
                     Reply::Opened { size, first }
                 }
             },
-            Ask::Group { address, index } => Reply::Group(self.group(&address, index)),
+            Ask::Group { address, index, .. } => Reply::Group(self.group(&address, index)),
             Ask::Put { address, size, blocks, .. } => {
                 let bytes: Vec<u8> =
                     blocks.iter().flat_map(|block| block.bytes().to_vec()).collect();

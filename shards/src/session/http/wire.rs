@@ -18,7 +18,7 @@ use crate::{
         TIGHT_SHORT_LEN_MAX, TIGHT_UNSENT_LEN_MAX, UNSENT_HEAD_LEN, UNSENT_HOT_LEN_MAX,
         UNSENT_LEN_MAX, UNSENT_SHORT_LEN_MAX,
     },
-    session::queued::{Blocks, Queued},
+    session::queued::{Blocks, Queued, Taken},
 };
 
 /// What every answer with content says: it never changes, and its name is all that is known of it.
@@ -45,6 +45,7 @@ pub(super) struct Wire {
     queued: Queued,
     /// When the kernel last took some, or was first given some to take, in `Now::mono_ns`.
     progress_ns: u64,
+    taken: Taken,
     /// Whether the last piece of a body was hot.
     hot: bool,
     /// Whether the last answer had a short body, or none.
@@ -62,6 +63,7 @@ impl Wire {
             proto,
             queued: Queued::new(proto != Proto::Http),
             progress_ns: cx.now.mono_ns,
+            taken: Taken::new(cx.now.mono_ns),
             hot: false,
             short: true,
             blocks: Blocks::default(),
@@ -97,6 +99,11 @@ impl Wire {
 
     pub(super) fn progress_ns(&self) -> u64 {
         self.progress_ns
+    }
+
+    /// Since when the peer has taken too little of what is queued.
+    pub(super) fn too_little_since(&self) -> u64 {
+        self.taken.too_little_since()
     }
 
     /// Bytes of bodies that may be queued now, whole groups of them: what the socket took of one
@@ -136,6 +143,7 @@ impl Wire {
     pub(super) fn on_sent(&mut self, len: usize, cx: &Cx<'_>) {
         self.queued.sent(len);
         self.progress_ns = cx.now.mono_ns;
+        self.taken.add(len, cx.now.mono_ns);
         cx.stats.bytes_out[self.proto as usize].add(len as u64);
     }
 
@@ -262,6 +270,7 @@ impl Wire {
         let head_len = cx.acts.scratch().len() - start;
         if self.unsent() == 0 {
             self.progress_ns = cx.now.mono_ns;
+            self.taken.begin(cx.now.mono_ns);
         }
         let body_len = body.as_ref().map_or(0, Body::len);
         self.queued.push(head_len, body_len);

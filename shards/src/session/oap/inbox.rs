@@ -471,6 +471,7 @@ fn start_get(
         started: false,
         credit: Get::first_credit(head),
         starved_at: None,
+        waits_since: None,
     }))
 }
 

@@ -176,22 +176,33 @@ impl OapSession {
         let room = self.bodies_max(cx).saturating_sub(self.wire.unsent());
         let gets = self.streams.gets();
         let share = room.div_ceil(gets.max(1));
-        // While memory is short, what all of them keep together fits what may be queued.
-        let mut budget = if cx.memory.is_tight() { room } else { usize::MAX };
-        for place in 0..self.streams.places() {
+        // While memory is short, what all of them keep together fits what may be queued, and those
+        // ask first whose turn comes first.
+        let mut budget = match cx.memory.is_tight() {
+            true => room.saturating_sub(self.streams.under_way()),
+            false => usize::MAX,
+        };
+        let idle = self.wire.unsent() == 0;
+        for place in self.streams.by_turn() {
             let stream = self.streams.get_mut(place);
-            if let Some(Stream { job: Job::Get(get), .. }) = stream
-                && get.size.is_some()
-                && !(get.download.is_narrow() && self.wire.unsent() > 0)
-            {
-                let room = if budget > 0 { share.min(get.allowance()) } else { 0 };
-                match gets {
-                    1 => get.download.pump_ahead(room, cx),
-                    // Groups of one that come far ahead would leave before those of the others.
-                    _ => get.download.pump(room, cx),
-                }
-                budget = budget.saturating_sub(get.download.under_way() as usize);
+            let Some(Stream { job: Job::Get(get), .. }) = stream else { continue };
+            if get.size.is_none() {
+                continue;
             }
+            let before = get.download.under_way();
+            let room = if budget > 0 { share.min(get.allowance()) } else { 0 };
+            match gets {
+                // A client that gives little credit, or none, holds no memory by it.
+                _ if get.allowance() == 0 => get.download.release(cx),
+                _ if get.download.is_narrow() && !idle => {}
+                1 => get.download.pump_ahead(room, cx),
+                // Groups of one that come far ahead would leave before those of the others.
+                _ => get.download.pump(room, cx),
+            }
+            let after = get.download.under_way();
+            budget = budget.saturating_sub(after.saturating_sub(before) as usize);
+            let waits = idle && after == 0 && get.allowance() > 0 && !get.download.is_done();
+            get.waits_since = waits.then(|| get.waits_since.unwrap_or(cx.now.mono_ns));
         }
     }
 

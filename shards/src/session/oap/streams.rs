@@ -54,6 +54,9 @@ pub(super) struct Get {
     pub(super) credit: Option<u64>,
     /// Since when there is no credit, in `Now::mono_ns`.
     pub(super) starved_at: Option<u64>,
+    /// Since when it could be sent more, and nothing of it is there or asked for, because memory
+    /// is short; in `Now::mono_ns`.
+    pub(super) waits_since: Option<u64>,
 }
 
 /// A put.
@@ -206,6 +209,21 @@ impl Streams {
     /// Gets among the streams.
     pub(super) fn gets(&self) -> usize {
         self.iter().filter(|stream| matches!(stream.job, Job::Get(_))).count()
+    }
+
+    /// All places, that whose turn it is first.
+    pub(super) fn by_turn(&self) -> impl Iterator<Item = usize> + use<> {
+        let turn = if self.turn < self.places.len() { self.turn } else { 0 };
+        (turn..self.places.len()).chain(0..turn)
+    }
+
+    /// Bytes that gets with credit keep or have asked for.
+    pub(super) fn under_way(&self) -> usize {
+        let under_way = |stream: &Stream| match &stream.job {
+            Job::Get(get) if get.allowance() > 0 => get.download.under_way() as usize,
+            Job::Get(_) | Job::Has | Job::Put(_) => 0,
+        };
+        self.iter().map(under_way).sum()
     }
 
     /// Gets that keep a group which waits to be sent.

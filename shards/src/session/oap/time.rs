@@ -12,7 +12,11 @@ use super::{
     streams::{Job, Stream},
     wire::Refusal,
 };
-use crate::{config::Deadlines, flow::Cx};
+use crate::{
+    config::Deadlines,
+    flow::{Cx, Fault},
+    limits::{READ_NEXT_WAIT_NS, READ_WAIT_NS},
+};
 
 /// What ends when a deadline passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub(super) enum Due {
     Send,
     /// A put whose bytes come too slowly, by our number.
     Pace(u32),
+    /// A get that memory is too short for, by our number.
+    Memory(u32),
     /// One stream, by our number.
     Stream(u32),
     /// A connection with nothing to do.
@@ -36,12 +42,19 @@ impl Due {
     /// Kinds that are not a stream's.
     const OF_CONNECTION: usize = 5;
     /// Kinds that one stream has.
-    const OF_STREAM: usize = 2;
+    const OF_STREAM: usize = 3;
 }
 
 /// The earlier of two, the first when they are equal.
 fn earlier(first: Option<(u64, Due)>, at: u64, due: Due) -> Option<(u64, Due)> {
     Some(first.filter(|(first_at, _)| *first_at <= at).unwrap_or((at, due)))
+}
+
+/// When a get has waited too long for others of its connection, which have what memory there is.
+fn memory_due(stream: &Stream) -> Option<u64> {
+    let Job::Get(get) = &stream.job else { return None };
+    let wait_ns = if get.started { READ_NEXT_WAIT_NS } else { READ_WAIT_NS };
+    get.waits_since.map(|since| since.saturating_add(wait_ns))
 }
 
 impl OapSession {
@@ -59,6 +72,10 @@ impl OapSession {
                     let number = stream.number;
                     let first = match self.pace_due(limits, stream) {
                         Some(at) => earlier(first, at, Due::Pace(number)),
+                        None => first,
+                    };
+                    let first = match memory_due(stream) {
+                        Some(at) => earlier(first, at, Due::Memory(number)),
                         None => first,
                     };
                     earlier(first, self.stream_due(limits, stream), Due::Stream(number))
@@ -161,7 +178,7 @@ impl OapSession {
         {
             return;
         }
-        if !matches!(due, Due::Idle | Due::Linger) {
+        if !matches!(due, Due::Idle | Due::Linger | Due::Memory(_)) {
             cx.stats.reject(Rejected::Timeout);
         }
         match due {
@@ -170,6 +187,12 @@ impl OapSession {
             Due::FirstFrame if self.header_at.is_none() && self.frame.is_none() => self.finish(cx),
             Due::FirstFrame | Due::Frame => self.miss_frame(cx),
             Due::Idle => self.finish(cx),
+            Due::Memory(number) => {
+                if let Some(place) = self.streams.by_number(number) {
+                    cx.stats.memory_refusals.add(1);
+                    self.fail(place, &Fault::Busy.into(), cx);
+                }
+            }
             Due::Pace(number) => {
                 const SLOW: Refusal = Refusal::new(ErrorCode::Timeout, "the put comes too slowly");
                 let within = matches!(self.frame, Some((_, Kind::Data(data))) if data == number);

@@ -20,7 +20,7 @@ use crate::{
     flow::{Body, Cx, Fault},
     ingest::IngestError,
     limits::{OAP_SHORT_LEN_MAX, TIGHT_SHORT_LEN_MAX, TIGHT_UNSENT_LEN_MAX, UNSENT_LEN_MAX},
-    session::queued::{Blocks, Queued},
+    session::queued::{Blocks, Queued, Taken},
 };
 
 const RACED: &str = "the object was deleted meanwhile, send it again";
@@ -95,6 +95,7 @@ pub(super) struct Wire {
     /// When the peer last took something, or when there was something to take after there was
     /// nothing; in `Now::mono_ns`.
     pub(super) progress_at: u64,
+    taken: Taken,
     tls: bool,
     blocks: Blocks,
 }
@@ -114,12 +115,18 @@ impl Wire {
             short,
             before_short_end,
             progress_at: now_ns,
+            taken: Taken::new(now_ns),
         }
     }
 
     /// Whether blocks are queued, of this shard's memory or of others'.
     pub(super) fn holds(&self, own: bool) -> bool {
         self.blocks.are_queued(own, self.unsent())
+    }
+
+    /// Since when the peer has taken too little of what is queued.
+    pub(super) fn too_little_since(&self) -> u64 {
+        self.taken.too_little_since()
     }
 
     /// Sends a frame whose payload is the bytes of `body`, from where they lie.
@@ -190,6 +197,7 @@ impl Wire {
     fn queued(&mut self, head_len: usize, body_len: usize, cx: &Cx<'_>) {
         if self.unsent() == 0 {
             self.progress_at = cx.now.mono_ns;
+            self.taken.begin(cx.now.mono_ns);
         }
         self.queued.push(head_len, body_len);
     }
@@ -201,6 +209,7 @@ impl Wire {
         // Bytes leave in their order, so behind the last short answer there is none.
         self.short = self.short.min(self.before_short_end);
         self.progress_at = cx.now.mono_ns;
+        self.taken.add(len, cx.now.mono_ns);
         cx.stats.bytes_out[self.proto as usize].add(len as u64);
     }
 }

@@ -1,7 +1,7 @@
 //! GET and HEAD: content, parts of it, conditions, failures.
 
 use super::*;
-use crate::limits::UNSENT_LEN_MAX;
+use crate::limits::{READER_LEAST_LEN, UNSENT_LEN_MAX};
 
 #[test]
 fn a_whole_answer_byte_for_byte() {
@@ -280,4 +280,26 @@ fn a_hit_leaves_nothing_behind() {
     bench.ask(&text);
     assert_eq!(format!("{:?}", bench.session().inbox), format!("{:?}", Inbox::default()));
     assert_eq!(bench.memory.bytes(), 0);
+}
+
+#[test]
+fn a_reader_that_takes_a_few_bytes_now_and_then_is_stale() {
+    let mut bench = Bench::new();
+    bench.hold_sends = true;
+    let large = bench.store(&sample(3 * UNSENT_LEN_MAX));
+    bench.bytes(get(format!("/o/{large}"), ""));
+    let stale = |bench: &Bench| bench.session().stale_since(true, &bench.memory);
+    let began_ns = bench.now.mono_ns;
+    for _ in 0..10 {
+        bench.now.mono_ns += SECOND_NS / 10;
+        bench.take(100);
+        assert_eq!(stale(&bench), Some(began_ns));
+    }
+    bench.take(READER_LEAST_LEN);
+    assert_eq!(stale(&bench), Some(bench.now.mono_ns), "it moves");
+    while bench.unsent > 0 {
+        bench.take(bench.unsent);
+        bench.run();
+    }
+    assert_eq!(stale(&bench), None, "nothing is held for it");
 }

@@ -5,7 +5,11 @@ use ron_codec::oap::limits::OAP_WINDOW_LEN_DEFAULT;
 use ron_codec::oap::{HEADER_LEN, HasAnswer, Meta, parse_answer};
 
 use super::*;
-use crate::limits::UNSENT_LEN_MAX;
+use crate::{
+    cache::Purpose,
+    limits::{READ_NEXT_WAIT_NS, UNSENT_LEN_MAX},
+};
+use ron_io::arena::BlockMut;
 
 /// A get of an object of `len` bytes; the frames of the answer.
 fn fetch(len: usize, more: &str) -> (Vec<u8>, Vec<Frame>) {
@@ -334,6 +338,73 @@ fn one_stream_without_credit_does_not_stop_the_others() {
     let of = |corr: u64| frames.iter().filter(|frame| frame.head.corr_id == corr).count();
     assert_eq!((of(1), of(2)), (4, 10));
     assert_eq!(rig.open(), 1);
+}
+
+/// Memory for as many groups as downloads may keep beside one each, while it is held.
+fn tight(rig: &mut Rig) -> Vec<BlockMut> {
+    let held =
+        std::iter::from_fn(|| rig.memory.alloc_for(Purpose::ReadAhead, GROUP_LEN, None)).collect();
+    assert!(rig.memory.is_tight());
+    held
+}
+
+#[test]
+fn streams_without_credit_keep_no_group() {
+    let mut rig = Rig::new();
+    let address = rig.store(&sample(10 * GROUP_LEN, 4));
+    let json = format!(r#"{{"op":"get","addr":"{address}","offset":1000}}"#);
+    for corr in 1..=8 {
+        rig.bytes(&frame(START | Flags::ACK_REQ, corr, json.as_bytes()));
+        rig.run();
+    }
+    for _ in 0..3 {
+        assert_eq!((rig.open(), rig.session.as_ref().unwrap().streams.kept()), (8, 0));
+        for corr in 1..=8 {
+            rig.bytes(&frame(Flags::REQ, corr, br#"{"credit":1}"#));
+        }
+        rig.frames();
+        rig.run();
+        let frames = rig.frames();
+        assert_eq!(frames.len(), 8, "what was let go is asked for again");
+    }
+}
+
+#[test]
+fn while_memory_is_short_streams_without_credit_do_not_stop_the_others() {
+    let mut rig = Rig::new();
+    let data = sample(10 * GROUP_LEN, 4);
+    let address = rig.store(&data);
+    let _held = tight(&mut rig);
+    let json = format!(r#"{{"op":"get","addr":"{address}","offset":1000}}"#);
+    for corr in 1..=3 {
+        rig.bytes(&frame(START | Flags::ACK_REQ, corr, json.as_bytes()));
+        rig.run();
+    }
+    rig.frames();
+    rig.bytes(&get(9, address, ""));
+    rig.run();
+    assert_eq!(body(&rig.frames(), 0), data);
+    assert_eq!(rig.open(), 3);
+}
+
+#[test]
+fn a_get_that_memory_is_too_short_for_is_refused() {
+    let mut rig = Rig::new();
+    let data = sample(3 * GROUP_LEN, 4);
+    let address = rig.store(&data);
+    let _held = tight(&mut rig);
+    rig.bytes(&get(1, address, ""));
+    rig.bytes(&get(2, address, ""));
+    assert!(rig.answer_one() && rig.answer_one());
+    rig.sent();
+    // One group may be kept, and the other get asked for it.
+    assert_eq!((rig.open(), rig.asks.len(), rig.frames().len()), (2, 1, 1));
+    rig.miss(READ_NEXT_WAIT_NS);
+    let refused = rig.frame();
+    assert_eq!((refused.error(), refused.head.corr_id), ((503, "overload".into()), 1));
+    assert_eq!(rig.stats.memory_refusals.get(), 1);
+    rig.run();
+    assert_eq!((body(&rig.frames(), 0), rig.open()), (data, 0));
 }
 
 #[test]

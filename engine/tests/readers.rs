@@ -1,0 +1,193 @@
+//! Readers that take the memory of blocks from others: those that take nothing and come again when
+//! they are cut, and streams that live on a byte of credit now and then. Bodies that began are sent
+//! to their end all the same, and whoever cannot have memory is told before the first byte.
+
+mod common;
+
+use std::{
+    io::Write,
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use common::{
+    KIB, MIB, Object,
+    flood::Target,
+    http::Peer,
+    oap::{self, ACK_REQ, REQ},
+    object,
+    rude::{Door, Rude},
+};
+use serde_json::json;
+
+/// Blocks of the memory of a node with one shard.
+const BLOCKS: usize = 16 * MIB / (64 * KIB);
+
+/// What one stream under flow control may be sent before its first credit.
+const WINDOW: usize = 256 * KIB;
+
+/// A node with a small cache, all of it in use, and a large object.
+fn target() -> (Target, Object) {
+    let target = Target::start(1, &[]);
+    target.fill_cache(24);
+    let large = object(5, 64 * MIB);
+    target.store(&large);
+    (target, large)
+}
+
+/// Threads that do something until they are dropped.
+struct Threads {
+    stop: Arc<AtomicBool>,
+    all: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    fn start(count: usize, run: impl Fn(usize, &AtomicBool) + Clone + Send + 'static) -> Threads {
+        let stop = Arc::new(AtomicBool::new(false));
+        let start = |at| {
+            let (stop, run) = (Arc::clone(&stop), run.clone());
+            thread::spawn(move || run(at, &stop))
+        };
+        Threads { all: (0..count).map(start).collect(), stop }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Release);
+        self.all.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    }
+}
+
+/// A reader of a part of a large object that takes nothing of it.
+fn silent_reader(target: &Target, addr: &str, from: usize) -> Option<TcpStream> {
+    let mut peer = Rude::try_connect(&target.node, Door::Http, Some(2304)).ok()?;
+    let get = format!("GET /o/{addr} HTTP/1.1\r\nHost: localhost\r\nRange: bytes={from}-\r\n\r\n");
+    peer.send(get.as_bytes()).ok()?;
+    let socket = peer.raw().try_clone().ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some(socket)
+}
+
+/// Whether a silent reader was cut or refused.
+fn is_over(socket: &TcpStream) -> bool {
+    let mut start = [0; 12];
+    let refused = matches!(socket.peek(&mut start), Ok(12) if start.ends_with(b"503"));
+    refused || !matches!(socket.take_error(), Ok(None))
+}
+
+#[test]
+fn bodies_that_began_are_finished_while_silent_readers_keep_coming() {
+    const READERS: usize = 800;
+    const THREADS: usize = 4;
+    let (target, large) = target();
+    let target = Arc::new(target);
+    let hot = object(9, MIB);
+    target.store(&hot);
+    let read = || {
+        let mut peer = Peer::new(target.node.connect());
+        let asked = peer.try_send(&common::rude::get(&hot.addr));
+        asked.then(|| peer.try_response("GET")).flatten()
+    };
+    (0..3).for_each(|_| assert!(read().is_some_and(|answer| answer.body == hot.bytes)));
+    let came = Arc::new(AtomicUsize::new(0));
+    let (node, count, addr) = (Arc::clone(&target), Arc::clone(&came), large.addr.clone());
+    let part = large.bytes.len() - MIB;
+    let silent = Threads::start(THREADS, move |at, stop| {
+        let next = || {
+            let from = (count.fetch_add(1, Ordering::Relaxed) * 7919 + at) * 65_537 % part;
+            silent_reader(&node, &addr, from)
+        };
+        let mut readers: Vec<_> = (0..READERS / THREADS).map(|_| next()).collect();
+        while !stop.load(Ordering::Acquire) {
+            for reader in &mut readers {
+                if reader.as_ref().is_none_or(is_over) {
+                    *reader = next();
+                }
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    });
+    let again = || came.load(Ordering::Relaxed) > 3 * READERS / 2;
+    target.wait("they come again", again, || target.node.stderr());
+    let (mut whole, mut refused, mut cut) = (0, 0, 0);
+    for _ in 0..20 {
+        match read() {
+            Some(answer) if answer.status == 200 && answer.body == hot.bytes => whole += 1,
+            Some(answer) if answer.status == 503 => refused += 1,
+            _ => cut += 1,
+        }
+    }
+    let came = came.load(Ordering::Relaxed);
+    eprintln!("{whole} whole, {refused} refused, {cut} cut; {came} silent readers");
+    assert_eq!(cut, 0, "of 20 bodies; {whole} whole, {refused} refused");
+    target.measure("silent").expect_served();
+    silent.end();
+    let target = Arc::into_inner(target).expect("the threads are over");
+    target.finish();
+}
+
+/// Opens so many streams under flow control, each in the middle of another group, and reads what
+/// they may be sent. From then on each is given a byte of credit four times a second.
+fn starve(mut socket: TcpStream, addr: &str, streams: u64, ready: &AtomicUsize, stop: &AtomicBool) {
+    let get = |corr: u64| {
+        let offset = corr * 3 * 64 * KIB as u64 % (20 * MIB as u64) + 1000;
+        let get = json!({"op": "get", "addr": addr, "offset": offset});
+        let mut frame = oap::request(corr, &get);
+        frame.flags |= ACK_REQ;
+        frame.encode()
+    };
+    let read = |socket: &mut TcpStream, mut left: usize| {
+        while left > 0 {
+            let Ok(Some(frame)) = oap::read_frame(socket) else { return false };
+            left = if frame.has(oap::END) { 0 } else { left - frame.payload.len().min(left) };
+        }
+        true
+    };
+    for corr in 1..=streams {
+        if socket.write_all(&get(corr)).is_err() || !read(&mut socket, WINDOW) {
+            return;
+        }
+        ready.fetch_add(1, Ordering::Release);
+    }
+    let grants: Vec<u8> =
+        (1..=streams).flat_map(|corr| oap::frame(REQ, corr, br#"{"credit":1}"#).encode()).collect();
+    while !stop.load(Ordering::Acquire) {
+        if socket.write_all(&grants).is_err() || !read(&mut socket, streams as usize) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(250));
+    }
+}
+
+#[test]
+fn streams_that_live_on_a_byte_of_credit_hold_no_memory() {
+    const CONNECTIONS: usize = 6;
+    const STREAMS: u64 = 60;
+    let (target, large) = target();
+    let ready = Arc::new(AtomicUsize::new(0));
+    let (all, addr) = (Arc::clone(&ready), large.addr.clone());
+    let at = target.node.at(Door::OapPlain.key());
+    let starved = Threads::start(CONNECTIONS, move |_, stop| {
+        starve(common::connect(at), &addr, STREAMS, &all, stop);
+    });
+    let opened = || ready.load(Ordering::Acquire);
+    let enough = CONNECTIONS * STREAMS as usize;
+    assert!(enough > BLOCKS);
+    target.wait("all are open", || opened() == enough, || opened().to_string());
+    let held = || target.node.metrics().sum("ron_memory_pages{owner=\"downloads\"") / 16;
+    let until = Instant::now() + Duration::from_secs(3);
+    let mut most = 0;
+    while Instant::now() < until {
+        Peer::new(target.node.connect()).get(&format!("/o/{}", target.small.addr));
+        most = most.max(held());
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(most <= BLOCKS as u64 / 8, "{most} of {BLOCKS} blocks are held");
+    target.measure("starved").expect_served();
+    starved.end();
+    target.finish();
+}
