@@ -9,11 +9,11 @@ use std::fmt;
 use ron_codec::limits::OUTBOARD_LEN_MAX;
 use ron_io::limits::{
     HANDSHAKE_LEN_MAX, OUT_BUFFER_LEN, OUT_BUFFERS_IDLE_MAX, RECV_BUFFER_LEN, RECV_BUFFERS,
-    RING_COMPLETIONS, RING_ENTRIES, SAMPLE_ADDRESSES_MAX, SPARE_BUFFERS_LEN_MAX,
+    RING_COMPLETIONS, RING_ENTRIES, SAMPLE_ADDRESSES_MAX, SPARE_BUFFERS_LEN_MAX, TLS_SHORT_LEN,
 };
 use ron_shards::limits::{
-    APPENDS_MAX, DAMAGED_LEN, DAMAGED_MAX, MEMTABLE_MAX, OUTBOARD_LOADS_LEN_MAX, OUTBOARDS_LEN_MAX,
-    REFUSED_MAX,
+    APPENDS_MAX, DAMAGED_LEN, DAMAGED_MAX, MEMTABLE_MAX, OAP_SHORT_LEN_MAX, OUTBOARD_LOADS_LEN_MAX,
+    OUTBOARDS_LEN_MAX, REFUSED_MAX, UNSENT_LEN_MAX,
 };
 use ron_shards::store;
 
@@ -23,9 +23,15 @@ use crate::config::values::human_size;
 /// its session, its place on the timer wheel.
 pub const CONNECTION_LEN: u64 = 2 * 1024;
 
-/// Bytes of the TLS of a connection: keys and buffers that are there always, and a record of the
-/// peer that is not whole.
-pub const TLS_CONNECTION_LEN: u64 = 10 * 1024 + HANDSHAKE_LEN_MAX as u64;
+/// Bytes of the TLS of a connection: keys and buffers that are there always, a record of the peer
+/// that is not whole, and the list of records to be sent, which stays as long as it was once.
+pub const TLS_CONNECTION_LEN: u64 = 10 * 1024 + HANDSHAKE_LEN_MAX as u64 + TLS_LIST_LEN;
+
+/// That list: a place of 24 bytes for each record that may wait, twice as many when it has grown.
+const TLS_LIST_LEN: u64 = {
+    let records = (UNSENT_LEN_MAX + OAP_SHORT_LEN_MAX) / TLS_SHORT_LEN;
+    24 * records.next_power_of_two() as u64
+};
 
 /// Bytes the executor of one shard registers for direct disk access.
 pub const DISK_BUFFERS_LEN: u64 = 1024 * 1024;
@@ -205,7 +211,7 @@ mod tests {
         assert_eq!(len("cache tables"), 16 * MIB);
         assert_eq!(len("receive buffers"), 2 * 512 * (16 * 1024 + 16));
         assert_eq!(len("connection tables"), 2 * (1024 + 128) * 2048);
-        assert_eq!(len("TLS"), 2 * (1024 + 128) * 28 * 1024);
+        assert_eq!(len("TLS"), 2 * (1024 + 128) * 34 * 1024);
         assert_eq!(len("connection buffers"), 2 * (10 + 4 + 1 + 8) * MIB);
         assert_eq!(len("outboards"), 3 * ((16 + 8) * MIB + MIB / 16));
         let waiting = len("waiting requests") / 3;

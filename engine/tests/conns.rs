@@ -15,6 +15,8 @@ use common::{
     oap,
     rude::{Door, Rude, get},
 };
+use serde_json::json;
+use socket2::SockRef;
 
 /// Peers that flood, and threads that do it.
 const PEERS: usize = 64;
@@ -95,6 +97,47 @@ fn large_bodies_over_tls_that_are_not_read() {
         target.store(&large);
         get(&large.addr)
     });
+}
+
+/// Records of TLS that hold one short answer each would take several times what is in them.
+#[test]
+fn short_answers_over_tls_take_what_is_counted_and_give_it_back() {
+    let target = Target::start(1, &["--connection-buffers", "24MiB", "--deadline-send", "120"]);
+    target.fill_cache(24);
+    let before = target.measure("before");
+    let get = json!({"op": "get", "addr": target.small.addr, "offset": 5, "len": 1});
+    let again: Vec<u8> = (1..=60).flat_map(|corr| oap::request(corr, &get).encode()).collect();
+    let flooding = || flood(&target, Door::Oap, &again);
+    let (during, mut peers) = target.measure_while("during", flooding);
+    during.expect_answered();
+    during.expect_within_bill();
+    let counted = || target.node.metrics().sum("ron_connection_buffer_bytes");
+    let grown = || target.resident().saturating_sub(before.resident);
+    let found = || format!("{} bytes are counted, {} more are resident", counted(), grown());
+    target.wait("answers are buffered", || counted() > MIB as u64, found);
+    eprintln!("{}", found());
+    // The receive buffers are among what was not resident before.
+    let (more, buffered) = (grown(), counted());
+    let most = buffered + buffered / 4 + BESIDE as u64;
+    assert!(more <= most, "{more} bytes more, {buffered} are counted: {during}");
+    // Everything is read; the connections stay.
+    thread::scope(|scope| {
+        for peers in peers.chunks_mut(PEERS / THREADS) {
+            scope.spawn(move || peers.iter_mut().for_each(read_all));
+        }
+    });
+    // What a session keeps of what it received is counted.
+    let kept = || grown() <= counted() + BESIDE as u64;
+    target.wait("memory is given back", kept, found);
+    drop(peers);
+    target.finish();
+}
+
+/// Reads until nothing more comes.
+fn read_all(peer: &mut Rude) {
+    let wide = SockRef::from(&*peer.raw()).set_recv_buffer_size(MIB);
+    wide.expect("it is a socket");
+    while !peer.read_within(MIB, Duration::from_millis(500)).0.is_empty() {}
 }
 
 #[test]

@@ -44,6 +44,15 @@ pub const OUT_BUFFERS_IDLE_MAX: usize = 512;
 /// whole in either case.
 pub const HANDSHAKE_LEN_MAX: usize = 18 * 1024;
 
+/// Bytes of a head and what follows it below which TLS gathers them with others, and of what is
+/// gathered: so a record that waits for its peer has this much in it at least, and a list of those
+/// that one connection may have waiting stays short. Longer ones are encrypted from where they lie.
+pub const TLS_SHORT_LEN: usize = 2 * 1024;
+pub const TLS_GATHER_LEN: usize = 4 * 1024;
+
+/// Bytes of the longest record of TLS, without what is around them.
+pub const TLS_RECORD_LEN: usize = 16 * 1024;
+
 /// Slices of one vectored send.
 pub const SEND_SLICES_MAX: usize = 32;
 
@@ -128,6 +137,7 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 const _: () = assert!(FAILURE_REPORTS_BURST > 0 && FAILURE_REPORT_EVERY.as_nanos() > 0);
 const _: () = assert!(BLOCK_PAGES == 16, "one u16 holds a bit for each page of a block");
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
+const _: () = assert!(2 * TLS_SHORT_LEN <= TLS_GATHER_LEN && TLS_GATHER_LEN < TLS_RECORD_LEN);
 const _: () = assert!(ACCEPT_RETRY_AFTER.as_secs() == 0);
 const _: () = assert!(COPY_LEN_MAX < BLOCK_LEN && BLOCK_LEN <= DISK_OP_LEN_MAX);
 const _: () = assert!(BACKGROUND_READ_LEN.is_multiple_of(PAGE_LEN));

@@ -336,7 +336,7 @@ impl Net {
             Some(tls) => {
                 let body = body.as_ref().map_or(&[][..], Slice::bytes);
                 // Encrypting fails only when the keys are used up beyond renewal.
-                if tls.say(head).and_then(|()| tls.say(body)).is_err() {
+                if tls.say(head, body).is_err() {
                     self.abort(id);
                     return;
                 }

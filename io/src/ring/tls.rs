@@ -1,14 +1,22 @@
 //! TLS 1.3 for a connection: ciphertext in, plaintext out, and back.
 //!
 //! rustls does the protocol. Plaintext to be sent is encrypted from where it lies (a block of the
-//! arena) into rustls' records, and those go to the socket in one vectored system call.
+//! arena) into rustls' records, and those go to the socket in one vectored system call. Short
+//! pieces are gathered first and become one record together: a record costs an allocation and a
+//! place in a list, which is several times what is in the shortest answers.
+//!
+//! ```text
+//!   short pieces ──► gathered ──┐ when rustls has nothing left to send,
+//!                               ├─────► records ─────► socket
+//!   long pieces ────────────────┘ or before a long piece
+//! ```
 //!
 //! The simulation runs the same session, and the same loop over what was received: [`receive`].
 
 #[cfg(feature = "ring")]
-use std::{io::IoSlice, os::fd::RawFd};
+use std::os::fd::RawFd;
 use std::{
-    io::{self, Read, Write},
+    io::{self, IoSlice, Read, Write},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -20,7 +28,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::limits::HANDSHAKE_LEN_MAX;
+use crate::limits::{HANDSHAKE_LEN_MAX, TLS_GATHER_LEN, TLS_RECORD_LEN, TLS_SHORT_LEN};
+
+/// Bytes that a record is longer than what is in it: a header, its kind, and a tag.
+const RECORD_OVERHEAD: usize = 5 + 1 + 16;
 
 /// What a TLS listener needs: shared by all its connections.
 pub type TlsConfig = Arc<ServerConfig>;
@@ -111,7 +122,11 @@ pub struct Tls {
     pending_len: usize,
     /// The peer said that it will send no more.
     closed: bool,
-    /// Plaintext bytes inside rustls that were not told as sent.
+    /// Short pieces that are not encrypted: they stand behind all that is.
+    gathered: Vec<u8>,
+    /// Bytes of records that the kernel has not taken.
+    records_len: usize,
+    /// Plaintext bytes that were not told as sent.
     unsent: usize,
 }
 
@@ -183,7 +198,15 @@ impl Tls {
         let mut connection = ServerConnection::new(Arc::clone(config))?;
         // The shard bounds what it has unsent on a connection.
         connection.set_buffer_limit(None);
-        Ok(Tls { connection, handshaking: true, closed: false, pending_len: 0, unsent: 0 })
+        Ok(Tls {
+            connection,
+            handshaking: true,
+            closed: false,
+            pending_len: 0,
+            gathered: Vec::new(),
+            records_len: 0,
+            unsent: 0,
+        })
     }
 
     /// Takes ciphertext off the front of `input`, as much as rustls has room for. At least one byte
@@ -196,7 +219,13 @@ impl Tls {
         let mut secured = false;
         if !self.closed {
             self.pending_len += self.connection.read_tls(input)?;
-            let state = self.connection.process_new_packets().map_err(io::Error::other)?;
+            let state = self.connection.process_new_packets().map_err(|error| {
+                // RFC 8446 §6.2: behind the alert that says so nothing is sent.
+                self.gathered = Vec::new();
+                io::Error::other(error)
+            })?;
+            // Exact again: of tickets and key updates nothing was known here.
+            self.records_len = state.tls_bytes_to_write();
             secured = self.handshaking && !self.connection.is_handshaking();
             self.handshaking &= !secured;
             if secured || state.plaintext_bytes_to_read() > 0 {
@@ -222,22 +251,50 @@ impl Tls {
         self.connection.reader().read(into).unwrap_or(0)
     }
 
-    /// Encrypts plaintext. It is on its way after `flush`.
-    pub fn say(&mut self, plaintext: &[u8]) -> io::Result<()> {
-        self.connection.writer().write_all(plaintext)?;
-        self.unsent += plaintext.len();
+    /// Takes plaintext to be sent, a head and what follows it. It is on its way after `flush`.
+    pub fn say(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+        let len = head.len() + body.len();
+        self.unsent += len;
+        if len < TLS_SHORT_LEN && self.gathered.len() + len <= TLS_GATHER_LEN {
+            if self.gathered.capacity() == 0 {
+                self.gathered.reserve_exact(TLS_GATHER_LEN);
+            }
+            self.gathered.extend_from_slice(head);
+            self.gathered.extend_from_slice(body);
+            return Ok(());
+        }
+        self.encrypt(head, body)
+    }
+
+    /// Encrypts what was gathered, and this behind it. The records are as long as they may be.
+    fn encrypt(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+        let gathered = std::mem::take(&mut self.gathered);
+        let len = gathered.len() + head.len() + body.len();
+        self.records_len += len + len.div_ceil(TLS_RECORD_LEN) * RECORD_OVERHEAD;
+        let mut slices = [&gathered, head, body].map(IoSlice::new);
+        let mut left = &mut slices[..];
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            // Less than all is taken only where the keys are renewed in between.
+            match self.connection.writer().write_vectored(left)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                taken => IoSlice::advance_slices(&mut left, taken),
+            }
+        }
         Ok(())
     }
 
     /// Says that nothing more will come.
     pub fn close_notify(&mut self) {
-        self.connection.send_close_notify();
+        // Encrypting fails only when the keys are used up beyond renewal.
+        if self.encrypt(&[], &[]).is_ok() {
+            self.connection.send_close_notify();
+        }
     }
 
     /// Whether something is to be sent.
-    #[cfg(feature = "sim")]
     pub fn wants_write(&self) -> bool {
-        self.connection.wants_write()
+        self.connection.wants_write() || !self.gathered.is_empty()
     }
 
     /// Hands records to the kernel until there are none or the socket is full.
@@ -248,26 +305,30 @@ impl Tls {
 
     /// As `flush`, for whatever the socket is.
     pub fn flush_into(&mut self, socket: &mut impl Write) -> io::Result<Flushed> {
-        let mut taken = 0;
-        while self.connection.wants_write() {
+        while self.wants_write() {
+            if !self.connection.wants_write() {
+                self.encrypt(&[], &[])?;
+            }
             match self.connection.write_tls(socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(len) => taken += len,
+                Ok(len) => self.records_len = self.records_len.saturating_sub(len),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Flushed { len: self.done(taken), full: true });
+                    return Ok(Flushed { len: self.done(), full: true });
                 }
                 Err(error) => return Err(error),
             }
         }
+        self.records_len = 0;
         Ok(Flushed { len: std::mem::take(&mut self.unsent), full: false })
     }
 
-    /// How much plaintext is done with when the kernel took so many bytes of records, and there are
-    /// more. Records are a little longer than what is in them, so the last byte is kept back: all
-    /// is told as sent when all was taken, and not before.
-    fn done(&mut self, taken: usize) -> usize {
-        let len = taken.min(self.unsent.saturating_sub(1));
-        self.unsent -= len;
+    /// How much plaintext is done with while there is more. Records are longer than what is in
+    /// them, so no less is left than lies in memory. The last byte is kept back: all is told as
+    /// sent when all was taken, and not before.
+    fn done(&mut self) -> usize {
+        let left = (self.records_len + self.gathered.len()).max(1).min(self.unsent);
+        let len = self.unsent - left;
+        self.unsent = left;
         len
     }
 }

@@ -512,8 +512,7 @@ impl Net {
     pub fn send(&mut self, id: ConnId, head: &[u8], body: Option<Slice>) {
         let Some(conn) = self.conn(id).filter(|conn| !conn.finishing) else { return };
         if let Some(ends) = &mut conn.tls {
-            ends.say(head);
-            body.iter().for_each(|slice| ends.say(slice.bytes()));
+            ends.say(head, body.as_ref().map_or(&[], Slice::bytes));
             conn.queued_len += head.len() + body.as_ref().map_or(0, Slice::len);
             return;
         }

@@ -146,8 +146,8 @@ impl Ends {
         self.server(|server| server.read(into))
     }
 
-    pub(super) fn say(&mut self, plaintext: &[u8]) {
-        let said = self.server(|server| server.say(plaintext));
+    pub(super) fn say(&mut self, head: &[u8], body: &[u8]) {
+        let said = self.server(|server| server.say(head, body));
         said.expect("no connection here uses its keys up");
     }
 

@@ -10,12 +10,15 @@
 
 use std::collections::VecDeque;
 
-use ron_io::limits::{COPY_LEN_MAX, OUT_BUFFER_LEN};
+use ron_io::limits::{COPY_LEN_MAX, OUT_BUFFER_LEN, TLS_GATHER_LEN, TLS_RECORD_LEN, TLS_SHORT_LEN};
 
 use crate::{
     flow::{Body, Cx},
     limits::READER_LEAST_LEN,
 };
+
+/// Bytes of the longest record that holds short pieces alone.
+const SHORT_RECORD_LEN: usize = TLS_GATHER_LEN + TLS_SHORT_LEN;
 
 /// Bytes queued to one connection and not sent, by whose memory they lie in.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub(super) struct Queued {
     /// Whether everything is encrypted into memory of the connection.
     tls: bool,
     unsent: usize,
+    /// Under TLS: bytes that are unsent up to the end of the last piece that is not short.
+    until_long: usize,
     /// Bytes of the runs that are copied, and how many such runs there are. Not kept under TLS.
     copied: usize,
     copied_runs: usize,
@@ -46,10 +51,13 @@ impl Queued {
     }
 
     /// Bytes of memory that are kept for them, at most: copies lie in buffers of a fixed length,
-    /// records of TLS each have a header, a tag and a place in a list.
+    /// records of TLS each have a header, a tag and a place in a list. Short pieces that are not
+    /// encrypted lie in one such buffer, and of the first record a part may have been sent.
     pub(super) fn held(&self) -> usize {
+        let first = if self.until_long > 0 { TLS_RECORD_LEN } else { SHORT_RECORD_LEN };
         match self.tls {
-            true => self.unsent + self.unsent / 8,
+            true if self.unsent == 0 => 0,
+            true => self.unsent + self.unsent / 8 + TLS_GATHER_LEN + first,
             false => self.copied + self.copied_runs * OUT_BUFFER_LEN,
         }
     }
@@ -58,6 +66,8 @@ impl Queued {
     pub(super) fn push(&mut self, head_len: usize, body_len: usize) {
         self.unsent += head_len + body_len;
         if self.tls {
+            let is_long = head_len + body_len >= TLS_SHORT_LEN;
+            self.until_long = if is_long { self.unsent } else { self.until_long };
             return;
         }
         let is_short = body_len <= COPY_LEN_MAX;
@@ -87,6 +97,7 @@ impl Queued {
         assert!(len <= self.unsent, "{len} bytes were sent of {}", self.unsent);
         self.unsent -= len;
         if self.tls {
+            self.until_long = self.until_long.saturating_sub(len);
             return;
         }
         let mut left = len;
@@ -208,7 +219,13 @@ mod tests {
         let mut queued = Queued::new(true);
         queued.push(80, BLOCK_LEN);
         assert!(queued.held() >= queued.unsent() && queued.unsent() == 80 + BLOCK_LEN);
-        queued.sent(80 + BLOCK_LEN);
+        // All but the end of its last record was sent, and a short piece is gathered.
+        queued.push(40, 0);
+        queued.sent(80 + BLOCK_LEN - 1);
+        assert!(queued.held() >= 1 + TLS_RECORD_LEN + TLS_GATHER_LEN, "{}", queued.held());
+        queued.sent(1);
+        assert!(queued.held() >= 40 + TLS_GATHER_LEN && queued.held() < TLS_RECORD_LEN);
+        queued.sent(40);
         assert_eq!(queued.held(), 0);
     }
 }
