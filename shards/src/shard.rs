@@ -363,7 +363,8 @@ impl Shard {
         self.uploads_at = waits.then_some(now.mono_ns + MEMORY_RETRY_NS);
     }
 
-    /// While reads wait for memory, readers that hold some and take too little are cut now and then.
+    /// While reads wait for memory, readers that hold some and take too little are cut now and
+    /// then.
     fn relieve(&mut self, now: Now) {
         if !self.store.awaits_memory() {
             self.relief_at = now.mono_ns + RELIEVE_AFTER_NS;
@@ -376,8 +377,8 @@ impl Shard {
         self.cut_stale(true, now);
     }
 
-    /// Cuts the readers that have taken too little for longest and hold this shard's memory, or with
-    /// `own` false that of others.
+    /// Cuts the readers that have taken too little for longest and hold this shard's memory, or
+    /// with `own` false that of others.
     fn cut_stale(&mut self, own: bool, now: Now) {
         let before_ns = now.mono_ns.saturating_sub(READER_STALE_NS);
         let mut stale = self.sessions.stale(own, &self.memory, before_ns);

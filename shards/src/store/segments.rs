@@ -179,8 +179,8 @@ pub(super) struct Log {
     by_address: HashMap<Address, usize>,
     burials: HashMap<Address, usize>,
     pending: VecDeque<usize>,
-    /// Bytes of all appends that are not committed, wherever they are; and of those of them that lie
-    /// in files.
+    /// Bytes of all appends that are not committed, wherever they are; and of those of them that
+    /// lie in files.
     appends_len: u64,
     files_len: u64,
     relocations: VecDeque<Relocation>,
