@@ -36,8 +36,8 @@ fn target(shards: usize) -> Target {
     target
 }
 
-/// The head of an upload of 1 GiB.
-const LONG_PUT: &str = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1073741824\r\n\r\n";
+/// The head of an upload of 4 MiB: it goes into a file of its own.
+const LONG_PUT: &str = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4194304\r\n\r\n";
 
 /// Uploads that each have sent so much and stop.
 fn stopped_uploads(target: &Target, count: usize, len: usize) -> Vec<Rude> {
@@ -113,7 +113,7 @@ fn puts_that_stop_within_a_frame() {
     let target = target(1);
     let upload = |_| {
         let mut peer = Rude::connect(&target.node, Door::OapPlain, None);
-        let start = |corr| oap::request(corr, &json!({"op": "put", "len": 1 << 30})).encode();
+        let start = |corr| oap::request(corr, &json!({"op": "put", "len": 1 << 22})).encode();
         let few = |corr| oap::frame(REQ, corr, &[9; 100]).encode();
         let all: Vec<u8> =
             (1..64).flat_map(|corr| [start(corr), few(corr)].concat()).chain(start(64)).collect();

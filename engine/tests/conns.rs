@@ -190,7 +190,8 @@ fn the_metrics_say_what_may_be_used_and_what_is() {
     let target = Target::start(1, &[]);
     let metrics = target.node.metrics();
     let bill = metrics.sum("ron_memory_bill_bytes");
-    assert!(bill.abs_diff(target.bill) < MIB as u64, "{bill} bytes, {} were said", target.bill);
+    // What is said is rounded to a tenth of its unit.
+    assert!(bill.abs_diff(target.bill) < bill / 50, "{bill} bytes, {} were said", target.bill);
     let resident = metrics.sum("process_resident_memory_bytes");
     assert!(resident > 0 && metrics.sum("ron_resident_memory_bytes{kind=\"anonymous\"}") > 0);
     assert!(metrics.sum("ron_resident_memory_bytes") <= resident + MIB as u64);

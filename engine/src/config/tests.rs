@@ -42,8 +42,8 @@ fn nothing_given_is_the_documented_defaults() {
     assert_eq!(config.cache_len, 250 * MIB, "a quarter, and a multiple of five blocks");
     assert_eq!(config.arena_len(), 50 * MIB);
     assert_eq!(config.log, "info");
-    // An eighth of the memory, shared by five, at 30 KiB each.
-    assert_eq!((config.connections_max, config.connections_per_peer), (853, 640));
+    // An eighth of the memory, shared by five, at 36 KiB each.
+    assert_eq!((config.connections_max, config.connections_per_peer), (711, 534));
     assert_eq!(config.connection_buffers_len, 1000 * MIB / 32);
     assert_eq!(config.deadlines.body_rate, 1024);
     assert_eq!(config.object_len_max, 16 * 1024 * MIB);
