@@ -1,6 +1,8 @@
 //! Answering a GET from the cache allocates nothing. The node runs inside this process, so that its
 //! allocator can be counted; the client allocates nothing while it counts.
 
+mod common;
+
 use std::{
     alloc::System,
     io::{Read, Write},
@@ -10,7 +12,7 @@ use std::{
     thread,
 };
 
-use ron_codec::address::Address;
+use common::{Data, curl::Curl, object};
 use ron_engine::{config::Config, machine::Machine, node};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -54,31 +56,18 @@ impl Asking {
     }
 }
 
-fn bytes(len: usize) -> Vec<u8> {
-    (0..len as u64).map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
-}
-
-fn store(http: &str, body: &[u8]) -> Address {
-    let mut stream = TcpStream::connect(http).expect("the node listens");
-    let address = Address::of(body);
-    let head = format!(
-        "PUT /o/{address} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).expect("the node reads");
-    stream.write_all(body).expect("the node reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("the node answers");
-    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
-    address
-}
-
 #[test]
 fn a_get_from_the_cache_allocates_nothing() {
-    let data = tempfile::tempdir().unwrap();
-    let dir = data.path().to_str().unwrap();
-    let args = ["rond", "--data-dir", dir, "--cores", "0", "--cache", "64MiB"];
+    // The objects are there before, and their checkpoint is: it would be work of its own.
+    let data = Data::new();
+    let objects = [4096, 64 * 1024, 1024 * 1024].map(|len| object(1, len));
+    let node = data.start(1);
+    objects.iter().for_each(|object| Curl::http(&node).store(object));
+    node.terminate();
+    let dir = data.path().join("data");
+    let dir = dir.to_str().unwrap();
+    let core = common::cores()[0].to_string();
+    let args = ["rond", "--data-dir", dir, "--cores", &core, "--cache", "64MiB"];
     let ports = ["--http", "127.0.0.1:0", "--https", "off", "--oap", "off"];
     let admin = ["--admin", "127.0.0.1:0"];
     let args = args.into_iter().chain(ports).chain(admin).map(Into::into);
@@ -96,11 +85,10 @@ fn a_get_from_the_cache_allocates_nothing() {
     });
     let http = told.recv().expect("the node starts");
     let mut askings = Vec::new();
-    for len in [4096, 64 * 1024, 1024 * 1024] {
-        let body = bytes(len);
-        let address = store(&http, &body);
-        askings.push((len, Asking::new(&http, &format!("/o/{address} HTTP/1.1"), "200", &body)));
-        let part = format!("/o/{address} HTTP/1.1\r\nRange: bytes=100-3099");
+    for object in &objects {
+        let (path, body) = (format!("/o/{} HTTP/1.1", object.addr), &object.bytes);
+        askings.push((body.len(), Asking::new(&http, &path, "200", body)));
+        let part = format!("{path}\r\nRange: bytes=100-3099");
         askings.push((3000, Asking::new(&http, &part, "206", &body[100..3100])));
     }
     for (len, asking) in &mut askings {
