@@ -26,8 +26,8 @@ use serde::Serialize;
 use crate::{
     bus::KernelEvent,
     limits::{
-        LOAD_ENTER, LOAD_LEAVE, LOAD_LOOK_EVERY, LOAD_WINDOW, RETRY_BOOT_S, RETRY_GONE_S,
-        TURN_STALL,
+        LOAD_ALL_MIN, LOAD_ALL_SHARE, LOAD_ENTER, LOAD_LEAVE, LOAD_LOOK_EVERY, LOAD_WINDOW,
+        RETRY_BOOT_S, RETRY_GONE_S, TURN_STALL,
     },
     storage::{PartitionFault, StorageState},
 };
@@ -268,7 +268,8 @@ fn requests_of(stats: &Stats) -> u64 {
 /// not look for longer than that, the time since its last look is judged.
 ///
 /// One request in a quiet second that had bad luck is no load, however great its share is; so both
-/// a rate and a share must be reached. What was overload stays so until both have clearly fallen.
+/// a rate and a share must be reached, unless nearly all of several requests were turned away. What
+/// was overload stays so until both have clearly fallen.
 #[derive(Debug)]
 struct Load {
     /// The looks of the window, and the last before it.
@@ -305,8 +306,10 @@ impl Load {
             done.connections as f64 / seconds,
         );
         let limit = if self.overload { LOAD_LEAVE } else { LOAD_ENTER };
-        self.overload =
-            rate >= limit.rate && share >= limit.share || connections >= limit.connections;
+        let nearly_all = done.overload >= LOAD_ALL_MIN && share >= LOAD_ALL_SHARE;
+        self.overload = nearly_all
+            || rate >= limit.rate && share >= limit.share
+            || connections >= limit.connections;
         if is_new {
             self.looks.push_back((now, work));
         }
@@ -453,11 +456,21 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_turns_nearly_everything_away_is_not_ready_however_little_it_is_asked() {
+        let mut node = Loaded::new();
+        assert!(!node.runs(1, 0, 1) && !node.runs(1, 0, 1), "two");
+        assert!(node.runs(1, 0, 1), "three, and nothing else");
+        assert!(!node.runs(2 * LOAD_WINDOW.as_secs(), 1, 0));
+        assert!(!node.runs(8, 1, 1), "every other");
+    }
+
+    #[test]
     fn overload_that_nobody_looked_at_is_judged_over_all_of_its_time() {
         let mut node = Loaded::new();
         assert!(!node.runs(1, 0, 0));
         for _ in 0..100 {
             node.stats[0].request(Proto::Http, Op::Get, 503, 1);
+            node.stats[0].request(Proto::Http, Op::Get, 200, 1);
             node.stats[0].reject(Rejected::Overload);
         }
         node.now += Duration::from_secs(100);

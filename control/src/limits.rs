@@ -90,6 +90,11 @@ pub struct LoadLimit {
 pub const LOAD_ENTER: LoadLimit = LoadLimit { rate: 5.0, share: 0.2, connections: 5.0 };
 pub const LOAD_LEAVE: LoadLimit = LoadLimit { rate: 1.0, share: 0.05, connections: 0.5 };
 
+/// A node that turns nearly everything away is overloaded however little it is asked: this share,
+/// of so many requests that were turned away at least.
+pub const LOAD_ALL_SHARE: f64 = 0.9;
+pub const LOAD_ALL_MIN: u64 = 3;
+
 /// Seconds after which to ask again: a node that is starting, and one that will not come back.
 pub const RETRY_BOOT_S: u64 = 1;
 pub const RETRY_GONE_S: u64 = 30;

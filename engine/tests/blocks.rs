@@ -106,6 +106,31 @@ fn small_uploads_that_trickle() {
     check_during(target, trickle.end());
 }
 
+/// Long uploads that come just fast enough to be allowed hold all that uploads may. Short ones have
+/// some of their own, and the slowest are ended for others that need a block.
+#[test]
+fn uploads_that_are_slow_do_not_keep_others_from_writing() {
+    let target = target(1);
+    let mut peers = Rude::many(&target.node, Door::Http, BLOCKS / 2, None);
+    for peer in &mut peers {
+        peer.send(&[LONG_PUT.as_bytes(), &[7; 3000]].concat()).expect("it fits");
+    }
+    let trickle = Trickle::start(peers, vec![1; 64], Duration::from_millis(100));
+    let put = |len: usize| {
+        let mine = object(len as u64, len);
+        let answer = Peer::new(target.node.connect()).try_put(&mine.addr, &mine.bytes);
+        answer.expect("a put is answered").status
+    };
+    for round in 0..4 {
+        assert_eq!(put(10 + round), 201, "a short put");
+        assert_eq!(put(10_000 + round), 201, "a short put");
+        assert_eq!(put(3 * MIB + round), 201, "a long put");
+    }
+    let timeouts = || target.node.metrics().sum("ron_rejected_total{reason=\"timeout\"}");
+    assert!(timeouts() > 0, "no slow upload was ended");
+    check_during(target, trickle.end());
+}
+
 /// More puts than the memory has blocks, 64 on each connection: all but one of them have sent a
 /// whole frame of a few bytes, and the last one stops within its frame.
 #[test]

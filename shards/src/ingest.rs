@@ -26,7 +26,8 @@
 //! is no memory or no file for. It holds at most [`INGEST_BLOCKS_MAX`] blocks of an upload;
 //! while the disk is behind, the peer waits. While the memory of uploads is short, each group
 //! is written when it is whole, what is kept in memory goes into a file after all, and an
-//! upload that has no block waits for one, but not for long.
+//! upload that has no block waits for one, but not for long: those whose peers are slowest are
+//! ended for it, see [`Ingest::rate`].
 
 use std::io;
 
@@ -46,7 +47,7 @@ use thiserror::Error;
 use crate::{
     cache::Purpose,
     flow::{Ask, Cx, Fault, FileUse, Reply, StreamId, Waiter},
-    limits::{INGEST_BLOCKS_MAX, INGEST_WRITE_GROUPS, UPLOAD_WAIT_NS},
+    limits::{INGEST_BLOCKS_MAX, INGEST_WRITE_GROUPS, UPLOAD_SHORT_LEN_MAX, UPLOAD_WAIT_NS},
     store::NoRoom,
 };
 
@@ -193,6 +194,8 @@ pub struct Ingest {
     stalled: bool,
     /// Since when it has no block and there is none for it, in `Now::mono_ns`.
     waits_since: Option<u64>,
+    /// When the group that is coming in, or came last, began.
+    group_ns: u64,
     state: State,
 }
 
@@ -225,6 +228,7 @@ impl Ingest {
                     outboard: None,
                     stalled: false,
                     waits_since: None,
+                    group_ns: cx.now.mono_ns,
                     state: State::Keeping,
                 })
             }
@@ -281,7 +285,7 @@ impl Ingest {
     pub fn on_memory(&mut self, cx: &mut Cx<'_>) -> Progress {
         let Some(since) = self.waits_since else { return Progress::Going };
         let is_late = cx.now.mono_ns >= since.saturating_add(UPLOAD_WAIT_NS);
-        if is_late && !cx.memory.admits(Purpose::UploadFirst) {
+        if is_late && !cx.memory.admits(self.first_purpose()) {
             cx.stats.memory_refusals.add(1);
             self.discard(Fault::Busy, cx);
             return Progress::Failed(Fault::Busy);
@@ -353,6 +357,27 @@ impl Ingest {
         self.hashing.heap() + outboard + self.groups.capacity() * size_of::<Block>()
     }
 
+    /// Bytes a second that its peer brought of the group that it has memory for, or of the last:
+    /// of one that waits for its peer since before `before_ns`, in `Now::mono_ns`.
+    pub fn rate(&self, before_ns: u64, now_ns: u64) -> Option<u64> {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let keeps = self.filling.is_some() || (!self.groups.is_empty() && !self.awaits());
+        if !keeps || self.stalled || self.sealed.is_some() || self.group_ns > before_ns {
+            return None;
+        }
+        let came = self.filling.as_ref().map_or(GROUP_LEN, |filling| filling.filled) as u64;
+        Some(came * SECOND_NS / now_ns.saturating_sub(self.group_ns).max(1))
+    }
+
+    /// What memory for a first block is asked for.
+    fn first_purpose(&self) -> Purpose {
+        if self.is_short() { Purpose::UploadShort } else { Purpose::UploadFirst }
+    }
+
+    fn is_short(&self) -> bool {
+        self.announced.is_some_and(|len| len <= UPLOAD_SHORT_LEN_MAX)
+    }
+
     /// Bytes taken so far.
     fn size(&self) -> u64 {
         self.hashing.size() + self.filling.as_ref().map_or(0, |filling| filling.filled as u64)
@@ -408,7 +433,7 @@ impl Ingest {
                 cx.stats.memory_waits.add(1);
             }
             let since = *self.waits_since.get_or_insert(cx.now.mono_ns);
-            cx.memory.queue_upload(self.stream, since);
+            cx.memory.queue_upload(self.stream, since, self.is_short());
         }
         Ok(())
     }
@@ -440,9 +465,10 @@ impl Ingest {
         let rest = self.announced.map_or(u64::MAX, |announced| announced - size);
         let len = rest.min(GROUP_LEN as u64) as usize;
         let holds = !self.groups.is_empty() || self.lent() > 0;
-        let purpose = if holds { Purpose::UploadMore } else { Purpose::UploadFirst };
+        let purpose = if holds { Purpose::UploadMore } else { self.first_purpose() };
         let block = cx.memory.alloc_for(purpose, len, self.groups.last());
         self.filling = block.map(|block| Filling { block, filled: 0 });
+        self.group_ns = cx.now.mono_ns;
         Ok(self.filling.is_some())
     }
 

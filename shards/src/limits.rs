@@ -152,9 +152,14 @@ const _: () = assert!(0 < WINDOW_GROUPS && WINDOW_GROUPS <= WINDOW_GROUPS_MAX as
 
 /// Shares of an arena's blocks, in percent; each includes those named before it for the same owner.
 /// What uploads may hold: blocks that are filled or wait for the disk. Uploads that have one
-/// already leave the rest to those that have none.
+/// already leave the rest to those that have none, and those leave some to uploads that are known
+/// to be short.
 pub const UPLOADS_MORE_PERCENT: usize = 18;
+pub const UPLOADS_FIRST_PERCENT: usize = 22;
 pub const UPLOADS_PERCENT: usize = 25;
+
+/// Bytes of an upload that is short.
+pub const UPLOAD_SHORT_LEN_MAX: u64 = 16 * 1024;
 
 /// What downloads may hold: groups that are being read, kept, or queued on sockets. Beyond the
 /// first, downloads keep one group each; the others are left to answers that begin, to the next
@@ -172,6 +177,10 @@ pub const BACKGROUND_PERCENT: usize = 4;
 
 /// Nanoseconds an upload waits for memory before it is refused (503).
 pub const UPLOAD_WAIT_NS: u64 = 1_500_000_000;
+
+/// Nanoseconds that a group of an upload may take to come while others wait for memory: from then
+/// on it may be ended for them, the slowest first.
+pub const UPLOAD_SLOW_NS: u64 = 500_000_000;
 
 /// Nanoseconds a read waits for memory before it is refused (503), and the next group of an answer
 /// that began, before the body is cut.

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
 
 use ron_io::ports::ConnId;
 
-use crate::{cache::Memory, session::Session};
+use crate::{cache::Memory, flow::StreamId, session::Session};
 
 /// The sessions by slot of their connection.
 #[derive(Debug, Default)]
@@ -154,6 +154,16 @@ impl Sessions {
         idle.sort_unstable_by_key(|(peers, since, slot, _)| (*peers, *since, *slot));
         idle.truncate(max);
         idle.into_iter().map(|(.., conn)| conn).collect()
+    }
+
+    /// The uploads that are slow with a group that was begun before `before_ns`, and the bytes a
+    /// second that come of it.
+    pub(crate) fn slow_uploads(&self, before_ns: u64, now_ns: u64) -> Vec<(u64, StreamId)> {
+        let mut found = Vec::new();
+        for Place { session, .. } in self.places.iter().flatten() {
+            session.slow_uploads(before_ns, now_ns, &mut found);
+        }
+        found
     }
 
     /// The connections that keep memory: before others those that keep more than most do, and of

@@ -31,7 +31,7 @@ use crate::{
     limits::{
         IDLE_CUT_NS, IDLE_CUTS_MAX, IDLE_LOOK_NS, MEMORY_RETRY_NS, READER_STALE_NS,
         RELIEVE_AFTER_NS, RELIEVE_CUTS_MAX, RELIEVE_EVERY_NS, SETTLE_ROUNDS_MAX, SHED_SHARE,
-        refused_max, spare_connections,
+        UPLOAD_SLOW_NS, refused_max, spare_connections,
     },
     mesh::Mesh,
     session::{Session, http::HttpSession, oap::OapSession},
@@ -63,6 +63,8 @@ pub struct Shard {
     idle_look_at: u64,
     /// When uploads that wait for memory try again.
     uploads_at: Option<u64>,
+    /// When slow uploads are looked for again, while others wait for memory.
+    uploads_relief_at: Option<u64>,
     life: Life,
 }
 
@@ -132,6 +134,7 @@ impl Shard {
             relief_at: 0,
             idle_look_at: 0,
             uploads_at: None,
+            uploads_relief_at: None,
             life: Life::New,
             config,
         })
@@ -359,8 +362,29 @@ impl Shard {
             };
             self.tell(conn, now, |session, cx| session.on_memory(stream, cx));
         }
-        let waits = self.memory.uploads_waiting() > 0;
-        self.uploads_at = waits.then_some(now.mono_ns + MEMORY_RETRY_NS);
+        let waiting = self.memory.uploads_waiting();
+        self.uploads_at = (waiting > 0).then_some(now.mono_ns + MEMORY_RETRY_NS);
+        if waiting == 0 {
+            self.uploads_relief_at = None;
+        } else if *self.uploads_relief_at.get_or_insert(now.mono_ns + RELIEVE_AFTER_NS)
+            <= now.mono_ns
+        {
+            self.uploads_relief_at = Some(now.mono_ns + RELIEVE_EVERY_NS);
+            self.end_slow_uploads(waiting.min(RELIEVE_CUTS_MAX), now);
+        }
+    }
+
+    /// Ends the slowest uploads, so many at most, for those that wait for their memory.
+    fn end_slow_uploads(&mut self, at_most: usize, now: Now) {
+        let before_ns = now.mono_ns.saturating_sub(UPLOAD_SLOW_NS);
+        let mut slow = self.sessions.slow_uploads(before_ns, now.mono_ns);
+        if slow.len() > at_most {
+            slow.select_nth_unstable_by_key(at_most, |(rate, _)| *rate);
+            slow.truncate(at_most);
+        }
+        for (_, StreamId { conn, stream }) in slow {
+            self.tell(conn, now, |session, cx| session.end_slow_upload(stream, cx));
+        }
     }
 
     /// While reads wait for memory, readers that hold some and take too little are cut now and

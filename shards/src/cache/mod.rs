@@ -65,8 +65,10 @@ const PROMOTE_USES: u8 = 2;
 /// A shard's arena and the cache of verified blocks in it.
 pub struct Memory {
     arena: Arena,
-    /// Uploads that wait for memory, and since when; the first waits longest, or nearly.
+    /// Uploads that wait for memory, and since when; the first waits longest, or nearly. Short ones
+    /// have a line of their own.
     uploads: VecDeque<(StreamId, u64)>,
+    short_uploads: VecDeque<(StreamId, u64)>,
     secret: [u64; SECRET_WORDS],
     table: Table,
     lists: Lists,
@@ -89,6 +91,8 @@ pub enum Purpose {
     UploadMore,
     /// The first block of an upload.
     UploadFirst,
+    /// The only block of an upload that is known to be short.
+    UploadShort,
     /// A group of a download that may do without it.
     ReadAhead,
     /// The group that an answer begins with.
@@ -105,7 +109,7 @@ pub enum Purpose {
 impl Purpose {
     fn owner(self) -> Owner {
         match self {
-            Purpose::UploadMore | Purpose::UploadFirst => Owner::Uploads,
+            Purpose::UploadMore | Purpose::UploadFirst | Purpose::UploadShort => Owner::Uploads,
             Purpose::ReadAhead
             | Purpose::ReadFirst
             | Purpose::ReadNext
@@ -155,6 +159,7 @@ impl Memory {
         Ok(Memory {
             arena,
             uploads: VecDeque::new(),
+            short_uploads: VecDeque::new(),
             // Odd, so that different groups of an object stay different when multiplied by one.
             secret: secret.words().map(|word| word | 1),
             table: Table::new(pages),
@@ -220,30 +225,37 @@ impl Memory {
         self.arena.held(owner).pieces + pinned
     }
 
-    /// An upload waits for memory since `since_ns`.
-    pub fn queue_upload(&mut self, stream: StreamId, since_ns: u64) {
-        self.uploads.push_back((stream, since_ns));
+    /// An upload waits for memory for its first block since `since_ns`.
+    pub fn queue_upload(&mut self, stream: StreamId, since_ns: u64, short: bool) {
+        let line = if short { &mut self.short_uploads } else { &mut self.uploads };
+        line.push_back((stream, since_ns));
     }
 
     /// An upload waits no more.
     pub fn forget_upload(&mut self, stream: StreamId) {
-        self.uploads.retain(|(waiting, _)| *waiting != stream);
+        for line in [&mut self.uploads, &mut self.short_uploads] {
+            line.retain(|(waiting, _)| *waiting != stream);
+        }
     }
 
     /// Uploads that wait for memory.
     pub fn uploads_waiting(&self) -> usize {
-        self.uploads.len()
+        self.uploads.len() + self.short_uploads.len()
     }
 
     /// The upload that is to try again: there is memory for it, or it has waited too long.
     pub fn next_upload(&mut self, now_ns: u64) -> Option<StreamId> {
-        let (stream, since_ns) = *self.uploads.front()?;
-        let is_late = now_ns >= since_ns.saturating_add(UPLOAD_WAIT_NS);
-        if !is_late && !self.admits(Purpose::UploadFirst) {
-            return None;
+        let late =
+            |(_, since_ns): &(StreamId, u64)| now_ns >= since_ns.saturating_add(UPLOAD_WAIT_NS);
+        let short = self.short_uploads.front().map(late);
+        if short.is_some_and(|is_late| is_late || self.admits(Purpose::UploadShort)) {
+            return self.short_uploads.pop_front().map(|(stream, _)| stream);
         }
-        self.uploads.pop_front();
-        Some(stream)
+        let first = self.uploads.front().map(late);
+        if first.is_some_and(|is_late| is_late || self.admits(Purpose::UploadFirst)) {
+            return self.uploads.pop_front().map(|(stream, _)| stream);
+        }
+        None
     }
 
     /// Whether this arena handed a block out.

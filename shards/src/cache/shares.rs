@@ -1,8 +1,8 @@
 //! How the blocks of an arena are divided: what each owner may hold at most.
 //!
 //! ```text
-//!   uploads            │ downloads                                      │ background │ cache
-//!   more … │ first     │ ahead (soft) … │ first … │ next … │ hot … │ short │        │ alone
+//!   uploads                  │ downloads                                              │ backg. │ cache
+//!   more … │ first … │ short │ ahead (soft) … │ first … │ next … │ hot … │ short │        │ alone
 //! ```
 //!
 //! The shares add up to less than the arena, so no owner can take what is another's, and some of
@@ -12,7 +12,8 @@
 use super::Purpose;
 use crate::limits::{
     BACKGROUND_PERCENT, READS_AHEAD_PERCENT, READS_FIRST_PERCENT, READS_HOT_PERCENT,
-    READS_NEXT_PERCENT, READS_SHORT_PERCENT, UPLOADS_MORE_PERCENT, UPLOADS_PERCENT,
+    READS_NEXT_PERCENT, READS_SHORT_PERCENT, UPLOADS_FIRST_PERCENT, UPLOADS_MORE_PERCENT,
+    UPLOADS_PERCENT,
 };
 
 /// Blocks that may be held for each purpose, those held for the purposes before it included.
@@ -20,6 +21,7 @@ use crate::limits::{
 pub(super) struct Shares {
     uploads_more: usize,
     uploads_first: usize,
+    uploads_short: usize,
     reads_ahead: usize,
     reads_first: usize,
     reads_next: usize,
@@ -33,7 +35,8 @@ impl Shares {
     pub(super) const fn of(blocks: usize) -> Shares {
         Shares {
             uploads_more: part(blocks, UPLOADS_MORE_PERCENT),
-            uploads_first: part(blocks, UPLOADS_PERCENT),
+            uploads_first: part(blocks, UPLOADS_FIRST_PERCENT),
+            uploads_short: part(blocks, UPLOADS_PERCENT),
             reads_ahead: part(blocks, READS_AHEAD_PERCENT),
             reads_first: part(blocks, READS_FIRST_PERCENT),
             reads_next: part(blocks, READS_NEXT_PERCENT),
@@ -47,6 +50,7 @@ impl Shares {
         match purpose {
             Purpose::UploadMore => self.uploads_more,
             Purpose::UploadFirst => self.uploads_first,
+            Purpose::UploadShort => self.uploads_short,
             Purpose::ReadAhead => self.reads_ahead,
             Purpose::ReadFirst => self.reads_first,
             Purpose::ReadNext => self.reads_next,
@@ -62,7 +66,8 @@ const fn part(blocks: usize, percent: usize) -> usize {
     if part == 0 { 1 } else { part }
 }
 
-const _: () = assert!(UPLOADS_MORE_PERCENT < UPLOADS_PERCENT);
+const _: () = assert!(UPLOADS_MORE_PERCENT < UPLOADS_FIRST_PERCENT);
+const _: () = assert!(UPLOADS_FIRST_PERCENT < UPLOADS_PERCENT);
 const _: () = assert!(READS_AHEAD_PERCENT < READS_FIRST_PERCENT);
 const _: () = assert!(READS_FIRST_PERCENT < READS_NEXT_PERCENT);
 const _: () = assert!(READS_NEXT_PERCENT < READS_HOT_PERCENT);
@@ -73,8 +78,9 @@ const _: () = assert!(UPLOADS_PERCENT + READS_SHORT_PERCENT + BACKGROUND_PERCENT
 const _: () = {
     let least = Shares::of(8 * 1024 * 1024 / ron_io::limits::BLOCK_LEN);
     assert!(least.uploads_more < least.uploads_first);
+    assert!(least.uploads_first < least.uploads_short);
     assert!(least.reads_ahead < least.reads_first && least.reads_first < least.reads_next);
     assert!(least.reads_next < least.reads_hot && least.reads_hot < least.reads_short);
     assert!(least.background > 0);
-    assert!(least.uploads_first + least.reads_short + least.background < 128);
+    assert!(least.uploads_short + least.reads_short + least.background < 128);
 };

@@ -393,7 +393,7 @@ fn all_for(memory: &mut Memory, purpose: Purpose) -> Vec<BlockMut> {
 fn no_owner_takes_what_is_anothers() {
     for blocks in [128, 1000] {
         let mut memory = memory(blocks);
-        let uploads = [Purpose::UploadMore, Purpose::UploadFirst];
+        let uploads = [Purpose::UploadMore, Purpose::UploadFirst, Purpose::UploadShort];
         let reads = [
             Purpose::ReadAhead,
             Purpose::ReadFirst,
@@ -420,7 +420,7 @@ fn no_owner_takes_what_is_anothers() {
 #[test]
 fn a_piece_counts_as_the_block_it_keeps_from_being_whole() {
     let mut memory = memory(128);
-    let pieces = std::iter::from_fn(|| memory.alloc_for(Purpose::UploadFirst, 1, None));
+    let pieces = std::iter::from_fn(|| memory.alloc_for(Purpose::UploadShort, 1, None));
     assert_eq!(pieces.collect::<Vec<_>>().len(), 32);
 }
 

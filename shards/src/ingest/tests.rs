@@ -527,7 +527,7 @@ fn others(bench: &mut Bench, purpose: Purpose) -> Vec<BlockMut> {
 #[test]
 fn an_upload_that_no_memory_comes_for_is_refused_after_a_while() {
     let mut bench = Bench::new(BLOCKS);
-    let held = others(&mut bench, Purpose::UploadFirst);
+    let held = others(&mut bench, Purpose::UploadShort);
     let mut ingest = Ingest::new(Bench::STREAM, None, Some(5), &mut bench.cx()).unwrap();
     assert_eq!(ingest.push(b"hello", &mut bench.cx()), Ok(0));
     assert_eq!(bench.memory.next_upload(UPLOAD_WAIT_NS - 1), None, "its share is used up");
@@ -539,9 +539,47 @@ fn an_upload_that_no_memory_comes_for_is_refused_after_a_while() {
 }
 
 #[test]
+fn a_short_upload_has_memory_that_longer_ones_leave_to_it() {
+    let mut bench = Bench::new(BLOCKS);
+    let held = others(&mut bench, Purpose::UploadFirst);
+    let (long, short) = (StreamId { stream: 8, ..Bench::STREAM }, Bench::STREAM);
+    let mut waits = Ingest::new(long, None, Some(1 << 30), &mut bench.cx()).unwrap();
+    assert_eq!(waits.push(b"hello", &mut bench.cx()), Ok(0));
+    let mut ingest = Ingest::new(short, None, Some(5), &mut bench.cx()).unwrap();
+    assert_eq!(ingest.push(b"hello", &mut bench.cx()), Ok(5));
+    // Where even that is used up, it waits in a line of its own.
+    let rest = others(&mut bench, Purpose::UploadShort);
+    let mut last = Ingest::new(short, None, Some(5), &mut bench.cx()).unwrap();
+    assert_eq!(last.push(b"hello", &mut bench.cx()), Ok(0));
+    assert_eq!(bench.memory.next_upload(0), None);
+    drop(rest);
+    assert_eq!(bench.memory.next_upload(0), Some(short));
+    assert_eq!(bench.memory.next_upload(0), None, "the long one waits on");
+    drop(held);
+    assert_eq!(bench.memory.next_upload(0), Some(long));
+}
+
+#[test]
+fn the_rate_of_an_upload_is_that_of_the_group_it_waits_for() {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let mut bench = Bench::new(BLOCKS);
+    let mut ingest = Ingest::new(Bench::STREAM, None, Some(1 << 30), &mut bench.cx()).unwrap();
+    assert_eq!(ingest.rate(0, SECOND_NS), None, "it holds no memory");
+    ingest.push(&source(4000), &mut bench.cx()).unwrap();
+    assert_eq!(ingest.rate(0, 2 * SECOND_NS), Some(2000));
+    // The next group is another matter.
+    bench.now.mono_ns = 4 * SECOND_NS;
+    ingest.push(&source(GROUP_LEN as u64), &mut bench.cx()).unwrap();
+    assert_eq!(ingest.rate(3 * SECOND_NS, 5 * SECOND_NS), None);
+    assert_eq!(ingest.rate(4 * SECOND_NS, 5 * SECOND_NS), Some(4000));
+    ingest.abort(&mut bench.cx());
+    assert_eq!(ingest.rate(u64::MAX, u64::MAX), None);
+}
+
+#[test]
 fn an_aborted_upload_waits_no_more() {
     let mut bench = Bench::new(BLOCKS);
-    let _held = others(&mut bench, Purpose::UploadFirst);
+    let _held = others(&mut bench, Purpose::UploadShort);
     let mut ingest = Ingest::new(Bench::STREAM, None, Some(5), &mut bench.cx()).unwrap();
     assert_eq!(ingest.push(b"hello", &mut bench.cx()), Ok(0));
     assert_eq!(bench.memory.uploads_waiting(), 1);

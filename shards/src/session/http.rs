@@ -238,6 +238,19 @@ impl HttpSession {
         self.settle(cx);
     }
 
+    pub fn slow_uploads(&self, before_ns: u64, now_ns: u64, found: &mut Vec<(u64, StreamId)>) {
+        let State::Put(put) = &self.state else { return };
+        let stream = StreamId { conn: self.conn(), stream: self.stream };
+        found.extend(put.rate(before_ns, now_ns).map(|rate| (rate, stream)));
+    }
+
+    pub fn end_slow_upload(&mut self, stream: u32, cx: &mut Cx<'_>) {
+        if stream == self.stream {
+            self.refuse_put(Refusal::Slow(refusal::Slow::Body), cx);
+        }
+        self.settle(cx);
+    }
+
     /// Since when the peer takes too little, in `Now::mono_ns`, if blocks are held for it, of this
     /// shard's memory or of others'.
     pub fn stale_since(&self, own: bool, memory: &Memory) -> Option<u64> {

@@ -14,7 +14,7 @@ use ron_io::{
 
 use crate::{
     cache::Memory,
-    flow::{Cx, Reply},
+    flow::{Cx, Reply, StreamId},
 };
 
 mod failure;
@@ -83,6 +83,17 @@ impl Session {
     /// A stream's upload waits for memory no longer.
     pub fn on_memory(&mut self, stream: u32, cx: &mut Cx<'_>) {
         each!(self, session => session.on_memory(stream, cx));
+    }
+
+    /// The uploads whose peers are behind with a group that was begun before `before_ns`, by the
+    /// bytes a second that come of it.
+    pub fn slow_uploads(&self, before_ns: u64, now_ns: u64, found: &mut Vec<(u64, StreamId)>) {
+        each!(self, session => session.slow_uploads(before_ns, now_ns, found));
+    }
+
+    /// Others need the memory of a stream's upload, which comes too slowly.
+    pub fn end_slow_upload(&mut self, stream: u32, cx: &mut Cx<'_>) {
+        each!(self, session => session.end_slow_upload(stream, cx));
     }
 
     /// Since when the peer takes nothing, in `Now::mono_ns`, if blocks are held for it: with

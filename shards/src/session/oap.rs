@@ -23,7 +23,7 @@ use super::failure;
 use crate::{
     cache::Memory,
     config::Listener,
-    flow::{Cx, Reply},
+    flow::{Cx, Reply, StreamId},
     limits::{LINGER_LEAST_NS, LINGER_LEN_MAX, PIPELINE_LEN_MAX},
 };
 
@@ -212,6 +212,24 @@ impl OapSession {
         if let Some(place) = self.streams.by_number(stream) {
             self.memory_for(place, cx);
         }
+        self.settle(cx);
+    }
+
+    /// Nobody is slow while another upload of the connection holds it back.
+    pub fn slow_uploads(&self, before_ns: u64, now_ns: u64, found: &mut Vec<(u64, StreamId)>) {
+        if self.phase != Phase::Open || self.full_at.is_some() {
+            return;
+        }
+        for stream in self.streams.iter() {
+            let Job::Put(put) = &stream.job else { continue };
+            let rate = put.ingest.rate(before_ns, now_ns).filter(|_| !put.ended);
+            let stream = StreamId { conn: self.conn(), stream: stream.number };
+            found.extend(rate.map(|rate| (rate, stream)));
+        }
+    }
+
+    pub fn end_slow_upload(&mut self, stream: u32, cx: &mut Cx<'_>) {
+        self.end_slow(stream, cx);
         self.settle(cx);
     }
 

@@ -197,6 +197,11 @@ impl Put {
         }
     }
 
+    /// See [`Ingest::rate`].
+    pub(super) fn rate(&self, before_ns: u64, now_ns: u64) -> Option<u64> {
+        self.ingest.rate(before_ns, now_ns).filter(|_| self.receiving)
+    }
+
     /// Drops what was received.
     pub(super) fn abort(&mut self, cx: &mut Cx<'_>) {
         self.ingest.abort(cx);

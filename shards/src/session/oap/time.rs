@@ -193,23 +193,33 @@ impl OapSession {
                     self.fail(place, &Fault::Busy.into(), cx);
                 }
             }
-            Due::Pace(number) => {
-                const SLOW: Refusal = Refusal::new(ErrorCode::Timeout, "the put comes too slowly");
-                let within = matches!(self.frame, Some((_, Kind::Data(data))) if data == number);
-                if let Some(place) = self.streams.by_number(number) {
-                    self.fail(place, &SLOW, cx);
-                }
-                // The rest of its frame would come no faster. OAP/1 §10.2
-                if within {
-                    self.finish(cx);
-                }
-            }
+            Due::Pace(number) => self.fail_slow(number, cx),
             Due::Stream(number) => {
                 const LATE: Refusal = Refusal::new(ErrorCode::Timeout, "the stream took too long");
                 if let Some(place) = self.streams.by_number(number) {
                     self.fail(place, &LATE, cx);
                 }
             }
+        }
+    }
+
+    /// Ends a put because others need its memory. Silent if it is over.
+    pub(super) fn end_slow(&mut self, number: u32, cx: &mut Cx<'_>) {
+        if self.streams.by_number(number).is_some() {
+            cx.stats.reject(Rejected::Timeout);
+            self.fail_slow(number, cx);
+        }
+    }
+
+    fn fail_slow(&mut self, number: u32, cx: &mut Cx<'_>) {
+        const SLOW: Refusal = Refusal::new(ErrorCode::Timeout, "the put comes too slowly");
+        let within = matches!(self.frame, Some((_, Kind::Data(data))) if data == number);
+        if let Some(place) = self.streams.by_number(number) {
+            self.fail(place, &SLOW, cx);
+        }
+        // The rest of its frame would come no faster. OAP/1 §10.2
+        if within {
+            self.finish(cx);
         }
     }
 
