@@ -19,7 +19,7 @@ use ron_codec::oap::{Deframer, FrameHeader};
 use ron_io::ports::{Act, ConnId, DiskDone};
 use ron_io::stats::{Op, Proto, Rejected};
 
-use super::failure;
+use super::{failure, pace::Pace};
 use crate::{
     cache::Memory,
     config::Listener,
@@ -54,6 +54,8 @@ pub struct OapSession {
     deframer: Deframer,
     /// The frame whose header has come and whose end has not.
     frame: Option<(FrameHeader, Kind)>,
+    /// How fast that frame comes. The payload of a put has the put's own pace.
+    frame_pace: Pace,
     /// Capability and payload of that frame, if they came in parts.
     cap: Vec<u8>,
     gathered: Vec<u8>,
@@ -110,6 +112,7 @@ impl OapSession {
             wire: Wire::new(conn, listener, now),
             deframer: Deframer::new(),
             frame: None,
+            frame_pace: Pace::new(now),
             cap: Vec::new(),
             gathered: Vec::new(),
             streams: Streams::default(),
@@ -157,6 +160,7 @@ impl OapSession {
     pub fn on_bytes(&mut self, data: &[u8], cx: &mut Cx<'_>) {
         cx.stats.bytes_in[self.wire.proto as usize].add(data.len() as u64);
         self.heard_at = cx.now.mono_ns;
+        self.frame_pace.heard(data.len() as u64);
         match &mut self.phase {
             Phase::Open if self.held.is_empty() => {
                 let taken = self.take_in(data, cx);
@@ -236,7 +240,7 @@ impl OapSession {
     /// Since when the peer takes too little, in `Now::mono_ns`, if blocks are held for it, of this
     /// shard's memory or of others'. Streams that have no credit hold none.
     pub fn stale_since(&self, own: bool, memory: &Memory) -> Option<u64> {
-        if self.phase != Phase::Open {
+        if !matches!(self.phase, Phase::Open | Phase::Lingering { .. }) {
             return None;
         }
         let keeps = |get: &Get| get.download.held().is_some_and(|block| memory.owns(block) == own);

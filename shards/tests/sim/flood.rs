@@ -163,7 +163,8 @@ impl World {
 
     fn rude_one_comes(&mut self, flood: &Flood) {
         let habit = self.chance.pick(&flood.habits);
-        let rude = Rude::new(habit, self.clock.now().mono_ns, &mut self.chance);
+        let (now, allowed) = (self.clock.now().mono_ns, self.plan.deadlines);
+        let rude = Rude::new(habit, now, &allowed, &mut self.chance);
         let shard = self.chance.below(self.plan.shards.into());
         let listener = self.chance.below(LISTENERS.len());
         self.come(shard, listener, Some(rude));
@@ -278,7 +279,7 @@ impl World {
             let Some(since) = one.waits_since else { continue };
             if client.is_none_or(|client| client.under_way() == 0) {
                 one.waits_since = None;
-                one.next_at = now + self.chance.magnitude(THINK_NS);
+                one.next_at = now + self.chance.between(THINK_NS / 4, THINK_NS);
                 continue;
             }
             let most = match client.map(Client::waits_for) {

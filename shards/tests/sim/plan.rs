@@ -125,7 +125,18 @@ impl Plan {
         let shards = chance.between(1, 3) as u16;
         let faults =
             if flood.is_some() || chance.one_in(8) { Faults::default() } else { faults(chance) };
-        let deadlines = Deadlines { stream_ns: 3600 * SECOND_NS, ..Deadlines::default() };
+        let allowed = Deadlines::default();
+        // Short ones are met within a flood however busy it is.
+        let part = if flood.is_some() { chance.pick(&[1, 5]) } else { 1 };
+        let deadlines = Deadlines {
+            stream_ns: 3600 * SECOND_NS,
+            handshake_ns: allowed.handshake_ns / part,
+            head_ns: allowed.head_ns / part,
+            idle_ns: allowed.idle_ns / part,
+            body_ns: allowed.body_ns / part,
+            send_ns: allowed.send_ns / part,
+            ..allowed
+        };
         let objects = match flood.is_some() {
             true => objects_of_a_flood(chance),
             false => some_objects(chance),

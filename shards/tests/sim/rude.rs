@@ -87,16 +87,16 @@ impl Habit {
 impl Habit {
     /// Nanoseconds after which the node must have closed the connection of such a peer: what its
     /// deadlines allow, and some for what comes before they begin.
-    fn lasts_ns(self) -> Option<u64> {
-        let allowed = Deadlines::default();
+    fn lasts_ns(self, allowed: &Deadlines) -> Option<u64> {
         let ns = match self {
             Habit::Silent | Habit::Stammers | Habit::Handshakes => allowed.head_ns,
             Habit::NeverReads | Habit::NeverReadsShort => allowed.send_ns,
             Habit::Stops => allowed.body_ns,
             Habit::SendsOn => allowed.linger_ns,
             Habit::NotifiesThenSends | Habit::Garbles => allowed.send_ns + allowed.linger_ns,
-            // The first span may have brought enough.
-            Habit::Trickles => 2 * allowed.body_ns + allowed.linger_ns,
+            // The first span may have brought enough, in the next the upload is refused, and in a
+            // third the rest of its frame does not come.
+            Habit::Trickles => 4 * allowed.body_ns + allowed.linger_ns,
             Habit::Sips | Habit::Leaves | Habit::HalfCloses => return None,
         };
         Some(ns + GRACE_NS)
@@ -137,16 +137,16 @@ pub struct Rude {
 }
 
 impl Rude {
-    pub fn new(habit: Habit, now: u64, chance: &mut Chance) -> Rude {
+    pub fn new(habit: Habit, now: u64, allowed: &Deadlines, chance: &mut Chance) -> Rude {
         let every_ns = match habit {
             Habit::Leaves => chance.magnitude(100 * MILLISECOND_NS),
             // Many are never late enough to be cut for the memory they hold.
             Habit::Sips if chance.toss() => chance.between(50, 250) * MILLISECOND_NS,
             Habit::Sips | Habit::HalfCloses => chance.magnitude(20 * SECOND_NS),
-            Habit::Trickles => chance.between(SECOND_NS, 20 * SECOND_NS),
+            Habit::Trickles => chance.between(allowed.body_ns / 30, allowed.body_ns * 2 / 3),
             _ => chance.between(10 * MILLISECOND_NS, SECOND_NS),
         };
-        let closed_by = habit.lasts_ns().map(|lasts| now + lasts);
+        let closed_by = habit.lasts_ns(allowed).map(|lasts| now + lasts);
         let sip_len = if chance.toss() { 1 } else { chance.magnitude(20_000) as usize };
         Rude {
             habit,

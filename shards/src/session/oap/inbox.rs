@@ -120,7 +120,12 @@ impl OapSession {
     /// failed takes everything, and keeps nothing.
     fn feed(&mut self, data: &[u8], cx: &mut Cx<'_>) -> usize {
         let place = self.data_number().and_then(|number| self.streams.by_number(number));
-        let Some(place) = place else { return data.len() };
+        let Some(place) = place else {
+            // The put ended inside this frame. Its rest must come as any frame must.
+            self.frame = self.frame.map(|(head, _)| (head, Kind::Skip));
+            self.frame_pace.restart(cx.now.mono_ns);
+            return data.len();
+        };
         let stream = self.streams.get_mut(place);
         let Some(Stream { job: Job::Put(put), .. }) = stream else { return data.len() };
         put.heard_at = cx.now.mono_ns;
@@ -149,6 +154,7 @@ impl OapSession {
                 self.gathered.clear();
                 let kind = self.on_head(&head, cx);
                 self.frame = Some((head, kind));
+                self.frame_pace.restart(cx.now.mono_ns);
             }
             (Piece::Cap(bytes), Some((head, Kind::Request))) => {
                 if cx.config.authority.has_token_of(usize::from(head.cap_len)) {

@@ -23,8 +23,10 @@ use crate::{
 pub(super) enum Due {
     Handshake,
     FirstFrame,
-    /// The frame under way.
+    /// The frame under way: its header comes too slowly, or nothing of it comes.
     Frame,
+    /// What comes of the frame under way is too little.
+    FramePace,
     /// A connection that takes nothing of what was sent.
     Send,
     /// A put whose bytes come too slowly, by our number.
@@ -40,7 +42,7 @@ pub(super) enum Due {
 
 impl Due {
     /// Kinds that are not a stream's.
-    const OF_CONNECTION: usize = 5;
+    const OF_CONNECTION: usize = 6;
     /// Kinds that one stream has.
     const OF_STREAM: usize = 3;
 }
@@ -100,9 +102,16 @@ impl OapSession {
                 let since = at.max(self.unblocked_at);
                 earlier(first, since.saturating_add(limits.head_ns), Due::Frame)
             }
-            (None, Some(_)) => {
+            (None, Some((_, kind))) => {
                 let since = self.heard_at.max(self.unblocked_at);
-                earlier(first, since.saturating_add(limits.body_ns), Due::Frame)
+                let first = earlier(first, since.saturating_add(limits.body_ns), Due::Frame);
+                match self.frame_pace.due(limits) {
+                    Some(at) if !matches!(kind, Kind::Data(_)) => {
+                        let listened_at = self.unblocked_at.saturating_add(limits.body_ns);
+                        earlier(first, at.max(listened_at), Due::FramePace)
+                    }
+                    _ => first,
+                }
             }
             (None, None) if self.greeted && self.streams.is_empty() && self.wire.unsent() == 0 => {
                 let since = self.heard_at.max(self.wire.progress_at);
@@ -178,6 +187,9 @@ impl OapSession {
         {
             return;
         }
+        if due == Due::FramePace && !self.frame_pace.is_late(cx.now.mono_ns, &cx.config.deadlines) {
+            return;
+        }
         if !matches!(due, Due::Idle | Due::Linger | Due::Memory(_)) {
             cx.stats.reject(Rejected::Timeout);
         }
@@ -186,6 +198,9 @@ impl OapSession {
             Due::Handshake | Due::Send | Due::Linger => self.abort(cx),
             Due::FirstFrame if self.header_at.is_none() && self.frame.is_none() => self.finish(cx),
             Due::FirstFrame | Due::Frame => self.miss_frame(cx),
+            // Whoever was refused has its answer.
+            Due::FramePace if matches!(self.frame, Some((_, Kind::Skip))) => self.finish(cx),
+            Due::FramePace => self.miss_frame(cx),
             Due::Idle => self.finish(cx),
             Due::Memory(number) => {
                 if let Some(place) = self.streams.by_number(number) {

@@ -423,3 +423,20 @@ fn a_client_may_end_its_side() {
     assert!(rig.frames().is_empty());
     assert_eq!(rig.open(), 0);
 }
+
+/// A peer that breaks the protocol keeps no more than one that does not.
+#[test]
+fn a_reader_is_stale_after_its_last_answer_as_before() {
+    let mut rig = Rig::new();
+    let address = rig.store(&sample(3 * GROUP_LEN, 4));
+    rig.bytes(&get(1, address, ""));
+    assert!(rig.answer_one());
+    let stale = |rig: &Rig| rig.session.as_ref().unwrap().stale_since(true, &rig.memory);
+    let began_ns = rig.now.mono_ns;
+    rig.now.mono_ns += SECOND;
+    assert_eq!(stale(&rig), Some(began_ns));
+    rig.bytes(&[0xff; 64]);
+    assert_eq!((rig.ends.as_slice(), stale(&rig)), (&["finish"][..], Some(began_ns)));
+    rig.tell(|session, cx| session.shed(cx));
+    assert_eq!((rig.ends.last(), stale(&rig)), (Some(&"abort"), None));
+}

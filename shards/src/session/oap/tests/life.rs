@@ -472,6 +472,44 @@ fn a_frame_that_trickles_ends_its_connection() {
     assert_eq!((rig.open(), rig.ends.as_slice()), (0, &["finish"][..]));
 }
 
+/// Nor may a frame of which nothing is wanted any more, nor one that is a request.
+#[test]
+fn no_frame_may_trickle_whatever_it_is() {
+    let data = frame(Flags::REQ, 1, &[1; 90_000]);
+    let late = || Some((408, "timeout".into()));
+    let cases: [(Vec<u8>, Option<(u16, String)>); 4] = [
+        // Its put was refused before it, and within it.
+        ([put_start(1, 100_001, None), data.clone()].concat(), None),
+        ([put_start(1, 10, None), data.clone()].concat(), None),
+        // It was refused by its header.
+        (frame(START | Flags::RESP, 1, &[1; 90_000]), None),
+        (frame(START, 1, &[b' '; 4000]), late()),
+    ];
+    for (bytes, answer) in cases {
+        let mut rig = Rig::with(LOCAL, false, |config| {
+            config.deadlines.body_rate = 1000;
+            config.object_len_max = 100_000;
+        });
+        let span = limits(&rig).body_ns;
+        rig.bytes(&bytes[..bytes.len() - 3500]);
+        rig.run();
+        rig.frames();
+        let sent = std::mem::take(&mut rig.unsent);
+        rig.tell(|session, cx| session.on_sent(sent, cx));
+        for _ in 0..7 {
+            assert!(rig.ends.is_empty(), "{bytes:?}", bytes = &bytes[..100]);
+            rig.now.mono_ns += span / 3;
+            rig.bytes(&[1]);
+            rig.tell(|session, cx| session.on_deadline(cx));
+            if !rig.ends.is_empty() {
+                break;
+            }
+        }
+        let said = rig.frames().first().map(Frame::error);
+        assert_eq!((said, rig.ends.as_slice()), (answer, &["finish"][..]));
+    }
+}
+
 #[test]
 fn what_is_kept_is_counted_and_shed() {
     let mut rig = Rig::new();
