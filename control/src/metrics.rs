@@ -143,7 +143,7 @@ impl Load {
 type Pick = fn(&Stats) -> &Counter;
 
 /// Counters that are one number a shard: name without `_total`, help, and where it is counted.
-const COUNTERS: [(&str, &str, Pick); 26] = [
+const COUNTERS: [(&str, &str, Pick); 27] = [
     ("ron_reject_oversize", "Uploads refused for their size.", |s| &s.oversize),
     ("ron_accept_failures", "Connections that could not be accepted.", |s| {
         &s.watch.ring.accept_failures
@@ -158,6 +158,9 @@ const COUNTERS: [(&str, &str, Pick); 26] = [
     }),
     ("ron_readers_cut", "Readers cut that took nothing and held memory others waited for.", |s| {
         &s.readers_cut
+    }),
+    ("ron_uploads_cut", "Uploads that were slow and held memory others waited for.", |s| {
+        &s.uploads_cut
     }),
     ("ron_verify_groups", "Groups hashed and compared before use.", |s| &s.verify_groups),
     ("ron_verify_bytes", "Bytes hashed and compared before use.", |s| &s.verify_bytes),

@@ -227,6 +227,8 @@ pub struct Stats {
     pub memory_refusals: Counter,
     /// Readers that took nothing and were cut for the memory they held.
     pub readers_cut: Counter,
+    /// Uploads ended because others waited for memory that they filled slowly.
+    pub uploads_cut: Counter,
     pub verify_groups: Counter,
     pub verify_bytes: Counter,
     pub integrity_fail: Counter,

@@ -383,6 +383,7 @@ impl Shard {
             slow.truncate(at_most);
         }
         for (_, StreamId { conn, stream }) in slow {
+            self.stats.uploads_cut.add(1);
             self.tell(conn, now, |session, cx| session.end_slow_upload(stream, cx));
         }
     }

@@ -14,6 +14,9 @@ use super::{
 /// Steps that the end of a run takes at most: more are a node that does not come to rest.
 const REST_STEPS_MAX: u64 = 400_000;
 
+/// Nanoseconds of a step at most, on average, while objects are looked at.
+const PACE_CALM_NS: u64 = 10_000_000;
+
 /// Nanoseconds a request may wait although nothing but time passes.
 const HANG_NS: u64 = 60_000_000_000;
 
@@ -51,6 +54,8 @@ impl World {
     fn calm_down(&mut self) {
         self.trace.note(|| "calm".to_string());
         self.plan.faults = Faults { index_loss: self.plan.faults.index_loss, ..Faults::default() };
+        // Nor does time pass so fast that deadlines end what is checked.
+        self.plan.pace_ns = self.plan.pace_ns.min(PACE_CALM_NS);
         self.disk.weather = Weather::default();
         self.disk.set_capacity(None);
         if let Some(flood) = &mut self.plan.flood {

@@ -243,7 +243,8 @@ impl Http {
             return;
         }
         let asked = self.asked.front().copied();
-        if asked.is_none() && !self.lenient {
+        let turned_away = head.status == 503 && head.closes && stage.sky.short;
+        if asked.is_none() && !self.lenient && !turned_away {
             violation!("an answer {} that nobody asked for", head.status);
         }
         let no_body =

@@ -90,7 +90,8 @@ impl Habit {
     fn lasts_ns(self, allowed: &Deadlines) -> Option<u64> {
         let ns = match self {
             Habit::Silent | Habit::Stammers | Habit::Handshakes => allowed.head_ns,
-            Habit::NeverReads | Habit::NeverReadsShort => allowed.send_ns,
+            // What fits the sockets was sent, and then the connection is idle.
+            Habit::NeverReads | Habit::NeverReadsShort => allowed.send_ns.max(allowed.idle_ns),
             Habit::Stops => allowed.body_ns,
             Habit::SendsOn => allowed.linger_ns,
             Habit::NotifiesThenSends | Habit::Garbles => allowed.send_ns + allowed.linger_ns,

@@ -10,14 +10,16 @@ use super::{
     trace::{Trace, violation},
 };
 
+const SECOND_NS: u64 = 1_000_000_000;
+
 /// What the node has had to bear since it was started, and so may answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sky {
     pub errors: bool,
     pub short_reads: bool,
     pub full: bool,
-    /// Reads or uploads were refused, or readers cut, for want of memory: time passes in leaps,
-    /// which none of them may wait for.
+    /// Reads, uploads or connections were refused, or readers and uploads cut, for want of memory
+    /// or places: time passes in leaps, which none of them may wait for.
     pub short: bool,
     /// The node is not told what is wanted, and may be late: it drains, boots or time leaps.
     pub chaos: bool,
@@ -88,7 +90,9 @@ impl Stage<'_> {
         let allowed = match status {
             // A deletion does not wait for what heals the object.
             503 => chaos || short || excused || short_reads || raced,
-            504 | 408 => chaos,
+            // Where a step takes a second, a peer may be late that is not rude.
+            408 => chaos || short || self.plan.pace_ns >= SECOND_NS,
+            504 => chaos,
             500 => errors,
             502 => excused || short_reads,
             507 => full || self.plan.storage.max_bytes.is_some(),

@@ -517,7 +517,9 @@ impl World {
     pub(super) fn with_stage<T>(&mut self, what: impl FnOnce(&mut Stage<'_>) -> T) -> T {
         let short = |part: &super::node::Part| {
             let shed = part.stats.rejected(Rejected::Memory);
-            shed + part.stats.memory_refusals.get() + part.stats.readers_cut.get() > 0
+            let cut = part.stats.readers_cut.get() + part.stats.uploads_cut.get();
+            let turned_away = part.stats.rejected(Rejected::Connections);
+            shed + part.stats.memory_refusals.get() + cut + turned_away > 0
         };
         let parts = self.node.as_ref().map(|node| &node.parts);
         let sky = Sky { short: parts.is_some_and(|parts| parts.iter().any(short)), ..self.sky };
