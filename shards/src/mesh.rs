@@ -55,6 +55,9 @@ struct Peer {
 const KINDS: [(usize, usize); 2] =
     [(MESH_OTHERS_MAX, MESH_OTHERS_WAITING_MAX), (MESH_READS_MAX, MESH_READS_WAITING_MAX)];
 
+/// Places to wait for that a queue keeps while it is empty.
+const WAITING_KEPT: usize = 32;
+
 const _: () = assert!(Place::Other as usize == 0 && Place::Read as usize == 1);
 
 impl Mesh {
@@ -165,6 +168,10 @@ impl Mesh {
                     peer.open[kind] += 1;
                     acts.push(Act::Mail { to: ShardId(to as u16), mail: Mail::Ask { from, ask } });
                 }
+                // What waited for one peer is not kept beside what waits for the next.
+                if peer.waiting[kind].is_empty() {
+                    peer.waiting[kind].shrink_to(WAITING_KEPT);
+                }
             }
         }
     }
@@ -205,6 +212,20 @@ mod tests {
             assert!(ask(&mut mesh, first, &mut acts));
             assert_eq!(acts.len(), open_max + 2, "it waits behind the others");
         }
+    }
+
+    #[test]
+    fn a_queue_that_is_empty_keeps_little_memory() {
+        let (mut mesh, mut acts) = (Mesh::new(ShardId(0), 2), Acts::default());
+        while ask(&mut mesh, Some(0), &mut acts) {}
+        let kept = |mesh: &Mesh| mesh.peers[1].waiting[Place::Read as usize].capacity();
+        assert!(kept(&mesh) >= MESH_READS_WAITING_MAX);
+        for _ in 0..MESH_READS_WAITING_MAX {
+            mesh.heard(PEER, Place::Read, &Reply::Missing);
+            mesh.send_waiting(&mut acts);
+        }
+        assert_eq!(mesh.waiting[Place::Read as usize], 0);
+        assert!(kept(&mesh) <= 2 * WAITING_KEPT, "{}", kept(&mesh));
     }
 
     #[test]
