@@ -11,7 +11,7 @@
 //! | `d` len16 | application data |
 //! | `s` type pad len16 bytes | a record of any type, with 16 × pad bytes of padding |
 //! | `z` type len16 | a record of any type, of zeros |
-//! | `u` byte | a KeyUpdate that asks for one in return (1), does not (0), or is none |
+//! | `u` byte | a KeyUpdate that asks for one in return (1), does not (0), or is no KeyUpdate |
 //! | `c` | close_notify |
 //! | `a` level code | an alert |
 //! | `r` len16 bytes | bytes as they are |
@@ -33,7 +33,7 @@ use std::io::{self, Write};
 
 use ron_io::{
     limits::{HANDSHAKE_LEN_MAX, RECV_BUFFER_LEN},
-    sim::heap,
+    sim::{heap, tls::server_config},
     tls::{self, Heard, Receiver, Tls},
 };
 
@@ -271,7 +271,7 @@ struct Node {
 
 impl Node {
     fn new() -> Node {
-        let config = peer::server();
+        let config = server_config();
         let heap = heap::node_len();
         let tls = heap::as_node(|| Tls::new(&config)).expect("a session can be made");
         assert!(heap::node_len() > heap, "the memory of a session is counted");

@@ -13,7 +13,8 @@
 //!             └─ Mesh    lanes between shards
 //! ```
 //!
-//! Beside these, [`heap`] measures what the machine holds.
+//! Beside these, [`heap`] measures what the machine holds, and [`tls`] has what both ends of TLS
+//! are configured with.
 //!
 //! This room decides nothing: whoever runs the simulation chooses what happens next, and when
 //! something fails. It is built with the feature `sim` only.
@@ -26,7 +27,7 @@ mod inode;
 mod mesh;
 mod net;
 mod queue;
-mod tls;
+pub mod tls;
 
 pub use chance::Chance;
 pub use clock::Clock;

@@ -15,42 +15,44 @@ use rustls::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
 };
 
-use crate::tls::{
-    Certificate, Certificates, Flushed, Heard, Tls, TlsConfig, provider, server_config,
-};
+use crate::tls::{self, Certificate, Certificates, Flushed, Heard, Tls, TlsConfig, provider};
 
 /// An Ed25519 key and its certificate, made for this: their signatures have one length.
 const CERTIFICATE: &[u8] = include_bytes!("tls/cert.der");
 const KEY: &[u8] = include_bytes!("tls/key.der");
 
-fn servers_config() -> TlsConfig {
+/// The configuration of every simulated node.
+pub fn server_config() -> TlsConfig {
     static CONFIG: OnceLock<TlsConfig> = OnceLock::new();
     let make = || {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(KEY));
         let certificate = Certificate::new(vec![CertificateDer::from(CERTIFICATE)], key);
         let certificate = certificate.expect("the key fits its certificate");
-        server_config(&Certificates::new(certificate), &[]).expect("the system has randomness")
+        tls::server_config(&Certificates::new(certificate), &[]).expect("the system has randomness")
     };
     Arc::clone(CONFIG.get_or_init(make))
 }
 
+/// The configuration of a client that takes every server for the right one.
+pub fn client_config(provider: CryptoProvider) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer))
+        .with_no_client_auth();
+    // One connection must not depend on those before it.
+    config.resumption = Resumption::disabled();
+    config
+}
+
 fn clients_config() -> Arc<ClientConfig> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    let make = || {
-        let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("the provider has TLS 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer))
-            .with_no_client_auth();
-        // One connection must not depend on those before it.
-        config.resumption = Resumption::disabled();
-        Arc::new(config)
-    };
-    Arc::clone(CONFIG.get_or_init(make))
+    Arc::clone(CONFIG.get_or_init(|| Arc::new(client_config(provider()))))
 }
 
 /// Both ends of one connection.
@@ -71,7 +73,7 @@ impl Ends {
         let client = ClientConnection::new(clients_config(), name);
         let mut client = client.expect("a client can be made");
         client.set_buffer_limit(None);
-        let server = super::heap::as_node(|| Tls::new(&servers_config()));
+        let server = super::heap::as_node(|| Tls::new(&server_config()));
         Ends { server: Some(server.expect("a session can be made")), client }
     }
 

@@ -2,43 +2,23 @@
 
 use std::{
     io::Read,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use aws_lc_rs::{
     aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
     hkdf::{HKDF_SHA256, KeyType, Prk},
 };
-use ron_io::tls::{Certificate, Certificates, TlsConfig, server_config};
+use ron_io::sim::tls::client_config;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, KeyLog, SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    ClientConnection, KeyLog, crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+    pki_types::ServerName,
 };
 
 /// Types of records.
 pub(super) const ALERT: u8 = 21;
 pub(super) const HANDSHAKE: u8 = 22;
 pub(super) const DATA: u8 = 23;
-
-/// The simulation's: an Ed25519 key, whose signatures have one length.
-const CERTIFICATE: &[u8] = include_bytes!("../../../../io/src/sim/tls/cert.der");
-const KEY: &[u8] = include_bytes!("../../../../io/src/sim/tls/key.der");
-
-pub(super) fn server() -> TlsConfig {
-    static CONFIG: OnceLock<TlsConfig> = OnceLock::new();
-    let make = || {
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(KEY));
-        let certificate = Certificate::new(vec![CertificateDer::from(CERTIFICATE)], key);
-        let certificate = certificate.expect("the key fits its certificate");
-        server_config(&Certificates::new(certificate), &[]).expect("the system has randomness")
-    };
-    Arc::clone(CONFIG.get_or_init(make))
-}
 
 /// A client, its keys, and what it read.
 pub(super) struct Peer {
@@ -55,14 +35,7 @@ impl Peer {
         let secret = Arc::new(Secret::default());
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         provider.cipher_suites = vec![TLS13_AES_128_GCM_SHA256];
-        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("the provider has TLS 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer))
-            .with_no_client_auth();
-        // One input must not depend on those before it.
-        config.resumption = Resumption::disabled();
+        let mut config = client_config(provider);
         config.key_log = Arc::clone(&secret) as Arc<dyn KeyLog>;
         let name = ServerName::try_from("fuzz").expect("it is a name");
         let tls = ClientConnection::new(Arc::new(config), name).expect("a client can be made");
@@ -201,44 +174,5 @@ impl KeyLog for Secret {
         if label == "CLIENT_TRAFFIC_SECRET_0" {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(secret.to_vec());
         }
-    }
-}
-
-/// Takes every server for the right one.
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
     }
 }
