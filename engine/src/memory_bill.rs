@@ -148,6 +148,7 @@ impl MemoryBill {
             ("index", plan.index_len.saturating_add(index_over), 1),
             ("index changes", CHANGE_LEN * MEMTABLE_MAX as u64, plan.partitions),
             ("damaged objects", damaged, shards),
+            ("scrub", store::scrub_bill() as u64, shards),
             ("profile", profile, 1),
             ("process", PROCESS_LEN.saturating_add(PROCESS_SHARD_LEN.saturating_mul(shards)), 1),
         ]
@@ -160,6 +161,7 @@ impl MemoryBill {
             "outboards",
             "waiting requests",
             "index",
+            "scrub",
         ];
         let heap = lines.iter().filter(|line| on_heap.contains(&line.what));
         let heap = heap.fold(0u64, |sum, line| sum.saturating_add(line.len));
@@ -205,7 +207,7 @@ mod tests {
 
     #[test]
     fn every_line_is_that_of_all_shards() {
-        let bill = MemoryBill::new(&plan(), 1024 * MIB).unwrap();
+        let bill = MemoryBill::new(&plan(), 2048 * MIB).unwrap();
         let len = |what| bill.lines.iter().find(|line| line.what == what).unwrap().len;
         assert_eq!(len("blocks"), 512 * MIB);
         assert_eq!(len("cache tables"), 16 * MIB);
@@ -218,9 +220,10 @@ mod tests {
         assert!((4 * MIB..24 * MIB).contains(&waiting), "{waiting} bytes for each partition");
         assert_eq!(len("index"), 64 * MIB + 3 * 8 * 1024 * 64);
         assert_eq!(len("index changes"), 3 * 8 * MIB);
+        assert_eq!(len("scrub"), 2 * 5 * (9 * MIB + 64 * 1024));
         let heap = len("connection tables") + len("TLS");
         let heap = heap + len("connection buffers") + len("outboards") + len("waiting requests");
-        let heap = heap + len("index");
+        let heap = heap + len("index") + len("scrub");
         assert_eq!(len("allocator"), heap / 8);
         assert_eq!(len("mesh lanes"), MIB, "one lane each way");
         assert_eq!(bill.total, bill.lines.iter().map(|line| line.len).sum::<u64>());

@@ -70,6 +70,11 @@ pub const fn waiting_bill() -> usize {
     reads::bill() + segments::appends_bill()
 }
 
+/// Bytes of memory that the scrub of one shard may take, and what is verified besides.
+pub const fn scrub_bill() -> usize {
+    scrub::bill()
+}
+
 use boot::{Boot, Progress};
 use partition::{Partition, Site, Tag, cached_answer};
 use room::Told;

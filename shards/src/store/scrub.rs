@@ -16,7 +16,10 @@
 
 use std::{collections::VecDeque, io};
 
-use ron_codec::address::Address;
+use ron_codec::{
+    address::Address,
+    limits::{OUTBOARD_LEN_MAX, SEGMENT_OBJECT_LEN_MAX},
+};
 use ron_io::ports::{Act, DiskDone, Report, Severity, Urgency, VerifyOutcome};
 use slab::Slab;
 
@@ -32,7 +35,10 @@ use super::{
 use crate::{
     config::Config,
     flow::Cx,
-    limits::{SCRUB_ASK_LEN, SCRUB_MARK_LEN, SCRUB_STEP_LEN, SCRUB_UNDER_WAY_MAX, VERIFIES_MAX},
+    limits::{
+        SCRUB_ASK_LEN, SCRUB_MARK_LEN, SCRUB_READ_LEN, SCRUB_STEP_LEN, SCRUB_UNDER_WAY_MAX,
+        VERIFIES_MAX,
+    },
 };
 
 mod check;
@@ -65,6 +71,13 @@ pub(super) struct Parts<'a> {
 /// Places that are still to be gone through, the present one first, and how far earlier processes
 /// came there.
 type Todo = VecDeque<(u16, Option<Reached>)>;
+
+/// Bytes of memory that one shard may take for the objects it looks at again: of each its hashes,
+/// its bytes if the record may have to be made again, and what is read at once. One is the round's.
+pub(super) const fn bill() -> usize {
+    let one = OUTBOARD_LEN_MAX + SEGMENT_OBJECT_LEN_MAX as usize + SCRUB_READ_LEN as usize;
+    (1 + VERIFIES_MAX) * one
+}
 
 /// A round through the partitions of the shard.
 #[derive(Debug)]
