@@ -1,8 +1,8 @@
 //! How the blocks of an arena are divided: what each owner may hold at most.
 //!
 //! ```text
-//!   uploads                  │ downloads                                              │ backg. │ cache
-//!   more … │ first … │ short │ ahead (soft) … │ first … │ next … │ hot … │ short │        │ alone
+//!   uploads                  │ downloads                                         │ back- │ cache
+//!   more … │ first … │ short │ ahead (soft) │ first … │ next … │ hot … │ short    │ ground│ alone
 //! ```
 //!
 //! The shares add up to less than the arena, so no owner can take what is another's, and some of
