@@ -229,3 +229,90 @@ impl ServerCertVerifier for AnyServer {
         vec![SignatureScheme::ED25519]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::limits::{HANDSHAKE_LEN_MAX, TLS_SHORT_LEN};
+
+    /// Bytes that a record is longer than what is in it.
+    const OVERHEAD: usize = 5 + 1 + 16;
+
+    fn hear(ends: &mut Ends, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            ends.decrypt(&mut bytes)?;
+        }
+        Ok(())
+    }
+
+    /// A pair that has shaken hands, with nothing left to be sent.
+    fn shaken() -> Ends {
+        let mut ends = Ends::new();
+        for _ in 0..2 {
+            let bytes = ends.client_sends();
+            hear(&mut ends, &bytes).unwrap();
+            let (bytes, _) = ends.flush(usize::MAX);
+            ends.client_reads(&bytes).unwrap();
+        }
+        assert!(!ends.is_handshaking() && !ends.wants_write());
+        ends
+    }
+
+    /// A ClientHello of 60,000 bytes, in records: rustls keeps them until it is whole.
+    #[test]
+    fn of_a_message_without_end_only_so_much_is_kept() {
+        let mut hello = vec![0; 60_000];
+        hello[..4].copy_from_slice(&[1, 0, 0xea, 0x5c]);
+        for record_len in [100, 1000, 16 * 1024] {
+            let (mut ends, mut sent) = (Ends::new(), 0);
+            let error = hello.chunks(record_len).find_map(|part| {
+                let len = u16::try_from(part.len()).unwrap().to_be_bytes();
+                let record = [&[22, 3, 1][..], &len, part].concat();
+                sent += record.len();
+                let heard = hear(&mut ends, &record);
+                assert!(heard.is_err() || sent <= HANDSHAKE_LEN_MAX, "{sent} bytes are kept");
+                heard.err()
+            });
+            let error = error.expect("it is refused").to_string();
+            assert!(error.contains("messages are too long"), "{error}");
+            assert!(sent > HANDSHAKE_LEN_MAX, "{sent} bytes are not too much");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Pieces of any length to a socket that has room now and then. All of them come, in their
+        /// order, and are told as sent; and short ones that wait share records.
+        #[test]
+        fn short_pieces_that_wait_share_records(
+            pieces in proptest::collection::vec(
+                (
+                    prop_oneof![4 => 1usize..300, 1 => 1usize..5000, 1 => 1usize..40_000],
+                    prop_oneof![3 => Just(0), 1 => 1usize..40_000],
+                ),
+                1..120,
+            ),
+        ) {
+            let mut ends = shaken();
+            let (mut said, mut sent, mut told, mut rooms) = (Vec::new(), Vec::new(), 0, 0);
+            for (nth, (len, room)) in pieces.into_iter().chain([(1, usize::MAX)]).enumerate() {
+                let piece = vec![nth as u8; len];
+                ends.say(&piece[..len / 3], &piece[len / 3..]);
+                said.extend(piece);
+                let (bytes, flushed) = ends.flush(room);
+                sent.extend(bytes);
+                told += flushed.len;
+                rooms += usize::from(room > 0);
+                prop_assert!(told <= said.len());
+                prop_assert_eq!(told == said.len(), !flushed.full);
+            }
+            // A shorter one stands only where the socket took all before it, and at the start.
+            let records = said.len() / TLS_SHORT_LEN + 2 * rooms + 1;
+            prop_assert!(sent.len() <= said.len() + records * OVERHEAD, "{} records", records);
+            prop_assert!(ends.client_reads(&sent).unwrap() == said);
+        }
+    }
+}

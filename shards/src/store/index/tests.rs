@@ -162,6 +162,61 @@ fn a_checkpoint_that_fails_is_made_anew_with_all_changes() {
     }
 }
 
+#[test]
+fn changes_are_appended_only_where_the_file_ends() {
+    for (cut, more) in [(1, 0), (DISK_BLOCK_LEN, 0), (0, 1), (0, DISK_BLOCK_LEN)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = open(dir.path());
+        for n in 0..300 {
+            index.insert(address(n), entry(n));
+        }
+        checkpoint(&mut index, REACHED);
+        let mut bytes = fs::read(newest(dir.path())).unwrap();
+        bytes.truncate(bytes.len() - cut);
+        bytes.resize(bytes.len() + more, 0);
+        fs::write(newest(dir.path()), &bytes).unwrap();
+        index.insert(address(300), entry(300));
+        let error = index.checkpoint(REACHED)().unwrap_err();
+        assert!(error.contains(&format!("has {} bytes, not", bytes.len())), "{error}");
+        assert!(fs::read(newest(dir.path())).unwrap() == bytes, "nothing is written");
+        // The next one is a file of its own, with all.
+        index.written(false);
+        checkpoint(&mut index, REACHED);
+        assert!(all(&open(dir.path())) == all(&index));
+    }
+}
+
+#[test]
+fn a_base_that_is_out_of_order_is_not_believed() {
+    let mut slots: Vec<Slot> = (0..200).map(|n| table::encode(&address(n), &entry(n))).collect();
+    slots.sort_unstable_by_key(table::address);
+    // As it was, with one twice, and with one that belongs far before.
+    for (at, other) in [(8, 8), (8, 7), (150, 20)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut slots = slots.clone();
+        slots[at] = slots[other];
+        let part = Part {
+            dir: dir.path().to_path_buf(),
+            generation: 1,
+            number: 0,
+            slots,
+            before: 0,
+            commit: Some(Commit {
+                position: REACHED.0,
+                sequence: REACHED.1,
+                tombstones: Vec::new(),
+                mark: Vec::new(),
+                previous: 0,
+            }),
+        };
+        part.write().unwrap();
+        let opened = opened(dir.path());
+        assert_eq!(opened.reached, (at == other).then_some(REACHED), "{other} at {at}");
+        let told = opened.notes.iter().any(|note| note.contains("is out of order"));
+        assert_eq!(told, at != other, "{:?}", opened.notes);
+    }
+}
+
 /// A base of some blocks, three appends behind it, and what the index was after each.
 fn history(dir: &Path) -> Vec<(u64, Vec<(Address, Entry)>)> {
     let mut index = open(dir);
