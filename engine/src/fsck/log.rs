@@ -9,8 +9,9 @@ use std::{
 };
 
 use ron_codec::{address::Address, record::RecordKind};
+use ron_io::limits::DISK_OP_LEN_MAX;
 use ron_shards::store::{
-    audit::{Found, Next, Position, Walk, segment_number},
+    audit::{Found, Next, Position, Walk, hidden_number, segment_number},
     layout::Layout,
 };
 
@@ -91,6 +92,8 @@ pub(super) fn walk(
     for path in list(&layout.segments_dir(number), report)? {
         match segment_number(name(&path)) {
             Some(segment) => log.segments.push((segment, 0)),
+            // Of a segment in which damage hides records, which is looked at itself.
+            None if hidden_number(name(&path)).is_some() => {}
             None => report.found(&Finding::at(&path, What::Foreign))?,
         }
     }
@@ -170,7 +173,8 @@ impl Walking<'_> {
         };
         if let Some(why) = torn {
             let len = len - end;
-            let cut = end < self.synced_to;
+            // A crash tears the last batch at most; the next start cuts off no more than that.
+            let cut = end < self.synced_to || len > DISK_OP_LEN_MAX as u64;
             log.is_cut |= cut;
             let what = if cut { What::LogEnds { why, len } } else { What::TornEnd { why, len } };
             report.found(&Finding::at(self.path, what).offset(end))?;

@@ -5,6 +5,6 @@
 
 pub use super::{
     index::{Entry, Location, Position, View, ViewError},
-    layout::{object_address, segment_number},
+    layout::{hidden_number, object_address, segment_number},
     scan::{Found, Next, Walk, is_whole},
 };

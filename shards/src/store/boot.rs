@@ -34,7 +34,7 @@ use ron_io::{
 use super::{
     damage::{self, Harm},
     index::{Entry, Index, Location, OpenSlot, Position, open_job},
-    layout::{object_address, segment_number, upload_prefix},
+    layout::{hidden_number, object_address, segment_number, upload_prefix},
     partition::{Recovered, Site, Tag},
     scan::{Found, Next, Walk},
 };
@@ -56,6 +56,9 @@ enum Step {
     Scan(FileId, Walk),
     Cut(FileId),
     Sync(FileId),
+    /// The mark of a segment in which records are hidden is made, or removed.
+    Mark(FileId),
+    Unmark,
     ListObjects,
     OpenObject(FileId, Candidate),
     ReadObject(FileId, Candidate),
@@ -105,6 +108,10 @@ pub(super) struct Boot {
     scan_failures: u32,
     /// Whether part of the log is hidden by damage.
     has_holes: bool,
+    /// Segments that are marked for that, and whether the mark of the present one is to be made or
+    /// to be removed.
+    hidden: BTreeSet<u32>,
+    remark: Option<bool>,
     found: u64,
     /// Which folder of object files is listed next.
     next_dir: u16,
@@ -130,6 +137,8 @@ impl Boot {
             unreadable: false,
             scan_failures: 0,
             has_holes: false,
+            hidden: BTreeSet::new(),
+            remark: None,
             found: 0,
             next_dir: 0,
             candidates: VecDeque::new(),
@@ -158,6 +167,12 @@ impl Boot {
                 format!("the file of {address}, which is deleted, cannot be removed: {error}");
             self.site.note(cx, Severity::Warn, &text);
             return Ok(self.unlink_next(cx));
+        }
+        if let (Step::Mark(_) | Step::Unmark, Err(error)) = (&step, &done) {
+            // This process keeps the segment all the same.
+            let text = format!("a damaged segment cannot be marked: {error}");
+            self.site.note(cx, Severity::Warn, &text);
+            return self.walk_next_segment(cx);
         }
         let (step, done) = match (step, done) {
             (Step::Scan(file, walk), Err(error)) => return self.unread(file, walk, &error, cx),
@@ -189,8 +204,13 @@ impl Boot {
             (Step::Cut(file), _) => self.act(Step::Sync(file), DiskOp::Sync { file }, cx),
             (Step::Sync(file), _) => {
                 cx.close_file(file);
+                return self.mark_segment(cx);
+            }
+            (Step::Mark(file), _) => {
+                cx.close_file(file);
                 return self.walk_next_segment(cx);
             }
+            (Step::Unmark, _) => return self.walk_next_segment(cx),
             (Step::Unlink(_), _) => return Ok(self.unlink_next(cx)),
             (Step::ListObjects, DiskDone::Listed(names)) => {
                 self.take_candidates(&names, cx);
@@ -238,15 +258,39 @@ impl Boot {
             return Err(self.failed(&Step::Scan(file, walk), &error.to_string()));
         }
         self.scan_failures = 0;
-        self.has_holes = true;
         let (segment, _) = self.segment();
         let (_, len) = self.segments[self.next_segment - 1];
+        self.hide(segment);
         // The rest is behind the position, not before it: a boot with the index must not read it.
         let offset = len - len % DISK_BLOCK_LEN as u64;
         self.position = Position { segment, offset };
         let text = format!("segment {segment} cannot be read from {} on: {error}", walk.at());
         self.site.note(cx, Severity::Error, &text);
         self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
+        Ok(Progress::Going)
+    }
+
+    /// Records of a segment are not known that may have been acknowledged. It is marked, so that it
+    /// is never removed because nothing known is left in it.
+    fn hide(&mut self, segment: u32) {
+        self.has_holes = true;
+        if self.hidden.insert(segment) {
+            self.remark = Some(true);
+        }
+    }
+
+    /// Makes or removes the mark of the segment that was walked, if need be, and goes on.
+    fn mark_segment(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        let path = cx.config.layout.hidden_path(self.site.number, self.segment().0);
+        match self.remark.take() {
+            Some(true) => {
+                let file = cx.tickets.file();
+                let op = DiskOp::Open { file, path, how: OpenHow::CreateNew };
+                self.act(Step::Mark(file), op, cx);
+            }
+            Some(false) => self.act(Step::Unmark, DiskOp::Remove { path, durable: true }, cx),
+            None => return self.walk_next_segment(cx),
+        }
         Ok(Progress::Going)
     }
 
@@ -262,6 +306,7 @@ impl Boot {
             Step::OpenIndex => "opening its index",
             Step::OpenSegment(_) | Step::Scan(..) => "reading its log",
             Step::Cut(_) | Step::Sync(_) => "syncing its log",
+            Step::Mark(_) | Step::Unmark => "marking damage in its log",
             Step::OpenObject(..) | Step::ReadObject(..) => "reading its object files",
             Step::Unlink(_) => "removing deleted files",
             Step::Over => "booting",
@@ -309,6 +354,9 @@ impl Boot {
             names.iter().filter_map(|(name, len)| segment_number(name).map(|n| (n, *len)));
         self.segments = numbered.collect();
         self.segments.sort_unstable();
+        let there = |number: &u32| self.segments.iter().any(|(segment, _)| segment == number);
+        let marks = names.iter().filter_map(|(name, _)| hidden_number(name));
+        self.hidden = marks.filter(there).collect();
     }
 
     fn open_index(&mut self, cx: &mut Cx<'_>) {
@@ -394,19 +442,40 @@ impl Boot {
                 self.act(Step::Scan(file, walk), scan(file, at, len), cx);
             }
             Next::End { end, torn } => {
+                let (_, len) = self.segments[self.next_segment - 1];
+                // Only the last batch of the last segment can be torn by a crash. Anything else was
+                // synced and is damage: what lies behind it may have been acknowledged, and is left
+                // for who finds out what happened to it.
+                let is_torn = last && len.saturating_sub(end) <= DISK_OP_LEN_MAX as u64;
                 self.position = Position { segment, offset: end };
-                self.has_holes |= torn.is_some() && !last;
-                if let Some(why) = torn {
-                    let text = format!("segment {segment} ends at {end}: {why}");
-                    self.site.note(cx, Severity::Warn, &text);
-                }
-                // Only the last segment is cut: what follows in another was not torn by a crash,
-                // and may be worth a look by who finds out what happened to it.
-                if torn.is_some() && last {
-                    self.segments[self.next_segment - 1].1 = end;
-                    self.act(Step::Cut(file), DiskOp::Truncate { file, len: end }, cx);
-                } else {
-                    self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
+                match torn {
+                    None => {
+                        // All of it was read: nothing is hidden any more.
+                        if self.rebuild && self.hidden.remove(&segment) {
+                            self.remark = Some(false);
+                        }
+                        self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
+                    }
+                    Some(why) if is_torn => {
+                        let text = format!("segment {segment} ends at {end}: {why}");
+                        self.site.note(cx, Severity::Warn, &text);
+                        self.segments[self.next_segment - 1].1 = end;
+                        self.act(Step::Cut(file), DiskOp::Truncate { file, len: end }, cx);
+                    }
+                    Some(why) => {
+                        self.hide(segment);
+                        // The next boot with the index need not find it again.
+                        let offset = len - len % DISK_BLOCK_LEN as u64;
+                        self.position = Position { segment, offset };
+                        cx.stats.integrity_fail.add(1);
+                        let hidden = len - end;
+                        let text = format!(
+                            "segment {segment} is damaged at {end}: {why}; the {hidden} bytes \
+                             behind that are not known"
+                        );
+                        self.site.note(cx, Severity::Error, &text);
+                        self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
+                    }
                 }
             }
         }
@@ -553,6 +622,8 @@ impl Boot {
         let dirty = self.rebuild || index.changes() > 0 || index.wants_base();
         let (position, sequence) = (self.position, self.sequence);
         let segments = self.segments.iter().copied().collect();
-        Progress::Ready(Box::new(Recovered { index, position, sequence, segments, dirty }))
+        let hidden = std::mem::take(&mut self.hidden);
+        let all = Recovered { index, position, sequence, segments, hidden, dirty };
+        Progress::Ready(Box::new(all))
     }
 }

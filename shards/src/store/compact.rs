@@ -138,13 +138,14 @@ impl Books<'_> {
 }
 
 impl Compaction {
-    pub(super) fn new() -> Compaction {
+    /// With segments that it must not touch: records may be hidden in them.
+    pub(super) fn new(hidden: &BTreeSet<u32>) -> Compaction {
         Compaction {
             state: State::Idle,
             look: true,
             looked_ns: 0,
             not_before_ns: 0,
-            stuck: BTreeMap::new(),
+            stuck: hidden.iter().map(|segment| (*segment, 0)).collect(),
             orphans: Default::default(),
         }
     }

@@ -479,3 +479,40 @@ fn a_piece_of_the_log_that_cannot_be_read_does_not_keep_the_node_from_starting()
     lose_index(&mut world);
     assert!(objects.iter().all(|bytes| world.holds(bytes)), "it can be read again");
 }
+
+#[test]
+fn damage_far_from_the_end_is_no_torn_batch() {
+    let objects: Vec<Vec<u8>> = (0..8).map(|n| object(n, 900_000)).collect();
+    let mut world = World::new(16);
+    for bytes in &objects {
+        world.put(bytes);
+    }
+    let segment = world.segments().remove(0);
+    let len = world.disk.bytes(&segment).len();
+    let digest = Address::of(&objects[1]);
+    let bytes = world.disk.bytes(&segment);
+    let at = bytes.windows(32).position(|window| window == digest.as_bytes());
+    let at = at.expect("it is in the log");
+    world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
+    for boot in 0..3 {
+        world.kill();
+        if boot == 2 {
+            lose_index(&mut world);
+        }
+        let told = world.notes.iter().filter(|note| note.contains("is damaged at")).count();
+        assert_eq!(told, usize::from(boot != 1), "{:?}", world.notes);
+        assert_eq!(world.disk.bytes(&segment).len(), len, "what was synced is not cut off");
+        assert!(world.holds(&objects[0]));
+        let more = object(100 + boot, 3000);
+        assert!(matches!(world.put(&more), Reply::Stored { new: true }));
+        quiesce(&mut world);
+    }
+    assert!((100..103).all(|seed| world.holds(&object(seed, 3000))));
+    assert!(world.stats.integrity_fail.get() > 0);
+    // When all of it can be read again nothing was lost, and it is compacted as any other.
+    world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
+    lose_index(&mut world);
+    assert!(objects.iter().all(|bytes| world.holds(bytes)));
+    let marks = world.disk.paths().into_iter().filter(|path| path.ends_with("00000001.hidden"));
+    assert_eq!(marks.count(), 0);
+}

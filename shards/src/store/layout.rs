@@ -76,6 +76,11 @@ impl Layout {
         self.segments_dir(partition).join(format!("{segment:08}.seg"))
     }
 
+    /// The mark of a segment in which records are hidden: it is not removed.
+    pub fn hidden_path(&self, partition: u16, segment: u32) -> PathBuf {
+        self.segments_dir(partition).join(format!("{segment:08}.hidden"))
+    }
+
     /// Where the object files lie whose digest starts with this byte.
     pub fn objects_dir(&self, partition: u16, first: u8) -> PathBuf {
         self.partition_dir(partition).join("objects").join(format!("{first:02x}"))
@@ -109,7 +114,16 @@ pub(super) fn upload_prefix(boot_id: u64) -> String {
 
 /// The number of a segment file, or `None` for a name that no segment has.
 pub fn segment_number(name: &str) -> Option<u32> {
-    let digits = name.strip_suffix(".seg")?;
+    numbered(name, ".seg")
+}
+
+/// The number of the segment that a mark is of, or `None` for a name that no mark has.
+pub fn hidden_number(name: &str) -> Option<u32> {
+    numbered(name, ".hidden")
+}
+
+fn numbered(name: &str, ending: &str) -> Option<u32> {
+    let digits = name.strip_suffix(ending)?;
     let number = digits.parse().ok()?;
     (number > 0 && format!("{number:08}") == digits).then_some(number)
 }

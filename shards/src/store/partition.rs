@@ -8,7 +8,11 @@
 //!
 //! Nothing is visible before its commit is durable: the index is told only then.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+};
 
 use ron_codec::{
     address::Address,
@@ -79,6 +83,8 @@ pub(super) struct Recovered {
     pub(super) sequence: u64,
     /// Numbers and lengths of all segments.
     pub(super) segments: BTreeMap<u32, u64>,
+    /// Those in which records may be hidden by damage.
+    pub(super) hidden: BTreeSet<u32>,
     /// Whether the last checkpoint is older than what was found.
     pub(super) dirty: bool,
 }
@@ -124,7 +130,7 @@ impl Partition {
         idle_files_max: usize,
         cx: &mut Cx<'_>,
     ) -> Self {
-        let Recovered { mut index, position, sequence, segments, dirty } = recovered;
+        let Recovered { mut index, position, sequence, segments, hidden, dirty } = recovered;
         index.serve();
         let layout = &cx.config.layout;
         let share = |all: u64| all / u64::from(layout.partitions);
@@ -136,7 +142,7 @@ impl Partition {
             reads: Reads::new(),
             objects: Objects::new(),
             deletes: Deletes::default(),
-            compaction: Compaction::new(),
+            compaction: Compaction::new(&hidden),
             volume: layout.volume_number(site.number),
             bytes_max: cx.config.storage.max_bytes.map_or(u64::MAX, share),
             index_max: cx.config.storage.index_len / u64::from(layout.partitions),
