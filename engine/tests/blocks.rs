@@ -131,6 +131,37 @@ fn uploads_that_are_slow_do_not_keep_others_from_writing() {
     check_during(target, trickle.end());
 }
 
+/// Puts of a byte each, 64 on each connection and more than the memory has blocks, again and again:
+/// that one of them waits for memory is no reason to let the others keep it.
+#[test]
+fn puts_of_a_byte_do_not_keep_others_from_writing() {
+    let target = target(1);
+    let puts = |from: u64| -> Vec<u8> {
+        let start = |corr| oap::request(corr, &json!({"op": "put", "len": 60_000})).encode();
+        let byte = |corr| oap::frame(REQ, corr, &[9]).encode();
+        (from..from + 64).flat_map(|corr| [start(corr), byte(corr)].concat()).collect()
+    };
+    let flood = || -> Vec<Rude> {
+        let upload = |_| {
+            let mut peer = Rude::connect(&target.node, Door::OapPlain, None);
+            peer.send(&puts(1)).expect("they fit");
+            peer
+        };
+        (0..2 * BLOCKS / 64).map(upload).collect()
+    };
+    let mut peers = flood();
+    for round in 0..4 {
+        for len in [10, 10_000, 50_000, 3 * MIB] {
+            let mine = object(len as u64, len + round);
+            let answer = Peer::new(target.node.connect()).try_put(&mine.addr, &mine.bytes);
+            let status = answer.expect("a put is answered").status;
+            assert_eq!(status, 201, "{len} bytes, round {round}");
+        }
+        peers.extend(flood());
+    }
+    check_during(target, peers);
+}
+
 /// More puts than the memory has blocks, 64 on each connection: all but one of them have sent a
 /// whole frame of a few bytes, and the last one stops within its frame.
 #[test]

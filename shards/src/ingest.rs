@@ -249,6 +249,21 @@ impl Ingest {
         !self.stalled && self.sealed.is_none() && !matches!(self.state, State::Ended(_))
     }
 
+    /// Whether bytes came that there is no memory for, and no disk is waited for.
+    pub fn waits_for_memory(&self) -> bool {
+        self.stalled && !self.awaits()
+    }
+
+    /// Whether that is so and no byte was taken.
+    pub fn waits_to_begin(&self) -> bool {
+        self.waits_for_memory() && self.size() == 0
+    }
+
+    /// Whether it holds blocks.
+    pub fn holds_blocks(&self) -> bool {
+        self.filling.is_some() || !self.groups.is_empty() || self.lent() > 0
+    }
+
     /// The body has ended. The outcome comes with `on_reply`.
     ///
     /// # Errors

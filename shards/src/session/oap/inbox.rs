@@ -31,7 +31,7 @@ use super::{
 use crate::{
     config::Config,
     download::Download,
-    flow::{Ask, Cx, StreamId},
+    flow::{Ask, Cx, Fault, StreamId},
     ingest::Ingest,
     limits::OAP_REFUSED_MAX,
 };
@@ -96,7 +96,7 @@ impl OapSession {
     }
 
     /// The put that the frame under way belongs to.
-    fn data_number(&self) -> Option<u32> {
+    pub(super) fn data_number(&self) -> Option<u32> {
         match self.frame {
             Some((_, Kind::Data(number))) => Some(number),
             _ => None,
@@ -135,6 +135,12 @@ impl OapSession {
         match put.ingest.push(data, cx) {
             Ok(taken) => {
                 put.pace.heard(taken as u64);
+                if put.ingest.waits_to_begin() && self.others_hold_blocks(place) {
+                    // It would hold up those that have some, for memory that they keep.
+                    cx.stats.memory_refusals.add(1);
+                    self.fail(place, &Fault::Busy.into(), cx);
+                    return data.len();
+                }
                 taken
             }
             Err(error) => {
@@ -142,6 +148,15 @@ impl OapSession {
                 data.len()
             }
         }
+    }
+
+    /// Whether puts hold blocks besides the one at `place`.
+    fn others_hold_blocks(&self, place: usize) -> bool {
+        let own = self.streams.get(place).map(|stream| stream.number);
+        self.streams.iter().any(|stream| {
+            let holds = matches!(&stream.job, Job::Put(put) if put.ingest.holds_blocks());
+            holds && Some(stream.number) != own
+        })
     }
 
     /// Any piece but payload of a put.

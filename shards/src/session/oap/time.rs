@@ -140,9 +140,15 @@ impl OapSession {
         until.saturating_sub(self.full_ns)
     }
 
-    /// Stops the time of the puts while one of them is full.
+    /// Stops the time of the puts while one of them waits for the disk. One that waits for memory
+    /// is no reason to keep what the others hold.
     pub(super) fn keep_time(&mut self, cx: &Cx<'_>) {
-        if self.blocked && !self.wire.is_behind(cx) {
+        let place = self.data_number().and_then(|number| self.streams.by_number(number));
+        let stream = place.and_then(|place| self.streams.get(place));
+        let for_memory = matches!(
+            stream, Some(Stream { job: Job::Put(put), .. }) if put.ingest.waits_for_memory()
+        );
+        if self.blocked && !for_memory && !self.wire.is_behind(cx) {
             self.full_at.get_or_insert(cx.now.mono_ns);
         } else if let Some(since) = self.full_at.take() {
             self.full_ns += cx.now.mono_ns.saturating_sub(since);

@@ -3,6 +3,7 @@
 use ron_io::stats::Rejected;
 
 use super::*;
+use crate::cache::Purpose;
 
 fn limits(rig: &Rig) -> crate::config::Deadlines {
     rig.config.deadlines
@@ -415,6 +416,33 @@ fn an_upload_that_is_full_buys_the_others_its_time_and_no_more() {
     rig.run();
     let refused = rig.frame();
     assert_eq!((refused.head.corr_id, refused.error(), rig.open()), (2, late(), 1));
+}
+
+#[test]
+fn a_put_that_waits_for_memory_does_not_excuse_those_that_hold_it() {
+    let (mut rig, span) = paced();
+    for corr in [1, 2] {
+        rig.bytes(&put_start(corr, 60_000, None));
+        rig.bytes(&frame(Flags::REQ, corr, &[1; 100]));
+    }
+    let held: Vec<_> =
+        std::iter::from_fn(|| rig.memory.alloc_for(Purpose::UploadShort, GROUP_LEN, None))
+            .collect();
+    rig.bytes(&put_start(3, 60_000, None));
+    rig.bytes(&frame(Flags::REQ, 3, &[1; 100]));
+    let refused = rig.frame();
+    assert_eq!((refused.head.corr_id, refused.error()), (3, (503, "overload".into())));
+    assert!(rig.ends.is_empty(), "the others are not held up for it");
+    let mut slow = Vec::new();
+    rig.now.mono_ns += span / 2;
+    let (before_ns, now_ns) = (rig.now.mono_ns - 1, rig.now.mono_ns);
+    rig.session.as_ref().unwrap().slow_uploads(before_ns, now_ns, &mut slow);
+    assert_eq!(slow.len(), 2);
+    rig.now.mono_ns += span / 2;
+    rig.tell(|session, cx| session.on_deadline(cx));
+    rig.run();
+    assert_eq!(rig.open(), 0, "nor did their time stand still");
+    drop(held);
 }
 
 #[test]
