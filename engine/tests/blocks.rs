@@ -7,6 +7,7 @@ mod common;
 
 use std::{
     io::Write,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -129,6 +130,41 @@ fn uploads_that_are_slow_do_not_keep_others_from_writing() {
     let timeouts = || target.node.metrics().sum("ron_rejected_total{reason=\"timeout\"}");
     assert!(timeouts() > 0, "no slow upload was ended");
     check_during(target, trickle.end());
+}
+
+/// Whoever has one upload does not pay for a peer that comes with hundreds, however slow it is.
+#[test]
+fn slow_uploads_are_ended_of_those_who_have_many() {
+    let target = target(1);
+    let head = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\nx";
+    let newcomers = || -> Vec<Rude> {
+        let mut peers = Rude::many(&target.node, Door::Http, 40, None);
+        for peer in &mut peers {
+            peer.send(head.as_bytes()).expect("a head fits");
+        }
+        peers
+    };
+    let mut peers: Vec<Rude> = (0..4).flat_map(|_| newcomers()).collect();
+    let mine = object(5, 200_000);
+    let file = target.data.path().join("mine");
+    std::fs::write(&file, &mine.bytes).expect("there is room");
+    let mut honest = Command::new("curl")
+        .args(["-sS", "--interface", "127.0.0.2", "--limit-rate", "60k", "-o", "/dev/null"])
+        .args(["-w", "%{http_code}", "-T"])
+        .arg(&file)
+        .arg(format!("http://{}/o/{}", target.node.at("http"), mine.addr))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("curl is there");
+    while honest.try_wait().expect("it is a child").is_none() {
+        peers.extend(newcomers());
+        thread::sleep(Duration::from_millis(100));
+    }
+    let out = honest.wait_with_output().expect("it has ended").stdout;
+    let cut = target.node.metrics().sum("ron_uploads_cut_total");
+    assert!(cut > 0, "no slow upload was ended");
+    assert_eq!(String::from_utf8_lossy(&out), "201");
+    check_during(target, peers);
 }
 
 /// Puts of a byte each, 64 on each connection and more than the memory has blocks, again and again:

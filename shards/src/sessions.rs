@@ -157,13 +157,22 @@ impl Sessions {
     }
 
     /// The uploads that are slow with a group that was begun before `before_ns`, and the bytes a
-    /// second that come of it.
+    /// second that come of it: only those of the peers that have most of them, or nearly. Whoever
+    /// has few would otherwise pay for those who come with many.
     pub(crate) fn slow_uploads(&self, before_ns: u64, now_ns: u64) -> Vec<(u64, StreamId)> {
-        let mut found = Vec::new();
-        for Place { session, .. } in self.places.iter().flatten() {
+        let (mut found, mut of_peers) = (Vec::new(), HashMap::<Option<Peer>, usize>::new());
+        let mut owners = Vec::new();
+        for Place { session, peer, .. } in self.places.iter().flatten() {
+            let before = found.len();
             session.slow_uploads(before_ns, now_ns, &mut found);
+            if found.len() > before {
+                *of_peers.entry(*peer).or_default() += found.len() - before;
+                owners.resize(found.len(), *peer);
+            }
         }
-        found
+        let most = of_peers.values().copied().max().unwrap_or_default();
+        let found = found.into_iter().zip(owners);
+        found.filter(|(_, peer)| 2 * of_peers[peer] > most).map(|(slow, _)| slow).collect()
     }
 
     /// The connections that keep memory: before others those that keep more than most do, and of
