@@ -18,7 +18,10 @@ const REBOUND: &str = "Host: evil.example:9080\r\nOrigin: http://evil.example:90
 
 /// What proxies on the same host send, with their usual settings.
 const PROXIED: [(&str, &str); 4] = [
-    ("nginx, nothing set", "HTTP/1.0\r\nHost: 127.0.0.1:9080\r\nConnection: close\r\n"),
+    (
+        "nginx before 1.29.7, nothing set",
+        "HTTP/1.0\r\nHost: 127.0.0.1:9080\r\nConnection: close\r\n",
+    ),
     (
         "nginx, as advised everywhere",
         "HTTP/1.1\r\nHost: 127.0.0.1:9080\r\nX-Real-IP: 192.0.2.7\r\n\

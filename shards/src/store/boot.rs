@@ -157,22 +157,10 @@ impl Boot {
         cx: &mut Cx<'_>,
     ) -> Result<Progress, String> {
         let step = std::mem::replace(&mut self.step, Step::Over);
-        let absent = matches!(&done, Err(error) if error.kind() == io::ErrorKind::NotFound);
-        if matches!(step, Step::ListObjects) && absent {
-            return self.next_objects_dir(cx);
-        }
-        if let (Step::Unlink(address), Err(error)) = (&step, &done) {
-            // The object is gone all the same; its file takes space and nothing else.
-            let text =
-                format!("the file of {address}, which is deleted, cannot be removed: {error}");
-            self.site.note(cx, Severity::Warn, &text);
-            return Ok(self.unlink_next(cx));
-        }
-        if let (Step::Mark(_) | Step::Unmark, Err(error)) = (&step, &done) {
-            // This process keeps the segment all the same.
-            let text = format!("a damaged segment cannot be marked: {error}");
-            self.site.note(cx, Severity::Warn, &text);
-            return self.walk_next_segment(cx);
+        if let Err(error) = &done
+            && let Some(progress) = self.pass_over(&step, error, cx)
+        {
+            return progress;
         }
         let (step, done) = match (step, done) {
             (Step::Scan(file, walk), Err(error)) => return self.unread(file, walk, &error, cx),
@@ -268,6 +256,34 @@ impl Boot {
         self.site.note(cx, Severity::Error, &text);
         self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
         Ok(Progress::Going)
+    }
+
+    /// Goes on after an error that is no reason not to open.
+    fn pass_over(
+        &mut self,
+        step: &Step,
+        error: &io::Error,
+        cx: &mut Cx<'_>,
+    ) -> Option<Result<Progress, String>> {
+        match step {
+            Step::ListObjects if error.kind() == io::ErrorKind::NotFound => {
+                Some(self.next_objects_dir(cx))
+            }
+            // The object is gone all the same; its file takes space and nothing else.
+            Step::Unlink(address) => {
+                let text =
+                    format!("the file of {address}, which is deleted, cannot be removed: {error}");
+                self.site.note(cx, Severity::Warn, &text);
+                Some(Ok(self.unlink_next(cx)))
+            }
+            // This process keeps the segment all the same.
+            Step::Mark(_) | Step::Unmark => {
+                let text = format!("a damaged segment cannot be marked: {error}");
+                self.site.note(cx, Severity::Warn, &text);
+                Some(self.walk_next_segment(cx))
+            }
+            _ => None,
+        }
     }
 
     /// Records of a segment are not known that may have been acknowledged. It is marked, so that it
