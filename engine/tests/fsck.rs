@@ -249,6 +249,42 @@ fn what_a_crash_leaves_is_noted_and_is_no_damage() {
     assert_eq!(stopped.fsck(&[]).1, Vec::<Value>::new());
 }
 
+/// However much lies behind a damaged header, and whether there is an index or not: a start keeps
+/// it, and what comes back when the header does is all of it.
+#[test]
+fn a_start_keeps_what_a_damaged_header_hides() {
+    let data = Data::new();
+    let objects: Vec<Object> = (0..20).map(|seed| object(seed, 300_000)).collect();
+    let node = data.setup().args(&["--partitions", "1"]).start();
+    objects.iter().for_each(|object| Curl::http(&node).store(object));
+    node.terminate();
+    let stopped = Stopped { dir: data.path().join("data"), data, objects };
+    let (segment, index) = (stopped.segment(), stopped.dir.join("p000/index"));
+    let mark = segment.with_extension("hidden");
+    let len = || fs::metadata(&segment).expect("it is there").len();
+    let before = len();
+    let flip = Flip::new(&segment, stopped.offset(&stopped.objects[1]) - 128 + 30);
+    fs::remove_dir_all(&index).expect("it is there");
+    let (code, findings, _) = stopped.fsck(&[]);
+    assert_eq!((code, kinds(&findings)), (1, vec!["log_ends", "no_index"]));
+    let node = stopped.start();
+    assert!(node.stderr().contains("is damaged at"), "it is said");
+    let mut peer = Peer::new(node.connect());
+    let status = |peer: &mut Peer, at: usize| peer.get(&format!("/o/{}", stopped.objects[at].addr));
+    assert_eq!((status(&mut peer, 0).status, status(&mut peer, 9).status), (200, 404));
+    let more = object(99, 5000);
+    Curl::http(&node).store(&more);
+    node.terminate();
+    assert_eq!((len(), mark.exists()), (before, true), "nothing is cut off");
+    drop(flip);
+    fs::remove_dir_all(&index).expect("it is there");
+    let node = stopped.start();
+    check_all(&node, &stopped.objects);
+    check_all(&node, &[more]);
+    node.terminate();
+    assert!(!mark.exists() && stopped.fsck(&[]).0 == 0);
+}
+
 #[test]
 fn a_file_that_is_missing_or_cut_is_damage() {
     let stopped = Stopped::new();
