@@ -132,7 +132,7 @@ fn uploads_that_are_slow_do_not_keep_others_from_writing() {
     check_during(target, trickle.end());
 }
 
-/// Whoever has one upload does not pay for a peer that comes with hundreds, however slow it is.
+/// A peer with one upload does not pay for another that comes with hundreds, however slow it is.
 #[test]
 fn slow_uploads_are_ended_of_those_who_have_many() {
     let target = target(1);

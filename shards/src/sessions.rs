@@ -157,8 +157,8 @@ impl Sessions {
     }
 
     /// The uploads that are slow with a group that was begun before `before_ns`, and the bytes a
-    /// second that come of it: only those of the peers that have most of them, or nearly. Whoever
-    /// has few would otherwise pay for those who come with many.
+    /// second that come of it: only those of the peers that have most of them, or nearly. A peer
+    /// with few would otherwise pay for those that come with many.
     pub(crate) fn slow_uploads(&self, before_ns: u64, now_ns: u64) -> Vec<(u64, StreamId)> {
         let (mut found, mut of_peers) = (Vec::new(), HashMap::<Option<Peer>, usize>::new());
         let mut owners = Vec::new();

@@ -204,7 +204,7 @@ impl OapSession {
             Due::Handshake | Due::Send | Due::Linger => self.abort(cx),
             Due::FirstFrame if self.header_at.is_none() && self.frame.is_none() => self.finish(cx),
             Due::FirstFrame | Due::Frame => self.miss_frame(cx),
-            // Whoever was refused has its answer.
+            // A request that was refused has its answer.
             Due::FramePace if matches!(self.frame, Some((_, Kind::Skip))) => self.finish(cx),
             Due::FramePace => self.miss_frame(cx),
             Due::Idle => self.finish(cx),
