@@ -23,9 +23,9 @@ use crate::{
 pub(super) enum Due {
     Handshake,
     FirstFrame,
-    /// The frame under way: its header comes too slowly, or nothing of it comes.
+    /// The present frame: its header is too slow, or its peer is silent within it.
     Frame,
-    /// What comes of the frame under way is too little.
+    /// The rest of the present frame comes below the least rate.
     FramePace,
     /// A connection that takes nothing of what was sent.
     Send,
@@ -143,16 +143,18 @@ impl OapSession {
     /// Stops the time of the puts while one of them waits for the disk. One that waits for memory
     /// is no reason to keep what the others hold.
     pub(super) fn keep_time(&mut self, cx: &Cx<'_>) {
-        let place = self.data_number().and_then(|number| self.streams.by_number(number));
-        let stream = place.and_then(|place| self.streams.get(place));
-        let for_memory = matches!(
-            stream, Some(Stream { job: Job::Put(put), .. }) if put.ingest.waits_for_memory()
-        );
-        if self.blocked && !for_memory && !self.wire.is_behind(cx) {
+        if self.blocked && !self.wire.is_behind(cx) && !self.waits_for_memory() {
             self.full_at.get_or_insert(cx.now.mono_ns);
         } else if let Some(since) = self.full_at.take() {
             self.full_ns += cx.now.mono_ns.saturating_sub(since);
         }
+    }
+
+    /// Whether the put of the present frame waits for memory.
+    fn waits_for_memory(&self) -> bool {
+        let place = self.data_number().and_then(|number| self.streams.by_number(number));
+        let stream = place.and_then(|place| self.streams.get(place));
+        matches!(stream, Some(Stream { job: Job::Put(put), .. }) if put.ingest.waits_for_memory())
     }
 
     fn stream_due(&self, limits: &Deadlines, stream: &Stream) -> u64 {

@@ -501,7 +501,7 @@ fn a_frame_that_trickles_ends_its_connection() {
     assert_eq!((rig.open(), rig.ends.as_slice()), (0, &["finish"][..]));
 }
 
-/// Nor may a frame of which nothing is wanted any more, nor one that is a request.
+/// Neither may the rest of a refused frame, nor a request.
 #[test]
 fn no_frame_may_trickle_whatever_it_is() {
     let data = frame(Flags::REQ, 1, &[1; 90_000]);
