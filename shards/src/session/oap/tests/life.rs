@@ -446,6 +446,22 @@ fn a_put_that_waits_for_memory_does_not_excuse_those_that_hold_it() {
 }
 
 #[test]
+fn time_does_not_stand_still_for_a_put_that_waits_for_memory() {
+    let (mut rig, span) = paced();
+    let _held: Vec<_> =
+        std::iter::from_fn(|| rig.memory.alloc_for(Purpose::UploadShort, GROUP_LEN, None))
+            .collect();
+    rig.bytes(&put_start(1, 60_000, None));
+    rig.bytes(&put_start(2, 60_000, None));
+    rig.bytes(&frame(Flags::REQ, 2, &[1; 100]));
+    assert_eq!((rig.ends.as_slice(), rig.open()), (&["pause"][..], 2));
+    rig.now.mono_ns += span;
+    rig.tell(|session, cx| session.on_deadline(cx));
+    rig.run();
+    assert_eq!(rig.open(), 0);
+}
+
+#[test]
 fn answers_that_are_not_read_buy_a_put_no_time() {
     let (mut rig, span) = paced();
     rig.bytes(&put_start(1, 100_000, None));
