@@ -183,7 +183,7 @@ impl Sessions {
         let mut found: Vec<(bool, Reverse<u128>, u32, ConnId)> = places()
             .map(|place| {
                 let conn = place.session.conn();
-                let stale_ns = now_ns.saturating_sub(place.session.progress_ns());
+                let stale_ns = now_ns.saturating_sub(place.session.progress_ns(now_ns));
                 let weight = (u128::from(stale_ns) + 1) * place.counted as u128;
                 (place.counted < average, Reverse(weight), conn.slot, conn)
             })

@@ -309,9 +309,15 @@ impl HttpSession {
         self.inbox.held() + queued + request
     }
 
-    /// When the peer last took something, or sent something where there is nothing to take.
-    pub fn progress_ns(&self) -> u64 {
-        if self.wire.unsent() > 0 { self.wire.progress_ns() } else { self.heard_ns }
+    /// When the peer last took something, or sent something where there is nothing to take. While
+    /// it waits for us that is now: a pause with nothing unsent is no doing of its own.
+    pub fn progress_ns(&self, now_ns: u64) -> u64 {
+        let stores = matches!(&self.state, State::Put(put) if !put.is_receiving());
+        match self.paused_ns.is_some() || stores {
+            _ if self.wire.unsent() > 0 => self.wire.progress_ns(),
+            true => now_ns,
+            false => self.heard_ns,
+        }
     }
 
     pub fn on_closed(&mut self, cx: &mut Cx<'_>) {

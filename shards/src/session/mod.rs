@@ -143,9 +143,10 @@ impl Session {
     }
 
     /// When the peer last did something about what is kept for it, in `Now::mono_ns`: it took
-    /// bytes that are queued, or, where there are none, sent some.
-    pub fn progress_ns(&self) -> u64 {
-        each!(self, session => session.progress_ns())
+    /// bytes that are queued, or, where there are none, sent some. Where there are none, and it is
+    /// not read because of us, that is `now_ns`.
+    pub fn progress_ns(&self, now_ns: u64) -> u64 {
+        each!(self, session => session.progress_ns(now_ns))
     }
 
     /// The connection is gone: release everything, send nothing.

@@ -289,9 +289,14 @@ impl OapSession {
         kept + refused + self.streams.held() + queued
     }
 
-    /// When the peer last took something, or sent something where there is nothing to take.
-    pub fn progress_ns(&self) -> u64 {
-        if self.wire.unsent() > 0 { self.wire.progress_at } else { self.heard_at }
+    /// When the peer last took something, or sent something where there is nothing to take. While
+    /// it waits for us that is now.
+    pub fn progress_ns(&self, now_ns: u64) -> u64 {
+        match self.waits_for_us() {
+            _ if self.wire.unsent() > 0 => self.wire.progress_at,
+            true => now_ns,
+            false => self.heard_at.max(self.unblocked_at),
+        }
     }
 
     /// The connection is gone: release everything, send nothing.

@@ -135,7 +135,7 @@ impl OapSession {
         match put.ingest.push(data, cx) {
             Ok(taken) => {
                 put.pace.heard(taken as u64);
-                if put.ingest.waits_to_begin() && self.others_hold_blocks(place) {
+                if put.ingest.waits_to_begin() && self.others_hold_blocks(self.data_number()) {
                     // It would hold up those that have some, for memory that they keep.
                     cx.stats.memory_refusals.add(1);
                     self.fail(place, &Fault::Busy.into(), cx);
@@ -150,9 +150,8 @@ impl OapSession {
         }
     }
 
-    /// Whether puts hold blocks besides the one at `place`.
-    fn others_hold_blocks(&self, place: usize) -> bool {
-        let own = self.streams.get(place).map(|stream| stream.number);
+    /// Whether puts hold blocks besides the one with this number of ours.
+    pub(super) fn others_hold_blocks(&self, own: Option<u32>) -> bool {
         self.streams.iter().any(|stream| {
             let holds = matches!(&stream.job, Job::Put(put) if put.ingest.holds_blocks());
             holds && Some(stream.number) != own

@@ -157,6 +157,19 @@ impl OapSession {
         matches!(stream, Some(Stream { job: Job::Put(put), .. }) if put.ingest.waits_for_memory())
     }
 
+    /// Whether the peer can do nothing but wait: for the disk, or for memory that is not held by
+    /// its own other puts.
+    pub(super) fn waits_for_us(&self) -> bool {
+        if self.blocked {
+            let number = self.data_number();
+            let short = self.waits_for_memory() && !self.others_hold_blocks(number);
+            return self.full_at.is_some() || short;
+        }
+        let is_stored = |stream: &Stream| matches!(&stream.job, Job::Put(put) if put.ended);
+        let between = self.frame.is_none() && self.deframer.is_between_frames();
+        between && !self.streams.is_empty() && self.streams.iter().all(is_stored)
+    }
+
     fn stream_due(&self, limits: &Deadlines, stream: &Stream) -> u64 {
         let whole = stream.opened_at.saturating_add(limits.stream_ns);
         let listening = !self.blocked && !self.eof;

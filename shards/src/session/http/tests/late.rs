@@ -242,6 +242,48 @@ fn an_upload_that_is_held_back_gets_that_time_and_no_more() {
     assert_eq!(bench.answers(&[])[0].status, 408);
 }
 
+/// For how long the peer has made no progress.
+fn stale_ns(bench: &Bench) -> u64 {
+    bench.now.mono_ns - bench.session().progress_ns(bench.now.mono_ns)
+}
+
+#[test]
+fn an_upload_that_waits_for_the_disk_is_not_stale() {
+    let mut bench = Bench::new();
+    bench.bytes(request("PUT", "/o/", "Content-Length: 6000000\r\n"));
+    bench.hold_disk = true;
+    while bench.did.is_empty() {
+        bench.bytes(vec![1; 100_000]);
+    }
+    assert_eq!(bench.did, [Did::Pause]);
+    pass(&mut bench, 20 * SECOND_NS);
+    assert_eq!(stale_ns(&bench), 0);
+    bench.hold_disk = false;
+    bench.run();
+    assert_eq!(bench.did, [Did::Pause, Did::Resume]);
+    pass(&mut bench, SECOND_NS);
+    assert_eq!(stale_ns(&bench), SECOND_NS, "it is read again, and brings nothing");
+    // The same while all of it is here, and is being stored.
+    bench.hold_disk = true;
+    let rest = 6_000_000 - 100_000 * (bench.stats.bytes_in[Proto::Http as usize].get() / 100_000);
+    bench.bytes(vec![1; rest as usize]);
+    pass(&mut bench, 20 * SECOND_NS);
+    assert_eq!((bench.out.len(), stale_ns(&bench)), (0, 0));
+}
+
+#[test]
+fn a_peer_that_is_paused_over_its_unread_answers_is_stale() {
+    let mut bench = Bench::new();
+    bench.hold_sends = true;
+    while bench.did.is_empty() {
+        bench.bytes(get("/", "").repeat(100));
+    }
+    assert_eq!(bench.did, [Did::Pause]);
+    let before = stale_ns(&bench);
+    pass(&mut bench, 20 * SECOND_NS);
+    assert_eq!(stale_ns(&bench), before + 20 * SECOND_NS);
+}
+
 #[test]
 fn what_an_upload_keeps_is_counted() {
     let mut bench = Bench::new();

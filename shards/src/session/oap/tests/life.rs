@@ -480,6 +480,80 @@ fn answers_that_are_not_read_buy_a_put_no_time() {
     assert_eq!((rig.open(), rig.counted(Op::Put, 408)), (0, 1));
 }
 
+/// For how long the peer has made no progress.
+fn stale_ns(rig: &Rig) -> u64 {
+    let now_ns = rig.now.mono_ns;
+    now_ns - rig.session.as_ref().unwrap().progress_ns(now_ns)
+}
+
+#[test]
+fn a_put_that_waits_for_the_disk_is_not_stale() {
+    let mut rig = Rig::new();
+    rig.bytes(&put_start(1, 8 << 20, None));
+    let mut sent = 0;
+    while rig.ends.is_empty() {
+        rig.bytes(&frame(Flags::REQ, 1, &[1; 60_000]));
+        sent += 60_000;
+    }
+    rig.pass(20 * SECOND);
+    assert_eq!((rig.ends.as_slice(), stale_ns(&rig)), (&["pause"][..], 0));
+    while rig.disk_one() {}
+    assert_eq!(rig.ends, ["pause", "resume"]);
+    rig.pass(SECOND);
+    assert_eq!(stale_ns(&rig), SECOND, "it is read again, and brings nothing");
+    // The same while all of it is here, and is being stored.
+    while sent < 8 << 20 {
+        let len = ((8 << 20) - sent).min(60_000);
+        sent += len;
+        let end = if sent == 8 << 20 { Flags::END } else { Flags::NONE };
+        rig.bytes(&frame(Flags::REQ | end, 1, &vec![1; len]));
+        while sent < 8 << 20 && rig.disk_one() {}
+    }
+    rig.pass(20 * SECOND);
+    assert_eq!((rig.open(), rig.out.len(), stale_ns(&rig)), (1, 0, 0));
+    // Not if it holds the rest of a frame back meanwhile.
+    rig.bytes(&has(2, Address::of(b""))[..40]);
+    rig.pass(SECOND);
+    assert_eq!(stale_ns(&rig), SECOND);
+}
+
+#[test]
+fn a_put_that_waits_for_memory_is_stale_if_its_connection_holds_it() {
+    for holds in [false, true] {
+        let mut rig = Rig::new();
+        if holds {
+            rig.bytes(&put_start(2, 60_000, None));
+            rig.bytes(&frame(Flags::REQ, 2, &[1; 100]));
+        }
+        rig.bytes(&put_start(1, 8 << 20, None));
+        let bytes = frame(Flags::REQ, 1, &[1; 2 * GROUP_LEN]);
+        rig.bytes(&bytes[..100]);
+        let held: Vec<_> =
+            std::iter::from_fn(|| rig.memory.alloc_for(Purpose::UploadShort, GROUP_LEN, None))
+                .collect();
+        // What came is written, and there is no block for what comes.
+        rig.bytes(&bytes[100..]);
+        while rig.disk_one() {}
+        assert_eq!(rig.ends, ["pause"]);
+        rig.pass(SECOND);
+        assert_eq!(stale_ns(&rig), if holds { SECOND } else { 0 });
+        drop(held);
+    }
+}
+
+#[test]
+fn a_peer_that_is_paused_over_its_unread_answers_is_stale() {
+    let mut rig = Rig::new();
+    rig.bytes(&put_start(1, 100_000, None));
+    let hello = raw(&FrameHeader::default(), b"", b"");
+    while rig.ends.is_empty() {
+        rig.bytes(&hello.repeat(100));
+    }
+    assert_eq!((rig.ends.as_slice(), stale_ns(&rig)), (&["pause"][..], 0));
+    rig.pass(20 * SECOND);
+    assert_eq!(stale_ns(&rig), 20 * SECOND);
+}
+
 #[test]
 fn what_streams_keep_is_counted() {
     let mut rig = Rig::new();
