@@ -13,7 +13,11 @@
 //!
 //! Each ask is answered by exactly one reply, unless the connection ends first.
 
-use std::{collections::VecDeque, path::PathBuf};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use ron_codec::{address::Address, outboard::Outboard};
 use ron_io::{
@@ -36,6 +40,23 @@ use crate::{
 pub struct StreamId {
     pub conn: ConnId,
     pub stream: u32,
+}
+
+/// Who connects: an IPv4 address, or the network of an IPv6 address, as one host has all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Peer(u64);
+
+impl Peer {
+    #[cfg(test)]
+    pub(crate) const LOCALHOST: Peer = Peer(0x7F00_0001);
+
+    pub fn of(address: IpAddr) -> Peer {
+        match address.to_canonical() {
+            // No IPv6 network begins with 96 zeros but those that are none.
+            IpAddr::V4(address) => Peer(u64::from(u32::from(address))),
+            IpAddr::V6(address) => Peer((u128::from(address) >> 64) as u64),
+        }
+    }
 }
 
 /// Who asked, so that the reply finds its way back.
@@ -195,7 +216,7 @@ pub enum Waiter {
     /// The store, which asked for the room of a volume.
     Room { volume: u16 },
     /// Nobody, but the file counts among those that are open until it is closed.
-    Closing(FileUse),
+    Closing(Opened),
     /// Nobody: the outcome does not matter.
     Nobody,
 }
@@ -212,13 +233,22 @@ pub enum FileUse {
     Log,
 }
 
+/// What a file is open for, and for which peer if it is an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    usage: FileUse,
+    peer: Option<Peer>,
+}
+
 /// Names for what the driver has under way for this shard: disk acts and open files.
 #[derive(Debug, Default)]
 pub struct Tickets {
     waiting: slab::Slab<Waiter>,
-    files: slab::Slab<FileUse>,
+    files: slab::Slab<Opened>,
     /// Files that are being opened, open, or being closed, by use.
     open: [usize; 3],
+    /// Those of uploads, by the peer that sends them.
+    uploads: HashMap<Peer, usize>,
     /// Those of them that are being closed.
     closing: usize,
     /// Whether a read found no descriptor left since this was asked last.
@@ -236,8 +266,8 @@ impl Tickets {
     /// If the ticket is not under way: the driver answered twice.
     pub fn redeem(&mut self, ticket: Ticket) -> Waiter {
         let waiter = self.waiting.remove(ticket.0 as usize);
-        if let Waiter::Closing(usage) = waiter {
-            self.open[usage as usize] -= 1;
+        if let Waiter::Closing(opened) = waiter {
+            self.uncount(opened);
             self.closing -= 1;
             return Waiter::Nobody;
         }
@@ -258,25 +288,47 @@ impl Tickets {
 
     /// A name for a file about to be opened, for the log.
     pub fn file(&mut self) -> FileId {
-        self.name_file(FileUse::Log)
+        self.name_file(Opened { usage: FileUse::Log, peer: None })
     }
 
-    /// A name for a file about to be opened, unless `max` are open for this use.
-    pub fn file_for(&mut self, usage: FileUse, max: usize) -> Option<FileId> {
-        let has_room = self.open[usage as usize] < max;
-        self.wants_file |= !has_room && usage == FileUse::Read;
-        has_room.then(|| self.name_file(usage))
+    /// A name for a file about to be opened for a read, unless `max` are open for that.
+    pub fn read_file(&mut self, max: usize) -> Option<FileId> {
+        let has_room = self.open_files(FileUse::Read) < max;
+        self.wants_file |= !has_room;
+        has_room.then(|| self.name_file(Opened { usage: FileUse::Read, peer: None }))
     }
 
-    fn name_file(&mut self, usage: FileUse) -> FileId {
-        self.open[usage as usize] += 1;
-        FileId(self.files.insert(usage) as u32)
+    /// A name for a file about to be opened for an upload of this peer, if it has fewer than are
+    /// left of `max`. So one peer has half of them at most, and some are left for newcomers.
+    pub fn upload_file(&mut self, peer: Peer, max: usize) -> Option<FileId> {
+        let left = max.saturating_sub(self.open_files(FileUse::Upload));
+        let has = self.uploads.get(&peer).copied().unwrap_or_default();
+        let opened = Opened { usage: FileUse::Upload, peer: Some(peer) };
+        (has < left).then(|| self.name_file(opened))
+    }
+
+    fn name_file(&mut self, opened: Opened) -> FileId {
+        self.open[opened.usage as usize] += 1;
+        if let Some(peer) = opened.peer {
+            *self.uploads.entry(peer).or_default() += 1;
+        }
+        FileId(self.files.insert(opened) as u32)
     }
 
     /// The file could not be opened; its name may be given again.
     pub fn forget_file(&mut self, file: FileId) {
-        let usage = self.files.remove(file.0 as usize);
-        self.open[usage as usize] -= 1;
+        let opened = self.files.remove(file.0 as usize);
+        self.uncount(opened);
+    }
+
+    fn uncount(&mut self, opened: Opened) {
+        self.open[opened.usage as usize] -= 1;
+        let Some(peer) = opened.peer else { return };
+        let has = self.uploads.get_mut(&peer).expect("the files of each peer are counted");
+        *has -= 1;
+        if *has == 0 {
+            self.uploads.remove(&peer);
+        }
     }
 
     /// Files that are being opened, open, or being closed for this use.
@@ -325,8 +377,8 @@ impl Cx<'_> {
 
     /// Closes a file and forgets its name. What is under way on it is finished first.
     pub fn close_file(&mut self, file: FileId) {
-        let usage = self.tickets.files.remove(file.0 as usize);
+        let opened = self.tickets.files.remove(file.0 as usize);
         self.tickets.closing += 1;
-        self.disk(Waiter::Closing(usage), DiskOp::Close { file });
+        self.disk(Waiter::Closing(opened), DiskOp::Close { file });
     }
 }

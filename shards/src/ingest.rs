@@ -46,8 +46,11 @@ use thiserror::Error;
 
 use crate::{
     cache::Purpose,
-    flow::{Ask, Cx, Fault, FileUse, Reply, StreamId, Waiter},
-    limits::{INGEST_BLOCKS_MAX, INGEST_WRITE_GROUPS, UPLOAD_SHORT_LEN_MAX, UPLOAD_WAIT_NS},
+    flow::{Ask, Cx, Fault, Peer, Reply, StreamId, Waiter},
+    limits::{
+        INGEST_BLOCKS_MAX, INGEST_WRITE_GROUPS, UPLOAD_SHORT_LEN_MAX, UPLOAD_WAIT_NS,
+        UPLOAD_WAITING_LEN,
+    },
     store::NoRoom,
 };
 
@@ -177,6 +180,8 @@ struct Filling {
 #[derive(Debug)]
 pub struct Ingest {
     stream: StreamId,
+    /// Who sends it.
+    peer: Peer,
     expected: Option<Address>,
     announced: Option<u64>,
     /// Longest object that is taken.
@@ -200,13 +205,14 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Starts an upload, of exactly `len` bytes if that is known, for the address `expected` if
+    /// Starts an upload by `peer`, of exactly `len` bytes if that is known, for the address `expected` if
     /// that is known.
     ///
     /// # Errors
     /// `TooLarge` if `len` is more than the node takes.
     pub fn new(
         stream: StreamId,
+        peer: Peer,
         expected: Option<Address>,
         len: Option<u64>,
         cx: &mut Cx<'_>,
@@ -218,6 +224,7 @@ impl Ingest {
                 look_for_room(expected.as_ref(), announced, cx)?;
                 Ok(Ingest {
                     stream,
+                    peer,
                     expected,
                     announced,
                     max,
@@ -361,7 +368,8 @@ impl Ingest {
     }
 
     /// Bytes of memory that are kept besides the value itself and its blocks: the hashes of its
-    /// groups, and the outboard they become, until that is written.
+    /// groups, and the outboard they become, until that is written; and its place among those that
+    /// wait.
     pub fn heap(&self) -> usize {
         let spilled = matches!(
             self.state,
@@ -369,7 +377,8 @@ impl Ingest {
         );
         let sealed = self.sealed.filter(|_| spilled);
         let outboard = sealed.map_or(0, |sealed| outboard_len(sealed.size));
-        self.hashing.heap() + outboard + self.groups.capacity() * size_of::<Block>()
+        let waiting = if self.waits_since.is_some() { UPLOAD_WAITING_LEN } else { 0 };
+        self.hashing.heap() + outboard + waiting + self.groups.capacity() * size_of::<Block>()
     }
 
     /// Bytes a second that its peer brought of the group that it has memory for, or of the last:
@@ -421,7 +430,7 @@ impl Ingest {
             _ => {}
         }
         if let State::Opening { spill, .. } | State::Writing(spill) = &mut self.state {
-            spill.promise(len, cx)?;
+            spill.promise(len, self.announced, cx)?;
         }
         let mut rest = data;
         while !rest.is_empty() && self.has_filling(cx)? {
@@ -448,7 +457,7 @@ impl Ingest {
                 cx.stats.memory_waits.add(1);
             }
             let since = *self.waits_since.get_or_insert(cx.now.mono_ns);
-            cx.memory.queue_upload(self.stream, since, self.is_short());
+            cx.memory.queue_upload(self.peer, self.stream, since, self.is_short());
         }
         Ok(())
     }
@@ -536,11 +545,11 @@ impl Ingest {
         let partition = partition_for(self.expected.as_ref(), cx);
         let partition = partition.ok_or(IngestError::Failed(Fault::Disk))?;
         // One more than there are descriptors for would take those of reads and connections.
-        let file = cx.tickets.file_for(FileUse::Upload, cx.config.upload_files_max);
+        let file = cx.tickets.upload_file(self.peer, cx.config.upload_files_max);
         let file = file.ok_or(IngestError::Failed(Fault::Busy))?;
-        // Of an upload of unknown length what came is set aside, and the rest in steps.
-        let len = self.announced.unwrap_or_else(|| self.size().max(SEGMENT_OBJECT_LEN_MAX));
-        let promised = file_len(len);
+        // What came is set aside, and the rest in steps: who only announces much keeps no room.
+        let least = self.announced.unwrap_or(u64::MAX).min(SEGMENT_OBJECT_LEN_MAX);
+        let promised = file_len(self.size().max(least));
         if let Err(error) = cx.room.promise(cx.config.layout.volume_number(partition), promised) {
             cx.tickets.forget_file(file);
             return Err(error.into());
@@ -682,7 +691,7 @@ impl Ingest {
     /// Ends the upload and leaves nothing of it.
     fn discard(&mut self, fault: Fault, cx: &mut Cx<'_>) {
         if self.waits_since.take().is_some() {
-            cx.memory.forget_upload(self.stream);
+            cx.memory.forget_upload(self.peer, self.stream);
         }
         (self.filling, self.outboard) = (None, None);
         self.groups = Vec::new();

@@ -328,7 +328,10 @@ pub const COMPACT_TURN_LEN: usize = 256 * 1024;
 pub const SMALL_SEGMENT_LEN: u64 = 4 * 1024 * 1024;
 pub const SMALL_SEGMENTS_MAX: usize = 16;
 
-/// Bytes of room that an upload of unknown length sets aside at a time.
+/// Bytes of memory that are counted for the place of an upload among those that wait.
+pub const UPLOAD_WAITING_LEN: usize = 256;
+
+/// Bytes of room that an upload sets aside at a time.
 pub const UPLOAD_STEP_LEN: u64 = 16 * 1024 * 1024;
 
 /// Bytes written to a volume after which its room is asked for again.

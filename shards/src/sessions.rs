@@ -1,11 +1,15 @@
 //! The sessions of a shard, and what they hold: where they are, how much memory each keeps, and
 //! how many there are of one peer.
 
-use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
+use std::{cmp::Reverse, collections::HashMap};
 
 use ron_io::ports::ConnId;
 
-use crate::{cache::Memory, flow::StreamId, session::Session};
+use crate::{
+    cache::Memory,
+    flow::{Peer, StreamId},
+    session::Session,
+};
 
 /// The sessions by slot of their connection.
 #[derive(Debug, Default)]
@@ -27,20 +31,6 @@ struct Place {
     counted: usize,
     /// Absent for a connection that is refused.
     peer: Option<Peer>,
-}
-
-/// Who connects: an IPv4 address, or the network of an IPv6 address, as one host has all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Peer(u64);
-
-impl Peer {
-    pub(crate) fn of(address: IpAddr) -> Peer {
-        match address.to_canonical() {
-            // No IPv6 network begins with 96 zeros but those that are none.
-            IpAddr::V4(address) => Peer(u64::from(u32::from(address))),
-            IpAddr::V6(address) => Peer((u128::from(address) >> 64) as u64),
-        }
-    }
 }
 
 impl Sessions {

@@ -26,7 +26,7 @@ use crate::{
     cache::{Memory, Pages},
     config::Config,
     entropy::Entropy,
-    flow::{Ask, Asker, Body, Cx, Fault, Mail, Place, Reply, StreamId, Tickets, Waiter},
+    flow::{Ask, Asker, Body, Cx, Fault, Mail, Peer, Place, Reply, StreamId, Tickets, Waiter},
     ingest,
     limits::{
         IDLE_CUT_NS, IDLE_CUTS_MAX, IDLE_LOOK_NS, MEMORY_RETRY_NS, READER_STALE_NS,
@@ -35,7 +35,7 @@ use crate::{
     },
     mesh::Mesh,
     session::{Session, http::HttpSession, oap::OapSession},
-    sessions::{Peer, Sessions},
+    sessions::Sessions,
     store::{Damage, Room, Store},
 };
 
@@ -354,7 +354,7 @@ impl Shard {
         }
     }
 
-    /// Lets uploads that wait for memory try again, those that wait longest first.
+    /// Lets uploads that wait for memory try again, one of each peer in turn.
     fn feed_uploads(&mut self, now: Now) {
         for _ in 0..self.memory.uploads_waiting() {
             let Some(StreamId { conn, stream }) = self.memory.next_upload(now.mono_ns) else {

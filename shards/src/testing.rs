@@ -13,7 +13,7 @@ use crate::{
     cache::Memory,
     config::Config,
     entropy::{Entropy, Secret},
-    flow::{Ask, Asker, Body, Cx, Mail, Reply, StreamId, Tickets},
+    flow::{Ask, Asker, Body, Cx, Mail, Peer, Reply, StreamId, Tickets},
     store::{Damage, Room, layout::Layout},
 };
 
@@ -35,6 +35,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) const STREAM: StreamId =
         StreamId { conn: ConnId { slot: 3, generation: 5 }, stream: 7 };
+    pub(crate) const PEER: Peer = Peer::LOCALHOST;
 
     /// A bench with an arena of that many blocks.
     pub(crate) fn new(blocks: usize) -> Bench {

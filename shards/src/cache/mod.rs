@@ -27,7 +27,7 @@
 //! This room does not verify: whoever inserts a block has seen its group match. It keeps no block
 //! of another arena, whose memory it could not give back.
 
-use std::{collections::VecDeque, fmt, io, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use ron_codec::address::Address;
 use ron_io::{
@@ -38,10 +38,8 @@ use ron_io::{
 
 use crate::{
     entropy::{SECRET_WORDS, Secret},
-    flow::StreamId,
-    limits::{
-        EVICT_PATIENCE, EVICT_STEPS_MAX, MESH_PARKED_BEGINS_MAX, MESH_PARKED_MAX, UPLOAD_WAIT_NS,
-    },
+    flow::{Peer, StreamId},
+    limits::{EVICT_PATIENCE, EVICT_STEPS_MAX, MESH_PARKED_BEGINS_MAX, MESH_PARKED_MAX},
 };
 
 mod ghost;
@@ -49,12 +47,14 @@ mod lists;
 mod shares;
 mod table;
 mod verified;
+mod waiting;
 
 use ghost::Ghost;
 use lists::{Entry, Home, Lists};
 use shares::Shares;
 use table::Table;
 pub use verified::{Body, Verified};
+use waiting::Waiting;
 
 /// The small queue's share of the arena: one part in so many.
 const SMALL_SHARE: usize = 10;
@@ -65,10 +65,9 @@ const PROMOTE_USES: u8 = 2;
 /// A shard's arena and the cache of verified blocks in it.
 pub struct Memory {
     arena: Arena,
-    /// Uploads that wait for memory, and since when; the first waits longest, or nearly. Short ones
-    /// have a line of their own.
-    uploads: VecDeque<(StreamId, u64)>,
-    short_uploads: VecDeque<(StreamId, u64)>,
+    /// Uploads that wait for memory. Short ones have lines of their own.
+    uploads: Waiting,
+    short_uploads: Waiting,
     secret: [u64; SECRET_WORDS],
     table: Table,
     lists: Lists,
@@ -158,8 +157,8 @@ impl Memory {
         let pages = arena.total_pages();
         Ok(Memory {
             arena,
-            uploads: VecDeque::new(),
-            short_uploads: VecDeque::new(),
+            uploads: Waiting::default(),
+            short_uploads: Waiting::default(),
             // Odd, so that different groups of an object stay different when multiplied by one.
             secret: secret.words().map(|word| word | 1),
             table: Table::new(pages),
@@ -226,16 +225,15 @@ impl Memory {
     }
 
     /// An upload waits for memory for its first block since `since_ns`.
-    pub fn queue_upload(&mut self, stream: StreamId, since_ns: u64, short: bool) {
+    pub fn queue_upload(&mut self, peer: Peer, stream: StreamId, since_ns: u64, short: bool) {
         let line = if short { &mut self.short_uploads } else { &mut self.uploads };
-        line.push_back((stream, since_ns));
+        line.add(peer, stream, since_ns);
     }
 
     /// An upload waits no more.
-    pub fn forget_upload(&mut self, stream: StreamId) {
-        for line in [&mut self.uploads, &mut self.short_uploads] {
-            line.retain(|(waiting, _)| *waiting != stream);
-        }
+    pub fn forget_upload(&mut self, peer: Peer, stream: StreamId) {
+        self.uploads.forget(peer, stream);
+        self.short_uploads.forget(peer, stream);
     }
 
     /// Uploads that wait for memory.
@@ -245,15 +243,18 @@ impl Memory {
 
     /// The upload that is to try again: there is memory for it, or it has waited too long.
     pub fn next_upload(&mut self, now_ns: u64) -> Option<StreamId> {
-        let late =
-            |(_, since_ns): &(StreamId, u64)| now_ns >= since_ns.saturating_add(UPLOAD_WAIT_NS);
-        let short = self.short_uploads.front().map(late);
-        if short.is_some_and(|is_late| is_late || self.admits(Purpose::UploadShort)) {
-            return self.short_uploads.pop_front().map(|(stream, _)| stream);
+        if self.uploads_waiting() == 0 {
+            return None;
         }
-        let first = self.uploads.front().map(late);
-        if first.is_some_and(|is_late| is_late || self.admits(Purpose::UploadFirst)) {
-            return self.uploads.pop_front().map(|(stream, _)| stream);
+        let late = self.short_uploads.take_late(now_ns).or_else(|| self.uploads.take_late(now_ns));
+        if late.is_some() {
+            return late;
+        }
+        if self.short_uploads.len() > 0 && self.admits(Purpose::UploadShort) {
+            return self.short_uploads.take_next();
+        }
+        if self.uploads.len() > 0 && self.admits(Purpose::UploadFirst) {
+            return self.uploads.take_next();
         }
         None
     }

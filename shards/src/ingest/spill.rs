@@ -41,17 +41,23 @@ impl Spill {
         cx.config.layout.volume_number(partition_of(self.upload))
     }
 
-    /// Sets room aside for an object of `len` bytes, which is not all that is to come: as much more
-    /// as one step, if there is so much.
+    /// Sets room aside for `len` bytes that came, of as many as were announced: one step more than
+    /// was set aside, if there is so much.
     ///
     /// # Errors
     /// There is not even room for this.
-    pub(super) fn promise(&mut self, len: u64, cx: &Cx<'_>) -> Result<(), NoRoom> {
+    pub(super) fn promise(
+        &mut self,
+        len: u64,
+        announced: Option<u64>,
+        cx: &Cx<'_>,
+    ) -> Result<(), NoRoom> {
         let missing = file_len(len).saturating_sub(self.promised);
         if missing == 0 {
             return Ok(());
         }
-        let (volume, step) = (self.volume(cx), missing.max(UPLOAD_STEP_LEN));
+        let most = announced.map_or(u64::MAX, file_len).saturating_sub(self.promised);
+        let (volume, step) = (self.volume(cx), UPLOAD_STEP_LEN.min(most).max(missing));
         let more = match cx.room.promise(volume, step) {
             Ok(()) => step,
             Err(_) => cx.room.promise(volume, missing).map(|()| missing)?,

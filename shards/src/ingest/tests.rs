@@ -8,7 +8,7 @@ use ron_io::{
 };
 
 use super::*;
-use crate::{store::Room, testing::Bench};
+use crate::{flow::FileUse, store::Room, testing::Bench};
 
 mod room;
 
@@ -143,7 +143,8 @@ impl Case {
         let (mut bench, data) = (Bench::new(BLOCKS), source(size));
         let expected = expect.then(|| Address::of(&data));
         let len = announce.then_some(size);
-        let ingest = Ingest::new(Bench::STREAM, expected, len, &mut bench.cx()).unwrap();
+        let ingest =
+            Ingest::new(Bench::STREAM, Bench::PEER, expected, len, &mut bench.cx()).unwrap();
         Case { bench, disk: Disk::default(), ingest, data, sent: 0, ended: false }
     }
 
@@ -323,7 +324,8 @@ fn uploads_have_only_so_many_files() {
     let mut case = Case::new(4 * MIB, true, false);
     case.bench.config.upload_files_max = 1;
     let begin = |case: &mut Case| {
-        let mut other = Ingest::new(Bench::STREAM, None, Some(4 * MIB), &mut case.bench.cx())?;
+        let mut other =
+            Ingest::new(Bench::STREAM, Bench::PEER, None, Some(4 * MIB), &mut case.bench.cx())?;
         other.push(&case.data[..70_000], &mut case.bench.cx())?;
         case.disk.collect(&mut case.bench);
         Ok(other)
@@ -341,6 +343,27 @@ fn uploads_have_only_so_many_files() {
     case.disk.collect(&mut case.bench);
     case.drain();
     case.check_clean(None);
+}
+
+#[test]
+fn one_peer_has_half_of_the_files_of_uploads_at_most() {
+    let mut bench = Bench::new(BLOCKS);
+    bench.config.upload_files_max = 4;
+    let (data, mut number) = (source(70_000), 0);
+    let mut begin = |last| {
+        number += 1;
+        let stream = StreamId { stream: number, ..Bench::STREAM };
+        let peer = Peer::of([10, 0, 0, last].into());
+        let mut ingest = Ingest::new(stream, peer, None, Some(4 * MIB), &mut bench.cx())?;
+        ingest.push(&data, &mut bench.cx()).map(|_| ingest)
+    };
+    let _held = [begin(1).unwrap(), begin(1).unwrap()];
+    let busy = IngestError::Failed(Fault::Busy);
+    assert_eq!(begin(1).err(), Some(busy), "it has as many as are left");
+    let _of_another = begin(2).unwrap();
+    assert_eq!(begin(2).err(), Some(busy));
+    let _of_a_newcomer = begin(3).unwrap();
+    assert_eq!(begin(4).err(), Some(busy), "all are taken");
 }
 
 proptest! {
@@ -443,7 +466,7 @@ fn lengths_and_digests_are_held_to_their_word() {
     bench.config.object_len_max = 200_000;
     let max = 200_000;
     let new = |len, expected, bench: &mut Bench| {
-        Ingest::new(Bench::STREAM, expected, len, &mut bench.cx())
+        Ingest::new(Bench::STREAM, Bench::PEER, expected, len, &mut bench.cx())
     };
     assert_eq!(
         new(Some(max + 1), None, &mut bench).unwrap_err(),
@@ -507,7 +530,8 @@ fn without_memory_an_upload_waits_for_its_own_writes_or_fails() {
     let held: Vec<_> = (0..BLOCKS - 1).map(|_| case.bench.memory.alloc(BLOCK_LEN)).collect();
     // One block is left; while nothing is on its way to the disk nobody would ever go on.
     assert_eq!(case.ingest.push(&case.data[..9], &mut case.bench.cx()), Ok(9));
-    let mut small = Ingest::new(Bench::STREAM, None, Some(5), &mut case.bench.cx()).unwrap();
+    let mut small =
+        Ingest::new(Bench::STREAM, Bench::PEER, None, Some(5), &mut case.bench.cx()).unwrap();
     assert_eq!(small.push(b"hello", &mut case.bench.cx()), Ok(0));
     assert!(!small.wants_more());
     // There is a block again, in time.
@@ -528,7 +552,8 @@ fn others(bench: &mut Bench, purpose: Purpose) -> Vec<BlockMut> {
 fn an_upload_that_no_memory_comes_for_is_refused_after_a_while() {
     let mut bench = Bench::new(BLOCKS);
     let held = others(&mut bench, Purpose::UploadShort);
-    let mut ingest = Ingest::new(Bench::STREAM, None, Some(5), &mut bench.cx()).unwrap();
+    let mut ingest =
+        Ingest::new(Bench::STREAM, Bench::PEER, None, Some(5), &mut bench.cx()).unwrap();
     assert_eq!(ingest.push(b"hello", &mut bench.cx()), Ok(0));
     assert_eq!(bench.memory.next_upload(UPLOAD_WAIT_NS - 1), None, "its share is used up");
     bench.now.mono_ns = UPLOAD_WAIT_NS;
@@ -543,13 +568,13 @@ fn a_short_upload_has_memory_that_longer_ones_leave_to_it() {
     let mut bench = Bench::new(BLOCKS);
     let held = others(&mut bench, Purpose::UploadFirst);
     let (long, short) = (StreamId { stream: 8, ..Bench::STREAM }, Bench::STREAM);
-    let mut waits = Ingest::new(long, None, Some(1 << 30), &mut bench.cx()).unwrap();
+    let mut waits = Ingest::new(long, Bench::PEER, None, Some(1 << 30), &mut bench.cx()).unwrap();
     assert_eq!(waits.push(b"hello", &mut bench.cx()), Ok(0));
-    let mut ingest = Ingest::new(short, None, Some(5), &mut bench.cx()).unwrap();
+    let mut ingest = Ingest::new(short, Bench::PEER, None, Some(5), &mut bench.cx()).unwrap();
     assert_eq!(ingest.push(b"hello", &mut bench.cx()), Ok(5));
     // Where even that is used up, it waits in a line of its own.
     let rest = others(&mut bench, Purpose::UploadShort);
-    let mut last = Ingest::new(short, None, Some(5), &mut bench.cx()).unwrap();
+    let mut last = Ingest::new(short, Bench::PEER, None, Some(5), &mut bench.cx()).unwrap();
     assert_eq!(last.push(b"hello", &mut bench.cx()), Ok(0));
     assert_eq!(bench.memory.next_upload(0), None);
     drop(rest);
@@ -563,7 +588,8 @@ fn a_short_upload_has_memory_that_longer_ones_leave_to_it() {
 fn the_rate_of_an_upload_is_that_of_the_group_it_waits_for() {
     const SECOND_NS: u64 = 1_000_000_000;
     let mut bench = Bench::new(BLOCKS);
-    let mut ingest = Ingest::new(Bench::STREAM, None, Some(1 << 30), &mut bench.cx()).unwrap();
+    let mut ingest =
+        Ingest::new(Bench::STREAM, Bench::PEER, None, Some(1 << 30), &mut bench.cx()).unwrap();
     assert_eq!(ingest.rate(0, SECOND_NS), None, "it holds no memory");
     ingest.push(&source(4000), &mut bench.cx()).unwrap();
     assert_eq!(ingest.rate(0, 2 * SECOND_NS), Some(2000));
@@ -580,7 +606,8 @@ fn the_rate_of_an_upload_is_that_of_the_group_it_waits_for() {
 fn an_aborted_upload_waits_no_more() {
     let mut bench = Bench::new(BLOCKS);
     let _held = others(&mut bench, Purpose::UploadShort);
-    let mut ingest = Ingest::new(Bench::STREAM, None, Some(5), &mut bench.cx()).unwrap();
+    let mut ingest =
+        Ingest::new(Bench::STREAM, Bench::PEER, None, Some(5), &mut bench.cx()).unwrap();
     assert_eq!(ingest.push(b"hello", &mut bench.cx()), Ok(0));
     assert_eq!(bench.memory.uploads_waiting(), 1);
     ingest.abort(&mut bench.cx());
@@ -614,7 +641,7 @@ fn uploads_that_stop_hold_their_share_and_no_more() {
     let mut uploads: Vec<Ingest> = Vec::new();
     for stream in 0..60 {
         let stream = StreamId { stream, ..Bench::STREAM };
-        let ingest = Ingest::new(stream, None, Some(1 << 30), &mut bench.cx());
+        let ingest = Ingest::new(stream, Bench::PEER, None, Some(1 << 30), &mut bench.cx());
         uploads.push(ingest.unwrap());
         uploads.last_mut().unwrap().push(&data, &mut bench.cx()).unwrap();
     }
@@ -760,7 +787,7 @@ fn nothing_is_written_on_an_absent_volume() {
 fn a_late_completion_of_a_gone_upload_changes_nothing() {
     let stream = StreamId { conn: ConnId { slot: 0, generation: 0 }, stream: 0 };
     let mut bench = Bench::new(1);
-    let mut ingest = Ingest::new(stream, None, None, &mut bench.cx()).unwrap();
+    let mut ingest = Ingest::new(stream, Bench::PEER, None, None, &mut bench.cx()).unwrap();
     ingest.abort(&mut bench.cx());
     let done = Ok(DiskDone::Done);
     assert_eq!(ingest.on_disk(7, done, &mut bench.cx()), Progress::Going);

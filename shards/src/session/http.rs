@@ -35,7 +35,7 @@ use super::failure;
 use crate::{
     cache::Memory,
     config::Listener,
-    flow::{Cx, Fault, Reply, StreamId},
+    flow::{Cx, Fault, Peer, Reply, StreamId},
     limits::{LINGER_LEAST_NS, LINGER_LEN_MAX, PIPELINE_LEN_MAX, TIGHT_PIPELINE_LEN_MAX},
 };
 
@@ -496,8 +496,9 @@ impl HttpSession {
                 self.answered(&request, 204, cx);
             }
             Ok(Plan::Put { expected, condition }) => {
+                let from = (stream, Peer::of(self.peer.ip()));
                 let put = request::check_writer(head, self.is_local(), cx.config)
-                    .and_then(|()| Put::begin(request, stream, expected, condition, head.body, cx));
+                    .and_then(|()| Put::begin(request, from, expected, condition, head.body, cx));
                 match put {
                     Ok(mut put) => {
                         put.awaited = head.expect_continue;

@@ -11,7 +11,7 @@ use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow};
 use slab::Slab;
 
 use super::partition::{Site, Tag};
-use crate::flow::{Cx, FileUse};
+use crate::flow::Cx;
 
 /// A file of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,7 +87,7 @@ impl Files {
             return Asked::Opening;
         }
         while self.open.len() >= self.idle_max && self.close_oldest(cx) {}
-        let file = cx.tickets.file_for(FileUse::Read, cx.config.read_files_max);
+        let file = cx.tickets.read_file(cx.config.read_files_max);
         let Some(file) = file else { return Asked::Later };
         let waiting = Some(vec![waiter]);
         let slot = self.open.insert(Open {

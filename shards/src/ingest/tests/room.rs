@@ -40,7 +40,7 @@ fn an_announced_length_for_which_there_is_no_room_is_refused_before_the_body() {
             bench.config.storage.reserve_bytes = 0;
             bench.room = Room::new(&bench.config);
             bench.room.told(0, Some(free));
-            let made = Ingest::new(stream, expected, len, &mut bench.cx());
+            let made = Ingest::new(stream, Bench::PEER, expected, len, &mut bench.cx());
             let refusal = IngestError::NoRoom { asked: needed, free };
             assert_eq!(made.err(), refused.then_some(refusal), "{len:?} of {free}");
             assert_eq!(bench.room.promised(0), 0, "an announcement alone keeps nothing");
@@ -49,10 +49,12 @@ fn an_announced_length_for_which_there_is_no_room_is_refused_before_the_body() {
 }
 
 #[test]
-fn an_upload_of_unknown_length_never_enters_the_reserve() {
+fn an_upload_never_enters_the_reserve() {
     const RESERVE: u64 = 10 * MIB;
-    for room in [2 * MIB, 7 * MIB + 5000, UPLOAD_STEP_LEN + 3 * MIB] {
-        let mut case = Case::new(64 * MIB, false, false);
+    let rooms = [2 * MIB, 7 * MIB + 5000, UPLOAD_STEP_LEN + 3 * MIB];
+    for (room, announce) in rooms.into_iter().flat_map(|room| [(room, false), (room, true)]) {
+        // There was room for all of it when it was announced.
+        let mut case = Case::new(64 * MIB, announce, false);
         case.bench.config.storage.reserve_bytes = RESERVE;
         case.bench.room = Room::new(&case.bench.config);
         case.bench.room.told(0, Some(RESERVE + room));
@@ -90,14 +92,34 @@ fn uploads_are_not_promised_the_same_room() {
     let len = 2 * MIB;
     bench.room.told(0, Some(file_len(len) + MIB));
     let data = source(len);
-    let mut upload = |number| {
-        let stream = StreamId { conn: ConnId { slot: 0, generation: 0 }, stream: number };
-        let made = Ingest::new(stream, None, Some(len), &mut bench.cx());
-        made.and_then(|mut ingest| ingest.push(&data[..200_000], &mut bench.cx()).map(|_| ingest))
-    };
-    let first = upload(1).unwrap();
-    assert!(matches!(upload(2), Err(IngestError::NoRoom { .. })), "it is the first one's");
-    let mut first = first;
+    let mut first =
+        Ingest::new(Bench::STREAM, Bench::PEER, None, Some(len), &mut bench.cx()).unwrap();
+    let taken = first.push(&data[..200_000], &mut bench.cx()).unwrap();
+    first.push(&data[taken..], &mut bench.cx()).unwrap();
+    let stream = StreamId { stream: 2, ..Bench::STREAM };
+    let second = Ingest::new(stream, Bench::PEER, None, Some(len), &mut bench.cx());
+    assert!(matches!(second, Err(IngestError::NoRoom { .. })), "it is the first one's");
     first.abort(&mut bench.cx());
     assert_eq!(bench.room.promised(0), 0);
+}
+
+#[test]
+fn who_announces_much_and_sends_little_keeps_little_room() {
+    let mut bench = Bench::new(BLOCKS);
+    bench.config.storage.reserve_bytes = 0;
+    bench.room = Room::new(&bench.config);
+    let (all, data) = (4 * UPLOAD_STEP_LEN, source(2 * MIB));
+    bench.room.told(0, Some(file_len(all)));
+    let mut begin = |number, len| {
+        let stream = StreamId { stream: number, ..Bench::STREAM };
+        let made = Ingest::new(stream, Bench::PEER, None, Some(len), &mut bench.cx());
+        made.and_then(|mut ingest| {
+            ingest.push(&data[..200_000], &mut bench.cx())?;
+            ingest.push(&data[200_000..210_000], &mut bench.cx())?;
+            Ok(ingest)
+        })
+    };
+    let _holds = begin(1, all).unwrap();
+    assert!(begin(2, all - UPLOAD_STEP_LEN).is_ok(), "others have the room that it did not use");
+    assert!(bench.room.promised(0) <= 2 * UPLOAD_STEP_LEN);
 }

@@ -20,7 +20,7 @@ use super::{
     wire::Stored,
 };
 use crate::{
-    flow::{Ask, Cx, Reply, StreamId},
+    flow::{Ask, Cx, Peer, Reply, StreamId},
     ingest::{Ingest, Outcome, Progress},
 };
 
@@ -45,7 +45,7 @@ pub(super) struct Put {
 impl Put {
     pub(super) fn begin(
         request: Request,
-        stream: StreamId,
+        (stream, peer): (StreamId, Peer),
         expected: Option<Address>,
         condition: Option<Existence>,
         body: BodyKind,
@@ -56,7 +56,7 @@ impl Put {
             BodyKind::Length(len) => Some(len),
             BodyKind::Chunked => None,
         };
-        let ingest = Ingest::new(stream, expected, len, cx);
+        let ingest = Ingest::new(stream, peer, expected, len, cx);
         let ingest = ingest.map_err(|error| Refusal::of_upload(error, expected))?;
         let asked = expected.filter(|_| condition.is_some());
         if let Some(address) = asked {

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     config::Config,
     download::Download,
-    flow::{Ask, Cx, Fault, StreamId},
+    flow::{Ask, Cx, Fault, Peer, StreamId},
     ingest::Ingest,
     limits::OAP_REFUSED_MAX,
 };
@@ -358,7 +358,7 @@ impl OapSession {
                 let local = self.peer.ip().to_canonical().is_loopback();
                 check_capability(cx.config, local, head.cap_len, &self.cap)?;
                 let pace = Pace::new(self.listening_ns(cx));
-                start_put(id, head, (len, addr), pace, cx)?
+                start_put((id, Peer::of(self.peer.ip())), head, (len, addr), pace, cx)?
             }
         };
         cx.stats.inflight.add(1);
@@ -496,7 +496,7 @@ fn start_get(
 }
 
 fn start_put(
-    id: StreamId,
+    (id, peer): (StreamId, Peer),
     head: &FrameHeader,
     (len, addr): (u64, Option<Address>),
     pace: Pace,
@@ -506,7 +506,7 @@ fn start_put(
     if len > 0 && head.flags.contains(Flags::END) {
         return Err(Refusal::bad("fewer bytes than len"));
     }
-    let ingest = Ingest::new(id, addr, Some(len), cx)?;
+    let ingest = Ingest::new(id, peer, addr, Some(len), cx)?;
     let heard_at = cx.now.mono_ns;
     Ok(Job::Put(Box::new(Put { ingest, len, framed: 0, ended: false, heard_at, pace })))
 }
