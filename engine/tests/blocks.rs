@@ -29,14 +29,6 @@ use serde_json::json;
 /// Blocks of the memory of a node with one shard.
 const BLOCKS: usize = 16 * MIB / (64 * KIB);
 
-/// A node with a small cache, all of it in use.
-fn target(shards: usize) -> Target {
-    let target = Target::start(shards, &[]);
-    target.fill_cache(24);
-    target.measure("before").expect_served();
-    target
-}
-
 /// The head of an upload of 4 MiB: it goes into a file of its own.
 const LONG_PUT: &str = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4194304\r\n\r\n";
 
@@ -64,7 +56,6 @@ fn check_during(target: Target, peers: Vec<Rude>) {
     drop(peers);
     target.wait_connections(2);
     target.store(&object(78, MIB));
-    target.measure("after").expect_served();
     // A shard looks at what others gave back when something happens to it.
     let held = || {
         Peer::new(target.node.connect()).get(&format!("/o/{}", target.small.addr));
@@ -73,19 +64,19 @@ fn check_during(target: Target, peers: Vec<Rude>) {
             .map(|owner| metrics.sum(&format!("ron_memory_pages{{owner=\"{owner}\"")))
     };
     target.wait("nobody holds pages", || held() == [0; 3], || format!("{:?}", held()));
-    target.node.terminate();
+    target.finish();
 }
 
 #[test]
 fn uploads_that_stop() {
-    let target = target(1);
+    let target = Target::warm(1, &[]);
     let peers = stopped_uploads(&target, 40, 900_000);
     check_during(target, peers);
 }
 
 #[test]
 fn uploads_that_trickle() {
-    let target = target(2);
+    let target = Target::warm(2, &[]);
     let peers = stopped_uploads(&target, 40, 1_000_000);
     let trickle = Trickle::start(peers, vec![1; 64], Duration::from_millis(100));
     target.measure("trickle").expect_served();
@@ -96,7 +87,7 @@ fn uploads_that_trickle() {
 /// of its only group, and goes on byte by byte. Every group takes a block from its first byte on.
 #[test]
 fn small_uploads_that_trickle() {
-    let target = target(1);
+    let target = Target::warm(1, &[]);
     let head = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\nxx";
     let mut peers = Rude::many(&target.node, Door::Http, BLOCKS + BLOCKS / 4, None);
     for peer in &mut peers {
@@ -111,7 +102,7 @@ fn small_uploads_that_trickle() {
 /// some of their own, and the slowest are ended for others that need a block.
 #[test]
 fn uploads_that_are_slow_do_not_keep_others_from_writing() {
-    let target = target(1);
+    let target = Target::warm(1, &[]);
     let mut peers = Rude::many(&target.node, Door::Http, BLOCKS / 2, None);
     for peer in &mut peers {
         peer.send(&[LONG_PUT.as_bytes(), &[7; 3000]].concat()).expect("it fits");
@@ -135,7 +126,7 @@ fn uploads_that_are_slow_do_not_keep_others_from_writing() {
 /// A peer with one upload does not pay for another that comes with hundreds, however slow it is.
 #[test]
 fn slow_uploads_are_ended_of_those_who_have_many() {
-    let target = target(1);
+    let target = Target::warm(1, &[]);
     let head = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\nx";
     let newcomers = || -> Vec<Rude> {
         let mut peers = Rude::many(&target.node, Door::Http, 40, None);
@@ -171,7 +162,7 @@ fn slow_uploads_are_ended_of_those_who_have_many() {
 /// that one of them waits for memory is no reason to let the others keep it.
 #[test]
 fn puts_of_a_byte_do_not_keep_others_from_writing() {
-    let target = target(1);
+    let target = Target::warm(1, &[]);
     let puts = |from: u64| -> Vec<u8> {
         let start = |corr| oap::request(corr, &json!({"op": "put", "len": 60_000})).encode();
         let byte = |corr| oap::frame(REQ, corr, &[9]).encode();
@@ -202,7 +193,7 @@ fn puts_of_a_byte_do_not_keep_others_from_writing() {
 /// whole frame of a few bytes, and the last one stops within its frame.
 #[test]
 fn puts_that_stop_within_a_frame() {
-    let target = target(1);
+    let target = Target::warm(1, &[]);
     let upload = |_| {
         let mut peer = Rude::connect(&target.node, Door::OapPlain, None);
         let start = |corr| oap::request(corr, &json!({"op": "put", "len": 1 << 22})).encode();
@@ -270,7 +261,7 @@ fn expect_large(target: &Target) {
 
 #[test]
 fn readers_that_do_not_read() {
-    let target = target(1);
+    let target = Target::warm(1, &[]);
     let peers = silent_readers(&target, 120);
     target.measure("silent").expect_served();
     expect_large(&target);
@@ -279,7 +270,7 @@ fn readers_that_do_not_read() {
 
 #[test]
 fn gets_that_are_not_read() {
-    let target = target(1);
+    let target = Target::warm(1, &[]);
     let peers = silent_gets(&target, 30);
     target.measure("silent").expect_served();
     expect_large(&target);
@@ -331,7 +322,7 @@ impl Eager {
 
 #[test]
 fn questions_between_shards_do_not_wait_for_those_that_need_memory() {
-    let target = target(2);
+    let target = Target::warm(2, &[]);
     let peers = silent_gets(&target, 40);
     // What the silent hold is of the same shard. Those of the other shard ask for more than may be
     // open between two.

@@ -10,7 +10,7 @@ use std::{
 
 use common::{
     Data, KIB, MIB,
-    flood::{Phase, Target},
+    flood::Target,
     http::{Peer, put_head},
     oap,
     rude::{Door, Rude, get},
@@ -29,12 +29,8 @@ const BUFFERS: usize = 4 * MIB;
 /// peer, and what the allocator loses.
 const BESIDE: usize = 8 * MIB + PEERS * 48 * KIB;
 
-fn target() -> (Target, Phase) {
-    let target = Target::start(1, &["--connection-buffers", "4MiB", "--deadline-send", "120"]);
-    target.fill_cache(24);
-    let before = target.measure("before");
-    before.expect_served();
-    (target, before)
+fn target() -> Target {
+    Target::warm(1, &["--connection-buffers", "4MiB", "--deadline-send", "120"])
 }
 
 /// Connects peers that send the same again and again until nobody takes it, and read nothing.
@@ -54,12 +50,12 @@ fn flood(target: &Target, door: Door, again: &[u8]) -> Vec<Rude> {
 
 /// Floods a door, and holds what must hold during and after.
 fn expect_bounded(door: Door, again: impl Fn(&Target) -> Vec<u8>) {
-    let (target, before) = target();
+    let target = target();
     let again = again(&target);
     let (during, peers) = target.measure_while("during", || flood(&target, door, &again));
     during.expect_answered();
     during.expect_within_bill();
-    let most = before.resident + (BUFFERS + BUFFERS / 8 + BESIDE) as u64;
+    let most = target.resident_before() + (BUFFERS + BUFFERS / 8 + BESIDE) as u64;
     assert!(during.peak <= most, "{} bytes are more than {most}: {during}", during.peak);
     let metrics = target.node.metrics();
     let buffered = metrics.sum("ron_connection_buffer_bytes");
@@ -67,11 +63,7 @@ fn expect_bounded(door: Door, again: impl Fn(&Target) -> Vec<u8>) {
     let shed = metrics.sum("ron_rejected_total{reason=\"memory\"}");
     eprintln!("{door:?}: {buffered} bytes buffered, {shed} connections shed");
     drop(peers);
-    // The connection that the measuring keeps stays, and that of the question itself.
-    target.wait_connections(2);
-    target.measure("after").expect_served();
-    target.expect_given_back(&before);
-    target.node.terminate();
+    target.finish();
 }
 
 #[test]
@@ -102,9 +94,8 @@ fn large_bodies_over_tls_that_are_not_read() {
 /// Records of TLS that hold one short answer each would take several times what is in them.
 #[test]
 fn short_answers_over_tls_take_what_is_counted_and_give_it_back() {
-    let target = Target::start(1, &["--connection-buffers", "24MiB", "--deadline-send", "120"]);
-    target.fill_cache(24);
-    let before = target.measure("before");
+    let target = Target::warm(1, &["--connection-buffers", "24MiB", "--deadline-send", "120"]);
+    let before = target.resident_before();
     let get = json!({"op": "get", "addr": target.small.addr, "offset": 5, "len": 1});
     let again: Vec<u8> = (1..=60).flat_map(|corr| oap::request(corr, &get).encode()).collect();
     let flooding = || flood(&target, Door::Oap, &again);
@@ -112,7 +103,7 @@ fn short_answers_over_tls_take_what_is_counted_and_give_it_back() {
     during.expect_answered();
     during.expect_within_bill();
     let counted = || target.node.metrics().sum("ron_connection_buffer_bytes");
-    let grown = || target.resident().saturating_sub(before.resident);
+    let grown = || target.resident().saturating_sub(before);
     let found = || format!("{} bytes are counted, {} more are resident", counted(), grown());
     target.wait("answers are buffered", || counted() > MIB as u64, found);
     eprintln!("{}", found());
@@ -142,18 +133,20 @@ fn read_all(peer: &mut Rude) {
 
 #[test]
 fn the_greedy_are_shed_and_the_modest_are_not() {
-    let (target, _) = target();
+    let target = target();
     let mut modest = Peer::new(target.node.connect());
     assert_eq!(modest.get(&format!("/o/{}", target.small.addr)).status, 200);
-    let peers = flood(&target, Door::Http, &get(&target.small.addr).repeat(40));
+    let flooding = || flood(&target, Door::Http, &get(&target.small.addr).repeat(40));
+    let (during, peers) = target.measure_while("during", flooding);
+    during.expect_answered();
     target.wait(
         "connections are shed",
         || target.node.metrics().sum("ron_rejected_total{reason=\"memory\"}") > 0,
         || "none was".to_owned(),
     );
     assert_eq!(modest.get(&format!("/o/{}", target.small.addr)).status, 200);
-    drop(peers);
-    target.node.terminate();
+    drop((peers, modest));
+    target.finish();
 }
 
 #[test]

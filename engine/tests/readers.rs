@@ -33,8 +33,7 @@ const WINDOW: usize = 256 * KIB;
 
 /// A node with a small cache, all of it in use, and a large object.
 fn target() -> (Target, Object) {
-    let target = Target::start(1, &[]);
-    target.fill_cache(24);
+    let target = Target::warm(1, &[]);
     let large = object(5, 64 * MIB);
     target.store(&large);
     (target, large)

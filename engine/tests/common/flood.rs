@@ -2,6 +2,16 @@
 //!
 //! A test measures before, during and after: `Target::measure` asks the node as an honest client
 //! does, on a connection that is kept and on new ones, and returns a `Phase`, which prints itself.
+//! At its end `Target::finish` prints the figures of the whole case on one line, which
+//! `perf/scripts/redteam.sh` collects:
+//!
+//! ```text
+//! redteam | blocks::uploads_that_stop | 30.1/31.0/30.2 MiB | 0.9/4.1/0.8 ms | 62.5 MiB
+//! ```
+//!
+//! They are the case; what is resident before, at most during, and after; the p99 of the honest
+//! client's requests before, during and after; and the memory bill of the node.
+//!
 //! Assert facts only: that everything was answered, that memory stays within the bill, that it is
 //! given back. Latencies are printed for people; the machine is shared, so no test compares them.
 //! The peers that flood are in `rude`.
@@ -17,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{DEADLINE, Data, KIB, MIB, Node, Object, addr_of, http::Peer, object};
+use super::{DEADLINE, Data, KIB, MIB, Node, Object, Setup, addr_of, http::Peer, object};
 
 /// An honest client that waits this long gives up: it counts as not answered.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -35,41 +45,115 @@ pub struct Target {
     /// What the node said at its start that it may use, in bytes.
     pub bill: u64,
     kept: Mutex<Option<Peer>>,
+    figures: Mutex<Figures>,
+}
+
+/// What is told of a case at its end.
+#[derive(Default)]
+struct Figures {
+    before: Part,
+    during: Part,
+    after: Part,
+}
+
+/// The figures of all phases before, during or after a flood.
+#[derive(Default)]
+struct Part {
+    resident: u64,
+    times: Vec<Duration>,
+}
+
+impl Figures {
+    fn add(&mut self, phase: &Phase) {
+        let part = match phase.name {
+            "before" => &mut self.before,
+            "after" => &mut self.after,
+            _ => &mut self.during,
+        };
+        let resident = if phase.name == "after" { phase.resident } else { phase.peak };
+        part.resident = part.resident.max(resident);
+        part.times.extend(phase.kept.times.iter().chain(&phase.new.times));
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [&self.before, &self.during, &self.after];
+        let [before, during, after] = parts.map(|part| part.resident as f64 / MIB as f64);
+        write!(f, "{before:.1}/{during:.1}/{after:.1} MiB | ")?;
+        let p99 = |part: &Part| percentile(&part.times, 99).as_secs_f64() * 1000.0;
+        let [before, during, after] = parts.map(p99);
+        write!(f, "{before:.1}/{during:.1}/{after:.1} ms")
+    }
 }
 
 impl Target {
-    /// A node with so many shards and a cache of 16 MiB, unless `args` say otherwise.
+    /// A node with so many shards and little memory, unless `args` say otherwise.
     pub fn start(shards: usize, args: &[&str]) -> Target {
         let data = Data::new();
-        let mut all = args.to_vec();
-        if !args.contains(&"--cache") {
-            all.extend(["--cache", "16MiB"]);
-        }
-        let node = data.setup().shards(shards).args(&all).start();
+        let node = Target::setup(&data, shards, args).start();
+        Target::on(data, node)
+    }
+
+    /// How such a node is started. What it may have is little, so that the bill says something.
+    pub fn setup(data: &Data, shards: usize, args: &[&str]) -> Setup {
+        let little = [
+            ["--cache", "16MiB"],
+            ["--connection-buffers", "32MiB"],
+            ["--storage-index-memory", "32MiB"],
+            ["--connections-max", "2000"],
+            // All peers of a test have one address.
+            ["--connections-per-peer", "2000"],
+        ];
+        let little = little.iter().filter(|[name, _]| !args.contains(name));
+        let mut all: Vec<&str> = little.flatten().copied().collect();
+        all.extend(args);
+        data.setup().shards(shards).args(&all)
+    }
+
+    /// A node that was started in a way of its own.
+    pub fn on(data: Data, node: Node) -> Target {
         let bill = bill(&node.wait_stderr("memory "));
-        let target = Target { node, data, small: object(1, 4 * KIB), bill, kept: Mutex::default() };
+        let (kept, figures) = Default::default();
+        let target = Target { node, data, small: object(1, 4 * KIB), bill, kept, figures };
         target.store(&target.small);
         target
     }
 
-    /// The same node, warm and measured: what is resident does not grow by mere use any more.
-    pub fn warm(shards: usize, args: &[&str]) -> (Target, Phase) {
-        let target = Target::start(shards, args);
-        target.fill_cache(24);
-        let before = target.measure("before");
-        before.expect_served();
-        before.expect_within_bill();
-        (target, before)
+    /// A node as `start` makes it, warm and measured.
+    pub fn warm(shards: usize, args: &[&str]) -> Target {
+        Target::start(shards, args).warmed(24)
     }
 
-    /// The node after the peers have gone: it serves as before, and ends in good order.
-    pub fn finish(self) -> Phase {
+    /// The same node after so many MiB: what is resident does not grow by mere use any more when
+    /// they fill its cache. It is measured, too.
+    pub fn warmed(self, mebibytes: usize) -> Target {
+        self.fill_cache(mebibytes);
+        let before = self.measure("before");
+        before.expect_served();
+        before.expect_within_bill();
+        self
+    }
+
+    /// The node after the peers have gone: it serves as before, what they took is given back, and
+    /// it ends in good order. Prints the figures of the case.
+    pub fn finish(self) {
         // The connection that the measuring keeps stays, and that of the question itself.
         self.wait_connections(2);
+        self.expect_given_back();
         let after = self.measure("after");
         after.expect_served();
+        after.expect_within_bill();
+        let figures = self.figures.lock().expect("no observer panics");
+        for part in [&figures.before, &figures.during] {
+            assert!(!part.times.is_empty(), "a case is measured before and during");
+        }
+        let test = thread::current();
+        let case = test.name().unwrap_or_default();
+        let bill = mib(self.bill);
+        eprintln!("redteam | {}::{case} | {figures} | {bill}", env!("CARGO_CRATE_NAME"));
+        drop(figures);
         self.node.terminate();
-        after
     }
 
     /// Stores an object; the node must take it.
@@ -113,8 +197,13 @@ impl Target {
                 break;
             }
         }
-        eprintln!("{phase}");
+        self.note(&phase);
         phase
+    }
+
+    fn note(&self, phase: &Phase) {
+        eprintln!("{phase}");
+        self.figures.lock().expect("no observer panics").add(phase);
     }
 
     /// Asks the node over and over while `flood` runs, and at least a few times.
@@ -133,7 +222,7 @@ impl Target {
             let _done = SetOnDrop(&done);
             flood()
         });
-        eprintln!("{phase}");
+        self.note(&phase);
         (phase, result)
     }
 
@@ -178,9 +267,16 @@ impl Target {
         Some((answer.status, answer.keeps()))
     }
 
-    /// Waits until no more is resident than was before a flood, and a tenth.
-    pub fn expect_given_back(&self, before: &Phase) {
-        let limit = before.resident + before.resident / 10;
+    /// Bytes that were resident before the flood.
+    pub fn resident_before(&self) -> u64 {
+        self.figures.lock().expect("no observer panics").before.resident
+    }
+
+    /// Waits until no more is resident than was before the flood, a tenth, and what tables and
+    /// free lists may have grown by.
+    pub fn expect_given_back(&self) {
+        let before = self.resident_before();
+        let limit = before + before / 10 + MIB as u64;
         self.wait(
             "memory is given back",
             || self.resident() <= limit,
@@ -270,11 +366,16 @@ impl Answers {
 
     /// The time that so many percent of the questions took at most.
     pub fn percentile(&self, percent: usize) -> Duration {
-        let mut times = self.times.clone();
-        times.sort();
-        let rank = (times.len() * percent).div_ceil(100).max(1);
-        times.get(rank - 1).copied().unwrap_or_default()
+        percentile(&self.times, percent)
     }
+}
+
+/// The time that is longer than or equal to so many percent of these.
+fn percentile(times: &[Duration], percent: usize) -> Duration {
+    let mut times = times.to_vec();
+    times.sort();
+    let rank = (times.len() * percent).div_ceil(100).max(1);
+    times.get(rank - 1).copied().unwrap_or_default()
 }
 
 impl fmt::Display for Answers {
