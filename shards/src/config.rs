@@ -35,9 +35,10 @@ pub struct Config {
     /// Bytes that connections may buffer together: answers that their peers do not take, requests
     /// that wait. Beyond it those that take least are dropped.
     pub connection_buffers: usize,
-    /// Questions that may need memory and that may be open with one other shard at once, at most
-    /// `MESH_READS_MAX`.
+    /// Questions that may be open with one other shard at once: those that may need memory, at
+    /// most `MESH_READS_MAX`, and others, at most `MESH_OTHERS_MAX`.
     pub mesh_reads: usize,
+    pub mesh_others: usize,
     /// Longest object that is taken, in bytes (413 beyond it).
     pub object_len_max: u64,
     /// Groups of one download that are under way at once.
@@ -163,6 +164,7 @@ impl Config {
                 * limits::PEER_SHARE.0,
             connection_buffers: limits::CONNECTION_BUFFERS_LEN,
             mesh_reads: limits::MESH_READS_MAX,
+            mesh_others: limits::MESH_OTHERS_MAX,
             object_len_max: ron_codec::limits::OBJECT_LEN_MAX,
             window_groups: limits::WINDOW_GROUPS,
             verify_sends: false,

@@ -73,10 +73,13 @@ impl Mesh {
         }
     }
 
-    /// With fewer places for reads: a lane has room for no more than there are.
-    pub(crate) fn with_reads(mut self, reads: usize) -> Mesh {
-        let most = &mut self.open_max[Place::Read as usize];
-        *most = reads.min(*most);
+    /// With fewer places for reads, or for others: a lane has room for no more than there are.
+    pub(crate) fn with_places(mut self, reads: usize, others: usize) -> Mesh {
+        assert!(reads > 0 && others > 0, "nothing could be asked");
+        for (kind, places) in [(Place::Read, reads), (Place::Other, others)] {
+            let most = &mut self.open_max[kind as usize];
+            *most = places.min(*most);
+        }
         self
     }
 
@@ -211,6 +214,18 @@ mod tests {
             assert_eq!(acts.len(), open_max + 2);
             assert!(ask(&mut mesh, first, &mut acts));
             assert_eq!(acts.len(), open_max + 2, "it waits behind the others");
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_places_as_configured() {
+        for (first, places) in [(Some(0), 2), (None, 3)] {
+            let mesh = Mesh::new(ShardId(0), 2);
+            let (mut mesh, mut acts) = (mesh.with_places(2, 3), Acts::default());
+            for _ in 0..5 {
+                assert!(ask(&mut mesh, first, &mut acts));
+            }
+            assert_eq!(acts.len(), places);
         }
     }
 

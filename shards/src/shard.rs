@@ -118,7 +118,8 @@ impl Shard {
         let memory = if config.verify_sends { memory.with_seals() } else { memory };
         Ok(Shard {
             store: Store::new(&config),
-            mesh: Mesh::new(config.shard, config.layout.shards).with_reads(config.mesh_reads),
+            mesh: Mesh::new(config.shard, config.layout.shards)
+                .with_places(config.mesh_reads, config.mesh_others),
             stats,
             acts: Acts::default(),
             sessions: Sessions::default(),

@@ -23,6 +23,9 @@ const STEPS_MAX: u64 = 2000;
 const PEERS_MIN: u64 = 10;
 const PEERS_MAX: u64 = 150;
 
+/// Files that a shard keeps open at least: one of each partition that it may have.
+const FILES_IDLE_MIN: usize = 5;
+
 /// What the connections of one shard may buffer in a flood.
 const BUFFERS_LEN: [usize; 3] = [1 << 20, 4 << 20, limits::CONNECTION_BUFFERS_LEN];
 
@@ -90,8 +93,11 @@ pub struct Plan {
     pub arena_blocks: usize,
     /// What the connections of one shard may buffer.
     pub connection_buffers: usize,
-    /// Reads that one shard may have open with another.
+    /// Reads, and other questions, that one shard may have open with another.
     pub mesh_reads: usize,
+    pub mesh_others: usize,
+    /// Files that a shard keeps open for the next reader; twice as many are open for reads.
+    pub files_idle: usize,
     pub steps: u64,
     pub clients: usize,
     /// Requests a client has under way at once.
@@ -153,7 +159,9 @@ impl Plan {
         Plan {
             flood,
             connection_buffers,
-            mesh_reads: chance.pick(&[1, 8, limits::MESH_READS_MAX]),
+            mesh_reads: chance.pick(&[1, 2, 8, limits::MESH_READS_MAX]),
+            mesh_others: chance.pick(&[2, 4, 16, limits::MESH_OTHERS_MAX]),
+            files_idle: chance.pick(&[FILES_IDLE_MIN, 8, limits::FILES_IDLE_MAX]),
             shards,
             partitions: shards + chance.below(3) as u16,
             volumes: chance.pick(&[1, 1, 2]),

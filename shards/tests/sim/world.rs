@@ -201,6 +201,9 @@ impl World {
             config.connections_max = self.connections_max();
             config.connection_buffers = self.plan.connection_buffers;
             config.mesh_reads = self.plan.mesh_reads;
+            config.mesh_others = self.plan.mesh_others;
+            config.files_idle_max = self.plan.files_idle;
+            config.read_files_max = 2 * self.plan.files_idle;
             config.window_groups = self.plan.window_groups;
             config.deadlines = self.plan.deadlines;
             config.storage = self.plan.storage;
