@@ -147,16 +147,19 @@ impl Sessions {
     }
 
     /// The uploads that are slow with a group that was begun before `before_ns`, and the bytes a
-    /// second that come of it: only those of the peers that have most of them, or nearly. A peer
-    /// with few would otherwise pay for those that come with many.
+    /// second that come of it: only those of the peers that have most uploads in memory, or nearly.
+    /// A peer with few would otherwise pay for those that come with many, which take turns at being
+    /// slow.
     pub(crate) fn slow_uploads(&self, before_ns: u64, now_ns: u64) -> Vec<(u64, StreamId)> {
         let (mut found, mut of_peers) = (Vec::new(), HashMap::<Option<Peer>, usize>::new());
         let mut owners = Vec::new();
         for Place { session, peer, .. } in self.places.iter().flatten() {
             let before = found.len();
-            session.slow_uploads(before_ns, now_ns, &mut found);
+            let holding = session.slow_uploads(before_ns, now_ns, &mut found);
+            if holding > 0 {
+                *of_peers.entry(*peer).or_default() += holding;
+            }
             if found.len() > before {
-                *of_peers.entry(*peer).or_default() += found.len() - before;
                 owners.resize(found.len(), *peer);
             }
         }

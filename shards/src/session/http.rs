@@ -238,10 +238,16 @@ impl HttpSession {
         self.settle(cx);
     }
 
-    pub fn slow_uploads(&self, before_ns: u64, now_ns: u64, found: &mut Vec<(u64, StreamId)>) {
-        let State::Put(put) = &self.state else { return };
+    pub fn slow_uploads(
+        &self,
+        before_ns: u64,
+        now_ns: u64,
+        found: &mut Vec<(u64, StreamId)>,
+    ) -> usize {
+        let State::Put(put) = &self.state else { return 0 };
         let stream = StreamId { conn: self.conn(), stream: self.stream };
         found.extend(put.rate(before_ns, now_ns).map(|rate| (rate, stream)));
+        usize::from(put.holds_blocks())
     }
 
     pub fn end_slow_upload(&mut self, stream: u32, cx: &mut Cx<'_>) {

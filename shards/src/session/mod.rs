@@ -86,9 +86,14 @@ impl Session {
     }
 
     /// The uploads whose peers are behind with a group that was begun before `before_ns`, by the
-    /// bytes a second that come of it.
-    pub fn slow_uploads(&self, before_ns: u64, now_ns: u64, found: &mut Vec<(u64, StreamId)>) {
-        each!(self, session => session.slow_uploads(before_ns, now_ns, found));
+    /// bytes a second that come of it. Returns how many uploads hold blocks, slow or not.
+    pub fn slow_uploads(
+        &self,
+        before_ns: u64,
+        now_ns: u64,
+        found: &mut Vec<(u64, StreamId)>,
+    ) -> usize {
+        each!(self, session => session.slow_uploads(before_ns, now_ns, found))
     }
 
     /// Others need the memory of a stream's upload, which comes too slowly.

@@ -220,16 +220,22 @@ impl OapSession {
     }
 
     /// Nobody is slow while another upload of the connection holds it back.
-    pub fn slow_uploads(&self, before_ns: u64, now_ns: u64, found: &mut Vec<(u64, StreamId)>) {
-        if self.phase != Phase::Open || self.full_at.is_some() {
-            return;
-        }
+    pub fn slow_uploads(
+        &self,
+        before_ns: u64,
+        now_ns: u64,
+        found: &mut Vec<(u64, StreamId)>,
+    ) -> usize {
+        let may_be_slow = self.phase == Phase::Open && self.full_at.is_none();
+        let mut holding = 0;
         for stream in self.streams.iter() {
             let Job::Put(put) = &stream.job else { continue };
-            let rate = put.ingest.rate(before_ns, now_ns).filter(|_| !put.ended);
+            holding += usize::from(put.ingest.holds_blocks());
+            let rate = put.ingest.rate(before_ns, now_ns).filter(|_| may_be_slow && !put.ended);
             let stream = StreamId { conn: self.conn(), stream: stream.number };
             found.extend(rate.map(|rate| (rate, stream)));
         }
+        holding
     }
 
     pub fn end_slow_upload(&mut self, stream: u32, cx: &mut Cx<'_>) {

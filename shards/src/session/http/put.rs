@@ -202,6 +202,10 @@ impl Put {
         self.ingest.rate(before_ns, now_ns).filter(|_| self.receiving)
     }
 
+    pub(super) fn holds_blocks(&self) -> bool {
+        self.ingest.holds_blocks()
+    }
+
     /// Drops what was received.
     pub(super) fn abort(&mut self, cx: &mut Cx<'_>) {
         self.ingest.abort(cx);

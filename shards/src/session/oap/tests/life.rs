@@ -436,7 +436,8 @@ fn a_put_that_waits_for_memory_does_not_excuse_those_that_hold_it() {
     let mut slow = Vec::new();
     rig.now.mono_ns += span / 2;
     let (before_ns, now_ns) = (rig.now.mono_ns - 1, rig.now.mono_ns);
-    rig.session.as_ref().unwrap().slow_uploads(before_ns, now_ns, &mut slow);
+    let holding = rig.session.as_ref().unwrap().slow_uploads(before_ns, now_ns, &mut slow);
+    assert_eq!(holding, 2);
     assert_eq!(slow.len(), 2);
     rig.now.mono_ns += span / 2;
     rig.tell(|session, cx| session.on_deadline(cx));
