@@ -101,10 +101,7 @@ fn more_uploads_than_files_take_none_from_others() {
     }
     // An eighth of the limit or so is for uploads, and half of that for one address.
     let files = uploads.len();
-    assert!(
-        (8..=12).contains(&files) && files + refused == 40,
-        "{files} files, {refused} refused"
-    );
+    assert!((8..=12).contains(&files) && files + refused == 40, "{files} files, {refused} refused");
     let open = node.metrics().sum("process_open_fds");
     assert!(open < 256, "{open} files are open");
     assert_eq!(node.admin("/healthz").status, 200);

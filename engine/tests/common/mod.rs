@@ -473,7 +473,8 @@ pub fn connect(to: SocketAddr) -> TcpStream {
     timed(TcpStream::connect(to).unwrap_or_else(|error| panic!("{to}: {error}")))
 }
 
-fn timed(stream: TcpStream) -> TcpStream {
+/// On which nothing waits for ever.
+pub fn timed(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(DEADLINE)).expect("a time can be set");
     stream.set_write_timeout(Some(DEADLINE)).expect("a time can be set");
     stream.set_nodelay(true).expect("it is TCP");
