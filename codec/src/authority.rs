@@ -44,7 +44,7 @@ pub struct Sender<'a> {
     pub local: bool,
     /// The name the request was sent to, with or without port; `None` where the wire has none.
     pub host: Option<&'a [u8]>,
-    /// A proxy handed it on: `Forwarded`, `X-Forwarded-…`, `X-Real-IP`, `Via`, or HTTP/1.0.
+    /// A proxy handed it on: a field of [`is_proxy_field`], or HTTP/1.0.
     pub proxied: bool,
     /// A page in a browser asks: `Origin`, or a `Sec-Fetch-Site` other than `none`.
     pub page: bool,
@@ -229,8 +229,19 @@ pub fn bearer(value: &[u8]) -> Option<&[u8]> {
 #[must_use]
 pub fn is_proxy_field(name: &str) -> bool {
     const START: &str = "X-Forwarded-";
+    // RFC 7239, RFC 9110 §7.6.3, RFC 8586, and what proxies and networks in use write.
+    const KNOWN: [&str; 8] = [
+        "Forwarded",
+        "Via",
+        "CDN-Loop",
+        "X-Real-IP",
+        "X-Client-IP",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "X-Varnish",
+    ];
     let start = name.get(..START.len());
-    ["Forwarded", "Via", "X-Real-IP"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    KNOWN.iter().any(|known| name.eq_ignore_ascii_case(known))
         || start.is_some_and(|start| start.eq_ignore_ascii_case(START))
 }
 
@@ -368,6 +379,11 @@ mod tests {
             "x-forwarded-proto",
             "X-Forwarded-Host",
             "X-Forwarded-Port",
+            "CDN-Loop",
+            "cf-connecting-ip",
+            "True-Client-IP",
+            "X-Client-IP",
+            "X-Varnish",
         ] {
             assert!(is_proxy_field(name), "{name}");
         }
