@@ -188,9 +188,12 @@ fn full(name: &str, file: Option<&str>) -> String {
     format!("{short} ({})", &file[start..])
 }
 
-/// Gives back what `functions` keeps for the next time.
+/// Gives back what `functions` keeps for the next time, to the system too: the allocator would keep
+/// it, tens of MiB, for a thread that ends.
 pub fn forget_functions() {
     backtrace::clear_symbol_cache();
+    #[cfg(feature = "ring")]
+    crate::ring::release();
 }
 
 /// Memory that handlers write to: for each sample thread and depth, then the addresses.

@@ -205,8 +205,8 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Starts an upload by `peer`, of exactly `len` bytes if that is known, for the address `expected` if
-    /// that is known.
+    /// Starts an upload by `peer`, of exactly `len` bytes if that is known, for the address
+    /// `expected` if that is known.
     ///
     /// # Errors
     /// `TooLarge` if `len` is more than the node takes.

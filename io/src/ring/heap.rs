@@ -41,7 +41,7 @@ pub fn keep_freed_memory() -> io::Result<()> {
 
 /// Has memory that is free given back to the system, soon; the end of the calling thread's heap at
 /// once.
-pub(super) fn release() {
+pub(crate) fn release() {
     trim_end();
     if let Some(releases) = RELEASES.get() {
         // When the queue is full, it is about to be done.
