@@ -14,6 +14,7 @@ use std::{
 use common::{
     Data, KIB, MIB, Node, addr_of, assert_same, connect,
     curl::Curl,
+    flood::Target,
     http::{Peer, put_head},
     oap::{Oap, read_frame},
     object,
@@ -41,66 +42,74 @@ fn pour(stream: &mut TcpStream, head: &[u8], len: usize) {
     }
 }
 
+/// What somebody does to a node, while another client is served as ever.
+fn during(attack: impl FnOnce(&Node)) {
+    let target = Target::warm(1, &[]);
+    let (during, ()) = target.measure_while("during", || attack(&target.node));
+    during.expect_served();
+    during.expect_within_bill();
+    target.finish();
+}
+
 #[test]
 fn a_refusal_is_read_by_a_client_that_sends_everything_first() {
-    let data = Data::new();
-    let node = data.start(1);
     let put = |len: usize| put_head("zz", len).into_bytes();
-    for (head, len, rounds, status) in [
-        (put(MIB), MIB, 20, 400),
-        (put(MIB + 1), MIB + 1, 20, 400),
-        (put(2_000_000), 2_000_000, 20, 400),
-        (put(20_000_000), 20_000_000, 100, 400),
-        (b"GET /".to_vec(), MIB, 20, 414),
-        (b"GET / HTTP/1.1\r\nX: ".to_vec(), MIB, 20, 431),
-    ] {
-        for round in 0..rounds {
-            let mut stream = node.connect();
-            pour(&mut stream, &head, len);
-            let mut peer = Peer::new(stream);
-            let answer = peer.try_response("PUT");
-            let answer =
-                answer.unwrap_or_else(|| panic!("round {round} of {len} bytes: no answer"));
-            assert_eq!(answer.status, status, "round {round} of {len} bytes");
+    during(|node| {
+        for (head, len, rounds, status) in [
+            (put(MIB), MIB, 20, 400),
+            (put(MIB + 1), MIB + 1, 20, 400),
+            (put(2_000_000), 2_000_000, 20, 400),
+            (put(20_000_000), 20_000_000, 100, 400),
+            (b"GET /".to_vec(), MIB, 20, 414),
+            (b"GET / HTTP/1.1\r\nX: ".to_vec(), MIB, 20, 431),
+        ] {
+            for round in 0..rounds {
+                let mut stream = node.connect();
+                pour(&mut stream, &head, len);
+                let mut peer = Peer::new(stream);
+                let answer = peer.try_response("PUT");
+                let answer =
+                    answer.unwrap_or_else(|| panic!("round {round} of {len} bytes: no answer"));
+                assert_eq!(answer.status, status, "round {round} of {len} bytes");
+            }
         }
-    }
-    node.terminate();
+    });
 }
 
 #[test]
 fn a_framing_error_is_read_by_a_client_that_sends_everything_first() {
-    let data = Data::new();
-    let node = data.start(1);
-    for round in 0..20 {
-        let mut stream = connect(node.at("oap_plain"));
-        pour(&mut stream, &[0xff; 64], 20_000_000);
-        let frame = read_frame(&mut stream);
-        let frame = frame.unwrap_or_else(|error| panic!("round {round}: {error}"));
-        assert_eq!(frame.expect("an error comes before the end").code, 400);
-    }
-    node.terminate();
+    during(|node| {
+        for round in 0..20 {
+            let mut stream = connect(node.at("oap_plain"));
+            pour(&mut stream, &[0xff; 64], 20_000_000);
+            let frame = read_frame(&mut stream);
+            let frame = frame.unwrap_or_else(|error| panic!("round {round}: {error}"));
+            assert_eq!(frame.expect("an error comes before the end").code, 400);
+        }
+    });
 }
 
 #[test]
 fn who_goes_on_sending_is_cut_off() {
-    let data = Data::new();
-    let node = data.start(1);
-    for door in [Door::Http, Door::OapPlain] {
-        let began = Instant::now();
-        let mut peer = Rude::connect(&node, door, None);
-        // Neither a request nor a frame, without an end.
-        let chunk = vec![0; 64 * KIB];
-        while peer.send(&chunk).is_ok() {
-            assert!(began.elapsed() < HELD_MAX, "{door:?}: it may send for ever");
+    during(|node| {
+        for door in [Door::Http, Door::OapPlain] {
+            let began = Instant::now();
+            let mut peer = Rude::connect(node, door, None);
+            // Neither a request nor a frame, without an end.
+            let chunk = vec![0; 64 * KIB];
+            while peer.send(&chunk).is_ok() {
+                assert!(began.elapsed() < HELD_MAX, "{door:?}: it may send for ever");
+            }
         }
-    }
-    node.terminate();
+    });
 }
 
 #[test]
 fn a_get_that_meets_a_delete_is_answered() {
-    let data = Data::new();
-    let node = data.setup().args(&["--cache", "16MiB"]).start();
+    during(meet);
+}
+
+fn meet(node: &Node) {
     let object = object(1, 3 * MIB);
     let path = format!("/o/{}", object.addr);
     let is_over = AtomicBool::new(false);
@@ -108,7 +117,7 @@ fn a_get_that_meets_a_delete_is_answered() {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Acquire) {
-                Curl::http(&node).store(&object);
+                Curl::http(node).store(&object);
                 thread::sleep(Duration::from_millis(3));
                 let mut peer = Peer::new(node.connect());
                 peer.send(format!("DELETE {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
@@ -137,69 +146,53 @@ fn a_get_that_meets_a_delete_is_answered() {
         is_over.store(true, Ordering::Release);
     });
     eprintln!("{answers:?}");
-    node.terminate();
 }
 
 #[test]
 fn bytes_behind_a_close_notify_harm_nobody() {
-    let data = Data::new();
-    let node = data.start(1);
-    let small = object(1, 4 * KIB);
-    Curl::http(&node).store(&small);
-    for door in [Door::Https, Door::Oap] {
-        for len in [1, 100, 16_000, 100_000] {
-            let mut peer = Rude::connect(&node, door, None);
-            peer.close_notify();
-            // It may be cut off as soon as it has said that it is done.
-            let _ = peer.raw().write_all(&vec![0x55; len]);
-            check(&node, &small.addr);
+    let target = Target::warm(1, &[]);
+    let (during, ()) = target.measure_while("during", || {
+        for door in [Door::Https, Door::Oap] {
+            for len in [1, 100, 16_000, 100_000] {
+                let mut peer = Rude::connect(&target.node, door, None);
+                peer.close_notify();
+                // It may be cut off as soon as it has said that it is done.
+                let _ = peer.raw().write_all(&vec![0x55; len]);
+                check(&target);
+            }
         }
-    }
-    is_at_rest(&node);
-    node.terminate();
+    });
+    during.expect_served();
+    target.wait_rest();
+    target.finish();
 }
 
 #[test]
 fn a_byte_behind_a_close_notify_does_not_end_a_download() {
-    let data = Data::new();
-    let node = data.start(1);
-    let (small, large) = (object(1, 4 * KIB), object(2, 20 * MIB));
-    Curl::http(&node).store(&small);
-    Curl::http(&node).store(&large);
-    let mut peer = Rude::connect(&node, Door::Https, Some(64 * KIB));
+    let target = Target::warm(1, &[]);
+    let large = object(2, 20 * MIB);
+    target.store(&large);
+    let mut peer = Rude::connect(&target.node, Door::Https, Some(64 * KIB));
     peer.send(&get(&large.addr)).expect("the node takes it");
     peer.close_notify();
     for _ in 0..3 {
         peer.raw().write_all(&[23]).expect("the node takes it");
-        check(&node, &small.addr);
-        is_at_rest(&node);
+        check(&target);
+        target.wait_rest();
     }
+    target.measure("during").expect_served();
     let (bytes, end) = peer.read_within(usize::MAX, common::DEADLINE);
     assert!(bytes.ends_with(&large.bytes[large.bytes.len() - KIB..]), "{} bytes", bytes.len());
     assert_eq!(end, End::Closed);
-    node.terminate();
+    drop(peer);
+    target.finish();
 }
 
 /// Somebody else is served on every door.
-fn check(node: &Node, addr: &str) {
-    assert_eq!(Peer::new(node.connect()).get(&format!("/o/{addr}")).status, 200);
-    assert_eq!(Peer::new(node.connect()).get(&format!("/o/{}", addr_of(b"?"))).status, 404);
-    Oap::tls(node).hello();
-}
-
-/// Waits until the shard sleeps, as one that spins never does.
-fn is_at_rest(node: &Node) {
-    let turns = || node.admin("/debug/shards").json()["shards"][0]["turns"].as_u64();
-    let (until, mut before) = (Instant::now() + common::DEADLINE, None);
-    loop {
-        let now = turns();
-        if now == before {
-            return;
-        }
-        assert!(Instant::now() < until, "{now:?} turns and no rest");
-        before = now;
-        thread::sleep(Duration::from_millis(50));
-    }
+fn check(target: &Target) {
+    let status = |addr: &str| Peer::new(target.node.connect()).get(&format!("/o/{addr}")).status;
+    assert_eq!((status(&target.small.addr), status(&addr_of(b"?"))), (200, 404));
+    Oap::tls(&target.node).hello();
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::{
 
 use common::{
     Data, KIB, MIB, Node, Setup, clean_environment,
+    flood::Target,
     http::Peer,
     object,
     rude::{Door, Rude},
@@ -25,11 +26,19 @@ fn limited(setup: &Setup, ulimit: &str) -> Command {
     command
 }
 
+/// A node that may have 256 files, with memory for as many uploads as that allows, warm and measured.
+fn target() -> Target {
+    let data = Data::new();
+    let setup = Target::setup(&data, 1, &["--cache", "64MiB"]);
+    let node = Node::start(limited(&setup, "-n 256"));
+    Target::on(data, node).warmed(80)
+}
+
 #[test]
 fn more_connections_than_files_keep_nobody_from_admin_and_uploads() {
     ron_io::process::raise_file_limit().expect("the test may have as many files as it likes");
-    let data = Data::new();
-    let node = Node::start(limited(&data.setup(), "-n 256"));
+    let target = target();
+    let node = &target.node;
     let said = node.wait_stderr("the limit of open files is 256");
     assert!(said.contains("LimitNOFILE="), "it says what to do: {said}");
     let mut old = Peer::new(node.connect());
@@ -43,6 +52,9 @@ fn more_connections_than_files_keep_nobody_from_admin_and_uploads() {
         let _ = std::io::Write::write_all(&mut peer, ask);
     }
     assert_eq!(node.admin("/healthz").status, 200);
+    // New ones find no place; that of the measuring is kept.
+    let during = target.measure("during");
+    assert_eq!(during.kept.served, during.kept.times.len(), "{during}");
     for seed in 0..4 {
         let large = object(seed, 2 * MIB);
         let head =
@@ -72,13 +84,14 @@ fn more_connections_than_files_keep_nobody_from_admin_and_uploads() {
         assert!(Instant::now() < until, "the node takes no connections again");
         std::thread::sleep(Duration::from_millis(20));
     }
-    node.terminate();
+    drop(old);
+    target.finish();
 }
 
 #[test]
 fn more_uploads_than_files_take_none_from_others() {
-    let data = Data::new();
-    let node = Node::start(limited(&data.setup(), "-n 256"));
+    let target = target();
+    let node = &target.node;
     let mut old = Peer::new(node.connect());
     let large: Vec<_> = (0..24).map(|seed| object(100 + seed, 2 * MIB)).collect();
     large.iter().for_each(|object| {
@@ -90,7 +103,7 @@ fn more_uploads_than_files_take_none_from_others() {
     let mut refused = 0;
     let mut uploads = Vec::new();
     for _ in 0..40 {
-        let mut peer = Rude::connect(&node, Door::Http, None);
+        let mut peer = Rude::connect(node, Door::Http, None);
         peer.send(head.as_bytes()).expect("a head fits");
         peer.send_until_full(&part, part.len());
         let (said, _) = peer.read_within(KIB, Duration::from_millis(20));
@@ -102,6 +115,7 @@ fn more_uploads_than_files_take_none_from_others() {
     // An eighth of the limit or so is for uploads, and half of that for one address.
     let files = uploads.len();
     assert!((8..=12).contains(&files) && files + refused == 40, "{files} files, {refused} refused");
+    target.measure("during").expect_served();
     let open = node.metrics().sum("process_open_fds");
     assert!(open < 256, "{open} files are open");
     assert_eq!(node.admin("/healthz").status, 200);
@@ -110,7 +124,7 @@ fn more_uploads_than_files_take_none_from_others() {
         assert!(answer.status == 200 && answer.body == object.bytes);
     }
     let of_another = object(8, 2 * MIB);
-    let file = data.path().join("of-another");
+    let file = target.data.path().join("of-another");
     std::fs::write(&file, &of_another.bytes).expect("there is room");
     let out = Command::new("curl")
         .args(["-sS", "--interface", "127.0.0.2", "-o", "/dev/null", "-w", "%{http_code}", "-T"])
@@ -131,7 +145,8 @@ fn more_uploads_than_files_take_none_from_others() {
             other => panic!("{other}"),
         }
     }
-    node.terminate();
+    drop(old);
+    target.finish();
 }
 
 #[test]

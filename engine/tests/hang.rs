@@ -7,7 +7,7 @@ mod common;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -16,6 +16,7 @@ use std::{
 use common::{
     DEADLINE, Data, Node,
     curl::Curl,
+    flood::Target,
     object,
     rude::{Door, Rude, get},
 };
@@ -59,57 +60,62 @@ fn holdable(args: &[&str]) -> Option<Holdable> {
     }
     let file = data.path().join("hold");
     let (library, path) = (library.to_str().expect("UTF-8"), file.to_str().expect("UTF-8"));
-    let setup = data.setup().args(args).env("LD_PRELOAD", library).env("TEST_HOLD", path);
+    let setup = Target::setup(&data, 1, args).env("LD_PRELOAD", library).env("TEST_HOLD", path);
     let node = setup.start();
     let object = object(1, 100);
     Curl::http(&node).store(&object);
     Some(Holdable { data, node, file, addr: object.addr })
 }
 
-impl Holdable {
-    /// Holds the event loop, and waits until that is seen. Returns whom it owes an answer.
-    fn hold(&self) -> Rude {
-        let mut peer = Rude::connect(&self.node, Door::Https, None);
-        fs::write(&self.file, "").expect("the directory can be written");
-        peer.send(&get(&self.addr)).expect("the kernel takes it");
-        let ready = self.wait_ready(503);
-        assert_eq!(ready["event_loop_stall"], serde_json::json!([0]), "{ready}");
-        assert_eq!(ready["retry_after"], 1, "{ready}");
-        self.node.wait_stderr("event loop stall");
-        peer
-    }
+/// Holds the event loop, and waits until that is seen. Returns whom it owes an answer.
+fn hold(node: &Node, file: &Path, addr: &str) -> Rude {
+    let mut peer = Rude::connect(node, Door::Https, None);
+    fs::write(file, "").expect("the directory can be written");
+    peer.send(&get(addr)).expect("the kernel takes it");
+    let ready = wait_ready(node, 503);
+    assert_eq!(ready["event_loop_stall"], serde_json::json!([0]), "{ready}");
+    assert_eq!(ready["retry_after"], 1, "{ready}");
+    node.wait_stderr("event loop stall");
+    peer
+}
 
-    fn wait_ready(&self, status: u16) -> serde_json::Value {
-        let until = Instant::now() + DEADLINE;
-        loop {
-            let ready = self.node.admin("/readyz");
-            if ready.status == status {
-                return ready.json();
-            }
-            assert!(Instant::now() < until, "{}", ready.json());
-            thread::sleep(Duration::from_millis(50));
+fn wait_ready(node: &Node, status: u16) -> serde_json::Value {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let ready = node.admin("/readyz");
+        if ready.status == status {
+            return ready.json();
         }
+        assert!(Instant::now() < until, "{}", ready.json());
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
 #[test]
 fn a_stall_makes_the_node_unready_while_it_lasts() {
     let Some(holdable) = holdable(&[]) else { return };
-    let mut peer = holdable.hold();
-    fs::remove_file(&holdable.file).expect("it is there");
-    let ready = holdable.wait_ready(200);
+    let Holdable { data, node, file, addr } = holdable;
+    let target = Target::on(data, node).warmed(24);
+    let (during, (mut peer, ready)) = target.measure_while("during", || {
+        let peer = hold(&target.node, &file, &addr);
+        fs::remove_file(&file).expect("it is there");
+        (peer, wait_ready(&target.node, 200))
+    });
+    // Whoever the shard serves waited as long as it was held, and no longer.
+    during.expect_served();
     assert!(ready["event_loop_stall"].is_null(), "{ready}");
     let (answer, _) = peer.read_within(12, DEADLINE);
     assert_eq!(answer, b"HTTP/1.1 200");
-    holdable.node.terminate();
+    drop(peer);
+    target.finish();
 }
 
 #[test]
 fn a_hang_ends_the_node_with_a_code_of_its_own() {
     let Some(holdable) = holdable(&["--hang-limit", "5"]) else { return };
-    let _peer = holdable.hold();
-    holdable.node.wait_stderr("event loop hang");
-    let Holdable { data, node, .. } = holdable;
+    let Holdable { data, node, file, addr } = holdable;
+    let _peer = hold(&node, &file, &addr);
+    node.wait_stderr("event loop hang");
     let (code, said) = node.exit();
     assert!(code == 70 && said.contains("event loop of shard 0 hangs"), "{code}: {said}");
     // What was stored is there after the restart.
@@ -121,10 +127,12 @@ fn a_hang_ends_the_node_with_a_code_of_its_own() {
 #[test]
 fn a_node_that_is_asked_to_end_does_so_though_a_shard_hangs() {
     let Some(holdable) = holdable(&["--hang-limit", "0", "--deadline-drain", "1"]) else { return };
-    let _peer = holdable.hold();
+    // The directory stays until the node has ended.
+    let Holdable { data: _data, node, file, addr } = holdable;
+    let _peer = hold(&node, &file, &addr);
     let asked = Instant::now();
-    holdable.node.signal("TERM");
-    let (code, said) = holdable.node.exit();
+    node.signal("TERM");
+    let (code, said) = node.exit();
     assert_eq!(code, 70, "{said}");
     assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
 }

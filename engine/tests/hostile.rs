@@ -6,6 +6,7 @@ mod common;
 use common::{
     Data, KIB, Node, Object, addr_of, assert_same,
     curl::Curl,
+    flood,
     http::{Peer, Response, put_head},
     object,
 };
@@ -273,26 +274,34 @@ fn slow_clients_meet_deadlines() {
 
 #[test]
 fn clients_that_leave_cost_nothing() {
-    let target = target(&[]);
+    let target = flood::Target::warm(1, &[]);
     let large = object(5, 8 * 1024 * KIB);
-    Curl::http(&target.node).store(&large);
-    for _ in 0..20 {
-        // One that asks and does not read, one that leaves in a body, one that says nothing.
-        let mut peer = target.send(b"");
-        peer.send(format!("GET /o/{} HTTP/1.1\r\nHost: t\r\n\r\n", large.addr).as_bytes());
-        assert_eq!(peer.try_head().expect("there is a head").status, 200);
-        let mut peer = target.send(put_head(&addr_of(b"x"), 5_000_000).as_bytes());
-        peer.send(&large.bytes[..2_000_000]);
-        drop(target.node.connect());
-    }
+    target.store(&large);
+    let (during, ()) = target.measure_while("during", || {
+        for _ in 0..20 {
+            // One that asks and does not read, one that leaves in a body, one that says nothing.
+            let mut peer = Peer::new(target.node.connect());
+            peer.send(format!("GET /o/{} HTTP/1.1\r\nHost: t\r\n\r\n", large.addr).as_bytes());
+            assert_eq!(peer.try_head().expect("there is a head").status, 200);
+            let mut peer = Peer::new(target.node.connect());
+            peer.send(put_head(&addr_of(b"x"), 5_000_000).as_bytes());
+            peer.send(&large.bytes[..2_000_000]);
+            drop(target.node.connect());
+        }
+    });
+    during.expect_served();
+    during.expect_within_bill();
     Curl::http(&target.node).check(&large);
-    target.check();
+    target.finish();
 }
 
 #[test]
 fn connections_have_a_maximum() {
-    let target = target(&["--connections-max", "3"]);
-    let mut open: Vec<Peer> = (0..3).map(|_| Peer::new(target.node.connect())).collect();
+    let max = ["--connections-max", "12", "--connections-per-peer", "12"];
+    let target = flood::Target::warm(1, &max);
+    // One is that of the measuring.
+    target.wait_connections(1);
+    let mut open: Vec<Peer> = (0..11).map(|_| Peer::new(target.node.connect())).collect();
     open.iter_mut().for_each(|peer| assert_eq!(peer.get("/").status, 404));
     let mut refused = Peer::new(target.node.connect());
     let answer = refused.response("GET");
@@ -309,10 +318,13 @@ fn connections_have_a_maximum() {
     assert_eq!(target.node.metrics().sum("ron_rejected_total{reason=\"connections\"}"), 31);
     assert_eq!(target.node.admin("/readyz").status, 503, "a node at its limit says so");
     // Those that are served are served on, and one that leaves makes room.
+    let during = target.measure("during");
+    assert_eq!(during.kept.served, during.kept.times.len(), "{during}");
+    assert_eq!(during.new.refused, during.new.times.len(), "{during}");
     open.iter_mut().for_each(|peer| assert_eq!(peer.get("/").status, 404));
-    open.pop().expect("there are three").shutdown();
-    while target.node.metrics().sum("ron_connections") > 2 {}
+    open.pop().expect("there are eleven").shutdown();
+    target.wait_connections(11);
     assert_eq!(Peer::new(target.node.connect()).get("/").status, 404);
     drop(open);
-    target.check();
+    target.finish();
 }

@@ -290,6 +290,17 @@ impl Target {
         self.wait("connections end", || open() <= at_most, || format!("{} are open", open()));
     }
 
+    /// Waits until the first shard sleeps, as one that spins never does.
+    pub fn wait_rest(&self) {
+        let turns = || self.node.admin("/debug/shards").json()["shards"][0]["turns"].as_u64();
+        let slept = || {
+            let before = turns();
+            thread::sleep(Duration::from_millis(50));
+            turns() == before
+        };
+        self.wait("the shard is at rest", slept, || format!("{:?} turns and no rest", turns()));
+    }
+
     /// Asks again and again until something is so.
     pub fn wait(&self, what: &str, is_so: impl Fn() -> bool, found: impl Fn() -> String) {
         let until = Instant::now() + DEADLINE;

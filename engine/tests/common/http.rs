@@ -154,6 +154,11 @@ impl Peer {
         assert!(rest.is_empty(), "more came: {:?}", String::from_utf8_lossy(&rest));
     }
 
+    /// The same connection, for a thread that sends while this one reads.
+    pub fn sender(&self) -> TcpStream {
+        self.stream.try_clone().expect("it is a socket")
+    }
+
     /// Ends our side.
     pub fn shutdown(&self) {
         self.stream.shutdown(Shutdown::Write).expect("the connection is open");

@@ -28,9 +28,11 @@ pub enum Door {
     Https,
     OapPlain,
     Oap,
+    Admin,
 }
 
 impl Door {
+    /// Those of content.
     pub const ALL: [Door; 4] = [Door::Http, Door::Https, Door::OapPlain, Door::Oap];
 
     /// Its key in the ready line.
@@ -40,13 +42,14 @@ impl Door {
             Door::Https => "https",
             Door::OapPlain => "oap_plain",
             Door::Oap => "oap",
+            Door::Admin => "admin",
         }
     }
 
     /// What is spoken over TLS, when TLS is spoken.
     fn alpn(self) -> Option<&'static [u8]> {
         match self {
-            Door::Http | Door::OapPlain => None,
+            Door::Http | Door::OapPlain | Door::Admin => None,
             Door::Https => Some(b"http/1.1"),
             Door::Oap => Some(b"ron/1"),
         }
@@ -78,6 +81,22 @@ impl Rude {
 
     /// The same where the node may refuse.
     pub fn try_connect(node: &Node, door: Door, receive_len: Option<usize>) -> io::Result<Rude> {
+        let mut rude = Rude::without_handshake(node, door, receive_len)?;
+        if let Some(mut client) = greeter(node, door) {
+            while client.is_handshaking() {
+                client.complete_io(&mut rude.socket)?;
+            }
+            rude.tls = Some(client);
+        }
+        Ok(rude)
+    }
+
+    /// A connection on which nothing was said yet, also where TLS is spoken.
+    pub fn without_handshake(
+        node: &Node,
+        door: Door,
+        receive_len: Option<usize>,
+    ) -> io::Result<Rude> {
         let at = node.at(door.key());
         let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
         if let Some(len) = receive_len {
@@ -87,17 +106,7 @@ impl Rude {
         socket.set_tcp_nodelay(true)?;
         socket.set_read_timeout(Some(DEADLINE))?;
         socket.set_write_timeout(Some(DEADLINE))?;
-        let mut rude = Rude { socket: socket.into(), tls: None };
-        if let Some(alpn) = door.alpn() {
-            let name = ServerName::try_from("localhost").expect("a name");
-            let client = ClientConnection::new(client_config(node, alpn), name);
-            let mut client = client.expect("the settings are good");
-            while client.is_handshaking() {
-                client.complete_io(&mut rude.socket)?;
-            }
-            rude.tls = Some(Box::new(client));
-        }
-        Ok(rude)
+        Ok(Rude { socket: socket.into(), tls: None })
     }
 
     /// So many of them.
@@ -148,6 +157,13 @@ impl Rude {
         while tls.wants_write() {
             tls.write_tls(&mut self.socket).expect("the node takes an alert");
         }
+    }
+
+    /// Changes the keys of the connection, and asks the node to change its own.
+    pub fn update_keys(&mut self) -> io::Result<()> {
+        let tls = self.tls.as_mut().expect("it is TLS");
+        tls.refresh_traffic_keys().map_err(io::Error::other)?;
+        tls.write_tls(&mut self.socket).map(drop)
     }
 
     /// Ends our side, in TLS too, and keeps the other open.
@@ -204,6 +220,13 @@ impl Rude {
             tls.process_new_packets().map_err(io::Error::other)?;
         }
     }
+}
+
+/// The client's side of TLS as this door speaks it, before its first byte.
+pub fn greeter(node: &Node, door: Door) -> Option<Box<ClientConnection>> {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let client = ClientConnection::new(client_config(node, door.alpn()?), name);
+    Some(Box::new(client.expect("the settings are good")))
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{
-    MIB, assert_same,
+    DEADLINE, MIB, assert_same,
     flood::Target,
     http::Peer,
     object,
@@ -111,6 +111,19 @@ fn readers_that_stop_in_a_large_body() {
         peer.send(&get(&large.addr)).expect("a request fits");
     }
     let during = target.measure("during");
+    during.expect_served();
+    during.expect_within_bill();
+    // It waits for them, and does not ask again and again.
+    target.wait_rest();
+    // And when they take a byte now and then.
+    let (during, ()) = target.measure_while("trickle", || {
+        for _ in 0..5 {
+            for peer in &mut peers {
+                let (byte, end) = peer.read_within(1, DEADLINE);
+                assert_eq!((byte.len(), end), (1, End::Open));
+            }
+        }
+    });
     during.expect_served();
     during.expect_within_bill();
     drop(peers);

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::common::{
     MIB,
     flood::Target,
-    oap::{END, Frame, HELLO, REQ, START, frame, request},
+    oap::{END, Frame, HELLO, REQ, frame, request},
     object,
     rude::{Door, Rude, flood},
 };
@@ -63,42 +63,6 @@ fn puts_that_are_broken_off_or_refused() {
             if round % 2 == 0 {
                 peer.reset();
             }
-        }
-    });
-    during.expect_served();
-    during.expect_within_bill();
-    target.finish();
-}
-
-#[test]
-fn frames_with_wrong_bytes() {
-    let target = Target::warm(1, &[]);
-    let frames = [
-        request(1, &json!({"op": "get", "addr": target.small.addr})),
-        request(2, &json!({"op": "put", "len": 10})),
-        frame(REQ | END, 2, b"0123456789"),
-        Frame { app: HELLO, ..frame(REQ, 3, b"") },
-        Frame { cap: b"token".to_vec(), ..frame(REQ | START, 4, b"{}") },
-    ];
-    let honest: Vec<u8> = frames.iter().flat_map(Frame::encode).collect();
-    let (during, ()) = target.measure_while("during", || {
-        let mut state = 1u64;
-        let mut dice = move |below: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 33) as usize % below
-        };
-        for round in 0..300 {
-            let mut bytes = honest.clone();
-            for _ in 0..1 + round % 4 {
-                let at = dice(bytes.len());
-                bytes[at] = dice(256) as u8;
-            }
-            bytes.truncate(1 + dice(bytes.len()));
-            let door = if round % 10 == 0 { Door::Oap } else { Door::OapPlain };
-            let mut peer = Rude::connect(&target.node, door, None);
-            // The node may end it before it is all sent.
-            let _ = peer.send(&bytes);
-            peer.half_close();
         }
     });
     during.expect_served();

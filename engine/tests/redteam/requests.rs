@@ -1,7 +1,8 @@
 //! Requests that are odd, and must cost nobody else anything: each has its own answer.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use crate::common::{
     KIB, MIB, addr_of, assert_same, connect,
     flood::Target,
     http::Peer,
-    oap::{Frame, HELLO, Oap, REQ, frame, request},
+    oap::{Frame, HELLO, Oap, REQ, frame, read_frame, request},
     object,
     rude::{Door, End, Rude, get},
 };
@@ -146,5 +147,98 @@ fn askers_that_leave_are_not_waited_for() {
     during.expect_served();
     during.expect_within_bill();
     drop(silent);
+    target.finish();
+}
+
+#[test]
+fn ranges_by_the_hundred() {
+    let target = Target::warm(1, &[]);
+    // Each of them would have to be sent, if several in one request were.
+    let ranges = (0..1500).map(|from| format!("{from}-,")).collect::<String>();
+    let addr = &target.small.addr;
+    let request =
+        format!("GET /o/{addr} HTTP/1.1\r\nHost: rude\r\nRange: bytes={ranges}0-\r\n\r\n");
+    let (during, ()) = target.measure_while("during", || {
+        for _ in 0..30 {
+            let mut peers: Vec<Peer> = (0..10).map(|_| Peer::new(target.node.connect())).collect();
+            peers.iter_mut().for_each(|peer| peer.send(request.as_bytes()));
+            for peer in &mut peers {
+                let answer = peer.response("GET");
+                assert_eq!(answer.status, 200);
+                assert_same(&answer.body, &target.small.bytes, "the whole object");
+            }
+        }
+    });
+    during.expect_served();
+    during.expect_within_bill();
+    target.finish();
+}
+
+/// Many requests on each connection, all of them sent at once, by clients that read the answers.
+#[test]
+fn long_pipelines_are_answered_to_their_end() {
+    const REQUESTS: u64 = 1000;
+    let target = Target::warm(1, &[]);
+    let gets = get(&target.small.addr).repeat(REQUESTS as usize);
+    let hello = |corr| Frame { app: HELLO, ..frame(REQ, corr, b"") }.encode();
+    let hellos: Vec<u8> = (1..=REQUESTS).flat_map(hello).collect();
+    let over_http = || {
+        let mut peer = Peer::new(target.node.connect());
+        let mut sender = peer.sender();
+        thread::scope(|scope| {
+            scope.spawn(|| sender.write_all(&gets).expect("the node takes them"));
+            for _ in 0..REQUESTS {
+                assert_same(&peer.response("GET").body, &target.small.bytes, "one of many");
+            }
+        });
+    };
+    let over_oap = || {
+        let mut socket = connect(target.node.at("oap_plain"));
+        let mut sender = socket.try_clone().expect("it is a socket");
+        thread::scope(|scope| {
+            scope.spawn(|| sender.write_all(&hellos).expect("the node takes them"));
+            for corr in 1..=REQUESTS {
+                let answer = read_frame(&mut socket).expect("the connection holds");
+                assert_eq!(answer.map(|frame| (frame.corr, frame.code)), Some((corr, 0)));
+            }
+        });
+    };
+    let (during, ()) = target.measure_while("during", || {
+        thread::scope(|scope| {
+            for _ in 0..5 {
+                scope.spawn(over_http);
+                scope.spawn(over_oap);
+            }
+        });
+    });
+    during.expect_served();
+    during.expect_within_bill();
+    target.finish();
+}
+
+#[test]
+fn profiles_that_are_asked_for_all_at_once_and_left() {
+    let target = Target::warm(1, &[]);
+    let ask = |seconds: u32| {
+        let mut peer = Peer::new(connect(target.node.at("admin")));
+        let path = format!("/debug/profile?seconds={seconds}&format=folded");
+        peer.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        peer
+    };
+    let (during, ()) = target.measure_while("during", || {
+        let mut asked: Vec<Peer> = (0..10).map(|_| ask(2)).collect();
+        let answers: Vec<_> = asked.iter_mut().map(|peer| peer.response("GET")).collect();
+        let (taken, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|one| one.status == 200);
+        assert!(!taken.is_empty() && !refused.is_empty(), "{} were taken", taken.len());
+        for answer in refused {
+            assert_eq!(answer.status, 503);
+            assert!(answer.field("retry-after").is_some());
+        }
+        // Who leaves keeps nobody else waiting for the minute that was asked for.
+        (0..20).for_each(|_| drop(ask(60)));
+        target.wait("the next is taken", || ask(1).response("GET").status == 200, String::new);
+    });
+    during.expect_served();
+    during.expect_within_bill();
     target.finish();
 }
