@@ -40,6 +40,7 @@ cargo=(cargo test --workspace --no-fail-fast "${TESTS[@]/#/--test=}")
 if [[ $PROFILE == release ]]; then cargo+=(--release); fi
 
 open_scratch
+commit=$(commit_of_checkout)
 said="$SCRATCH/said"
 (cd "$ROOT" && "${cargo[@]}" -- --test-threads=1 --nocapture) >"$said" 2>&1 || {
     grep -E 'panicked|^error' "$said" >&2 || true
@@ -51,7 +52,7 @@ done
 {
     echo "# What floods cost the node and others"
     echo
-    echo "* Date: $(date -u +%FT%TZ); commit: $(commit_of_checkout); $PROFILE build"
+    echo "* Date: $(date -u +%FT%TZ); commit: $commit; $PROFILE build"
     echo "* $(uname -sr), $(nproc) cores$SHARED; load at the end: $(load_average)"
     echo "* Each case has a node of its own, its cache full, and its flood on the same cores: the times"
     echo "  show who is served, not how fast. They are of one client's GET, HEAD and 404, on a"

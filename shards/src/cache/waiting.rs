@@ -156,7 +156,8 @@ mod tests {
                         let found = waiting.take_late(now);
                         let oldest = list.iter().map(|(_, _, since)| *since).min();
                         prop_assert_eq!(found.is_some(), oldest.is_some_and(|old| old <= since));
-                        let at = found.map(|found| list.iter().position(|it| it.1 == found).unwrap());
+                        let place = |found| list.iter().position(|it| it.1 == found).unwrap();
+                        let at = found.map(place);
                         prop_assert!(at.is_none_or(|at| Some(list[at].2) == oldest));
                         at
                     }
