@@ -32,10 +32,10 @@ while (($# > 0)); do
     esac
     shift
 done
-need_tools cargo
+need_tools cargo cc curl nginx
 
 # Those whose tests flood a node.
-TESTS=(answers blocks conns files hang hostile readers redteam)
+TESTS=(answers blocks conns files hang hostile proxies readers redteam)
 cargo=(cargo test --workspace --no-fail-fast "${TESTS[@]/#/--test=}")
 if [[ $PROFILE == release ]]; then cargo+=(--release); fi
 

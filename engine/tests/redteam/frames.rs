@@ -1,5 +1,7 @@
 //! OAP: floods of HELLO, refused and starved streams, frames that nobody honest sends.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::common::{
@@ -7,7 +9,7 @@ use crate::common::{
     flood::Target,
     oap::{END, Frame, HELLO, REQ, frame, request},
     object,
-    rude::{Door, Rude, flood},
+    rude::{Door, End, Rude, Trickle, flood},
 };
 
 const PEERS: usize = 40;
@@ -67,5 +69,23 @@ fn puts_that_are_broken_off_or_refused() {
     });
     during.expect_served();
     during.expect_within_bill();
+    target.finish();
+}
+
+#[test]
+fn frames_that_trickle_end_at_their_deadline() {
+    let target = Target::warm(1, &["--deadline-head", "2"]);
+    let mut peers = Rude::many(&target.node, Door::OapPlain, 2 * PEERS, None);
+    peers.extend(Rude::many(&target.node, Door::Oap, PEERS / 2, None));
+    let get = request(1, &json!({"op": "get", "addr": target.small.addr})).encode();
+    let trickle = Trickle::start(peers, get, Duration::from_millis(50));
+    let during = target.measure("during");
+    during.expect_served();
+    during.expect_within_bill();
+    // They go on, and the node ends them all the same.
+    target.wait_connections(2);
+    for peer in &mut trickle.end() {
+        assert_ne!(peer.read_within(MIB, Duration::from_secs(20)).1, End::Open);
+    }
     target.finish();
 }

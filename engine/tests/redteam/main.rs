@@ -36,6 +36,7 @@
 //! * idle connections, unfinished heads, heads that trickle:
 //!   `connections::idle_ones_and_unfinished_heads`,
 //!   `connections::heads_that_trickle_end_at_their_deadline`
+//! * frames that trickle: `frames::frames_that_trickle_end_at_their_deadline`
 //! * connections that are reset, half closed, or left: `connections::resets`,
 //!   `connections::half_closed_peers_get_all_that_they_asked_for`; `hostile.rs`:
 //!   `clients_that_leave_cost_nothing`
@@ -68,6 +69,8 @@
 //!   `a_refusal_is_read_by_a_client_that_sends_everything_first`,
 //!   `a_framing_error_is_read_by_a_client_that_sends_everything_first`,
 //!   `who_goes_on_sending_is_cut_off`
+//! * nginx goes on sending, or asks as proxies do: `proxies.rs`:
+//!   `content_and_refusals_come_through_nginx`, `with_a_token_nginx_may_write`
 //! * a deletion meets a GET, or what is being read: `answers.rs`:
 //!   `a_get_that_meets_a_delete_is_answered`; `uploads::deleted_while_it_is_read`
 //! * a put that meets a deletion makes the node unready: `uploads::stored_deleted_and_read_at_once`
