@@ -33,7 +33,9 @@ const WINDOW: usize = 256 * KIB;
 
 /// A node with a small cache, all of it in use, and a large object.
 fn target() -> (Target, Object) {
-    let target = Target::warm(1, &[]);
+    // Those that were cut are still counted while others come in their place.
+    let many = ["--connections-max", "6000", "--connections-per-peer", "6000"];
+    let target = Target::warm(1, &many);
     let large = object(5, 64 * MIB);
     target.store(&large);
     (target, large)

@@ -42,10 +42,10 @@ if [[ $PROFILE == release ]]; then cargo+=(--release); fi
 open_scratch
 commit=$(commit_of_checkout)
 said="$SCRATCH/said"
-(cd "$ROOT" && "${cargo[@]}" -- --test-threads=1 --nocapture) >"$said" 2>&1 || {
-    grep -E 'panicked|^error' "$said" >&2 || true
-    die "a case failed"
-}
+status=0
+(cd "$ROOT" && "${cargo[@]}" -- --test-threads=1 --nocapture) >"$said" 2>&1 || status=1
+grep -E -A 3 'panicked|^error' "$said" >&2 || true
+failed=$(sed -n "s/^thread '\([^']*\)'.* panicked at .*/\1/p" "$said" | sort -u | paste -sd ' ')
 for name in "${TESTS[@]}"; do
     grep -q "redteam | $name::" "$said" || die "$name printed no figures"
 done
@@ -58,9 +58,11 @@ done
     echo "  show who is served, not how fast. They are of one client's GET, HEAD and 404, on a"
     echo "  connection that is kept and on new ones."
     echo "* Resident is anonymous and shared memory: at the end of before and after, the most of during."
+    if [[ -n $failed ]]; then echo "* FAILED: $failed"; fi
     echo
     echo "| case | resident, MiB: before / during / after | p99, ms: before / during / after | bill |"
     echo "|---|---:|---:|---:|"
     grep -o 'redteam | .*' "$said" | sort |
         sed -E 's/^redteam \| (.*) \| (.*) MiB \| (.*) ms \| (.*)$/| `\1` | \2 | \3 | \4 |/; s,/, / ,g'
 } | tee "$OUT.md"
+exit "$status"

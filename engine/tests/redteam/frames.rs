@@ -74,11 +74,12 @@ fn puts_that_are_broken_off_or_refused() {
 
 #[test]
 fn frames_that_trickle_end_at_their_deadline() {
-    let target = Target::warm(1, &["--deadline-head", "2"]);
+    let target = Target::warm(1, &["--deadline-head", "1"]);
     let mut peers = Rude::many(&target.node, Door::OapPlain, 2 * PEERS, None);
     peers.extend(Rude::many(&target.node, Door::Oap, PEERS / 2, None));
     let get = request(1, &json!({"op": "get", "addr": target.small.addr})).encode();
-    let trickle = Trickle::start(peers, get, Duration::from_millis(50));
+    // The header alone would take several times as long as it may.
+    let trickle = Trickle::start(peers, get, Duration::from_millis(100));
     let during = target.measure("during");
     during.expect_served();
     during.expect_within_bill();
