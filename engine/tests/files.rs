@@ -26,7 +26,7 @@ fn limited(setup: &Setup, ulimit: &str) -> Command {
     command
 }
 
-/// A node that may have 256 files, and memory for as many uploads as that allows, warm and measured.
+/// A node that may have 256 files and memory for as many uploads as that allows, measured.
 fn target() -> Target {
     let data = Data::new();
     let setup = Target::setup(&data, 1, &["--cache", "64MiB"]);
