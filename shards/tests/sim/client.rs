@@ -151,6 +151,15 @@ impl Client {
         })
     }
 
+    /// Asks for something whose answer is short, whatever the object is.
+    pub fn act_briefly(&mut self, stage: &mut Stage<'_>) -> Deed {
+        let object = stage.chance.pick(&stage.plan.objects);
+        Deed::Write(match &mut self.talk {
+            Talk::Http(http) => http.short_read(object, stage),
+            Talk::Oap(oap) => oap.short_read(object, stage),
+        })
+    }
+
     /// Does what it does if it is rude; `on_the_way` bytes of it have not been taken by the node.
     pub fn misbehave(&mut self, on_the_way: usize, stage: &mut Stage<'_>) -> Misdeed {
         let Some(rude) = &mut self.rude else { return Misdeed::default() };

@@ -25,8 +25,9 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Nanoseconds for which a client that behaves hears nothing of its request, at most.
 const SILENCE_NS: u64 = 10 * SECOND_NS;
 
-/// The same where the answer needs no memory for what is in an object.
-const FRUGAL_NS: u64 = SECOND_NS / 2;
+/// The same where the answer needs no memory for what is in an object: less than it takes until
+/// readers are cut for others, who would wait that long behind reads.
+const FRUGAL_NS: u64 = SECOND_NS / 20;
 
 /// The same for the first of what a read brings, which may have to wait for memory.
 const READ_NS: u64 = 3 * SECOND_NS;
@@ -34,7 +35,8 @@ const READ_NS: u64 = 3 * SECOND_NS;
 /// Nanoseconds within which such a client, asking again and again, is served once.
 const SERVED_NS: u64 = 40 * SECOND_NS;
 
-/// Nanoseconds between two requests of one that behaves, and before it tries again.
+/// Nanoseconds between two requests of one that behaves, and before it tries again; a tenth where
+/// all that it asks is brief.
 const THINK_NS: u64 = SECOND_NS;
 
 /// Nanoseconds after which a peer whose connection ended comes again, at most.
@@ -59,6 +61,8 @@ struct Polite {
     shard: usize,
     listener: usize,
     link: Option<sim::Link>,
+    /// It asks often, and only for what needs no memory.
+    brief: bool,
     /// When it heard something of its request last, while it has one.
     waits_since: Option<u64>,
     served_at: u64,
@@ -112,10 +116,11 @@ impl World {
 
     fn polite_ones(&mut self, flood: &Flood) -> Vec<Polite> {
         let now = self.clock.now().mono_ns;
-        let polite = |_| Polite {
+        let polite = |nth| Polite {
             shard: self.chance.below(self.plan.shards.into()),
             listener: self.chance.below(LISTENERS.len()),
             link: None,
+            brief: nth == 0 && self.chance.toss(),
             waits_since: None,
             served_at: now,
             served: 0,
@@ -242,7 +247,7 @@ impl World {
             one.next_at = now + THINK_NS;
             return;
         };
-        self.let_act(at);
+        self.let_do(at, if one.brief { Client::act_briefly } else { Client::act });
         one.waits_since = Some(now);
     }
 
@@ -279,7 +284,8 @@ impl World {
             let Some(since) = one.waits_since else { continue };
             if client.is_none_or(|client| client.under_way() == 0) {
                 one.waits_since = None;
-                one.next_at = now + self.chance.between(THINK_NS / 4, THINK_NS);
+                let think_ns = if one.brief { THINK_NS / 10 } else { THINK_NS };
+                one.next_at = now + self.chance.between(think_ns / 4, think_ns);
                 continue;
             }
             let most = match client.map(Client::waits_for) {

@@ -44,6 +44,9 @@ pub struct Token {
 /// A promise that the node broke, in words.
 pub type Broken = Option<&'static str>;
 
+/// A put was new of an object that should have been there.
+pub const NEW_AGAIN: &str = "an object was new that had been acknowledged";
+
 #[derive(Debug)]
 pub struct Oracle {
     states: Vec<State>,
@@ -106,7 +109,7 @@ impl Oracle {
             return Some("an object was there that nobody had put");
         }
         if new && before.known == Known::Present && undeleted {
-            return Some("an object was new that had been acknowledged");
+            return Some(NEW_AGAIN);
         }
         if undeleted {
             state.become_known(Known::Present);

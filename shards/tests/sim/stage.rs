@@ -2,10 +2,12 @@
 
 use ron_io::sim::Chance;
 
+use std::collections::BTreeSet;
+
 use super::{
     ledger::Ledger,
     objects::ObjectId,
-    oracle::{Broken, Oracle, Token},
+    oracle::{Broken, NEW_AGAIN, Oracle, Token},
     plan::Plan,
     trace::{Trace, violation},
 };
@@ -34,6 +36,8 @@ pub struct Stage<'a> {
     pub sky: Sky,
     /// Answers that ended a request.
     pub answers: &'a mut u64,
+    /// Objects that the node reported as damaged since one of its reads failed.
+    pub unreadable: &'a BTreeSet<ObjectId>,
     /// Whether deletes are refused by the node altogether.
     pub no_deletes: &'a mut bool,
 }
@@ -94,7 +98,7 @@ impl Stage<'_> {
             408 => chaos || short || self.plan.pace_ns >= SECOND_NS,
             504 => chaos,
             500 => errors,
-            502 => excused || short_reads,
+            502 => excused || short_reads || self.unreadable.contains(&object),
             507 => full || self.plan.storage.max_bytes.is_some(),
             _ => false,
         };
@@ -115,7 +119,9 @@ impl Stage<'_> {
     fn check(&mut self, broken: Broken, object: ObjectId) {
         *self.answers += 1;
         if let Some(broken) = broken {
-            if self.ledger.excuses(object) {
+            // What could not be read is stored anew by who brings it.
+            let heals = broken == NEW_AGAIN && self.unreadable.contains(&object);
+            if self.ledger.excuses(object) || heals {
                 self.trace.note(|| format!("  excused: {broken}"));
             } else {
                 violation!("object {object}: {broken}");

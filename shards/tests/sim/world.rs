@@ -10,6 +10,7 @@
 //! passes until something is due.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -32,7 +33,7 @@ use super::{
     ledger::Ledger,
     memory::{Bill, Held},
     node::{Deck, LISTENERS, Node},
-    objects,
+    objects::{self, ObjectId},
     oracle::{Known, Oracle},
     plan::Plan,
     stage::{Sky, Stage},
@@ -106,6 +107,8 @@ pub struct World {
     /// The process that ends next is not followed by another.
     pub(super) ending: bool,
     no_deletes: bool,
+    /// Objects that were reported as damaged since a read failed, and were not found whole since.
+    unreadable: BTreeSet<ObjectId>,
     /// The last step was a tick that led to no act.
     pub(super) nothing_came_of_it: bool,
     /// Whether clients come and ask for more.
@@ -152,6 +155,7 @@ impl World {
             draining: false,
             ending: false,
             no_deletes: false,
+            unreadable: BTreeSet::new(),
             nothing_came_of_it: false,
             busy: true,
             heap_before: sim::heap::node_len(),
@@ -364,8 +368,12 @@ impl World {
     }
 
     pub(super) fn let_act(&mut self, at: usize) {
+        self.let_do(at, Client::act);
+    }
+
+    pub(super) fn let_do(&mut self, at: usize, act: fn(&mut Client, &mut Stage<'_>) -> Deed) {
         let mut client = self.clients.swap_remove(at);
-        let deed = self.with_stage(|stage| client.act(stage));
+        let deed = self.with_stage(|stage| act(&mut client, stage));
         self.trace.note(|| match &deed {
             Deed::Write(bytes) => {
                 let head = &bytes[..bytes.len().min(60)];
@@ -475,6 +483,7 @@ impl World {
                 {
                     violation!("object {object} is reported damaged: {what}");
                 }
+                self.unreadable.extend(object.filter(|_| self.sky.errors));
             }
             Report::Verified { id, outcome, .. } => self.take_verified(*id as usize, outcome),
         }
@@ -484,6 +493,9 @@ impl World {
         let excused = self.ledger.excuses(object) || self.sky.errors || self.sky.short_reads;
         let known = self.oracle.known(object);
         let size = objects::all()[object].len();
+        if matches!(outcome, VerifyOutcome::Whole { .. }) {
+            self.unreadable.remove(&object);
+        }
         let right = match outcome {
             VerifyOutcome::Whole { size: found } => *found == size,
             VerifyOutcome::Damaged { .. } => excused,
@@ -534,6 +546,7 @@ impl World {
             trace: &mut self.trace,
             sky,
             answers: &mut self.summary.answers,
+            unreadable: &self.unreadable,
             no_deletes: &mut self.no_deletes,
         })
     }
