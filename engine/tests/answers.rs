@@ -207,3 +207,28 @@ fn an_end_of_tls_without_notice_is_an_end() {
     }
     node.terminate();
 }
+
+/// A client whose process is killed in the midst of an upload: what it sent lies on the socket
+/// while the node writes, and there is no more to come.
+#[test]
+fn a_reset_is_noticed_however_much_came_before_it() {
+    during(|node| {
+        let bytes = [put_head("", 50 * MIB).into_bytes(), vec![7; 3 * MIB]].concat();
+        for _ in 0..30 {
+            let mut stream = node.connect();
+            stream.write_all(&bytes).expect("it is taken");
+            // Long enough for the node to have stopped reading, and not for it to have written all.
+            thread::sleep(Duration::from_millis(5));
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("it is TCP");
+            drop(stream);
+            thread::sleep(Duration::from_millis(100));
+        }
+        // Sooner than their deadline would end them.
+        let until = Instant::now() + Duration::from_secs(10);
+        // Those of the other client are there.
+        while node.metrics().sum("ron_connections") > 4 {
+            assert!(Instant::now() < until, "connections are there that their peers have reset");
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+}

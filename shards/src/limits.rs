@@ -331,7 +331,7 @@ pub const SMALL_SEGMENTS_MAX: usize = 16;
 /// Bytes of memory that are counted for the place of an upload among those that wait.
 pub const UPLOAD_WAITING_LEN: usize = 256;
 
-/// Bytes of room that an upload sets aside at a time.
+/// Bytes of room that an upload sets aside at a time, at most.
 pub const UPLOAD_STEP_LEN: u64 = 16 * 1024 * 1024;
 
 /// Bytes written to a volume after which its room is asked for again.

@@ -49,6 +49,8 @@ pub(super) struct Conn {
     pub(super) tls: Option<Box<Tls>>,
     pub(super) out: Out,
     pub(super) receive: Receive,
+    /// Pieces received since there was nothing left to receive.
+    pub(super) burst: u32,
     pub(super) paused: bool,
     /// A send of the ring is in progress.
     pub(super) sending: bool,
@@ -72,6 +74,7 @@ impl Conn {
             tls: None,
             out: Out::default(),
             receive: Receive::Idle,
+            burst: 0,
             paused: false,
             sending: false,
             polling: false,

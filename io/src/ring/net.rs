@@ -23,15 +23,16 @@ use slab::Slab;
 use socket2::{SockRef, Socket};
 
 mod accept;
+mod receive;
 
 use accept::ListenerState;
 
 use super::{
-    conn::{Conn, Ending, Next, Proofs, Receive, Spares},
+    conn::{Conn, Ending, Next, Proofs, Spares},
     half_closed::HalfClosed,
     listen::paces,
     probe::{self, WaitArgument},
-    recv_pool::{GROUP, RecvPool},
+    recv_pool::RecvPool,
     tls::{self, Flushed, TlsConfig},
 };
 use crate::{
@@ -408,28 +409,6 @@ impl Net {
         self.end_sending(id);
     }
 
-    pub(super) fn pause(&mut self, id: ConnId) {
-        let Some(conn) = self.conn(id) else { return };
-        conn.paused = true;
-        self.stop_receiving(id);
-    }
-
-    fn stop_receiving(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id.slot as usize) else { return };
-        if conn.receive == Receive::Armed {
-            conn.receive = Receive::Stopping;
-            let cancel = opcode::AsyncCancel::new(tag(Kind::Receive, id)).build();
-            self.submit(cancel.user_data(tag(Kind::Cancel, id)));
-        }
-    }
-
-    pub(super) fn resume(&mut self, id: ConnId) {
-        if let Some(conn) = self.conn(id) {
-            conn.paused = false;
-            self.arm_receive(id);
-        }
-    }
-
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
         {
             let mut queue = self.ring.submission();
@@ -490,15 +469,6 @@ impl Net {
         self.submit(poll.user_data(tag(Kind::Bell, listener_id(0))));
     }
 
-    pub(super) fn arm_receive(&mut self, id: ConnId) {
-        let Some(conn) = self.conn(id) else { return };
-        if conn.receive == Receive::Idle && !conn.paused && !conn.eof {
-            conn.receive = Receive::Armed;
-            let receive = opcode::RecvMulti::new(Fd(conn.socket.as_raw_fd()), GROUP).build();
-            self.submit(receive.user_data(tag(Kind::Receive, id)));
-        }
-    }
-
     fn complete(&mut self, entry: &cqueue::Entry) {
         let data = entry.user_data();
         let kind = KINDS[(data >> 60) as usize];
@@ -518,35 +488,6 @@ impl Net {
             Kind::Bell if cqueue::more(entry.flags()) => {}
             Kind::Bell => self.arm_bell(),
             Kind::Transfer => self.landed.push_back((conn.slot, entry.result())),
-        }
-    }
-
-    fn received_some(&mut self, id: ConnId, entry: &cqueue::Entry) {
-        let buffer = cqueue::buffer_select(entry.flags());
-        let Some(conn) = self.conns.get_mut(id.slot as usize) else { return };
-        assert_eq!(conn.generation, id.generation, "a receive outlived its connection");
-        if !cqueue::more(entry.flags()) {
-            conn.receive = Receive::Idle;
-        }
-        if conn.ending == Ending::Dead {
-            if let Some(buffer) = buffer {
-                self.pool.give_back(buffer);
-            }
-            self.bury(id);
-            return;
-        }
-        match (entry.result(), buffer) {
-            (len, Some(buffer)) if len > 0 => {
-                self.heard.push_back(Heard::Received { conn: id, buffer, len: len as usize });
-                self.arm_receive(id);
-            }
-            (0, _) => self.ended(id),
-            // Out of buffers: they are given back in this very turn.
-            (error, _) if error == -libc::ENOBUFS || error == -libc::ECANCELED => {
-                self.counts.starved += u64::from(error == -libc::ENOBUFS);
-                self.arm_receive(id);
-            }
-            _ => self.abort(id),
         }
     }
 

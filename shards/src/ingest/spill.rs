@@ -42,7 +42,8 @@ impl Spill {
     }
 
     /// Sets room aside for `len` bytes that came, of as many as were announced: one step more than
-    /// was set aside, if there is so much.
+    /// was set aside, if there is so much. A step is as much as came, so that nobody keeps more than
+    /// twice what it sent.
     ///
     /// # Errors
     /// There is not even room for this.
@@ -57,7 +58,7 @@ impl Spill {
             return Ok(());
         }
         let most = announced.map_or(u64::MAX, file_len).saturating_sub(self.promised);
-        let (volume, step) = (self.volume(cx), UPLOAD_STEP_LEN.min(most).max(missing));
+        let (volume, step) = (self.volume(cx), UPLOAD_STEP_LEN.min(len).min(most).max(missing));
         let more = match cx.room.promise(volume, step) {
             Ok(()) => step,
             Err(_) => cx.room.promise(volume, missing).map(|()| missing)?,
