@@ -162,9 +162,19 @@ fn slow_uploads_are_ended_of_those_who_have_many() {
 /// that one of them waits for memory is no reason to let the others keep it.
 #[test]
 fn puts_of_a_byte_do_not_keep_others_from_writing() {
+    puts_of_a_byte(60_000);
+}
+
+/// The same, each announced as short: what short ones have of their own is no way to have all.
+#[test]
+fn short_puts_of_a_byte_do_not_keep_others_from_writing() {
+    puts_of_a_byte(16_000);
+}
+
+fn puts_of_a_byte(announced: usize) {
     let target = Target::warm(1, &[]);
     let puts = |from: u64| -> Vec<u8> {
-        let start = |corr| oap::request(corr, &json!({"op": "put", "len": 60_000})).encode();
+        let start = |corr| oap::request(corr, &json!({"op": "put", "len": announced})).encode();
         let byte = |corr| oap::frame(REQ, corr, &[9]).encode();
         (from..from + 64).flat_map(|corr| [start(corr), byte(corr)].concat()).collect()
     };

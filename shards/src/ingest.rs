@@ -199,6 +199,8 @@ pub struct Ingest {
     stalled: bool,
     /// Since when it has no block and there is none for it, in `Now::mono_ns`.
     waits_since: Option<u64>,
+    /// It has a place among those that wait for memory.
+    queued: bool,
     /// When the group that is coming in, or came last, began.
     group_ns: u64,
     state: State,
@@ -235,6 +237,7 @@ impl Ingest {
                     outboard: None,
                     stalled: false,
                     waits_since: None,
+                    queued: false,
                     group_ns: cx.now.mono_ns,
                     state: State::Keeping,
                 })
@@ -305,9 +308,10 @@ impl Ingest {
 
     /// It waits for memory no longer: there is some, or it has waited too long.
     pub fn on_memory(&mut self, cx: &mut Cx<'_>) -> Progress {
+        self.queued = false;
         let Some(since) = self.waits_since else { return Progress::Going };
         let is_late = cx.now.mono_ns >= since.saturating_add(UPLOAD_WAIT_NS);
-        if is_late && !cx.memory.admits(self.first_purpose()) {
+        if is_late && !cx.memory.admits_upload(self.is_short()) {
             cx.stats.memory_refusals.add(1);
             self.discard(Fault::Busy, cx);
             return Progress::Failed(Fault::Busy);
@@ -377,7 +381,7 @@ impl Ingest {
         );
         let sealed = self.sealed.filter(|_| spilled);
         let outboard = sealed.map_or(0, |sealed| outboard_len(sealed.size));
-        let waiting = if self.waits_since.is_some() { UPLOAD_WAITING_LEN } else { 0 };
+        let waiting = if self.queued { UPLOAD_WAITING_LEN } else { 0 };
         self.hashing.heap() + outboard + waiting + self.groups.capacity() * size_of::<Block>()
     }
 
@@ -391,11 +395,6 @@ impl Ingest {
         }
         let came = self.filling.as_ref().map_or(GROUP_LEN, |filling| filling.filled) as u64;
         Some(came * SECOND_NS / now_ns.saturating_sub(self.group_ns).max(1))
-    }
-
-    /// What memory for a first block is asked for.
-    fn first_purpose(&self) -> Purpose {
-        if self.is_short() { Purpose::UploadShort } else { Purpose::UploadFirst }
     }
 
     fn is_short(&self) -> bool {
@@ -457,7 +456,9 @@ impl Ingest {
                 cx.stats.memory_waits.add(1);
             }
             let since = *self.waits_since.get_or_insert(cx.now.mono_ns);
-            cx.memory.queue_upload(self.peer, self.stream, since, self.is_short());
+            if !std::mem::replace(&mut self.queued, true) {
+                cx.memory.queue_upload(self.peer, self.stream, since, self.is_short());
+            }
         }
         Ok(())
     }
@@ -489,8 +490,10 @@ impl Ingest {
         let rest = self.announced.map_or(u64::MAX, |announced| announced - size);
         let len = rest.min(GROUP_LEN as u64) as usize;
         let holds = !self.groups.is_empty() || self.lent() > 0;
-        let purpose = if holds { Purpose::UploadMore } else { self.first_purpose() };
-        let block = cx.memory.alloc_for(purpose, len, self.groups.last());
+        let block = match holds {
+            true => cx.memory.alloc_for(Purpose::UploadMore, len, self.groups.last()),
+            false => cx.memory.alloc_upload(self.is_short(), len),
+        };
         self.filling = block.map(|block| Filling { block, filled: 0 });
         self.group_ns = cx.now.mono_ns;
         Ok(self.filling.is_some())
@@ -690,7 +693,7 @@ impl Ingest {
 
     /// Ends the upload and leaves nothing of it.
     fn discard(&mut self, fault: Fault, cx: &mut Cx<'_>) {
-        if self.waits_since.take().is_some() {
+        if std::mem::take(&mut self.queued) {
             cx.memory.forget_upload(self.peer, self.stream);
         }
         (self.filling, self.outboard) = (None, None);

@@ -152,11 +152,12 @@ const _: () = assert!(0 < WINDOW_GROUPS && WINDOW_GROUPS <= WINDOW_GROUPS_MAX as
 
 /// Shares of an arena's blocks, in percent; each includes those named before it for the same owner.
 /// What uploads may hold: blocks that are filled or wait for the disk. Uploads that have one
-/// already leave the rest to those that have none, and those leave some to uploads that are known
-/// to be short.
+/// already, and short ones, leave the rest to those that have none. Besides there is a share for
+/// short ones alone.
 pub const UPLOADS_MORE_PERCENT: usize = 18;
 pub const UPLOADS_FIRST_PERCENT: usize = 22;
-pub const UPLOADS_PERCENT: usize = 25;
+pub const UPLOADS_SHORT_PERCENT: usize = 3;
+pub const UPLOADS_PERCENT: usize = UPLOADS_FIRST_PERCENT + UPLOADS_SHORT_PERCENT;
 
 /// Bytes of an upload that is short.
 pub const UPLOAD_SHORT_LEN_MAX: u64 = 16 * 1024;

@@ -13,6 +13,8 @@ pub enum Owner {
     Cache,
     /// Bytes that are coming in, until they are written or kept.
     Uploads,
+    /// The same of short uploads, as far as they have memory of their own.
+    ShortUploads,
     /// Groups that are being read, and those that their readers still hold.
     Downloads,
     /// Work that nobody waits for.
@@ -20,12 +22,14 @@ pub enum Owner {
 }
 
 impl Owner {
-    pub const ALL: [Owner; 4] = [Owner::Cache, Owner::Uploads, Owner::Downloads, Owner::Background];
+    pub const ALL: [Owner; 5] =
+        [Owner::Cache, Owner::Uploads, Owner::ShortUploads, Owner::Downloads, Owner::Background];
 
     pub fn name(self) -> &'static str {
         match self {
             Owner::Cache => "cache",
             Owner::Uploads => "uploads",
+            Owner::ShortUploads => "short_uploads",
             Owner::Downloads => "downloads",
             Owner::Background => "background",
         }

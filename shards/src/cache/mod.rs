@@ -108,7 +108,8 @@ pub enum Purpose {
 impl Purpose {
     fn owner(self) -> Owner {
         match self {
-            Purpose::UploadMore | Purpose::UploadFirst | Purpose::UploadShort => Owner::Uploads,
+            Purpose::UploadMore | Purpose::UploadFirst => Owner::Uploads,
+            Purpose::UploadShort => Owner::ShortUploads,
             Purpose::ReadAhead
             | Purpose::ReadFirst
             | Purpose::ReadNext
@@ -195,6 +196,14 @@ impl Memory {
         Some(block)
     }
 
+    /// A block beyond all shares, as if another upload had been quicker.
+    #[cfg(test)]
+    pub(crate) fn alloc_beyond(&mut self, owner: Owner) -> BlockMut {
+        let block = self.alloc_after(BLOCK_LEN, None).expect("a block is free");
+        self.arena.charge(&block, owner);
+        block
+    }
+
     /// Whether one more block may be held for a purpose.
     pub fn admits(&mut self, purpose: Purpose) -> bool {
         self.is_below(purpose) || (self.arena.collect() > 0 && self.is_below(purpose))
@@ -224,6 +233,23 @@ impl Memory {
         self.arena.held(owner).pieces + pinned
     }
 
+    /// Memory for the first bytes of an upload. One that is `short` has some of its own, and takes
+    /// of the rest what uploads that have a block may take: the others can begin however many short
+    /// ones there are, and the other way round.
+    pub fn alloc_upload(&mut self, short: bool, len: usize) -> Option<BlockMut> {
+        Memory::of_upload(short).into_iter().find_map(|purpose| self.alloc_for(purpose, len, None))
+    }
+
+    /// Whether there is memory for the first bytes of an upload.
+    pub fn admits_upload(&mut self, short: bool) -> bool {
+        Memory::of_upload(short).into_iter().any(|purpose| self.admits(purpose))
+    }
+
+    fn of_upload(short: bool) -> [Purpose; 2] {
+        let own = if short { Purpose::UploadShort } else { Purpose::UploadFirst };
+        [own, Purpose::UploadMore]
+    }
+
     /// An upload waits for memory for its first block since `since_ns`.
     pub fn queue_upload(&mut self, peer: Peer, stream: StreamId, since_ns: u64, short: bool) {
         let line = if short { &mut self.short_uploads } else { &mut self.uploads };
@@ -250,10 +276,10 @@ impl Memory {
         if late.is_some() {
             return late;
         }
-        if self.short_uploads.len() > 0 && self.admits(Purpose::UploadShort) {
+        if self.short_uploads.len() > 0 && self.admits_upload(true) {
             return self.short_uploads.take_next();
         }
-        if self.uploads.len() > 0 && self.admits(Purpose::UploadFirst) {
+        if self.uploads.len() > 0 && self.admits_upload(false) {
             return self.uploads.take_next();
         }
         None
@@ -396,7 +422,7 @@ impl Memory {
 
     /// Pages that each owner holds, in the order of `Owner::ALL`. Pinned ones are the downloads'.
     pub fn owners(&mut self) -> [usize; Owner::ALL.len()] {
-        let charged = [Owner::Uploads, Owner::Downloads, Owner::Background];
+        let charged = [Owner::Uploads, Owner::ShortUploads, Owner::Downloads, Owner::Background];
         if charged.iter().any(|owner| self.arena.held(*owner).pieces > 0) {
             self.arena.collect();
         }

@@ -1,8 +1,8 @@
 //! How the blocks of an arena are divided: what each owner may hold at most.
 //!
 //! ```text
-//!   uploads                  │ downloads                                         │ back- │ cache
-//!   more … │ first … │ short │ ahead (soft) │ first … │ next … │ hot … │ short    │ ground│ alone
+//!   uploads        │ short   │ downloads                                         │ back- │ cache
+//!   more … │ first │ uploads │ ahead (soft) │ first … │ next … │ hot … │ short    │ ground│ alone
 //! ```
 //!
 //! The shares add up to less than the arena, so no owner can take what is another's, and some of
@@ -13,7 +13,7 @@ use super::Purpose;
 use crate::limits::{
     BACKGROUND_PERCENT, READS_AHEAD_PERCENT, READS_FIRST_PERCENT, READS_HOT_PERCENT,
     READS_NEXT_PERCENT, READS_SHORT_PERCENT, UPLOADS_FIRST_PERCENT, UPLOADS_MORE_PERCENT,
-    UPLOADS_PERCENT,
+    UPLOADS_PERCENT, UPLOADS_SHORT_PERCENT,
 };
 
 /// Blocks that may be held for each purpose, those held for the purposes before it included.
@@ -36,7 +36,7 @@ impl Shares {
         Shares {
             uploads_more: part(blocks, UPLOADS_MORE_PERCENT),
             uploads_first: part(blocks, UPLOADS_FIRST_PERCENT),
-            uploads_short: part(blocks, UPLOADS_PERCENT),
+            uploads_short: part(blocks, UPLOADS_SHORT_PERCENT),
             reads_ahead: part(blocks, READS_AHEAD_PERCENT),
             reads_first: part(blocks, READS_FIRST_PERCENT),
             reads_next: part(blocks, READS_NEXT_PERCENT),
@@ -67,7 +67,6 @@ const fn part(blocks: usize, percent: usize) -> usize {
 }
 
 const _: () = assert!(UPLOADS_MORE_PERCENT < UPLOADS_FIRST_PERCENT);
-const _: () = assert!(UPLOADS_FIRST_PERCENT < UPLOADS_PERCENT);
 const _: () = assert!(READS_AHEAD_PERCENT < READS_FIRST_PERCENT);
 const _: () = assert!(READS_FIRST_PERCENT < READS_NEXT_PERCENT);
 const _: () = assert!(READS_NEXT_PERCENT < READS_HOT_PERCENT);
@@ -78,9 +77,9 @@ const _: () = assert!(UPLOADS_PERCENT + READS_SHORT_PERCENT + BACKGROUND_PERCENT
 const _: () = {
     let least = Shares::of(8 * 1024 * 1024 / ron_io::limits::BLOCK_LEN);
     assert!(least.uploads_more < least.uploads_first);
-    assert!(least.uploads_first < least.uploads_short);
+    assert!(least.uploads_short > 0);
     assert!(least.reads_ahead < least.reads_first && least.reads_first < least.reads_next);
     assert!(least.reads_next < least.reads_hot && least.reads_hot < least.reads_short);
     assert!(least.background > 0);
-    assert!(least.uploads_short + least.reads_short + least.background < 128);
+    assert!(least.uploads_first + least.uploads_short < 128 - least.reads_short - least.background);
 };

@@ -413,15 +413,31 @@ fn no_owner_takes_what_is_anothers() {
         assert!(owners[1..].iter().all(|pages| *pages > 0) && owners[0] == 0);
         assert!(memory.alloc(BLOCK_LEN).is_some(), "some is nobody's");
         drop(held);
-        assert_eq!(memory.pages().owners, [0; 4]);
+        assert_eq!(memory.pages().owners, [0; 5]);
     }
 }
 
 #[test]
 fn a_piece_counts_as_the_block_it_keeps_from_being_whole() {
     let mut memory = memory(128);
-    let pieces = std::iter::from_fn(|| memory.alloc_for(Purpose::UploadShort, 1, None));
-    assert_eq!(pieces.collect::<Vec<_>>().len(), 32);
+    let pieces = std::iter::from_fn(|| memory.alloc_for(Purpose::UploadFirst, 1, None));
+    assert_eq!(pieces.collect::<Vec<_>>().len(), 28);
+}
+
+#[test]
+fn short_uploads_and_others_leave_each_other_a_beginning() {
+    for short in [true, false] {
+        let mut memory = memory(128);
+        let all = |memory: &mut Memory, short| -> Vec<BlockMut> {
+            std::iter::from_fn(|| memory.alloc_upload(short, BLOCK_LEN)).collect()
+        };
+        let held = all(&mut memory, short);
+        assert!(held.len() > 20 && !memory.admits_upload(short));
+        assert!(memory.admits_upload(!short));
+        assert!(all(&mut memory, !short).len() > 2);
+        drop(held);
+        assert!(memory.admits_upload(short));
+    }
 }
 
 #[test]
@@ -432,7 +448,7 @@ fn readers_of_cached_blocks_have_a_share_that_counts_blocks_and_not_readers() {
     for _ in 0..10_000 {
         held.push(memory.get_for(Purpose::ReadNext, &object(), 0).expect("it is held already"));
     }
-    assert_eq!(memory.pages().owners, [99 * 16, 0, 16, 0]);
+    assert_eq!(memory.pages().owners, [99 * 16, 0, 0, 16, 0]);
     for index in 1..100 {
         held.extend(memory.get_for(Purpose::ReadNext, &object(), index));
     }
@@ -458,7 +474,7 @@ fn readers_of_cached_blocks_have_a_share_that_counts_blocks_and_not_readers() {
     assert!(memory.alloc_for(Purpose::ReadShort, BLOCK_LEN, None).is_some());
     let on_another_thread = std::thread::spawn(move || drop(held));
     on_another_thread.join().unwrap();
-    assert_eq!(memory.pages().owners, [100 * 16, 0, 0, 0]);
+    assert_eq!(memory.pages().owners, [100 * 16, 0, 0, 0, 0]);
     memory.check();
 }
 
@@ -479,9 +495,9 @@ fn what_is_forgotten_while_it_is_held_is_still_charged() {
     load(&mut memory, 0, BLOCK_LEN);
     let held = memory.get(&object(), 0).unwrap();
     memory.forget(&object(), 0);
-    assert_eq!(memory.pages().owners, [0, 0, 16, 0]);
+    assert_eq!(memory.pages().owners, [0, 0, 0, 16, 0]);
     drop(held);
-    assert_eq!(memory.pages().owners, [0; 4]);
+    assert_eq!(memory.pages().owners, [0; 5]);
     assert!(!memory.is_tight());
 }
 

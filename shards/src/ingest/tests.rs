@@ -548,10 +548,17 @@ fn others(bench: &mut Bench, purpose: Purpose) -> Vec<BlockMut> {
     std::iter::from_fn(|| bench.memory.alloc_for(purpose, BLOCK_LEN, None)).collect()
 }
 
+/// All blocks that uploads may hold.
+fn all_of_uploads(bench: &mut Bench) -> Vec<BlockMut> {
+    let mut held = others(bench, Purpose::UploadFirst);
+    held.extend(others(bench, Purpose::UploadShort));
+    held
+}
+
 #[test]
 fn an_upload_that_no_memory_comes_for_is_refused_after_a_while() {
     let mut bench = Bench::new(BLOCKS);
-    let held = others(&mut bench, Purpose::UploadShort);
+    let held = all_of_uploads(&mut bench);
     let mut ingest =
         Ingest::new(Bench::STREAM, Bench::PEER, None, Some(5), &mut bench.cx()).unwrap();
     assert_eq!(ingest.push(b"hello", &mut bench.cx()), Ok(0));
@@ -603,9 +610,26 @@ fn the_rate_of_an_upload_is_that_of_the_group_it_waits_for() {
 }
 
 #[test]
+fn an_upload_waits_in_one_place() {
+    let mut bench = Bench::new(BLOCKS);
+    let _held = all_of_uploads(&mut bench);
+    let mut ingest =
+        Ingest::new(Bench::STREAM, Bench::PEER, None, Some(5), &mut bench.cx()).unwrap();
+    for _ in 0..3 {
+        assert_eq!(ingest.push(b"hello", &mut bench.cx()), Ok(0));
+    }
+    assert_eq!(bench.memory.uploads_waiting(), 1);
+    bench.now.mono_ns = UPLOAD_WAIT_NS - 1;
+    assert_eq!(ingest.on_memory(&mut bench.cx()), Progress::Going);
+    assert_eq!(bench.memory.next_upload(UPLOAD_WAIT_NS), Some(Bench::STREAM));
+    assert_eq!(ingest.push(b"hello", &mut bench.cx()), Ok(0));
+    assert_eq!(bench.memory.uploads_waiting(), 1, "it tried again");
+}
+
+#[test]
 fn an_aborted_upload_waits_no_more() {
     let mut bench = Bench::new(BLOCKS);
-    let _held = others(&mut bench, Purpose::UploadShort);
+    let _held = all_of_uploads(&mut bench);
     let mut ingest =
         Ingest::new(Bench::STREAM, Bench::PEER, None, Some(5), &mut bench.cx()).unwrap();
     assert_eq!(ingest.push(b"hello", &mut bench.cx()), Ok(0));

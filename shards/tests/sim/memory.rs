@@ -152,10 +152,11 @@ fn check_owners(pages: &Pages) {
     let share = |percent: usize| (blocks * percent / 100).max(1) * BLOCK_PAGES;
     let (uploads, reads) = (share(UPLOADS_PERCENT), share(READS_SHORT_PERCENT));
     let held = |owner: Owner| pages.owners[owner as usize];
+    let coming = held(Owner::Uploads) + held(Owner::ShortUploads);
     // A block of an upload that is cached before it is written counts as one that is read.
     let shares = [
-        ("uploads", held(Owner::Uploads), uploads),
-        ("uploads and downloads", held(Owner::Uploads) + held(Owner::Downloads), uploads + reads),
+        ("uploads", coming, uploads),
+        ("uploads and downloads", coming + held(Owner::Downloads), uploads + reads),
         ("background work", held(Owner::Background), share(BACKGROUND_PERCENT)),
     ];
     for (who, held, share) in shares {

@@ -1,6 +1,9 @@
 //! How connections begin and end: handshake, deadlines, drain, EOF, loss.
 
-use ron_io::stats::Rejected;
+use ron_io::{
+    arena::{BlockMut, Owner},
+    stats::Rejected,
+};
 
 use super::*;
 use crate::cache::Purpose;
@@ -20,6 +23,15 @@ fn greeted() -> Rig {
     rig.sent();
     rig.frame();
     rig
+}
+
+/// All blocks that uploads may hold.
+fn all_of_uploads(rig: &mut Rig) -> Vec<BlockMut> {
+    let mut held = Vec::new();
+    for purpose in [Purpose::UploadFirst, Purpose::UploadShort] {
+        held.extend(std::iter::from_fn(|| rig.memory.alloc_for(purpose, GROUP_LEN, None)));
+    }
+    held
 }
 
 #[test]
@@ -425,9 +437,7 @@ fn a_put_that_waits_for_memory_does_not_excuse_those_that_hold_it() {
         rig.bytes(&put_start(corr, 60_000, None));
         rig.bytes(&frame(Flags::REQ, corr, &[1; 100]));
     }
-    let held: Vec<_> =
-        std::iter::from_fn(|| rig.memory.alloc_for(Purpose::UploadShort, GROUP_LEN, None))
-            .collect();
+    let held = all_of_uploads(&mut rig);
     rig.bytes(&put_start(3, 60_000, None));
     rig.bytes(&frame(Flags::REQ, 3, &[1; 100]));
     let refused = rig.frame();
@@ -449,9 +459,7 @@ fn a_put_that_waits_for_memory_does_not_excuse_those_that_hold_it() {
 #[test]
 fn time_does_not_stand_still_for_a_put_that_waits_for_memory() {
     let (mut rig, span) = paced();
-    let _held: Vec<_> =
-        std::iter::from_fn(|| rig.memory.alloc_for(Purpose::UploadShort, GROUP_LEN, None))
-            .collect();
+    let _held = all_of_uploads(&mut rig);
     rig.bytes(&put_start(1, 60_000, None));
     rig.bytes(&put_start(2, 60_000, None));
     rig.bytes(&frame(Flags::REQ, 2, &[1; 100]));
@@ -529,9 +537,8 @@ fn a_put_that_waits_for_memory_is_stale_if_its_connection_holds_it() {
         rig.bytes(&put_start(1, 8 << 20, None));
         let bytes = frame(Flags::REQ, 1, &[1; 2 * GROUP_LEN]);
         rig.bytes(&bytes[..100]);
-        let held: Vec<_> =
-            std::iter::from_fn(|| rig.memory.alloc_for(Purpose::UploadShort, GROUP_LEN, None))
-                .collect();
+        let mut held = all_of_uploads(&mut rig);
+        held.push(rig.memory.alloc_beyond(Owner::Uploads));
         // What came is written, and there is no block for what comes.
         rig.bytes(&bytes[100..]);
         while rig.disk_one() {}
