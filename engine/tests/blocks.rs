@@ -17,7 +17,7 @@ use std::{
 };
 
 use common::{
-    KIB, MIB,
+    KIB, MIB, connect_from,
     flood::Target,
     http::Peer,
     oap::{self, ACK_REQ, REQ},
@@ -186,16 +186,29 @@ fn puts_of_a_byte(announced: usize) {
         };
         (0..2 * BLOCKS / 64).map(upload).collect()
     };
-    let mut peers = flood();
-    for round in 0..4 {
-        for len in [10, 10_000, 50_000, 3 * MIB] {
+    // They come again as they are ended.
+    let (over, first) = (AtomicBool::new(false), flood());
+    let peers = thread::scope(|scope| {
+        let come_again = scope.spawn(|| {
+            let mut peers = first;
+            while !over.load(Ordering::Relaxed) && peers.len() < 1500 {
+                peers.extend(flood());
+                thread::sleep(Duration::from_millis(50));
+            }
+            peers
+        });
+        for (round, len) in
+            (0..4).flat_map(|round| [10, 10_000, 50_000, 3 * MIB].map(|len| (round, len)))
+        {
             let mine = object(len as u64, len + round);
-            let answer = Peer::new(target.node.connect()).try_put(&mine.addr, &mine.bytes);
+            let answer = Peer::new(connect_from([127, 0, 0, 2], target.node.at("http")))
+                .try_put(&mine.addr, &mine.bytes);
             let status = answer.expect("a put is answered").status;
             assert_eq!(status, 201, "{len} bytes, round {round}");
         }
-        peers.extend(flood());
-    }
+        over.store(true, Ordering::Relaxed);
+        come_again.join().expect("peers come")
+    });
     check_during(target, peers);
 }
 

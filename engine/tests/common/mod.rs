@@ -473,6 +473,15 @@ pub fn connect(to: SocketAddr) -> TcpStream {
     timed(TcpStream::connect(to).unwrap_or_else(|error| panic!("{to}: {error}")))
 }
 
+/// The same from another address of this machine.
+pub fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("there are sockets");
+    socket.bind(&SocketAddr::from((from, 0)).into()).expect("all of 127/8 is this machine");
+    socket.connect(&to.into()).unwrap_or_else(|error| panic!("{to}: {error}"));
+    timed(socket.into())
+}
+
 /// On which nothing waits for ever.
 pub fn timed(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(DEADLINE)).expect("a time can be set");
