@@ -29,8 +29,9 @@ const SILENCE_NS: u64 = 10 * SECOND_NS;
 /// readers are cut for others, who would wait that long behind reads.
 const FRUGAL_NS: u64 = SECOND_NS / 20;
 
-/// The same for the first of what a read brings, which may have to wait for memory.
-const READ_NS: u64 = 3 * SECOND_NS;
+/// The same for the first of what a read brings, which may have to wait for memory: it is refused
+/// after 3 s, when its shard looks again.
+const READ_NS: u64 = 3 * SECOND_NS + SECOND_NS / 4;
 
 /// Nanoseconds within which such a client, asking again and again, is served once.
 const SERVED_NS: u64 = 40 * SECOND_NS;
