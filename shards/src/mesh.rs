@@ -158,6 +158,11 @@ impl Mesh {
         self.peers.iter().all(|peer| peer.drained)
     }
 
+    /// Whether questions wait for a place.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.waiting.iter().any(|waiting| *waiting > 0)
+    }
+
     /// Sends what waits and has a place now.
     pub(crate) fn send_waiting(&mut self, acts: &mut Acts<Mail, Body>) {
         for (kind, open_max) in self.open_max.into_iter().enumerate() {
@@ -207,6 +212,7 @@ mod tests {
             }
             assert!(!ask(&mut mesh, first, &mut acts));
             assert_eq!(acts.len(), open_max);
+            assert!(mesh.has_waiting());
             let place = if first.is_some() { Place::Read } else { Place::Other };
             mesh.heard(PEER, place, &Reply::Missing);
             mesh.heard(PEER, place, &Reply::Missing);

@@ -472,7 +472,8 @@ impl Shard {
                         self.acts.push(Act::Abort { conn });
                     }
                 }
-                if self.sessions.is_empty() {
+                // What nobody waits for any more is asked all the same: it may leave a file.
+                if self.sessions.is_empty() && !self.mesh.has_waiting() {
                     self.life = Life::Drained;
                     self.mesh.tell_drained(&mut self.acts);
                     self.live(now);

@@ -111,7 +111,9 @@ impl Stage<'_> {
     pub fn cut(&mut self, token: &Token) {
         let object = token.object;
         let excused = self.ledger.excuses(object) || self.oracle.may_be_gone(token);
-        if !self.sky.chaos && !self.sky.short && !excused {
+        // Where a step takes a second, the node may have closed the connection as an idle one.
+        let slow = self.plan.pace_ns >= SECOND_NS;
+        if !self.sky.chaos && !self.sky.short && !slow && !excused {
             violation!("the answer about object {object} was cut");
         }
     }
