@@ -201,6 +201,8 @@ pub struct Ingest {
     waits_since: Option<u64>,
     /// It has a place among those that wait for memory.
     queued: bool,
+    /// It is its turn to take some: who comes now waits behind those who do already.
+    called: bool,
     /// When the group that is coming in, or came last, began.
     group_ns: u64,
     state: State,
@@ -238,6 +240,7 @@ impl Ingest {
                     stalled: false,
                     waits_since: None,
                     queued: false,
+                    called: false,
                     group_ns: cx.now.mono_ns,
                     state: State::Keeping,
                 })
@@ -317,6 +320,7 @@ impl Ingest {
             return Progress::Failed(Fault::Busy);
         }
         self.stalled = false;
+        self.called = true;
         Progress::Going
     }
 
@@ -492,8 +496,10 @@ impl Ingest {
         let holds = !self.groups.is_empty() || self.lent() > 0;
         let block = match holds {
             true => cx.memory.alloc_for(Purpose::UploadMore, len, self.groups.last()),
+            false if !self.called && cx.memory.has_line(self.is_short()) => None,
             false => cx.memory.alloc_upload(self.is_short(), len),
         };
+        self.called = false;
         self.filling = block.map(|block| Filling { block, filled: 0 });
         self.group_ns = cx.now.mono_ns;
         Ok(self.filling.is_some())

@@ -262,6 +262,12 @@ impl Memory {
         self.short_uploads.forget(peer, stream);
     }
 
+    /// Whether others wait already for the memory that such an upload begins with.
+    pub fn has_line(&self, short: bool) -> bool {
+        let line = if short { &self.short_uploads } else { &self.uploads };
+        line.len() > 0
+    }
+
     /// Uploads that wait for memory.
     pub fn uploads_waiting(&self) -> usize {
         self.uploads.len() + self.short_uploads.len()

@@ -627,6 +627,28 @@ fn an_upload_waits_in_one_place() {
 }
 
 #[test]
+fn who_comes_later_waits_behind_those_who_wait() {
+    let mut bench = Bench::new(BLOCKS);
+    let held = all_of_uploads(&mut bench);
+    let (data, late) = (source(20_000), StreamId { stream: 9, ..Bench::STREAM });
+    let begin = |bench: &mut Bench, stream| {
+        let mut ingest =
+            Ingest::new(stream, Bench::PEER, None, Some(20_000), &mut bench.cx()).unwrap();
+        let taken = ingest.push(&data, &mut bench.cx()).unwrap();
+        (ingest, taken)
+    };
+    let (mut first, taken) = begin(&mut bench, Bench::STREAM);
+    assert_eq!(taken, 0);
+    drop(held);
+    let (_second, taken) = begin(&mut bench, late);
+    assert_eq!(taken, 0, "there is memory, and somebody waits for it");
+    assert_eq!(bench.memory.next_upload(0), Some(Bench::STREAM));
+    assert_eq!(first.on_memory(&mut bench.cx()), Progress::Going);
+    assert_eq!(first.push(&source(20_000), &mut bench.cx()), Ok(20_000));
+    assert_eq!(bench.memory.next_upload(0), Some(late));
+}
+
+#[test]
 fn an_aborted_upload_waits_no_more() {
     let mut bench = Bench::new(BLOCKS);
     let _held = all_of_uploads(&mut bench);
