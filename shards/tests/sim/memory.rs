@@ -26,7 +26,9 @@ use ron_io::{
 use ron_shards::{
     cache::Pages,
     flow::{Ask, Mail, Reply},
-    limits::{BACKGROUND_PERCENT, READS_SHORT_PERCENT, UPLOADS_PERCENT},
+    limits::{
+        BACKGROUND_PERCENT, READS_SHORT_PERCENT, UPLOADS_FIRST_PERCENT, UPLOADS_SHORT_PERCENT,
+    },
 };
 
 use super::{node::Node, trace::violation};
@@ -150,7 +152,8 @@ fn check_owners(pages: &Pages) {
     }
     let blocks = pages.total / BLOCK_PAGES;
     let share = |percent: usize| (blocks * percent / 100).max(1) * BLOCK_PAGES;
-    let (uploads, reads) = (share(UPLOADS_PERCENT), share(READS_SHORT_PERCENT));
+    let uploads = share(UPLOADS_FIRST_PERCENT) + share(UPLOADS_SHORT_PERCENT);
+    let reads = share(READS_SHORT_PERCENT);
     let held = |owner: Owner| pages.owners[owner as usize];
     let coming = held(Owner::Uploads) + held(Owner::ShortUploads);
     // A block of an upload that is cached before it is written counts as one that is read.
