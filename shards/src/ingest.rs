@@ -201,7 +201,7 @@ pub struct Ingest {
     waits_since: Option<u64>,
     /// It has a place among those that wait for memory.
     queued: bool,
-    /// It is its turn to take some: who comes now waits behind those who do already.
+    /// It is its turn to begin: who comes now waits behind those who do already.
     called: bool,
     /// When the group that is coming in, or came last, began.
     group_ns: u64,
@@ -496,7 +496,8 @@ impl Ingest {
         let holds = !self.groups.is_empty() || self.lent() > 0;
         let block = match holds {
             true => cx.memory.alloc_for(Purpose::UploadMore, len, self.groups.last()),
-            false if !self.called && cx.memory.has_line(self.is_short()) => None,
+            // Who began goes on: it has sent what its memory was for.
+            false if size == 0 && !self.called && cx.memory.has_line(self.is_short()) => None,
             false => cx.memory.alloc_upload(self.is_short(), len),
         };
         self.called = false;

@@ -107,7 +107,8 @@ pub struct World {
     /// The process that ends next is not followed by another.
     pub(super) ending: bool,
     no_deletes: bool,
-    /// Objects that were reported as damaged since a read failed, and were not found whole since.
+    /// Objects that were reported as damaged since a read failed. When they are found whole, answers
+    /// may be on their way that say otherwise.
     unreadable: BTreeSet<ObjectId>,
     /// The last step was a tick that led to no act.
     pub(super) nothing_came_of_it: bool,
@@ -493,9 +494,6 @@ impl World {
         let excused = self.ledger.excuses(object) || self.sky.errors || self.sky.short_reads;
         let known = self.oracle.known(object);
         let size = objects::all()[object].len();
-        if matches!(outcome, VerifyOutcome::Whole { .. }) {
-            self.unreadable.remove(&object);
-        }
         let right = match outcome {
             VerifyOutcome::Whole { size: found } => *found == size,
             VerifyOutcome::Damaged { .. } => excused,
