@@ -108,7 +108,7 @@ pub struct World {
     pub(super) ending: bool,
     no_deletes: bool,
     /// Objects that were reported as damaged since a read failed. When they are found whole, answers
-    /// may be on their way that say otherwise.
+    /// may be under way that say otherwise.
     unreadable: BTreeSet<ObjectId>,
     /// The last step was a tick that led to no act.
     pub(super) nothing_came_of_it: bool,
