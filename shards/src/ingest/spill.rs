@@ -42,8 +42,8 @@ impl Spill {
     }
 
     /// Sets room aside for `len` bytes that came, of as many as were announced: one step more than
-    /// was set aside, if there is so much. A step is as much as came, so that nobody keeps more than
-    /// twice what it sent.
+    /// was set aside, if there is so much. A step is as much as came, so that nobody keeps more
+    /// than twice what it sent.
     ///
     /// # Errors
     /// There is not even room for this.

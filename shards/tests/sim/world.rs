@@ -107,8 +107,8 @@ pub struct World {
     /// The process that ends next is not followed by another.
     pub(super) ending: bool,
     no_deletes: bool,
-    /// Objects that were reported as damaged since a read failed. When they are found whole, answers
-    /// may be under way that say otherwise.
+    /// Objects that were reported as damaged since a read failed. When they are found whole,
+    /// answers may be on their way that say otherwise.
     unreadable: BTreeSet<ObjectId>,
     /// The last step was a tick that led to no act.
     pub(super) nothing_came_of_it: bool,
