@@ -98,7 +98,7 @@ fn who_goes_on_sending_is_cut_off() {
             // Neither a request nor a frame, without an end.
             let chunk = vec![0; 64 * KIB];
             while peer.send(&chunk).is_ok() {
-                assert!(began.elapsed() < HELD_MAX, "{door:?}: it may send for ever");
+                assert!(began.elapsed() < HELD_MAX, "{door:?}: it may send without end");
             }
         }
     });

@@ -199,8 +199,8 @@ pub struct Ingest {
     stalled: bool,
     /// Since when it has no block and there is none for it, in `Now::mono_ns`.
     waits_since: Option<u64>,
-    /// It has a place among those that wait for memory.
-    queued: bool,
+    /// Its place among those that wait for memory: since when, as it was put there.
+    queued: Option<u64>,
     /// It is its turn to begin: who comes now waits behind those who do already.
     called: bool,
     /// When the group that is coming in, or came last, began.
@@ -239,7 +239,7 @@ impl Ingest {
                     outboard: None,
                     stalled: false,
                     waits_since: None,
-                    queued: false,
+                    queued: None,
                     called: false,
                     group_ns: cx.now.mono_ns,
                     state: State::Keeping,
@@ -311,7 +311,7 @@ impl Ingest {
 
     /// It waits for memory no longer: there is some, or it has waited too long.
     pub fn on_memory(&mut self, cx: &mut Cx<'_>) -> Progress {
-        self.queued = false;
+        self.queued = None;
         let Some(since) = self.waits_since else { return Progress::Going };
         let is_late = cx.now.mono_ns >= since.saturating_add(UPLOAD_WAIT_NS);
         if is_late && !cx.memory.admits_upload(self.is_short()) {
@@ -385,7 +385,7 @@ impl Ingest {
         );
         let sealed = self.sealed.filter(|_| spilled);
         let outboard = sealed.map_or(0, |sealed| outboard_len(sealed.size));
-        let waiting = if self.queued { UPLOAD_WAITING_LEN } else { 0 };
+        let waiting = if self.queued.is_some() { UPLOAD_WAITING_LEN } else { 0 };
         self.hashing.heap() + outboard + waiting + self.groups.capacity() * size_of::<Block>()
     }
 
@@ -460,7 +460,8 @@ impl Ingest {
                 cx.stats.memory_waits.add(1);
             }
             let since = *self.waits_since.get_or_insert(cx.now.mono_ns);
-            if !std::mem::replace(&mut self.queued, true) {
+            if self.queued.is_none() {
+                self.queued = Some(since);
                 cx.memory.queue_upload(self.peer, self.stream, since, self.is_short());
             }
         }
@@ -700,8 +701,8 @@ impl Ingest {
 
     /// Ends the upload and leaves nothing of it.
     fn discard(&mut self, fault: Fault, cx: &mut Cx<'_>) {
-        if std::mem::take(&mut self.queued) {
-            cx.memory.forget_upload(self.peer, self.stream);
+        if let Some(since) = self.queued.take() {
+            cx.memory.forget_upload(self.peer, self.stream, since, self.is_short());
         }
         (self.filling, self.outboard) = (None, None);
         self.groups = Vec::new();

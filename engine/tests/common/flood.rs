@@ -48,7 +48,7 @@ pub struct Target {
     figures: Mutex<Figures>,
 }
 
-/// What is told of a case at its end.
+/// What is printed of a case at its end.
 #[derive(Default)]
 struct Figures {
     before: Part,

@@ -468,7 +468,7 @@ pub fn signal(pid: u32, name: &str) {
     assert!(sent.expect("there is a shell").success(), "{pid} can be sent {name}");
 }
 
-/// A connection on which nothing waits for ever.
+/// A connection on which every read and write has a timeout.
 pub fn connect(to: SocketAddr) -> TcpStream {
     timed(TcpStream::connect(to).unwrap_or_else(|error| panic!("{to}: {error}")))
 }
@@ -482,7 +482,7 @@ pub fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
     timed(socket.into())
 }
 
-/// On which nothing waits for ever.
+/// A stream on which every read and write has a timeout.
 pub fn timed(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(DEADLINE)).expect("a time can be set");
     stream.set_write_timeout(Some(DEADLINE)).expect("a time can be set");

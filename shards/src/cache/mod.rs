@@ -252,20 +252,21 @@ impl Memory {
 
     /// An upload waits for memory for its first block since `since_ns`.
     pub fn queue_upload(&mut self, peer: Peer, stream: StreamId, since_ns: u64, short: bool) {
-        let line = if short { &mut self.short_uploads } else { &mut self.uploads };
-        line.add(peer, stream, since_ns);
+        self.line(short).add(peer, stream, since_ns);
     }
 
-    /// An upload waits no more.
-    pub fn forget_upload(&mut self, peer: Peer, stream: StreamId) {
-        self.uploads.forget(peer, stream);
-        self.short_uploads.forget(peer, stream);
+    /// An upload that was queued so waits no more.
+    pub fn forget_upload(&mut self, peer: Peer, stream: StreamId, since_ns: u64, short: bool) {
+        self.line(short).forget(peer, stream, since_ns);
+    }
+
+    fn line(&mut self, short: bool) -> &mut Waiting {
+        if short { &mut self.short_uploads } else { &mut self.uploads }
     }
 
     /// Whether others wait already for the memory that such an upload begins with.
-    pub fn has_line(&self, short: bool) -> bool {
-        let line = if short { &self.short_uploads } else { &self.uploads };
-        line.len() > 0
+    pub fn has_line(&mut self, short: bool) -> bool {
+        self.line(short).len() > 0
     }
 
     /// Uploads that wait for memory.

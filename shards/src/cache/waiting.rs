@@ -48,11 +48,14 @@ impl Waiting {
         self.settle(peer);
     }
 
-    /// This upload of `peer` waits no more.
-    pub(super) fn forget(&mut self, peer: Peer, stream: StreamId) {
+    /// This upload of `peer`, which waits since `since_ns`, waits no more. It is found by its time:
+    /// thousands may leave at once.
+    pub(super) fn forget(&mut self, peer: Peer, stream: StreamId, since_ns: u64) {
         self.change(peer, |uploads| {
-            let at = uploads.iter().position(|(_, waiting)| *waiting == stream)?;
-            uploads.remove(at)
+            let first = uploads.partition_point(|(since, _)| *since < since_ns);
+            let same = uploads.range(first..).take_while(|(since, _)| *since == since_ns);
+            let at = same.into_iter().position(|(_, waiting)| *waiting == stream)?;
+            uploads.remove(first + at)
         });
     }
 
@@ -164,7 +167,7 @@ mod tests {
                     _ if since.is_multiple_of(2) => {
                         let at = list.iter().position(|it| it.0 == who);
                         if let Some(at) = at {
-                            waiting.forget(who, list[at].1);
+                            waiting.forget(who, list[at].1, list[at].2);
                         }
                         at
                     }

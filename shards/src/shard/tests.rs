@@ -250,3 +250,32 @@ fn one_turn_delivers_so_much_and_the_next_goes_on() {
     assert!(rig.shard.replies.is_empty());
     assert_ne!(rig.shard.wake_at(), Some(0));
 }
+
+#[test]
+fn a_shard_asks_what_waits_before_it_says_that_it_asks_no_more() {
+    let mut rig = Rig::new(|config| {
+        config.layout = Layout::single("/x".into(), 2, 2);
+        config.mesh_others = 1;
+    });
+    let conn = ConnId { slot: 0, generation: 1 };
+    let (other, to) = (ron_io::ports::ShardId(1), StreamId { conn, stream: 1 });
+    let from = Asker { shard: ron_io::ports::ShardId(0), stream: to, place: Place::Other };
+    for _ in 0..2 {
+        let ask = Ask::Open { address: Address::of(b""), first: None };
+        assert!(rig.shard.mesh.ask(other, from, ask, &mut rig.shard.acts).is_none());
+    }
+    // The connection of both has gone. What is said to the other shard:
+    let mut said = |mail| {
+        rig.shard.apply(Event::Mail(mail), rig.now);
+        let acts = std::iter::from_fn(|| rig.shard.acts().pop());
+        let mails = acts.filter_map(|act| match act {
+            Act::Mail { mail: Mail::Ask { .. }, .. } => Some("ask"),
+            Act::Mail { mail: Mail::Drained { .. }, .. } => Some("drained"),
+            _ => None,
+        });
+        mails.collect::<Vec<_>>()
+    };
+    let reply = || Mail::Reply { from: other, to, place: Place::Other, reply: Reply::Missing };
+    assert_eq!(said(Mail::Order(Order::Drain { within_ms: 1000 })), ["ask"]);
+    assert_eq!(said(reply()), ["ask", "drained"]);
+}

@@ -430,13 +430,16 @@ impl World {
         if self.nothing_came_of_it {
             return;
         }
-        if self.plan.flood.is_some() || self.summary.steps.is_multiple_of(CALM_STEPS_COUNTED) {
+        let Some(node) = &mut self.node else { return };
+        // Somebody looks after a node that failed, and starts it once more.
+        let gone = node.is_blown() || node.failed;
+        let often = self.plan.flood.is_some();
+        // What a process said when it ended in the midst of its acts says nothing.
+        if !gone && (often || self.summary.steps.is_multiple_of(CALM_STEPS_COUNTED)) {
             self.count_memory();
         }
         let Some(node) = &mut self.node else { return };
         let reports = std::mem::take(&mut node.reports);
-        // Somebody looks after a node that failed, and starts it once more.
-        let gone = node.is_blown() || node.failed;
         let over = self.draining && node.is_stopped();
         for report in reports {
             self.take_report(&report);
