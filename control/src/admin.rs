@@ -47,6 +47,8 @@ pub(crate) struct Admin {
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) metrics: Metrics,
     pub(crate) build: BuildInfo,
+    /// Whether the shards scrub.
+    pub(crate) scrubs: bool,
     pub(crate) authority: RwLock<Authority>,
 }
 
@@ -110,7 +112,10 @@ pub struct Ordered {
 }
 
 async fn scrub(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    let given = admin.takes_orders().and_then(|()| admin.give(&Order::Scrub));
+    let given = admin.takes_orders().and_then(|()| {
+        let scrubs = admin.scrubs.then_some(()).ok_or(Refused::NoScrub);
+        scrubs.and_then(|()| admin.give(&Order::Scrub))
+    });
     match given {
         Ok(ordered) => json(&headers, StatusCode::ACCEPTED, &Ordered { ordered }),
         Err(refused) => refusal(&headers, refused),
@@ -183,6 +188,8 @@ pub(crate) enum Refused {
     Mailbox,
     /// The node is going.
     Draining,
+    /// The scrub is switched off.
+    NoScrub,
     /// No shard answered within [`VERIFY_MAX`].
     Late,
 }
@@ -227,6 +234,9 @@ pub(crate) fn refusal(headers: &HeaderMap, refused: Refused) -> Response {
             (ErrorCode::Overload, "the mailbox of a shard is full", Some(RETRY_ORDER_S))
         }
         Refused::Draining => (ErrorCode::Draining, "the node is going", Some(RETRY_GONE_S)),
+        Refused::NoScrub => {
+            (ErrorCode::Conflict, "the scrub is switched off: storage.scrub_rate is 0", None)
+        }
         Refused::Late => (ErrorCode::UpstreamTimeout, "the outcome took too long", None),
     };
     let mut response = error(headers, code, message);

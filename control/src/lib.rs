@@ -108,6 +108,8 @@ pub struct ControlConfig {
     pub tls_not_after: Option<u64>,
     /// How long a turn of a shard's event loop may last before the node ends; zero for no limit.
     pub hang_limit: Duration,
+    /// Whether the shards scrub; orders to are refused otherwise.
+    pub scrubs: bool,
     /// What the node may take of memory: what for, and how many bytes.
     pub memory_bill: Vec<(&'static str, u64)>,
     /// Whether SIGINT and SIGTERM end the node in good order from now on, SIGHUP has it read its
@@ -250,6 +252,7 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
         metrics: Metrics::new(config.stats, bus, config.build, Arc::clone(&reloads))
             .with_bill(config.memory_bill),
         build: config.build,
+        scrubs: config.scrubs,
         authority: RwLock::new(config.authority),
     });
     let asked = Arc::new(Notify::new());

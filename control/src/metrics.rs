@@ -182,7 +182,7 @@ const COUNTERS: [(&str, &str, Pick); 27] = [
 ];
 
 /// Gauges that are one number a shard.
-const GAUGES: [(&str, &str, Pick); 14] = [
+const GAUGES: [(&str, &str, Pick); 15] = [
     ("ron_damaged_objects_known", "Objects known to be damaged now.", |s| &s.damaged_now),
     ("ron_inflight", "Requests under way.", |s| &s.inflight),
     ("ron_connection_buffer_bytes", "Bytes that connections buffer.", |s| {
@@ -198,6 +198,9 @@ const GAUGES: [(&str, &str, Pick); 14] = [
     }),
     ("ron_storage_segments", "Segment files.", |s| &s.segments),
     ("ron_storage_file_bytes", "Bytes of objects in files of their own.", |s| &s.file_bytes),
+    ("ron_storage_promised_bytes", "Bytes set aside for uploads and not yet written.", |s| {
+        &s.promised_bytes
+    }),
     ("ron_index_bytes", "Bytes of memory of the index.", |s| &s.index_bytes),
     ("ron_index_limit_bytes", "Bytes of memory that the index may take.", |s| &s.index_limit_bytes),
     ("ron_scrub_running", "Shards whose scrub is under way.", |s| &s.scrub_running),

@@ -66,6 +66,8 @@ pub struct Figures {
     /// Bytes free on the fullest of the volumes; absent while a shard is opening its partitions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_free_bytes: Option<u64>,
+    /// Bytes of what is free that are set aside for uploads in progress.
+    pub promised_bytes: u64,
     /// Partitions that take no objects for want of room, that take none since a failure, and that
     /// can be neither read nor written.
     pub partitions_full: u64,
@@ -113,6 +115,7 @@ impl Figures {
             segment_dead_bytes: all.saturating_sub(live),
             file_bytes: stats.file_bytes.get(),
             disk_free_bytes: (stats.phase() != Phase::Booting).then(|| stats.disk_free_bytes.get()),
+            promised_bytes: stats.promised_bytes.get(),
             partitions_full: stats.partitions_full.get(),
             partitions_read_only: stats.partitions_read_only.get(),
             partitions_absent: stats.partitions_absent.get(),
@@ -144,6 +147,7 @@ impl Figures {
             segment_dead_bytes: self.segment_dead_bytes.wrapping_add(other.segment_dead_bytes),
             file_bytes: self.file_bytes.wrapping_add(other.file_bytes),
             disk_free_bytes: least(self.disk_free_bytes, other.disk_free_bytes),
+            promised_bytes: self.promised_bytes.wrapping_add(other.promised_bytes),
             partitions_full: self.partitions_full.wrapping_add(other.partitions_full),
             partitions_read_only: self
                 .partitions_read_only

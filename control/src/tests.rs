@@ -97,6 +97,7 @@ fn node_of(shards: usize, authority: Authority) -> Node {
         build: BuildInfo { version: "1.2.3", commit: "abc" },
         tls_not_after: None,
         hang_limit: Duration::ZERO,
+        scrubs: true,
         memory_bill: vec![("blocks", 7)],
         signals: false,
     });

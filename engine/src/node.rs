@@ -123,6 +123,7 @@ pub fn run(
         build: build(),
         tls_not_after,
         hang_limit: config.hang_limit,
+        scrubs: config.storage.scrub_bytes_per_s > 0,
         memory_bill: bill.lines.iter().map(|line| (line.what, line.len)).collect(),
         signals: true,
     })?;

@@ -62,7 +62,7 @@ fn a_node_that_ends_is_not_ready() {
 }
 
 /// What must be there, whether or not anything happened yet.
-const NAMES: [&str; 45] = [
+const NAMES: [&str; 46] = [
     "ron_config_last_reload_success",
     "ron_config_last_reload_timestamp_seconds",
     "process_open_fds",
@@ -96,6 +96,7 @@ const NAMES: [&str; 45] = [
     "ron_storage_segments",
     "ron_storage_file_bytes",
     "ron_storage_disk_free_bytes",
+    "ron_storage_promised_bytes",
     "ron_deletes_total",
     "ron_compactions_total",
     "ron_compact_moved_bytes_total",
@@ -109,6 +110,33 @@ const NAMES: [&str; 45] = [
     "ron_partitions",
     "ron_objects",
 ];
+
+/// Series that the node has are found by who looks for them.
+#[test]
+fn every_metric_is_in_the_operators_guide() {
+    let data = Data::new();
+    let node = data.start(1);
+    let curl = Curl::https(&node);
+    curl.store(&object(1, 100));
+    let guide = include_str!("../../docs/OPERATING.md");
+    let page = node.admin("/metrics");
+    let page = String::from_utf8(page.body).expect("metrics are text");
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut count = 0;
+    for family in families {
+        let (name, kind) = family.split_once(' ').expect("a name and a kind");
+        let name = match kind {
+            "counter" if !name.ends_with("_total") => format!("{name}_total"),
+            "info" if !name.ends_with("_info") => format!("{name}_info"),
+            _ => name.to_owned(),
+        };
+        let is_in = ['`', '{'].iter().any(|end| guide.contains(&format!("`{name}{end}")));
+        assert!(is_in, "docs/OPERATING.md says nothing of {name}");
+        count += 1;
+    }
+    assert!(count >= NAMES.len(), "{count} families");
+    node.terminate();
+}
 
 #[test]
 fn counters_count() {

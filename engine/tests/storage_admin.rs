@@ -293,3 +293,45 @@ fn a_volume_that_is_gone_is_named_and_the_rest_go_on() {
     assert!(table.contains(names[1]), "{table}");
     node.terminate();
 }
+
+#[test]
+fn a_scrub_that_is_switched_off_cannot_be_ordered() {
+    let data = Data::new();
+    let node = data.setup().shards(1).args(&["--storage-scrub-rate", "0"]).start();
+    let answer = post(&node, "/scrub", "Content-Length: 0\r\n");
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (409, Some("conflict")));
+    let said = ronctl(&node, &["scrub", "--now"]);
+    assert!(said.code != 0 && said.stdout.is_empty(), "{}", text(&said.stdout));
+    let why = text(&said.stderr);
+    assert!(why.contains("storage.scrub_rate is 0"), "{why}");
+    node.terminate();
+}
+
+#[test]
+fn room_that_is_set_aside_is_shown_until_it_is_given_back() {
+    let (data, bytes) = (Data::new(), object(1, 8 * MIB));
+    let node = data.start(2);
+    let set_aside = || number(&storage(&node), "/total/promised_bytes");
+    assert_eq!(set_aside(), 0);
+    let mut peer = Peer::new(node.connect());
+    let head = format!(
+        "PUT /o/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+        bytes.addr,
+        bytes.bytes.len()
+    );
+    peer.send(head.as_bytes());
+    peer.send(&bytes.bytes[..4 * MIB]);
+    until(&node, "it has room", |report| number(report, "/total/promised_bytes") > 0);
+    let shown = node.metrics().sum("ron_storage_promised_bytes");
+    assert!((1..=8 * MIB as u64 + MIB as u64).contains(&shown), "{shown}");
+    peer.send(&bytes.bytes[4 * MIB..]);
+    assert_eq!(peer.response("PUT").status, 201);
+    until(&node, "it is written", |report| number(report, "/total/promised_bytes") == 0);
+    let mut left = Peer::new(node.connect());
+    left.send(head.replace(&bytes.addr.to_string(), &addr_of(b"other").to_string()).as_bytes());
+    left.send(&bytes.bytes[..4 * MIB]);
+    until(&node, "another has", |report| number(report, "/total/promised_bytes") > 0);
+    drop(left);
+    until(&node, "it was given back", |report| number(report, "/total/promised_bytes") == 0);
+    node.terminate();
+}

@@ -45,7 +45,11 @@ fn figures(table: &mut Table, total: &Figures) {
     );
     table.line("files", format_args!("{}", size(total.file_bytes)));
     match total.disk_free_bytes {
-        Some(free) => table.line("disk free", format_args!("{}", size(free))),
+        Some(free) => {
+            let aside = size(total.promised_bytes);
+            let free = size(free);
+            table.line("disk free", format_args!("{free}, of it {aside} set aside for uploads"));
+        }
         None => table.line("disk free", format_args!("not known yet")),
     }
     table.line("deleted", format_args!("{} objects since the start", total.deletes));
@@ -195,6 +199,7 @@ mod tests {
             segment_live_bytes: 3072,
             segment_dead_bytes: 1024,
             disk_free_bytes: Some(1 << 30),
+            promised_bytes: 1 << 20,
             partitions_full: 1,
             partitions_absent: 1,
             scrub: Scrub {
@@ -217,7 +222,7 @@ mod tests {
         };
         let text = storage(&report, NOW);
         assert_eq!(line(&text, "segments"), "2, 4.00 KiB: 3.00 KiB live (75 %), 1.00 KiB dead");
-        assert_eq!(line(&text, "disk free"), "1.00 GiB");
+        assert_eq!(line(&text, "disk free"), "1.00 GiB, of it 1.00 MiB set aside for uploads");
         assert_eq!(line(&text, "last scrub"), "2 hours ago, Sat, 08 Sep 2001 23:46:40 GMT");
         assert!(line(&text, "scrub").starts_with("running; since the start 4 rounds"));
         assert_eq!(line(&text, "partitions"), "1 full, 0 read-only, 1 absent");

@@ -183,9 +183,7 @@ pub(super) fn look_for_room(
     let Some(len) = announced.filter(|len| *len > SEGMENT_OBJECT_LEN_MAX) else { return Ok(()) };
     let Some(partition) = partition_for(expected, cx) else { return Ok(()) };
     let volume = cx.config.layout.volume_number(partition);
-    cx.room.promise(volume, file_len(len))?;
-    cx.room.release(volume, file_len(len));
-    Ok(())
+    cx.room.look(volume, file_len(len))
 }
 
 /// Bytes of the file of an object of so many.

@@ -64,6 +64,9 @@ pub struct Room {
     reserve: u64,
     accounts: Accounts,
     volumes: Vec<Volume>,
+    /// What this shard promised, less what it released and wrote of that. It wraps: an upload's
+    /// room may be promised by one shard and written by another, and only the sum of all counts.
+    promised_here: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -92,13 +95,20 @@ impl Room {
             volumes[layout.volume_number(partition)].used |= !layout.is_absent(partition);
         }
         let (reserve, accounts) = (config.storage.reserve_bytes, config.accounts.clone());
-        Room { reserve, accounts, volumes }
+        Room { reserve, accounts, volumes, promised_here: Cell::new(0) }
     }
 
     /// Whether `len` more bytes may be written to a volume.
     pub fn takes(&self, volume: usize, len: u64) -> bool {
-        let promised = self.accounts.0[volume].promised.load(Ordering::Acquire);
-        self.has(volume, promised, len).is_ok()
+        self.look(volume, len).is_ok()
+    }
+
+    /// Whether room for `len` more bytes could be set aside now.
+    ///
+    /// # Errors
+    /// There is not so much.
+    pub fn look(&self, volume: usize, len: u64) -> Result<(), NoRoom> {
+        self.has(volume, self.promised(volume), len)
     }
 
     /// Sets room for `len` more bytes aside, until they are written or released.
@@ -114,7 +124,10 @@ impl Room {
             let swapped =
                 account.compare_exchange(promised, more, Ordering::AcqRel, Ordering::Acquire);
             match swapped {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.promised_here.set(self.promised_here.get().wrapping_add(len));
+                    return Ok(());
+                }
                 Err(now) => promised = now,
             }
         }
@@ -124,6 +137,7 @@ impl Room {
     pub fn release(&self, volume: usize, len: u64) {
         let before = self.accounts.0[volume].promised.fetch_sub(len, Ordering::AcqRel);
         assert!(before >= len, "{len} bytes are released of {before} promised");
+        self.promised_here.set(self.promised_here.get().wrapping_sub(len));
     }
 
     /// Bytes are being written to a volume, `promised` of them as was promised.
@@ -136,6 +150,12 @@ impl Room {
     /// Bytes promised on a volume and not written.
     pub fn promised(&self, volume: usize) -> u64 {
         self.accounts.0[volume].promised.load(Ordering::Acquire)
+    }
+
+    /// This shard's part of the bytes promised on all volumes: the sum over the shards, which wraps
+    /// as this does, is what is set aside.
+    pub fn promised_here(&self) -> u64 {
+        self.promised_here.get()
     }
 
     fn has(&self, volume: usize, promised: u64, len: u64) -> Result<(), NoRoom> {
@@ -308,10 +328,15 @@ mod tests {
         assert_eq!(rooms[1].promise(0, 600), Err(NoRoom { asked: 600, free: 400 }));
         assert_eq!(rooms[1].promise(0, 400), Ok(()));
         assert!(!rooms[0].takes(0, 1) && rooms[0].takes(0, 0));
+        assert_eq!(rooms[0].look(0, 1), Err(NoRoom { asked: 1, free: 0 }));
+        let of_all =
+            |rooms: &[Room; 2]| rooms[0].promised_here().wrapping_add(rooms[1].promised_here());
+        assert_eq!(of_all(&rooms), 1000, "to look sets nothing aside");
         // What is written is no longer promised, and not free for the one who did not write it.
         rooms[0].wrote(0, 600, 600);
         assert!(!rooms[1].takes(0, 1));
-        rooms[1].release(0, 400);
+        rooms[0].release(0, 400);
+        assert_eq!(of_all(&rooms), 0, "whoever gives it back");
         assert!(rooms[0].takes(0, 400) && !rooms[0].takes(0, 401));
         assert_eq!(rooms[0].promised(0), 0);
         // Asked for anew it is in what is free.
