@@ -21,8 +21,8 @@ use thiserror::Error;
 
 use crate::address::Address;
 use crate::limits::{
-    DISK_BLOCK_LEN, OBJECT_LEN_MAX, RECORD_ALIGN, RECORD_HEADER_LEN, SEGMENT_LEN_MAX,
-    SEGMENT_OBJECT_LEN_MAX,
+    DISK_BLOCK_LEN, OBJECT_LEN_MAX, RECORD_ALIGN, RECORD_HEADER_LEN, RECORD_SEQUENCE_MAX,
+    SEGMENT_LEN_MAX, SEGMENT_OBJECT_LEN_MAX,
 };
 use crate::outboard::outboard_len;
 
@@ -89,7 +89,8 @@ pub enum RecordError {
     /// The record would hold `len` bytes of data; its place takes `max`.
     #[error("record of {len} data bytes, at most {max}")]
     Size { len: u64, max: u64 },
-    /// Offsets and lengths contradict kind and size, or the kind has no such digest or sequence.
+    /// Offsets and lengths contradict kind and size, or no record of the kind has such a digest or
+    /// sequence.
     #[error("record geometry is inconsistent")]
     Geometry,
 }
@@ -283,6 +284,9 @@ impl RecordHeader {
             record_len: u64::from_le_bytes(array(bytes, 72)),
             sequence: u64::from_le_bytes(array(bytes, 80)),
         };
+        if found.sequence > RECORD_SEQUENCE_MAX {
+            return Err(RecordError::Geometry);
+        }
         // Nothing was computed from these fields yet. What they must be follows from few of them.
         if found.rebuilt()? == found { Ok(found) } else { Err(RecordError::Geometry) }
     }
@@ -598,6 +602,10 @@ mod tests {
         assert_eq!(decode(&forged(tombstone, 48, &[1])), RecordError::Geometry);
         assert_eq!(decode(&forged(tombstone, 72, &256_u64.to_le_bytes())), RecordError::Geometry);
         assert_eq!(decode(&forged(tombstone, 56, &4096_u32.to_le_bytes())), RecordError::Geometry);
+        let last = RECORD_SEQUENCE_MAX.to_le_bytes();
+        assert!(RecordHeader::decode(&forged(tombstone, 80, &last)).is_ok());
+        let beyond = (RECORD_SEQUENCE_MAX + 1).to_le_bytes();
+        assert_eq!(decode(&forged(tombstone, 80, &beyond)), RecordError::Geometry);
         // An object in a file may be small, but its parts then lie at blocks.
         let segment = RecordHeader::for_segment(digest(), 100, 3).unwrap();
         assert_eq!(decode(&forged(segment, 56, &4096_u32.to_le_bytes())), RecordError::Geometry);
@@ -608,7 +616,7 @@ mod tests {
         #[test]
         fn geometry_agrees_with_the_slow_way(
             size in prop_oneof![0..=SEGMENT_OBJECT_LEN_MAX, 0..=OBJECT_LEN_MAX],
-            digest: [u8; 32], sequence: u64
+            digest: [u8; 32], sequence in 0..=RECORD_SEQUENCE_MAX
         ) {
             let digest = Address::from_bytes(digest);
             for (place, unit) in [(RecordPlace::Segment, 128), (RecordPlace::File, 4096)] {

@@ -6,9 +6,12 @@
 //! the stream is cut: `0` whole, `1` byte by byte, anything else a seed.
 
 pub mod codec;
+pub mod damage;
 mod frames;
 pub mod session;
+pub mod store;
 pub mod tls;
+mod world;
 
 pub use frames::frames;
 
@@ -19,6 +22,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("address", codec::address),
     ("chunks", codec::chunks),
+    ("damage", damage::damage),
     ("frames", frames),
     ("http_head", codec::http_head),
     ("http_session", session::http),
@@ -26,12 +30,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ranges", codec::ranges),
     ("record", codec::record),
     ("storage_request", codec::storage_request),
+    ("store", store::store),
     ("tls", tls::tls),
 ];
 
 /// A stream, and where it is cut.
 #[derive(Clone, Copy, Debug)]
-struct Cuts {
+pub struct Cuts {
     seed: u8,
 }
 

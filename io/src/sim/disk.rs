@@ -162,6 +162,11 @@ impl Disk {
         self.inodes.iter_mut().for_each(|inode| inode.opened = 0);
     }
 
+    /// Chooses anew, from this seed, what a crash keeps and what fails.
+    pub fn reseed(&mut self, seed: u64) {
+        self.chance = Chance::new(seed);
+    }
+
     /// Bytes that all files together may have; `None` for more than ever are written.
     pub fn set_capacity(&mut self, capacity: Option<u64>) {
         self.capacity = capacity.unwrap_or(CAPACITY_DEFAULT);
@@ -178,6 +183,22 @@ impl Disk {
     /// All files that have a name, with their lengths, in the order of their names.
     pub fn files(&self) -> impl Iterator<Item = (&str, InodeId, usize)> {
         self.names.iter().map(|(name, id)| (name.as_str(), *id, self.inodes[id.0].seen.len()))
+    }
+
+    /// What a reader sees of a file.
+    pub fn bytes(&self, id: InodeId) -> &[u8] {
+        &self.inodes[id.0].seen
+    }
+
+    /// Puts a file where it is as if it had been there for long, with its folders.
+    pub fn lay(&mut self, path: &Path, bytes: &[u8]) {
+        self.dirs.extend(path.ancestors().skip(1).map(text));
+        let id = self.create(&text(path));
+        let inode = &mut self.inodes[id.0];
+        inode.set_len(0);
+        inode.write(0, bytes.to_vec());
+        inode.sync();
+        self.synced_names.insert(text(path), id);
     }
 
     /// Descriptors of any file.
