@@ -39,6 +39,9 @@ use crate::{
     store::{Damage, Room, Store},
 };
 
+/// Questions, and answers, within a shard that it keeps memory for.
+const QUEUE_KEPT: usize = 256;
+
 /// One pinned core's worth of node.
 #[derive(Debug)]
 pub struct Shard {
@@ -129,8 +132,8 @@ impl Shard {
             entropy: Entropy::new(config.seed),
             room: Room::new(&config),
             damage: Damage::default(),
-            asks: VecDeque::with_capacity(256),
-            replies: VecDeque::with_capacity(256),
+            asks: VecDeque::with_capacity(QUEUE_KEPT),
+            replies: VecDeque::with_capacity(QUEUE_KEPT),
             due: Vec::new(),
             relief_at: 0,
             idle_look_at: 0,
@@ -335,6 +338,9 @@ impl Shard {
             self.store.settle(&mut cx!(self, now));
             self.feed_uploads(now);
             if self.asks.is_empty() && self.replies.is_empty() {
+                // What a burst took is not kept when it is over.
+                self.asks.shrink_to(QUEUE_KEPT);
+                self.replies.shrink_to(QUEUE_KEPT);
                 break;
             }
         }

@@ -68,14 +68,18 @@ pub fn put(world: &mut World, object: &Object) -> u16 {
     Answer::of(&out).expect("a PUT is answered").status
 }
 
+/// The status of a body that was cut before its end: damage may lie behind groups that are whole.
+pub const CUT: u16 = 0;
+
 /// Asks for an object. Bytes that are not its own are a broken promise.
 pub fn get(world: &mut World, object: &Object) -> u16 {
     let request = request("GET", object);
     let answer = Answer::of(&world.run(HTTP, Cuts::WHOLE, &request)).expect("a GET is answered");
-    if answer.status == 200 {
-        assert!(answer.body == object.bytes, "wrong bytes of {}", object.address);
+    if answer.status != 200 {
+        return answer.status;
     }
-    answer.status
+    assert!(object.bytes.starts_with(&answer.body), "wrong bytes of {}", object.address);
+    if answer.body.len() < object.bytes.len() { CUT } else { 200 }
 }
 
 fn put_request(object: &Object) -> Vec<u8> {
