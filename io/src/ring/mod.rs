@@ -20,6 +20,8 @@ mod recv_pool;
 
 pub use driver::{Driver, DriverError, Mailboxes};
 pub use heap::keep_freed_memory;
+#[cfg(feature = "sample")]
+pub(crate) use heap::release;
 pub use listen::bind;
 pub use net::Listener;
 pub use probe::{Refused, check};
