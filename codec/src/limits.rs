@@ -63,7 +63,8 @@ pub const SEGMENT_LEN_MAX: u64 = 256 * 1024 * 1024;
 /// Bytes of a storage record's header.
 pub const RECORD_HEADER_LEN: usize = 128;
 
-/// Highest sequence of a record: a log never comes near it, and one may always be added to it.
+/// Highest sequence of a record in a segment: a log never comes near it, and one may always be
+/// added to it.
 pub const RECORD_SEQUENCE_MAX: u64 = u64::MAX >> 1;
 
 /// Records in a segment start and end at multiples of this.

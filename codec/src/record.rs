@@ -284,11 +284,11 @@ impl RecordHeader {
             record_len: u64::from_le_bytes(array(bytes, 72)),
             sequence: u64::from_le_bytes(array(bytes, 80)),
         };
-        if found.sequence > RECORD_SEQUENCE_MAX {
-            return Err(RecordError::Geometry);
-        }
         // Nothing was computed from these fields yet. What they must be follows from few of them.
-        if found.rebuilt()? == found { Ok(found) } else { Err(RecordError::Geometry) }
+        let is_as_made = found.rebuilt()? == found;
+        // In a file of its own the sequence means nothing; in a log the next one follows from it.
+        let follows = found.place() == RecordPlace::File || found.sequence <= RECORD_SEQUENCE_MAX;
+        if is_as_made && follows { Ok(found) } else { Err(RecordError::Geometry) }
     }
 
     /// The only header that may have this one's kind, unit, digest, size and sequence.
