@@ -18,7 +18,7 @@ mod fuzz;
 static HEAP: ron_io::sim::heap::Heap = ron_io::sim::heap::Heap;
 
 /// Inputs of chance that each target of the store is given.
-const STORE_INPUTS: u64 = 60;
+const STORE_INPUTS: u64 = 300;
 
 /// Time that they are given when they are asked for alone.
 const STORE_SOAK: Duration = Duration::from_secs(600);

@@ -143,16 +143,21 @@ impl Op {
             3 | 4 => Op::Delete(object),
             5 => Op::End(End::Kill),
             6 => Op::End(End::Power),
-            7 | 13 => Op::PutAndEnd(object, next().into(), how),
-            8 => Op::DeleteAndEnd(object, next().into(), how),
+            7 | 13 => Op::PutAndEnd(object, few(next()), how),
+            8 => Op::DeleteAndEnd(object, few(next()), how),
             9 => Op::Snapshots(low, next()),
             10 => Op::Scrub,
             11 => Op::Pass(low.into()),
             12 => Op::Room((low > 0).then_some(u64::from(low))),
             14 => Op::Drain,
-            _ => Op::BootAndEnd(next().into(), how),
+            _ => Op::BootAndEnd(few(next()), how),
         })
     }
+}
+
+/// How much happens before an end: what is short is over after seven things, most after thirty.
+fn few(byte: u8) -> u32 {
+    u32::from(if byte & 0x80 == 0 { byte & 7 } else { byte & 31 })
 }
 
 struct Store<'a> {
