@@ -193,7 +193,7 @@ fn full(name: &str, file: Option<&str>) -> String {
 pub fn forget_functions() {
     backtrace::clear_symbol_cache();
     #[cfg(feature = "ring")]
-    crate::ring::release();
+    crate::ring::release_now();
 }
 
 /// Memory that handlers write to: for each sample thread and depth, then the addresses.

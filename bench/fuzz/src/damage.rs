@@ -2,8 +2,8 @@
 //!
 //! An input says what is changed: a byte that chooses, three that are a place, and the bytes that
 //! are put there. What must hold: no byte that is not an object's own is served, nothing panics, an
-//! object whose record is whole is still there when its place is known, and whoever brings the bytes
-//! of an object again heals it, for good.
+//! object whose record is whole is still there when its place is known, and whoever brings its
+//! bytes again heals it, for good.
 
 use std::cell::OnceCell;
 

@@ -49,6 +49,15 @@ pub(crate) fn release() {
     }
 }
 
+/// The same, and all of it is done on return. For a thread that is about to end: blocks that it
+/// freed and still has at hand keep what is free before them from the end of its heap. When it has
+/// ended they do not any more, and then nothing looks at that end.
+#[cfg(feature = "sample")]
+pub(crate) fn release_now() {
+    trim_end();
+    trim();
+}
+
 /// Bytes at the end of a heap that are kept.
 #[cfg(target_env = "gnu")]
 const KEPT_LEN: libc::c_int = 64 * 1024 * 1024;
@@ -144,6 +153,25 @@ mod tests {
         });
         let (most, left) = thread.join().unwrap();
         // Other tests allocate, too, at the same time.
+        assert!(left + ALL_LEN / 2 < most, "{left} bytes of {most} are left");
+    }
+
+    /// The blocks that a thread has at hand keep the end of its heap apart until it has ended.
+    #[cfg(all(target_env = "gnu", feature = "sample"))]
+    #[test]
+    fn what_a_thread_freed_is_not_kept_when_it_has_ended() {
+        const ALL_LEN: usize = 40 * 1024 * 1024;
+        configure();
+        let thread = thread::spawn(|| {
+            let mut held: Vec<Vec<u8>> = (0..ALL_LEN / 4096).map(|_| vec![1; 4096]).collect();
+            held.extend((0..8).map(|_| vec![1; 200]));
+            let most = resident();
+            drop(held);
+            release_now();
+            most
+        });
+        let most = thread.join().unwrap();
+        let left = resident();
         assert!(left + ALL_LEN / 2 < most, "{left} bytes of {most} are left");
     }
 

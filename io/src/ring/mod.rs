@@ -21,7 +21,7 @@ mod recv_pool;
 pub use driver::{Driver, DriverError, Mailboxes};
 pub use heap::keep_freed_memory;
 #[cfg(feature = "sample")]
-pub(crate) use heap::release;
+pub(crate) use heap::release_now;
 pub use listen::bind;
 pub use net::Listener;
 pub use probe::{Refused, check};
