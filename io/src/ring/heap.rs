@@ -163,10 +163,10 @@ mod tests {
         const ALL_LEN: usize = 40 * 1024 * 1024;
         configure();
         let thread = thread::spawn(|| {
-            let mut held: Vec<Vec<u8>> = (0..ALL_LEN / 4096).map(|_| vec![1; 4096]).collect();
-            held.extend((0..8).map(|_| vec![1; 200]));
+            let held: Vec<Vec<u8>> = (0..ALL_LEN / 4096).map(|_| vec![1; 4096]).collect();
+            let last: Vec<Vec<u8>> = (0..4).map(|_| vec![1; 200]).collect();
             let most = resident();
-            drop(held);
+            drop((last, held));
             release_now();
             most
         });
