@@ -112,11 +112,7 @@ pub struct Ordered {
 }
 
 async fn scrub(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    let given = admin.takes_orders().and_then(|()| {
-        let scrubs = admin.scrubs.then_some(()).ok_or(Refused::NoScrub);
-        scrubs.and_then(|()| admin.give(&Order::Scrub))
-    });
-    match given {
+    match admin.takes_orders().and_then(|()| admin.scrub()) {
         Ok(ordered) => json(&headers, StatusCode::ACCEPTED, &Ordered { ordered }),
         Err(refused) => refusal(&headers, refused),
     }
@@ -205,6 +201,11 @@ impl Admin {
     fn give(&self, order: &Order) -> Result<usize, Refused> {
         let orders = &self.kernel.orders;
         if orders.offer(order).is_empty() { Ok(orders.len()) } else { Err(Refused::Mailbox) }
+    }
+
+    /// Has every shard begin to scrub; returns how many they are.
+    fn scrub(&self) -> Result<usize, Refused> {
+        if self.scrubs { self.give(&Order::Scrub) } else { Err(Refused::NoScrub) }
     }
 
     /// Has the owner of an object read it again, and waits for what comes of it.

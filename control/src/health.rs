@@ -324,9 +324,10 @@ mod tests {
     use ron_io::ports::PartitionState;
 
     use super::*;
+    use crate::storage::SetAside;
 
     fn over(stats: &[Arc<Stats>]) -> HealthState {
-        let storage = StorageState::new(stats.to_vec(), 2);
+        let storage = StorageState::new(stats.to_vec(), 2, SetAside::new(|| 0));
         HealthState::new(stats.to_vec(), Arc::new(storage))
     }
 

@@ -61,6 +61,7 @@ pub use health::HealthState;
 pub use metrics::Metrics;
 pub use reload::{Reload, ReloadState, Reloaded};
 pub use signals::wait_for_ctrl_c;
+pub use storage::SetAside;
 
 use crate::{
     admin::Admin,
@@ -108,7 +109,9 @@ pub struct ControlConfig {
     pub tls_not_after: Option<u64>,
     /// How long a turn of a shard's event loop may last before the node ends; zero for no limit.
     pub hang_limit: Duration,
-    /// Whether the shards scrub; orders to are refused otherwise.
+    /// The room that is set aside on the volumes.
+    pub set_aside: SetAside,
+    /// Whether the shards scrub. Where they do not, an order to is refused.
     pub scrubs: bool,
     /// What the node may take of memory: what for, and how many bytes.
     pub memory_bill: Vec<(&'static str, u64)>,
@@ -234,7 +237,11 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
     drop(entered);
     let bus = Bus::default();
     let (milestones_in, milestones) = mpsc::channel();
-    let storage = Arc::new(StorageState::new(config.stats.clone(), config.partitions));
+    let storage = Arc::new(StorageState::new(
+        config.stats.clone(),
+        config.partitions,
+        config.set_aside.clone(),
+    ));
     let kernel = Arc::new(Kernel {
         stats: config.stats.clone(),
         health: HealthState::new(config.stats.clone(), Arc::clone(&storage)),
@@ -250,7 +257,8 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
     let admin = Arc::new(Admin {
         kernel: Arc::clone(&kernel),
         metrics: Metrics::new(config.stats, bus, config.build, Arc::clone(&reloads))
-            .with_bill(config.memory_bill),
+            .with_bill(config.memory_bill)
+            .with_set_aside(config.set_aside),
         build: config.build,
         scrubs: config.scrubs,
         authority: RwLock::new(config.authority),

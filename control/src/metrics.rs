@@ -23,7 +23,13 @@ use ron_io::{
     watch::Work,
 };
 
-use crate::{BuildInfo, bus::Bus, process::Process, reload::ReloadState, storage::Figures};
+use crate::{
+    BuildInfo,
+    bus::Bus,
+    process::Process,
+    reload::ReloadState,
+    storage::{Figures, SetAside},
+};
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +84,8 @@ impl Metrics {
     ) -> Metrics {
         let loads = Mutex::new(vec![Load::default(); stats.len()]);
         let bill = OnceLock::new();
-        let source = Arc::new(Source { stats, bus, build, reload, bill, loads });
+        let set_aside = OnceLock::new();
+        let source = Arc::new(Source { stats, bus, build, reload, bill, set_aside, loads });
         let registry = |form| {
             let mut registry = Registry::default();
             let source = Arc::clone(&source);
@@ -92,6 +99,13 @@ impl Metrics {
     pub fn with_bill(self, bill: Vec<(&'static str, u64)>) -> Metrics {
         // Nobody else has them yet, so it was not set.
         let _ = self.source.bill.set(bill);
+        self
+    }
+
+    /// The same, and with the room that is set aside on its volumes.
+    pub fn with_set_aside(self, set_aside: SetAside) -> Metrics {
+        // As of the bill.
+        let _ = self.source.set_aside.set(set_aside);
         self
     }
 
@@ -117,6 +131,7 @@ struct Source {
     build: BuildInfo,
     reload: Arc<ReloadState>,
     bill: OnceLock<Vec<(&'static str, u64)>>,
+    set_aside: OnceLock<SetAside>,
     loads: Mutex<Vec<Load>>,
 }
 
@@ -182,7 +197,7 @@ const COUNTERS: [(&str, &str, Pick); 27] = [
 ];
 
 /// Gauges that are one number a shard.
-const GAUGES: [(&str, &str, Pick); 15] = [
+const GAUGES: [(&str, &str, Pick); 14] = [
     ("ron_damaged_objects_known", "Objects known to be damaged now.", |s| &s.damaged_now),
     ("ron_inflight", "Requests under way.", |s| &s.inflight),
     ("ron_connection_buffer_bytes", "Bytes that connections buffer.", |s| {
@@ -198,9 +213,6 @@ const GAUGES: [(&str, &str, Pick); 15] = [
     }),
     ("ron_storage_segments", "Segment files.", |s| &s.segments),
     ("ron_storage_file_bytes", "Bytes of objects in files of their own.", |s| &s.file_bytes),
-    ("ron_storage_promised_bytes", "Bytes set aside for uploads and not yet written.", |s| {
-        &s.promised_bytes
-    }),
     ("ron_index_bytes", "Bytes of memory of the index.", |s| &s.index_bytes),
     ("ron_index_limit_bytes", "Bytes of memory that the index may take.", |s| &s.index_limit_bytes),
     ("ron_scrub_running", "Shards whose scrub is under way.", |s| &s.scrub_running),
@@ -301,6 +313,10 @@ impl Source {
         if let Some(free) = total.disk_free_bytes {
             let help = "Bytes free on the fullest of the volumes.";
             page.gauges("ron_storage_disk_free_bytes", help, [([], free)])?;
+        }
+        if let Some(set_aside) = self.set_aside.get() {
+            let help = "Bytes set aside for uploads and not yet written.";
+            page.gauges("ron_storage_promised_bytes", help, [([], set_aside.bytes())])?;
         }
         if let Some(finished) = total.scrub.finished_unix_s {
             let help = "End of the last round of the scrub, in seconds since 1970.";

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -31,6 +32,9 @@ pub struct PartitionFault {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageReport {
     pub total: Figures,
+    /// Bytes of what is free that are set aside for uploads in progress, on all volumes.
+    #[serde(default)]
+    pub promised_bytes: u64,
     #[serde(default)]
     pub shards: Vec<ShardFigures>,
     /// Partitions that do not serve, in the order of their numbers.
@@ -66,8 +70,6 @@ pub struct Figures {
     /// Bytes free on the fullest of the volumes; absent while a shard is opening its partitions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_free_bytes: Option<u64>,
-    /// Bytes of what is free that are set aside for uploads in progress.
-    pub promised_bytes: u64,
     /// Partitions that take no objects for want of room, that take none since a failure, and that
     /// can be neither read nor written.
     pub partitions_full: u64,
@@ -115,7 +117,6 @@ impl Figures {
             segment_dead_bytes: all.saturating_sub(live),
             file_bytes: stats.file_bytes.get(),
             disk_free_bytes: (stats.phase() != Phase::Booting).then(|| stats.disk_free_bytes.get()),
-            promised_bytes: stats.promised_bytes.get(),
             partitions_full: stats.partitions_full.get(),
             partitions_read_only: stats.partitions_read_only.get(),
             partitions_absent: stats.partitions_absent.get(),
@@ -147,7 +148,6 @@ impl Figures {
             segment_dead_bytes: self.segment_dead_bytes.wrapping_add(other.segment_dead_bytes),
             file_bytes: self.file_bytes.wrapping_add(other.file_bytes),
             disk_free_bytes: least(self.disk_free_bytes, other.disk_free_bytes),
-            promised_bytes: self.promised_bytes.wrapping_add(other.promised_bytes),
             partitions_full: self.partitions_full.wrapping_add(other.partitions_full),
             partitions_read_only: self
                 .partitions_read_only
@@ -176,19 +176,46 @@ impl Figures {
     }
 }
 
+/// Asks how many bytes of room are set aside for uploads in progress, on all volumes. It is one
+/// account of all shards, so it is asked for and not added up.
+#[derive(Clone)]
+pub struct SetAside(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl SetAside {
+    pub fn new(bytes: impl Fn() -> u64 + Send + Sync + 'static) -> SetAside {
+        SetAside(Arc::new(bytes))
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for SetAside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SetAside({})", self.bytes())
+    }
+}
+
 /// What shards reported of their storage.
 #[derive(Debug)]
 pub(crate) struct StorageState {
     stats: Vec<Arc<Stats>>,
     /// Partitions of the node.
     partitions: u16,
+    set_aside: SetAside,
     faults: Mutex<BTreeMap<u16, PartitionFault>>,
     damage: Mutex<Damage>,
 }
 
 impl StorageState {
-    pub(crate) fn new(stats: Vec<Arc<Stats>>, partitions: u16) -> StorageState {
-        StorageState { stats, partitions, faults: Mutex::default(), damage: Mutex::default() }
+    pub(crate) fn new(
+        stats: Vec<Arc<Stats>>,
+        partitions: u16,
+        set_aside: SetAside,
+    ) -> StorageState {
+        let (faults, damage) = Default::default();
+        StorageState { stats, partitions, set_aside, faults, damage }
     }
 
     /// A shard found an object damaged. Returns whether that is news.
@@ -223,6 +250,7 @@ impl StorageState {
         let shards = (0..).zip(&self.stats);
         StorageReport {
             total: Figures::total(&self.stats),
+            promised_bytes: self.set_aside.bytes(),
             shards: shards
                 .map(|(shard, stats)| ShardFigures { shard, figures: Figures::of(stats) })
                 .collect(),
@@ -253,7 +281,7 @@ mod tests {
     fn node(shards: usize, partitions: u16) -> (Vec<Arc<Stats>>, StorageState) {
         let stats: Vec<Arc<Stats>> = (0..shards).map(|_| Arc::default()).collect();
         stats.iter().for_each(|stats| stats.set_phase(Phase::Serving));
-        (stats.clone(), StorageState::new(stats, partitions))
+        (stats.clone(), StorageState::new(stats, partitions, SetAside::new(|| 9)))
     }
 
     #[test]

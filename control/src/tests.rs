@@ -34,6 +34,8 @@ struct Node {
 }
 
 const TOKEN: &str = "yes";
+/// Bytes of room that are set aside.
+const SET_ASIDE: u64 = 77;
 
 /// A control plane over shards that do nothing but take orders, after so many refusals.
 fn node(shards: usize) -> Node {
@@ -97,6 +99,7 @@ fn node_of(shards: usize, authority: Authority) -> Node {
         build: BuildInfo { version: "1.2.3", commit: "abc" },
         tls_not_after: None,
         hang_limit: Duration::ZERO,
+        set_aside: SetAside::new(|| SET_ASIDE),
         scrubs: true,
         memory_bill: vec![("blocks", 7)],
         signals: false,

@@ -15,7 +15,7 @@ use std::{
 };
 
 use ron_codec::address::Address;
-use ron_control::{BuildInfo, Control, ControlConfig, Ending, OrderPort};
+use ron_control::{BuildInfo, Control, ControlConfig, Ending, OrderPort, SetAside};
 use ron_io::{
     lane::{Bell, Receiver, Sender, lane},
     ports::{Order, Report, ShardId},
@@ -110,6 +110,7 @@ pub fn run(
     let (mailboxes, orders) = mailboxes(config.shards(), &reports_in)?;
     let checks = (identify(&data), fits(&data, machine, need));
     let reload = reload::reload(config.clone(), settings, certificates, checks);
+    let accounts = Accounts::default();
     let control = ron_control::start(ControlConfig {
         listener: admin,
         stats: stats.clone(),
@@ -123,12 +124,15 @@ pub fn run(
         build: build(),
         tls_not_after,
         hang_limit: config.hang_limit,
+        set_aside: SetAside::new({
+            let accounts = accounts.clone();
+            move || accounts.promised()
+        }),
         scrubs: config.storage.scrub_bytes_per_s > 0,
         memory_bill: bill.lines.iter().map(|line| (line.what, line.len)).collect(),
         signals: true,
     })?;
     let (ended_in, ended) = mpsc::channel();
-    let accounts = Accounts::default();
     for ((shard, mailboxes), sockets) in (0..).map(ShardId).zip(mailboxes).zip(sockets) {
         let stats = Arc::clone(&stats[usize::from(shard.0)]);
         let settings = ShardConfig {

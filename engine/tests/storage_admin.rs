@@ -311,7 +311,7 @@ fn a_scrub_that_is_switched_off_cannot_be_ordered() {
 fn room_that_is_set_aside_is_shown_until_it_is_given_back() {
     let (data, bytes) = (Data::new(), object(1, 8 * MIB));
     let node = data.start(2);
-    let set_aside = || number(&storage(&node), "/total/promised_bytes");
+    let set_aside = || number(&storage(&node), "/promised_bytes");
     assert_eq!(set_aside(), 0);
     let mut peer = Peer::new(node.connect());
     let head = format!(
@@ -321,17 +321,17 @@ fn room_that_is_set_aside_is_shown_until_it_is_given_back() {
     );
     peer.send(head.as_bytes());
     peer.send(&bytes.bytes[..4 * MIB]);
-    until(&node, "it has room", |report| number(report, "/total/promised_bytes") > 0);
+    until(&node, "it has room", |report| number(report, "/promised_bytes") > 0);
     let shown = node.metrics().sum("ron_storage_promised_bytes");
     assert!((1..=8 * MIB as u64 + MIB as u64).contains(&shown), "{shown}");
     peer.send(&bytes.bytes[4 * MIB..]);
     assert_eq!(peer.response("PUT").status, 201);
-    until(&node, "it is written", |report| number(report, "/total/promised_bytes") == 0);
+    until(&node, "it is written", |report| number(report, "/promised_bytes") == 0);
     let mut left = Peer::new(node.connect());
     left.send(head.replace(&bytes.addr.to_string(), &addr_of(b"other").to_string()).as_bytes());
     left.send(&bytes.bytes[..4 * MIB]);
-    until(&node, "another has", |report| number(report, "/total/promised_bytes") > 0);
+    until(&node, "another has", |report| number(report, "/promised_bytes") > 0);
     drop(left);
-    until(&node, "it was given back", |report| number(report, "/total/promised_bytes") == 0);
+    until(&node, "it was given back", |report| number(report, "/promised_bytes") == 0);
     node.terminate();
 }

@@ -271,9 +271,6 @@ pub struct Stats {
     pub scrub_running: Counter,
     /// Bytes that the shard's volumes have free, the least of them, as last asked.
     pub disk_free_bytes: Counter,
-    /// Bytes of room that were set aside and are not yet written. The parts of the shards wrap;
-    /// their sum counts.
-    pub promised_bytes: Counter,
     /// Partitions that take no writes for want of room; that take none since a failure; and that
     /// are absent.
     pub partitions_full: Counter,

@@ -457,7 +457,6 @@ impl Shard {
     fn live(&mut self, now: Now) {
         self.mesh.send_waiting(&mut self.acts);
         self.stats.cache_bytes.set(self.memory.bytes() as u64);
-        self.stats.promised_bytes.set(self.room.promised_here());
         for (counter, pages) in self.stats.memory_pages.iter().zip(self.memory.owners()) {
             counter.set(pages as u64);
         }

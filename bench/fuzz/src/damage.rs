@@ -2,8 +2,8 @@
 //!
 //! An input says what is changed: a byte that chooses, three that are a place, and the bytes that
 //! are put there. What must hold: no byte that is not an object's own is served, nothing panics, an
-//! object whose record is whole is still there when its place is known, and whoever brings its
-//! bytes again heals it, for good.
+//! object whose record is whole is still there when its place is known, and uploading an object
+//! again repairs it for good.
 
 use std::cell::OnceCell;
 
@@ -73,7 +73,7 @@ pub fn damage(input: &[u8]) {
         _ => What::Snapshot,
     };
     let (whole, lost) = (how & 4 != 0, how & 16 != 0);
-    // Nothing is forged in a snapshot: whoever could is not a failing disk.
+    // No checksum of a snapshot is forged: a failing disk does not do that.
     let forged = how & 8 != 0 && what != What::Snapshot;
     let nth = usize::from(how >> 5);
     change(&mut image, what, nth, |file| {
@@ -124,7 +124,7 @@ pub fn damage(input: &[u8]) {
     });
 }
 
-/// Whoever brings the bytes again heals, and that lasts.
+/// An upload of a damaged object repairs it, and that lasts.
 fn heal(world: &mut World, objects: &[Object]) {
     for (at, object) in objects.iter().enumerate() {
         // One whose damage is not known yet is read by that, and known then.

@@ -100,7 +100,7 @@ fn request(method: &str, object: &Object) -> Vec<u8> {
 enum Known {
     Absent,
     Present,
-    /// An act on it was under way when a process ended.
+    /// A request to change it was in progress when a process ended.
     Unknown,
 }
 
@@ -197,23 +197,11 @@ impl Store<'_> {
             Op::End(how) => self.end(how),
             Op::PutAndEnd(at, happen, how) => {
                 let request = put_request(&self.objects[at]);
-                let out = self.world.run_into_end(&request, happen, how);
-                match Answer::of(&out) {
-                    Some(answer) => self.was_put(at, answer.status),
-                    None if self.known[at] == Known::Absent => self.known[at] = Known::Unknown,
-                    None => {}
-                }
-                self.boot();
+                self.cut(at, &request, Known::Absent, (happen, how), Store::was_put);
             }
             Op::DeleteAndEnd(at, happen, how) => {
                 let request = request("DELETE", &self.objects[at]);
-                let out = self.world.run_into_end(&request, happen, how);
-                match Answer::of(&out) {
-                    Some(answer) => self.was_deleted(at, answer.status),
-                    None if self.known[at] == Known::Present => self.known[at] = Known::Unknown,
-                    None => {}
-                }
-                self.boot();
+                self.cut(at, &request, Known::Present, (happen, how), Store::was_deleted);
             }
             Op::BootAndEnd(happen, how) => {
                 self.world.end(how);
@@ -242,6 +230,25 @@ impl Store<'_> {
                 self.end(End::Power);
             }
         }
+    }
+
+    /// The process ends in the midst of a request. Where that was not answered and the object was
+    /// as it was `before`, nobody knows any more what it is.
+    fn cut(
+        &mut self,
+        at: usize,
+        request: &[u8],
+        before: Known,
+        (happen, how): (u32, End),
+        answered: impl FnOnce(&mut Self, usize, u16),
+    ) {
+        let out = self.world.run_into_end(request, happen, how);
+        match Answer::of(&out) {
+            Some(answer) => answered(self, at, answer.status),
+            None if self.known[at] == before => self.known[at] = Known::Unknown,
+            None => {}
+        }
+        self.boot();
     }
 
     /// A process ends and the next one boots.

@@ -304,7 +304,7 @@ impl World {
         self.apply(Event::Tick);
     }
 
-    /// Performs and tells everything that is under way: disk and sending.
+    /// Performs and reports all that is in progress: disk and sending.
     fn settle(&mut self) {
         for _ in 0..ACTS_MAX {
             if !self.step() {

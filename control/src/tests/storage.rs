@@ -70,6 +70,9 @@ fn damage_and_partitions_are_reported() {
     node.reports.send(partition(3, PartitionState::ReadOnly)).unwrap();
     let report = until(&node, "the partition", |report| report["partitions"][0].is_object());
     assert_eq!(report["total"]["objects"], 7);
+    assert_eq!(report["promised_bytes"], SET_ASIDE, "one account, not a sum over shards");
+    let (_, page) = ask(&node, "GET /metrics", "");
+    assert!(page.contains(&format!("\nron_storage_promised_bytes {SET_ASIDE}\n")), "{page}");
     assert_eq!(report["shards"][1]["objects"], 5);
     assert_eq!(report["shards"][1]["shard"], 1);
     assert_eq!(report["total"]["scrub"]["running"], false);

@@ -21,7 +21,7 @@ const NAME_LEN: usize = 12;
 pub(super) fn storage(report: &StorageReport, now_unix_s: u64) -> String {
     let mut table = Table { text: String::new() };
     let total = &report.total;
-    figures(&mut table, total);
+    figures(&mut table, total, report.promised_bytes);
     scrub(&mut table, total, now_unix_s);
     partitions(&mut table, report);
     damage(&mut table, report, now_unix_s);
@@ -29,7 +29,7 @@ pub(super) fn storage(report: &StorageReport, now_unix_s: u64) -> String {
     table.text
 }
 
-fn figures(table: &mut Table, total: &Figures) {
+fn figures(table: &mut Table, total: &Figures, set_aside: u64) {
     let size = HumanBytes;
     table.line("objects", format_args!("{}, {}", total.objects, size(total.object_bytes)));
     let live = percent(total.segment_live_bytes, total.segment_bytes);
@@ -46,9 +46,8 @@ fn figures(table: &mut Table, total: &Figures) {
     table.line("files", format_args!("{}", size(total.file_bytes)));
     match total.disk_free_bytes {
         Some(free) => {
-            let aside = size(total.promised_bytes);
-            let free = size(free);
-            table.line("disk free", format_args!("{free}, of it {aside} set aside for uploads"));
+            let (free, set_aside) = (size(free), size(set_aside));
+            table.line("disk free", format_args!("{free}; {set_aside} set aside for uploads"));
         }
         None => table.line("disk free", format_args!("not known yet")),
     }
@@ -199,7 +198,6 @@ mod tests {
             segment_live_bytes: 3072,
             segment_dead_bytes: 1024,
             disk_free_bytes: Some(1 << 30),
-            promised_bytes: 1 << 20,
             partitions_full: 1,
             partitions_absent: 1,
             scrub: Scrub {
@@ -212,6 +210,7 @@ mod tests {
         };
         let report = StorageReport {
             total,
+            promised_bytes: 1 << 20,
             partitions: vec![PartitionFault {
                 partition: 7,
                 state: "absent".to_owned(),
@@ -222,7 +221,7 @@ mod tests {
         };
         let text = storage(&report, NOW);
         assert_eq!(line(&text, "segments"), "2, 4.00 KiB: 3.00 KiB live (75 %), 1.00 KiB dead");
-        assert_eq!(line(&text, "disk free"), "1.00 GiB, of it 1.00 MiB set aside for uploads");
+        assert_eq!(line(&text, "disk free"), "1.00 GiB; 1.00 MiB set aside for uploads");
         assert_eq!(line(&text, "last scrub"), "2 hours ago, Sat, 08 Sep 2001 23:46:40 GMT");
         assert!(line(&text, "scrub").starts_with("running; since the start 4 rounds"));
         assert_eq!(line(&text, "partitions"), "1 full, 0 read-only, 1 absent");

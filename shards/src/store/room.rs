@@ -51,6 +51,13 @@ impl Default for Accounts {
     }
 }
 
+impl Accounts {
+    /// Bytes promised on all volumes and not yet written.
+    pub fn promised(&self) -> u64 {
+        self.0.iter().map(|account| account.promised.load(Ordering::Acquire)).sum()
+    }
+}
+
 /// There is no room for what was asked: how much that was, and what may be written instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom {
@@ -64,9 +71,6 @@ pub struct Room {
     reserve: u64,
     accounts: Accounts,
     volumes: Vec<Volume>,
-    /// What this shard promised, less what it released and wrote of that. It wraps: an upload's
-    /// room may be promised by one shard and written by another, and only the sum of all counts.
-    promised_here: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -95,7 +99,7 @@ impl Room {
             volumes[layout.volume_number(partition)].used |= !layout.is_absent(partition);
         }
         let (reserve, accounts) = (config.storage.reserve_bytes, config.accounts.clone());
-        Room { reserve, accounts, volumes, promised_here: Cell::new(0) }
+        Room { reserve, accounts, volumes }
     }
 
     /// Whether `len` more bytes may be written to a volume.
@@ -124,10 +128,7 @@ impl Room {
             let swapped =
                 account.compare_exchange(promised, more, Ordering::AcqRel, Ordering::Acquire);
             match swapped {
-                Ok(_) => {
-                    self.promised_here.set(self.promised_here.get().wrapping_add(len));
-                    return Ok(());
-                }
+                Ok(_) => return Ok(()),
                 Err(now) => promised = now,
             }
         }
@@ -137,7 +138,6 @@ impl Room {
     pub fn release(&self, volume: usize, len: u64) {
         let before = self.accounts.0[volume].promised.fetch_sub(len, Ordering::AcqRel);
         assert!(before >= len, "{len} bytes are released of {before} promised");
-        self.promised_here.set(self.promised_here.get().wrapping_sub(len));
     }
 
     /// Bytes are being written to a volume, `promised` of them as was promised.
@@ -150,12 +150,6 @@ impl Room {
     /// Bytes promised on a volume and not written.
     pub fn promised(&self, volume: usize) -> u64 {
         self.accounts.0[volume].promised.load(Ordering::Acquire)
-    }
-
-    /// This shard's part of the bytes promised on all volumes: the sum over the shards, which wraps
-    /// as this does, is what is set aside.
-    pub fn promised_here(&self) -> u64 {
-        self.promised_here.get()
     }
 
     fn has(&self, volume: usize, promised: u64, len: u64) -> Result<(), NoRoom> {
@@ -329,14 +323,12 @@ mod tests {
         assert_eq!(rooms[1].promise(0, 400), Ok(()));
         assert!(!rooms[0].takes(0, 1) && rooms[0].takes(0, 0));
         assert_eq!(rooms[0].look(0, 1), Err(NoRoom { asked: 1, free: 0 }));
-        let of_all =
-            |rooms: &[Room; 2]| rooms[0].promised_here().wrapping_add(rooms[1].promised_here());
-        assert_eq!(of_all(&rooms), 1000, "to look sets nothing aside");
+        assert_eq!(config.accounts.promised(), 1000, "to look sets nothing aside");
         // What is written is no longer promised, and not free for the one who did not write it.
         rooms[0].wrote(0, 600, 600);
         assert!(!rooms[1].takes(0, 1));
         rooms[0].release(0, 400);
-        assert_eq!(of_all(&rooms), 0, "whoever gives it back");
+        assert_eq!(config.accounts.promised(), 0, "either may give it back");
         assert!(rooms[0].takes(0, 400) && !rooms[0].takes(0, 401));
         assert_eq!(rooms[0].promised(0), 0);
         // Asked for anew it is in what is free.
