@@ -95,10 +95,8 @@ pub fn run(
     let files = FileBill::new(&Need { partitions: data.partitions() as usize, ..need })?;
     files.log(config.connections_max);
     let identity = identity(config, &data)?;
-    let (tls_not_after, ca) = match &identity {
-        Some(identity) => (Some(identity.not_after), identity.ca.clone()),
-        None => (None, None),
-    };
+    let tls_not_after = identity.as_ref().map(|identity| identity.not_after);
+    let ca = identity.as_ref().and_then(|identity| identity.ca.clone());
     let certificates = identity.map(|identity| Certificates::new(identity.certificate));
     let (addresses, spoken) = (listeners.addresses.clone(), listeners.spoken());
     let (sockets, admin) = listeners.deal(config.shards(), certificates.as_ref())?;
@@ -124,10 +122,7 @@ pub fn run(
         build: build(),
         tls_not_after,
         hang_limit: config.hang_limit,
-        set_aside: SetAside::new({
-            let accounts = accounts.clone();
-            move || accounts.promised()
-        }),
+        set_aside: set_aside(&accounts),
         scrubs: config.storage.scrub_bytes_per_s > 0,
         memory_bill: bill.lines.iter().map(|line| (line.what, line.len)).collect(),
         signals: true,
@@ -150,6 +145,12 @@ pub fn run(
     })?;
     control.shutdown()?;
     Ok(())
+}
+
+/// The room that the shards of these accounts set aside.
+fn set_aside(accounts: &Accounts) -> SetAside {
+    let accounts = accounts.clone();
+    SetAside::new(move || accounts.promised())
 }
 
 /// Opens the data directories, and says which are absent.
