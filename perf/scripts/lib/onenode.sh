@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# One node over a directory of its own that is removed at the end: what boot.sh and scrub.sh share.
+# One node over a directory of its own that is removed at the end: what many.sh and scrub.sh share.
 # Sourced after common.sh, by a script that has the variables of its options and, in OPTIONS, which
 # flag sets which.
 #
 # shellcheck disable=SC2034 # Whoever sources this reads them.
 
-DIR="" OUT="" CANDIDATE="" LOAD="" NODE_PID="" READY=""
+DIR="" OUT="" CANDIDATE="" LOAD="" NODE_PID="" READY="" CACHE=256MiB
 declare -a NODE_OPTIONS=()
 declare -A OPTIONS=([--dir]=DIR [--out]=OUT [--candidate]=CANDIDATE [--load]=LOAD)
 
@@ -35,13 +35,13 @@ prepare() { # NAME_OF_RESULT ARGUMENTS...
 }
 
 remove_all() {
-    if [[ -n $NODE_PID ]]; then kill -KILL "$NODE_PID" 2>/dev/null || true; fi
+    if [[ -n ${NODE_PID:-} ]]; then kill -KILL "$NODE_PID" 2>/dev/null || true; fi
     rm -rf -- "$DIR"
 }
 
 # Starts the node; READY is its ready line.
 start_node() {
-    coproc NODE { exec "$CANDIDATE" --data-dir "$DIR/data" --cores "$SERVER_CORE" --cache 256MiB \
+    coproc NODE { exec "$CANDIDATE" --data-dir "$DIR/data" --cores "$SERVER_CORE" --cache "$CACHE" \
         --http 127.0.0.1:0 --oap off --admin 127.0.0.1:0 --log warn "${NODE_OPTIONS[@]}" 2>>"$DIR/log"; }
     IFS= read -r READY <&"${NODE[0]}" || die "the node did not start: $(tail -n 5 "$DIR/log")"
 }
