@@ -225,23 +225,25 @@ pub fn bearer(value: &[u8]) -> Option<&[u8]> {
     (ends && scheme.eq_ignore_ascii_case(SCHEME)).then(|| token.trim_ascii())
 }
 
+/// Fields that say that a proxy handed the request on, beside all that begin with `X-Forwarded-`:
+/// RFC 7239, RFC 9110 §7.6.3, RFC 8586, and what proxies and networks in use write.
+pub const PROXY_FIELDS: [&str; 8] = [
+    "Forwarded",
+    "Via",
+    "CDN-Loop",
+    "X-Real-IP",
+    "X-Client-IP",
+    "True-Client-IP",
+    "CF-Connecting-IP",
+    "X-Varnish",
+];
+
 /// Whether a field of this name says that a proxy handed the request on.
 #[must_use]
 pub fn is_proxy_field(name: &str) -> bool {
     const START: &str = "X-Forwarded-";
-    // RFC 7239, RFC 9110 §7.6.3, RFC 8586, and what proxies and networks in use write.
-    const KNOWN: [&str; 8] = [
-        "Forwarded",
-        "Via",
-        "CDN-Loop",
-        "X-Real-IP",
-        "X-Client-IP",
-        "True-Client-IP",
-        "CF-Connecting-IP",
-        "X-Varnish",
-    ];
     let start = name.get(..START.len());
-    KNOWN.iter().any(|known| name.eq_ignore_ascii_case(known))
+    PROXY_FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known))
         || start.is_some_and(|start| start.eq_ignore_ascii_case(START))
 }
 

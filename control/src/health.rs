@@ -18,7 +18,8 @@ use std::{
 };
 
 use ron_io::{
-    stats::{CODES, Op, Phase, Proto, Rejected, Stats},
+    peers::PEER_BUCKETS,
+    stats::{Phase, Rejected, Stats},
     watch::clock_ns,
 };
 use serde::Serialize;
@@ -220,12 +221,11 @@ impl HealthState {
 }
 
 /// What the shards did since they began.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Work {
-    /// Requests that were answered, whatever with.
-    requests: u64,
-    /// Requests that were turned away for want of memory or of room in a queue.
-    overload: u64,
+    /// Of the peers in each bucket: requests that were answered, whatever with, and those of them
+    /// that were turned away for want of memory or of room in a queue.
+    peers: Vec<(u64, u64)>,
     /// Connections that were turned away because there were too many. One that is dropped because
     /// it buffers too much is no sign of load: a single peer could make a node unready by it.
     connections: u64,
@@ -233,32 +233,39 @@ struct Work {
 
 impl Work {
     fn of(stats: &[Arc<Stats>]) -> Work {
-        let sum = |of: &dyn Fn(&Stats) -> u64| {
-            stats.iter().fold(0, |sum: u64, stats| sum.wrapping_add(of(stats)))
-        };
-        Work {
-            requests: sum(&requests_of),
-            overload: sum(&|stats| stats.rejected(Rejected::Overload)),
-            connections: sum(&|stats| stats.rejected(Rejected::Connections)),
+        let mut peers = vec![(0u64, 0u64); PEER_BUCKETS];
+        for stats in stats {
+            for (sum, (asked, turned_away)) in peers.iter_mut().zip(stats.peers.all()) {
+                *sum = (sum.0.wrapping_add(asked), sum.1.wrapping_add(turned_away));
+            }
         }
+        let connections = stats.iter().map(|stats| stats.rejected(Rejected::Connections));
+        Work { peers, connections: connections.fold(0, u64::wrapping_add) }
     }
 
-    fn since(self, before: Work) -> Work {
+    fn since(&self, before: &Work) -> Work {
+        let peers = self.peers.iter().zip(&before.peers);
+        let peers =
+            peers.map(|(now, then)| (now.0.wrapping_sub(then.0), now.1.wrapping_sub(then.1)));
         Work {
-            requests: self.requests.wrapping_sub(before.requests),
-            overload: self.overload.wrapping_sub(before.overload),
+            peers: peers.collect(),
             connections: self.connections.wrapping_sub(before.connections),
         }
     }
-}
 
-fn requests_of(stats: &Stats) -> u64 {
-    let of = |proto, op| {
-        (0..CODES.len()).fold(0, |sum: u64, at| sum.wrapping_add(stats.requests(proto, op, at)))
-    };
-    Proto::ALL.iter().fold(0, |sum: u64, proto| {
-        Op::ALL.iter().fold(sum, |sum, op| sum.wrapping_add(of(*proto, *op)))
-    })
+    /// Requests that were turned away.
+    fn turned_away(&self) -> u64 {
+        self.peers.iter().map(|(_, turned_away)| turned_away).sum()
+    }
+
+    /// Which share of their requests was turned away, in the mean of all peers that asked: one that
+    /// asks again and again weighs no more than one that asks now and then, served or not.
+    fn share(&self) -> f64 {
+        let active = || self.peers.iter().filter(|(asked, turned_away)| asked + turned_away > 0);
+        let shares = active()
+            .map(|(asked, turned_away)| *turned_away as f64 / (*asked).max(*turned_away) as f64);
+        shares.sum::<f64>() / active().count().max(1) as f64
+    }
 }
 
 /// Whether the node turns away a good part of its work, over the last [`LOAD_WINDOW`].
@@ -266,6 +273,9 @@ fn requests_of(stats: &Stats) -> u64 {
 /// `stuck::run` looks every second while a shard does anything, and when the first one begins to:
 /// so the window is the same however often readiness is asked for. Where the control thread could
 /// not look for longer than that, the time since its last look is judged.
+///
+/// Peers are told apart, so that one alone makes no load, neither by what it is refused nor by what
+/// it is served: the share is the mean of theirs. Behind a proxy all are one.
 ///
 /// One request in a quiet second that had bad luck is no load, however great its share is; so both
 /// a rate and a share must be reached, unless nearly all of several requests were turned away. What
@@ -286,7 +296,7 @@ impl Load {
 
     fn look(&mut self, work: Work, now: Instant) -> bool {
         let Some((last, _)) = self.looks.back() else {
-            self.looks.push_back((now, self.before));
+            self.looks.push_back((now, self.before.clone()));
             return self.look(work, now);
         };
         let is_new = now.saturating_duration_since(*last) >= LOAD_LOOK_EVERY;
@@ -296,17 +306,14 @@ impl Load {
         {
             self.looks.pop_front();
         }
-        let Some((since, before)) = self.looks.front().copied() else { return self.overload };
+        let Some((since, before)) = self.looks.front() else { return self.overload };
         let done = work.since(before);
         // Less than a second is taken for one: a moment has no rate.
-        let seconds = now.saturating_duration_since(since).as_secs_f64().max(1.0);
-        let (rate, share, connections) = (
-            done.overload as f64 / seconds,
-            done.overload as f64 / done.requests.max(1) as f64,
-            done.connections as f64 / seconds,
-        );
+        let seconds = now.saturating_duration_since(*since).as_secs_f64().max(1.0);
+        let (rate, share, connections) =
+            (done.turned_away() as f64 / seconds, done.share(), done.connections as f64 / seconds);
         let limit = if self.overload { LOAD_LEAVE } else { LOAD_ENTER };
-        let nearly_all = done.overload >= LOAD_ALL_MIN && share >= LOAD_ALL_SHARE;
+        let nearly_all = done.turned_away() >= LOAD_ALL_MIN && share >= LOAD_ALL_SHARE;
         self.overload = nearly_all
             || rate >= limit.rate && share >= limit.share
             || connections >= limit.connections;
@@ -321,7 +328,10 @@ impl Load {
 mod tests {
     use std::time::Duration;
 
-    use ron_io::ports::PartitionState;
+    use ron_io::{
+        ports::PartitionState,
+        stats::{Op, Proto},
+    };
 
     use super::*;
     use crate::storage::SetAside;
@@ -408,6 +418,14 @@ mod tests {
         now: Instant,
     }
 
+    /// So many requests of a peer are served, and turned away.
+    fn answer(stats: &Stats, peer: u8, served: u64, turned_away: u64) {
+        let bucket = stats.peers.bucket(peer);
+        let asked = (Proto::Http, Op::Get);
+        (0..served + turned_away).for_each(|_| stats.request(bucket, asked, 200, 1));
+        (0..turned_away).for_each(|_| stats.turn_away(bucket));
+    }
+
     impl Loaded {
         fn new() -> Loaded {
             let (stats, health) = node(1);
@@ -420,11 +438,7 @@ mod tests {
             let mut overload = false;
             for _ in 0..seconds {
                 self.now += Duration::from_secs(1);
-                for n in 0..served + turned_away {
-                    let code = if n < served { 200 } else { 503 };
-                    self.stats[0].request(Proto::Http, Op::Get, code, 1);
-                }
-                (0..turned_away).for_each(|_| self.stats[0].reject(Rejected::Overload));
+                answer(&self.stats[0], 1, served, turned_away);
                 let look = self.health.look(self.now);
                 overload = look.overload;
                 assert_eq!(look.ready, !overload);
@@ -466,20 +480,27 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_alone_makes_no_load_and_hides_none() {
+        let mut node = Loaded::new();
+        // Each of the others asks ten times a second.
+        let mut second = |greedy: (u64, u64), turned_away: u64| {
+            answer(&node.stats[0], 0, greedy.0, greedy.1);
+            (2..40).for_each(|peer| answer(&node.stats[0], peer, 10 - turned_away, turned_away));
+            node.runs(1, 0, 0)
+        };
+        assert!(!(0..20).any(|_| second((0, 20_000), 0)), "one is refused all that it asks");
+        assert!((0..20).any(|_| second((20_000, 0), 5)), "one asks for what is cheap");
+        assert!(!(0..30).fold(true, |_, _| second((0, 20_000), 0)), "the others are served again");
+    }
+
+    #[test]
     fn overload_that_nobody_looked_at_is_judged_over_all_of_its_time() {
         let mut node = Loaded::new();
         assert!(!node.runs(1, 0, 0));
-        for _ in 0..100 {
-            node.stats[0].request(Proto::Http, Op::Get, 503, 1);
-            node.stats[0].request(Proto::Http, Op::Get, 200, 1);
-            node.stats[0].reject(Rejected::Overload);
-        }
+        answer(&node.stats[0], 1, 100, 100);
         node.now += Duration::from_secs(100);
         assert!(!node.health.look(node.now).overload, "one a second");
-        for _ in 0..1000 {
-            node.stats[0].request(Proto::Http, Op::Get, 503, 1);
-            node.stats[0].reject(Rejected::Overload);
-        }
+        answer(&node.stats[0], 1, 0, 1000);
         node.now += Duration::from_secs(100);
         assert!(node.health.look(node.now).overload, "ten a second");
         assert!(!node.runs(2 * LOAD_WINDOW.as_secs(), 0, 0), "nothing any more");
@@ -494,10 +515,7 @@ mod tests {
         node.health.measure(node.now);
         for _ in 0..5 {
             node.now += Duration::from_secs(1);
-            (0..100).for_each(|_| {
-                node.stats[0].request(Proto::Http, Op::Get, 503, 1);
-                node.stats[0].reject(Rejected::Overload);
-            });
+            answer(&node.stats[0], 1, 0, 100);
             node.health.measure(node.now);
         }
         assert!(node.health.look(node.now).overload, "a hundred a second");

@@ -18,9 +18,10 @@ fn node() -> (Vec<Arc<Stats>>, Metrics) {
 
 fn busy_node() -> (Vec<Arc<Stats>>, Metrics) {
     let (stats, metrics) = node();
-    stats[0].request(Proto::Http, Op::Get, 200, 9_000);
-    stats[1].request(Proto::Http, Op::Get, 200, 2_000_000_000);
-    stats[1].request(Proto::Oap, Op::Has, 418, 60_000_000_000);
+    let peer = |stats: &Stats| stats.peers.bucket(1);
+    stats[0].request(peer(&stats[0]), (Proto::Http, Op::Get), 200, 9_000);
+    stats[1].request(peer(&stats[1]), (Proto::Http, Op::Get), 200, 2_000_000_000);
+    stats[1].request(peer(&stats[1]), (Proto::Oap, Op::Has), 418, 60_000_000_000);
     stats[0].reject(Rejected::Draining);
     stats[1].cache_hits.add(41);
     stats[0].cache_hits.add(1);

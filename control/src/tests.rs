@@ -11,7 +11,7 @@ use std::{
 use ron_io::{
     lane::{Sender, lane},
     ports::{Severity, ShardId},
-    stats::{Phase, Rejected},
+    stats::Phase,
 };
 
 use super::*;
@@ -160,11 +160,12 @@ fn a_node_is_alive_before_it_is_ready() {
     node.stats[1].set_phase(Phase::Serving);
     let (is_ready, keys) = ready(&node);
     assert!(is_ready && keys["overload"] == false, "{keys}");
-    node.stats[1].reject(Rejected::Overload);
+    let peer = node.stats[1].peers.bucket(1);
+    node.stats[1].turn_away(peer);
     let (is_ready, keys) = ready(&node);
     assert!(is_ready && keys.get("reasons").is_none(), "one request is no overload: {keys}");
     for _ in 0..1000 {
-        node.stats[1].reject(Rejected::Overload);
+        node.stats[1].turn_away(peer);
     }
     let (is_ready, keys) = ready(&node);
     assert!(!is_ready && keys["overload"] == true && keys["retry_after"] == 10, "{keys}");

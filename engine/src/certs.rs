@@ -6,7 +6,8 @@
 //! restarted now and then. Clients are given the CA file.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -14,7 +15,7 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, date_time_ymd,
 };
 use ron_io::ring::Certificate;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -36,6 +37,16 @@ pub struct Identity {
     pub not_after: u64,
     /// The file of the CA to trust, when it is our own.
     pub ca: Option<PathBuf>,
+    /// Why our own CA was made anew, so that clients must be given it again.
+    pub ca_remade: Option<CaBroken>,
+}
+
+/// What is wrong with a file of the development CA.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} cannot be used: {reason}")]
+pub struct CaBroken {
+    path: PathBuf,
+    reason: String,
 }
 
 /// Why there is no certificate.
@@ -51,6 +62,8 @@ pub enum CertError {
     Empty { path: PathBuf },
     #[error("the certificate in {path} cannot be read: {reason}")]
     Certificate { path: PathBuf, reason: String },
+    #[error("{setting}: {source}")]
+    Setting { setting: &'static str, source: Box<CertError> },
     #[error("tls_key {} does not belong to tls_cert {}", key.display(), cert.display())]
     Mismatch { cert: PathBuf, key: PathBuf },
     #[error("tls_cert {} and tls_key {} cannot be used: {reason}", cert.display(), key.display())]
@@ -66,41 +79,54 @@ pub enum CertError {
 /// # Errors
 /// When a file cannot be read or holds something else.
 pub fn from_files(chain_path: &Path, key_path: &Path) -> Result<Identity, CertError> {
-    let pem = |path: &Path, what| {
-        let path = path.to_path_buf();
-        move |source| CertError::Pem { path, what, source }
-    };
-    let chain = CertificateDer::pem_slice_iter(&read(chain_path)?)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(pem(chain_path, "certificate"))?;
-    let key = PrivateKeyDer::from_pem_slice(&read(key_path)?).map_err(pem(key_path, "key"))?;
-    let leaf = chain.first().ok_or_else(|| CertError::Empty { path: chain_path.to_path_buf() })?;
-    let not_after = not_after(leaf, chain_path)?;
+    let of =
+        |setting| move |source: CertError| CertError::Setting { setting, source: Box::new(source) };
+    let (chain, not_after) = read_chain(chain_path).map_err(of("tls_cert"))?;
+    let key = read_key(key_path).map_err(of("tls_key"))?;
     let (cert, key_file) = (chain_path.to_path_buf(), key_path.to_path_buf());
     let certificate = Certificate::new(chain, key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => CertError::Mismatch { cert, key: key_file },
         reason => CertError::Unusable { cert, key: key_file, reason },
     })?;
-    Ok(Identity { certificate, not_after, ca: None })
+    Ok(Identity { certificate, not_after, ca: None, ca_remade: None })
 }
 
-/// Signs a leaf with the development CA under `folder`, which is made when it is not there.
+fn read_chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, u64), CertError> {
+    let pem = |source| CertError::Pem { path: path.to_path_buf(), what: "certificate", source };
+    let text = read(path)?;
+    let chain = CertificateDer::pem_slice_iter(&text);
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(pem)?;
+    let leaf = chain.first().ok_or_else(|| CertError::Empty { path: path.to_path_buf() })?;
+    let not_after = not_after(leaf, path)?;
+    Ok((chain, not_after))
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertError> {
+    let pem = |source| CertError::Pem { path: path.to_path_buf(), what: "key", source };
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(pem)
+}
+
+/// Signs a leaf with the development CA under `folder`, which is made when it is not there, and
+/// made anew when it cannot be used: it protects nothing that is worth a node that does not start.
 ///
 /// # Errors
-/// When the folder cannot be read or written, or holds something else.
+/// When the folder cannot be read or written.
 pub fn development(folder: &Path) -> Result<Identity, CertError> {
     let (ca_path, key_path) = (folder.join("ca.pem"), folder.join("ca.key"));
-    if !ca_path.exists() || !key_path.exists() {
+    let mut ca_remade = None;
+    if ca_path.exists() && key_path.exists() {
+        ca_remade = issuer(&read(&ca_path)?, &read(&key_path)?)
+            .map_err(|(is_key, reason)| {
+                let path = if is_key { &key_path } else { &ca_path };
+                CaBroken { path: path.clone(), reason }
+            })
+            .err();
+    }
+    if ca_remade.is_some() || !ca_path.exists() || !key_path.exists() {
         make_ca(folder, &ca_path, &key_path)?;
     }
-    let text = |path: &Path| {
-        String::from_utf8(read(path)?).map_err(|error| CertError::Certificate {
-            path: path.to_path_buf(),
-            reason: error.to_string(),
-        })
-    };
-    let ca_key = KeyPair::from_pem(&text(&key_path)?)?;
-    let issuer = Issuer::from_ca_cert_pem(&text(&ca_path)?, ca_key)?;
+    let issuer = issuer(&read(&ca_path)?, &read(&key_path)?)
+        .map_err(|(_, reason)| CertError::Certificate { path: ca_path.clone(), reason })?;
     let mut params = CertificateParams::new(NAMES.map(String::from))?;
     params.distinguished_name = named("ron development node");
     params.use_authority_key_identifier_extension = true;
@@ -112,7 +138,23 @@ pub fn development(folder: &Path) -> Result<Identity, CertError> {
     let chain = vec![leaf.der().clone()];
     let certificate = Certificate::new(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))
         .map_err(CertError::Development)?;
-    Ok(Identity { certificate, not_after, ca: Some(ca_path) })
+    Ok(Identity { certificate, not_after, ca: Some(ca_path), ca_remade })
+}
+
+/// The CA in these two files. Where they cannot be used: whether it is the key, and why.
+fn issuer(ca: &[u8], key: &[u8]) -> Result<Issuer<'static, KeyPair>, (bool, String)> {
+    let text = |bytes| str::from_utf8(bytes).map_err(|error| error.to_string());
+    let key = text(key).and_then(|key| KeyPair::from_pem(key).map_err(|error| error.to_string()));
+    let key = key.map_err(|reason| (true, reason))?;
+    let public = key.subject_public_key_info();
+    let pem = text(ca).map_err(|reason| (false, reason))?;
+    let der = CertificateDer::from_pem_slice(ca).map_err(|error| (false, error.to_string()))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(&der).map_err(|error| (false, error.to_string()))?;
+    if parsed.public_key().raw != public {
+        return Err((true, "it is the key of another certificate".to_owned()));
+    }
+    Issuer::from_ca_cert_pem(pem, key).map_err(|error| (false, error.to_string()))
 }
 
 fn make_ca(folder: &Path, ca_path: &Path, key_path: &Path) -> Result<(), CertError> {
@@ -159,12 +201,24 @@ fn read(path: &Path) -> Result<Vec<u8>, CertError> {
     fs::read(path).map_err(|source| CertError::Read { path: path.to_path_buf(), source })
 }
 
+/// Writes a file that is there as a whole or not at all, whenever the power fails.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertError> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(mode);
-    let written =
-        options.open(path).and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()));
-    written.map_err(|source| CertError::Write { path: path.to_path_buf(), source })
+    let temporary = path.with_extension("tmp");
+    let write = || {
+        // Left by a start that was cut off, perhaps with other rights.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(mode).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        let folder = path.parent().expect("a file is in a folder");
+        fs::File::open(folder)?.sync_all()
+    };
+    write().map_err(|source| CertError::Write { path: path.to_path_buf(), source })
 }
 
 #[cfg(test)]
@@ -188,15 +242,50 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
     }
 
+    /// As a start leaves it that was cut off, or a disk that was full.
+    #[test]
+    fn a_ca_that_cannot_be_used_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tls");
+        development(&path).unwrap();
+        let whole = |name: &str| fs::read(path.join(name)).unwrap();
+        for name in ["ca.key", "ca.pem"] {
+            for keep in [0, 40] {
+                let (ca, key) = (whole("ca.pem"), whole("ca.key"));
+                fs::write(path.join(name), &whole(name)[..keep]).unwrap();
+                let remade = development(&path).unwrap().ca_remade.expect("it is reported");
+                assert!(remade.to_string().contains(name), "{remade}");
+                assert!(ca != whole("ca.pem") && key != whole("ca.key"));
+                assert!(development(&path).unwrap().ca_remade.is_none(), "it is good again");
+            }
+        }
+        // The key was made anew, and the certificate not: a start was cut off between the two.
+        let ca = whole("ca.pem");
+        fs::remove_dir_all(&path).unwrap();
+        development(&path).unwrap();
+        fs::write(path.join("ca.pem"), ca).unwrap();
+        assert!(development(&path).unwrap().ca_remade.unwrap().to_string().contains("another"));
+        // A file of a start that was cut off is no obstacle.
+        fs::remove_file(path.join("ca.pem")).unwrap();
+        fs::write(path.join("ca.tmp"), "half").unwrap();
+        development(&path).unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
+    }
+
     #[test]
     fn files_that_hold_something_else_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
         let error = |chain: &Path, key: &Path| from_files(chain, key).err().unwrap().to_string();
-        assert!(error(&chain, &key).contains("chain.pem"));
+        let said = error(&chain, &key);
+        assert!(said.starts_with("tls_cert: cannot read") && said.contains("chain.pem"), "{said}");
         fs::write(&chain, "nothing").unwrap();
         fs::write(&key, "nothing").unwrap();
-        assert!(error(&chain, &key).contains("key.pem"));
+        let said = error(&chain, &key);
+        assert!(said.starts_with("tls_cert: ") && said.contains("no certificate"), "{said}");
+        development(&folder.path().join("tls")).unwrap();
+        let said = error(&folder.path().join("tls/ca.pem"), &key);
+        assert!(said.starts_with("tls_key: ") && said.contains("key.pem holds no key"), "{said}");
     }
 
     #[test]

@@ -420,11 +420,10 @@ impl<'a> Reader<'a> {
             14 if is("Content-Length") => self.content_length(value)?,
             15 if is("Accept-Encoding") => head.accept_encoding.push(value, self.bytes),
             17 if is("Transfer-Encoding") => self.transfer_encoding(value),
-            3 | 6 | 9 | 13.. => {
+            _ => {
                 head.proxied |= is_proxy_field(name);
                 head.page |= is_page_field(name, value);
             }
-            _ => {}
         }
         Ok(())
     }

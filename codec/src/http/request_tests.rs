@@ -1,6 +1,7 @@
 //! Tests of request heads.
 
 use super::*;
+use crate::authority::PROXY_FIELDS;
 use proptest::prelude::*;
 
 fn whole(text: &str) -> Result<RequestHead<'_>, HeadError> {
@@ -231,6 +232,11 @@ fn proxies_and_pages_are_seen() {
     ] {
         let head = fields(lines).unwrap();
         assert_eq!((head.proxied, head.page), (proxied, page), "{lines:?}");
+    }
+    for name in PROXY_FIELDS {
+        for line in [format!("{name}: a"), format!("{}:", name.to_lowercase())] {
+            assert!(fields(&[line.leak()]).unwrap().proxied, "{name}");
+        }
     }
 }
 

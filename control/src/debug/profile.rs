@@ -1,15 +1,17 @@
-//! Profiles: one at a time, each by a thread of its own.
+//! Profiles: one at a time, all by one thread.
 //!
 //! ```text
 //!   begin ─► thread: sample for so long, or until cut ─► names ─► picture ─► outcome
 //! ```
 //!
-//! The thread that samples and looks up names is neither a shard nor the control thread. Whoever
-//! stops waiting cuts the profile short, and so does the end of the node; what was sampled until
-//! then is still sent to the one that waits.
+//! The thread that samples and looks up names is neither a shard nor the control thread. The first
+//! profile starts it and it stays: the allocator keeps some MiB for each thread that looked up
+//! names, and one that ends may leave them to nobody. Whoever stops waiting cuts the profile short,
+//! and so does the end of the node; what was sampled until then is still sent to whoever waits.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, RecvTimeoutError},
@@ -32,7 +34,13 @@ use crate::limits::{PROFILE_LOOK_EVERY, PROFILE_WORK_S, RETRY_GONE_S};
 
 /// The profile in progress, if there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Profiles(Mutex<State>);
+pub(crate) struct Profiles {
+    state: Mutex<State>,
+    /// Where the thread that takes profiles gets its work.
+    taker: Mutex<Option<mpsc::Sender<Work>>>,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -97,20 +105,36 @@ impl Profiles {
         let id = self.enter(ask.duration(), go_on)?;
         let (tell, outcome) = oneshot::channel();
         let place = Place { profiles: Arc::clone(self), id, is_taker: true };
-        let taker = thread::Builder::new().name("ron-profile".to_owned()).spawn(move || {
+        let work = Box::new(move || {
             let outcome = take(ask, only, &threads, &stopped);
             // Its receiver may ask for the next one at once.
             drop(place);
             // The only error is that nobody waits any more.
             let _ = tell.send(outcome);
         });
-        match taker {
-            Ok(_) => {
-                let place = Place { profiles: Arc::clone(self), id, is_taker: false };
-                Ok(Profile { place, outcome })
+        self.hand(work).map_err(|error| NoProfile::Failed { why: error.to_string() })?;
+        let place = Place { profiles: Arc::clone(self), id, is_taker: false };
+        Ok(Profile { place, outcome })
+    }
+
+    /// Gives work to the thread that takes profiles, and starts it if there is none.
+    fn hand(&self, mut work: Work) -> io::Result<()> {
+        let mut taker = self.taker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taker) = &*taker {
+            match taker.send(work) {
+                Ok(()) => return Ok(()),
+                // It panicked.
+                Err(mpsc::SendError(back)) => work = back,
             }
-            Err(error) => Err(NoProfile::Failed { why: error.to_string() }),
         }
+        let (hand, handed) = mpsc::channel::<Work>();
+        thread::Builder::new()
+            .name("ron-profile".to_owned())
+            .spawn(move || handed.iter().for_each(|work| work()))?;
+        // The only error is that it panicked already, which the one who waits hears.
+        let _ = hand.send(work);
+        *taker = Some(hand);
+        Ok(())
     }
 
     /// Cuts short what is in progress, and lets nothing begin any more.
@@ -138,7 +162,7 @@ impl Profiles {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

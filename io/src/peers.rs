@@ -1,0 +1,83 @@
+//! How many requests came from which peers, and how many of them were turned away.
+//!
+//! Peers are told apart by a few bits of a keyed hash of their address: enough to see whether many
+//! are turned away or one is, again and again. Where there are more peers than buckets, several
+//! share one. The key is of this process, so nobody chooses with whom.
+
+use std::{
+    array,
+    hash::{BuildHasher, Hash, RandomState},
+};
+
+use crate::stats::Counter;
+
+/// Peers that are told apart at most.
+pub const PEER_BUCKETS: usize = 256;
+
+/// What a peer is counted under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerBucket(u8);
+
+/// The requests of the peers in one bucket.
+#[derive(Debug, Default)]
+struct Bucket {
+    asked: Counter,
+    turned_away: Counter,
+}
+
+/// The peers of one shard. Written by its thread alone, and read by any.
+#[derive(Debug)]
+pub struct PeerCounts {
+    keys: RandomState,
+    buckets: [Bucket; PEER_BUCKETS],
+}
+
+impl Default for PeerCounts {
+    fn default() -> PeerCounts {
+        let buckets = array::from_fn(|_| Bucket::default());
+        PeerCounts { keys: RandomState::new(), buckets }
+    }
+}
+
+impl PeerCounts {
+    /// What this peer is counted under, for as long as the node runs.
+    pub fn bucket(&self, peer: impl Hash) -> PeerBucket {
+        PeerBucket(self.keys.hash_one(peer) as u8)
+    }
+
+    /// A request was answered, whatever with.
+    #[inline]
+    pub(crate) fn asked(&self, peer: PeerBucket) {
+        self.buckets[usize::from(peer.0)].asked.add(1);
+    }
+
+    /// A request was turned away for want of memory or of room in a queue.
+    pub(crate) fn turned_away(&self, peer: PeerBucket) {
+        self.buckets[usize::from(peer.0)].turned_away.add(1);
+    }
+
+    /// Of each bucket, how many requests were answered, and turned away among them.
+    pub fn all(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.buckets.iter().map(|bucket| (bucket.asked.get(), bucket.turned_away.get()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_known_again_and_others_are_told_apart() {
+        let peers = PeerCounts::default();
+        for peer in 0..100 {
+            assert_eq!(peers.bucket(peer), peers.bucket(peer));
+            peers.asked(peers.bucket(peer));
+        }
+        peers.turned_away(peers.bucket(7));
+        let used = peers.all().filter(|(asked, _)| *asked > 0).count();
+        // 83 are to be expected of 100.
+        assert!((60..=100).contains(&used), "{used} buckets");
+        assert_eq!(peers.all().map(|(asked, _)| asked).sum::<u64>(), 100);
+        assert_eq!(peers.all().filter(|(_, turned_away)| *turned_away == 1).count(), 1);
+    }
+}
