@@ -38,7 +38,7 @@ const SPINS_MAX: u32 = 10_000;
 const STREAM: StreamId = StreamId { conn: ConnId { slot: 1, generation: 1 }, stream: 1 };
 
 fn ask(address: Address) -> Mail {
-    let from = Asker { shard: ShardId(0), stream: STREAM, place: Place::Read };
+    let from = Asker { shard: ShardId(0), stream: STREAM, peer: None, place: Place::Read };
     Mail::Ask { from, ask: Ask::Open { address, first: Some(0) } }
 }
 

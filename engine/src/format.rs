@@ -1,8 +1,9 @@
 //! The directories of a node, its volumes: who uses them, and how they are laid out.
 //!
 //! Opening them takes the lock of each, which keeps a second process out, and reads or makes each
-//! `format.json`, which never changes afterwards (docs/STORAGE.md, "The data directory"). What is
-//! in a partition is not looked at here.
+//! `format.json`, which never changes afterwards (docs/STORAGE.md, "The data directory"). The
+//! folders of partitions are made here, all at once; one that is gone later is not made anew,
+//! because that would be to forget what it held.
 //!
 //! ```text
 //!   look at all ─► plan ─► make folders, lock ─► look again ─► plan ─► make what is new
@@ -22,6 +23,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ron_shards::store::layout::partition_name;
+
 mod file;
 mod volume;
 
@@ -40,6 +43,7 @@ pub struct DataDirs {
     partitions: u32,
     created: bool,
     absent: Vec<Absent>,
+    lost: Vec<u16>,
     _locks: Vec<File>,
 }
 
@@ -128,8 +132,32 @@ impl DataDirs {
         let created = plan.partitions.is_none();
         let partitions = plan.partitions.unwrap_or(partitions);
         plan.make(paths, partitions)?;
-        let (paths, absent) = (paths.to_vec(), plan.absent);
-        Ok(DataDirs { paths, partitions, created, absent, _locks: locks })
+        let (paths, absent, lost) = (paths.to_vec(), plan.absent, Vec::new());
+        let mut opened = DataDirs { paths, partitions, created, absent, lost, _locks: locks };
+        opened.make_partitions()?;
+        Ok(opened)
+    }
+
+    /// Makes the folders of partitions on volumes that hold nothing of any yet, and notes those
+    /// that are gone from others.
+    fn make_partitions(&mut self) -> Result<(), DataDirError> {
+        for (at, path) in (0..).zip(&self.paths) {
+            if self.absent.iter().any(|absent| absent.volume == at) {
+                continue;
+            }
+            let (first, volumes) = (usize::from(at), self.paths.len());
+            let partitions = (0..self.partitions as u16).skip(first).step_by(volumes);
+            match make_partitions(path, partitions) {
+                Ok(lost) => self.lost.extend(lost),
+                Err(why) if self.absent.len() + 1 < volumes && is_unusable(&why) => {
+                    self.absent.push(Absent { volume: at, why });
+                }
+                Err(why) => return Err(why),
+            }
+        }
+        self.absent.sort_unstable_by_key(|absent| absent.volume);
+        self.lost.sort_unstable();
+        Ok(())
     }
 
     /// All volumes, the absent ones too.
@@ -147,6 +175,12 @@ impl DataDirs {
     /// The volumes that cannot be used, rising; never all.
     pub fn absent(&self) -> &[Absent] {
         &self.absent
+    }
+
+    /// The partitions whose folders are gone, rising, and where those were.
+    pub fn lost(&self) -> impl Iterator<Item = (u16, PathBuf)> {
+        let path = |number: u16| &self.paths[usize::from(number) % self.paths.len()];
+        self.lost.iter().map(move |number| (*number, path(*number).join(partition_name(*number))))
     }
 
     /// Partitions of the node: 1 to `PARTITIONS_MAX`.
@@ -350,6 +384,40 @@ fn check_same_partitions(path: &Path, found: u32, others: u32) -> Result<(), Dat
     let path = path.join(file::FORMAT_FILE);
     let reason = format!("it says {found} partitions, and another volume of the node {others}");
     Err(DataDirError::Damaged { path, reason })
+}
+
+/// Makes the folders of a volume's partitions durably if none of them holds anything. Returns those
+/// that are gone otherwise.
+fn make_partitions(
+    volume: &Path,
+    partitions: impl Iterator<Item = u16>,
+) -> Result<Vec<u16>, DataDirError> {
+    let folder = |number| (number, volume.join(partition_name(number)));
+    let (gone, there): (Vec<_>, Vec<_>) =
+        partitions.map(folder).partition(|(_, folder)| is_gone(folder));
+    if there.iter().any(|(_, folder)| holds_something(folder)) {
+        return Ok(gone.into_iter().map(|(number, _)| number).collect());
+    }
+    for (_, folder) in &gone {
+        fs::create_dir(folder).map_err(refused("create", folder))?;
+    }
+    if !gone.is_empty() {
+        sync_dir(volume)?;
+    }
+    Ok(Vec::new())
+}
+
+/// Whether nothing has this name. What cannot be looked at is there.
+fn is_gone(folder: &Path) -> bool {
+    folder.try_exists().is_ok_and(|there| !there)
+}
+
+/// Whether a folder is not empty, or may not be.
+fn holds_something(folder: &Path) -> bool {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// Whether two paths lead to one directory. What cannot be looked at is not the same.

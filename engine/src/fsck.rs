@@ -105,6 +105,7 @@ fn layout(stopped: &Stopped) -> Layout {
     let unnamed = |(volume, path): (u16, &Option<PathBuf>)| path.is_none().then_some(volume);
     Layout {
         absent: (0..).zip(&stopped.volumes).filter_map(unnamed).collect(),
+        lost: Vec::new(),
         volumes: stopped.volumes.iter().map(|path| path.clone().unwrap_or_default()).collect(),
         partitions: stopped.partitions as u16,
         shards: 1,

@@ -15,7 +15,7 @@ use ron_shards::limits::{
     APPENDS_MAX, DAMAGED_LEN, DAMAGED_MAX, MEMTABLE_MAX, OAP_SHORT_LEN_MAX, OUTBOARD_LOADS_LEN_MAX,
     OUTBOARDS_LEN_MAX, REFUSED_MAX, UNSENT_LEN_MAX,
 };
-use ron_shards::store;
+use ron_shards::{shard, store};
 
 use crate::config::values::human_size;
 
@@ -143,6 +143,7 @@ impl MemoryBill {
             ("TLS", tls.saturating_mul(connections), shards),
             ("connection buffers", buffers, shards),
             ("mesh lanes", lanes, shards),
+            ("waiting questions", shard::waiting_bill() as u64, shards),
             ("outboards", OUTBOARDS_LEN, plan.partitions),
             ("waiting requests", store::waiting_bill() as u64, plan.partitions),
             ("index", plan.index_len.saturating_add(index_over), 1),
@@ -158,6 +159,7 @@ impl MemoryBill {
             "connection tables",
             "TLS",
             "connection buffers",
+            "waiting questions",
             "outboards",
             "waiting requests",
             "index",
@@ -223,7 +225,9 @@ mod tests {
         assert_eq!(len("scrub"), 2 * 5 * (9 * MIB + 64 * 1024));
         let heap = len("connection tables") + len("TLS");
         let heap = heap + len("connection buffers") + len("outboards") + len("waiting requests");
-        let heap = heap + len("index") + len("scrub");
+        let heap = heap + len("index") + len("scrub") + len("waiting questions");
+        let questions = len("waiting questions") / 2;
+        assert!((MIB..8 * MIB).contains(&questions), "{questions} bytes for each shard");
         assert_eq!(len("allocator"), heap / 8);
         assert_eq!(len("mesh lanes"), MIB, "one lane each way");
         assert_eq!(bill.total, bill.lines.iter().map(|line| line.len).sum::<u64>());

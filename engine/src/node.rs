@@ -160,6 +160,9 @@ fn open_data(config: &Config) -> Result<DataDirs, Failure> {
         let (volume, why) = (absent.volume, &absent.why);
         tracing::warn!("volume {volume} is absent, and so is what it holds: {why}");
     }
+    for (partition, path) in data.lost() {
+        tracing::error!("partition {partition} is absent, because its folder {path:?} is gone");
+    }
     Ok(data)
 }
 
@@ -170,6 +173,7 @@ fn layout(config: &Config, data: &DataDirs) -> Result<Layout, Failure> {
     Ok(Layout {
         volumes: data.paths().to_vec(),
         absent: data.absent().iter().map(|absent| absent.volume).collect(),
+        lost: data.lost().map(|(partition, _)| partition).collect(),
         partitions: partitions as u16,
         shards: shards as u16,
     })
@@ -327,7 +331,12 @@ fn identity(config: &Config, data: &DataDirs) -> Result<Option<Identity>, Failur
         let dir = dir.display();
         tracing::warn!("the development CA is that of {dir}: clients may know another");
     }
-    Ok(Some(identify(data)(config)?))
+    let identity = identify(data)(config)?;
+    if let (Some(broken), Some(ca)) = (&identity.ca_remade, &identity.ca) {
+        let ca = ca.display();
+        tracing::warn!("{broken}: the development CA was made anew, give clients {ca} again");
+    }
+    Ok(Some(identity))
 }
 
 /// How the certificate is read: from the operator's files, or made by the development CA.

@@ -4,19 +4,21 @@
 mod common;
 
 use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
 use common::{
-    Data, KIB, MIB,
+    DEADLINE, Data, KIB, MIB,
     flood::Target,
     http::{Peer, put_head},
     oap,
-    rude::{Door, Rude, get},
+    rude::{Door, End, Rude, get},
 };
 use serde_json::json;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// Peers that flood, and threads that do it.
 const PEERS: usize = 64;
@@ -122,6 +124,70 @@ fn short_answers_over_tls_take_what_is_counted_and_give_it_back() {
     target.wait("memory is given back", kept, found);
     drop(peers);
     target.finish();
+}
+
+/// Connections of another address, each with a head that does not end.
+struct Heads {
+    open: Vec<TcpStream>,
+    at: SocketAddr,
+}
+
+impl Heads {
+    /// Opens so many, in the place of those that the node cut.
+    fn open(&mut self, count: usize) {
+        let is_open = |mut socket: &TcpStream| {
+            let read = socket.read(&mut [0]);
+            read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        };
+        self.open.retain(is_open);
+        let head = format!("GET /o/x HTTP/1.1\r\nHost: localhost\r\nX: {}", "a".repeat(15_000));
+        for _ in 0..count {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            let from: SocketAddr = ([127, 0, 0, 9], 0).into();
+            socket.bind(&from.into()).expect("it is an address of this machine");
+            socket.connect(&self.at.into()).expect("the node listens");
+            let mut socket = TcpStream::from(socket);
+            // The node may cut it at once.
+            let _ = socket.write_all(head.as_bytes());
+            socket.set_nonblocking(true).expect("it is a socket");
+            self.open.push(socket);
+        }
+    }
+}
+
+#[test]
+fn one_address_is_shed_and_not_those_that_keep_less_together() {
+    let target = target();
+    let large = common::object(7, 24 * MIB);
+    target.store(&large);
+    let mut reader = Rude::connect(&target.node, Door::Https, Some(64 * KIB));
+    reader.send(&get(&large.addr)).expect("the node takes a request");
+    let upload = common::object(8, 24 * MIB);
+    let mut writer = Peer::new(target.node.connect());
+    writer.send(put_head(&upload.addr, upload.bytes.len()).as_bytes());
+    let mut heads = Heads { open: Vec::new(), at: target.node.at("http") };
+    let mut answer = Vec::new();
+    for piece in upload.bytes.chunks(256 * KIB) {
+        heads.open(20);
+        let (bytes, end) = reader.read_within(128 * KIB, DEADLINE);
+        assert_eq!(end, End::Open, "a reader that reads was cut at {} bytes", answer.len());
+        answer.extend(bytes);
+        writer.send(piece);
+    }
+    let shed = target.node.metrics().sum("ron_rejected_total{reason=\"memory\"}");
+    assert!(shed > 500, "{shed} were shed");
+    assert_eq!(writer.response("PUT").status, 201);
+    while answer.len() < large.bytes.len() {
+        let (bytes, end) = reader.read_within(MIB, DEADLINE);
+        assert!(end == End::Open && !bytes.is_empty(), "{end:?} at {}", answer.len());
+        answer.extend(bytes);
+    }
+    let body = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+    let rest = large.bytes.len() + body - answer.len();
+    answer.extend(reader.read_within(rest, DEADLINE).0);
+    common::assert_same(&answer[body..], &large.bytes, "what was read");
+    drop((heads, reader, writer));
+    target.node.terminate();
 }
 
 /// Reads until nothing more comes.

@@ -9,6 +9,7 @@ use common::{
     oap::{END, Oap, REQ, frame, request},
     object,
 };
+use ron_codec::authority::PROXY_FIELDS;
 use serde_json::json;
 
 /// What a browser sends for a script of a page at `http://evil.example:PORT` after that name was
@@ -102,6 +103,12 @@ fn a_proxy_on_this_machine_lends_nobody_its_address() {
         assert_eq!(get(&node, &kept, fields), 200, "{proxy}");
         assert_eq!(ask(&node, "admin", "GET /storage", fields, b""), forbidden, "{proxy}");
         assert_eq!(ask(&node, "admin", "GET /healthz", fields, b"").0, 200, "{proxy}");
+    }
+    for name in PROXY_FIELDS {
+        let fields = format!("Host: localhost\r\n{name}: 192.0.2.7\r\n");
+        assert_eq!(put(&node, &other, &fields), forbidden, "{name}");
+        assert_eq!(delete(&node, &kept, &fields), forbidden, "{name}");
+        assert_eq!(ask(&node, "admin", "GET /storage", &fields, b""), forbidden, "{name}");
     }
     node.terminate();
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::{
     io::{ErrorKind, Read, Write},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{
@@ -198,7 +198,10 @@ fn a_transfer_that_never_ends_does_not_hold_the_node() {
     assert_eq!(down.try_head().expect("there is a head").status, 200);
     let mut up = Peer::new(node.connect());
     up.send(put_head(&large.addr, 1000).as_bytes());
+    let began = Instant::now();
     node.terminate();
+    // Without the setting it is 30 s.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert!(down.read(large.bytes.len()).len() < large.bytes.len());
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use common::{
-    Data, KIB, MIB, Node, Object, assert_same, connect,
+    Data, Dice, KIB, MIB, Node, Object, assert_same, connect,
     http::{Peer, Response},
     object,
 };
@@ -98,19 +98,6 @@ struct Counts {
 
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// A small generator: the seed decides everything a client does.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ (word >> 31)) % end
-    }
 }
 
 /// The `nth` object of a client. All are different, also those of no bytes: those are left out.

@@ -206,3 +206,42 @@ fn a_node_goes_on_without_a_volume() {
         node.terminate();
     }
 }
+
+#[test]
+fn a_partition_whose_folder_is_gone_is_absent() {
+    let data = Data::new();
+    let dirs = volumes(&data, 1);
+    let all = objects();
+    let node = on(&data, &dirs).start();
+    store_all(&node, &all);
+    node.terminate();
+    let partitions = format(&dirs[0])["partitions"].as_u64().expect("it is a number");
+    let partition = |object: &Object| {
+        let said = json!({"partitions": partitions, "volumes": partitions});
+        volume_of(object, &said)
+    };
+    let gone = partition(&all[0]);
+    let is_gone = |object: &&Object| partition(object) == gone;
+    let folder = dirs[0].join(format!("p{gone:03}"));
+    fs::remove_dir_all(&folder).expect("it can be removed");
+
+    let node = on(&data, &dirs).start();
+    node.wait_stderr(&format!("partition {gone} is absent"));
+    check_all(&node, all.iter().filter(|object| !is_gone(object)));
+    for lost in all.iter().filter(is_gone) {
+        let answer = Curl::http(&node).get(&lost.addr, &[]);
+        assert_eq!(answer.status, 503, "it is not gone for good: {}", answer.heads);
+    }
+    let ready = node.admin("/readyz").json();
+    let why = ready["partitions"].to_string();
+    assert!(why.contains("its folder is gone: restore it"), "{ready}");
+    node.terminate();
+    assert!(!folder.exists());
+
+    fs::create_dir(&folder).expect("it can be made");
+    let node = on(&data, &dirs).start();
+    assert_eq!(Curl::http(&node).get(&all[0].addr, &[]).status, 404, "the loss is accepted");
+    store_all(&node, &all.iter().filter(is_gone).cloned().collect::<Vec<_>>());
+    check_all(&node, &all);
+    node.terminate();
+}

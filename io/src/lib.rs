@@ -12,6 +12,7 @@
 pub mod arena;
 pub mod lane;
 pub mod limits;
+pub mod peers;
 pub mod pipe;
 pub mod ports;
 pub mod process;

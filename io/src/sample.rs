@@ -189,7 +189,7 @@ fn full(name: &str, file: Option<&str>) -> String {
 }
 
 /// Gives back what `functions` keeps for the next time, to the system too: the allocator would keep
-/// it, tens of MiB, for a thread that ends.
+/// it, tens of MiB, for the calling thread.
 pub fn forget_functions() {
     backtrace::clear_symbol_cache();
     #[cfg(feature = "ring")]

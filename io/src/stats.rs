@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::{
     arena::Owner,
     limits::{FAILURE_REPORT_EVERY, FAILURE_REPORTS_BURST},
+    peers::{PeerBucket, PeerCounts},
     watch::Watch,
 };
 
@@ -150,6 +151,8 @@ pub enum Rejected {
     Draining,
     /// The peer has its most connections of the shard.
     PeerConnections,
+    /// The peer has as many uploads with files as are left for all.
+    PeerUploads,
     /// Connections buffer more than they may together, and this one took least of its own.
     Memory,
     /// An object that was sent again was deleted meanwhile.
@@ -159,13 +162,14 @@ pub enum Rejected {
 }
 
 impl Rejected {
-    pub const ALL: [Rejected; 9] = [
+    pub const ALL: [Rejected; 10] = [
         Rejected::Connections,
         Rejected::Overload,
         Rejected::Timeout,
         Rejected::Protocol,
         Rejected::Draining,
         Rejected::PeerConnections,
+        Rejected::PeerUploads,
         Rejected::Memory,
         Rejected::Raced,
         Rejected::Idle,
@@ -179,6 +183,7 @@ impl Rejected {
             Rejected::Protocol => "protocol",
             Rejected::Draining => "draining",
             Rejected::PeerConnections => "peer_connections",
+            Rejected::PeerUploads => "peer_uploads",
             Rejected::Memory => "memory",
             Rejected::Raced => "raced",
             Rejected::Idle => "idle",
@@ -206,6 +211,8 @@ pub struct Stats {
     requests: [[[Counter; CODES.len()]; Op::ALL.len()]; Proto::ALL.len()],
     times: [[Times; Op::ALL.len()]; Proto::ALL.len()],
     rejected: [Counter; Rejected::ALL.len()],
+    /// How many peers asked, and how many were turned away.
+    pub peers: PeerCounts,
     pub bytes_in: [Counter; Proto::ALL.len()],
     pub bytes_out: [Counter; Proto::ALL.len()],
     pub connections: [Counter; Proto::ALL.len()],
@@ -302,9 +309,10 @@ impl Stats {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    /// Counts one answered request.
+    /// Counts one answered request of a peer.
     #[inline]
-    pub fn request(&self, proto: Proto, op: Op, code: u16, took_ns: u64) {
+    pub fn request(&self, peer: PeerBucket, (proto, op): (Proto, Op), code: u16, took_ns: u64) {
+        self.peers.asked(peer);
         let at = CODES.iter().position(|known| *known == code).unwrap_or(CODES.len() - 1);
         self.requests[proto as usize][op as usize][at].add(1);
         let times = &self.times[proto as usize][op as usize];
@@ -326,6 +334,13 @@ impl Stats {
         self.rejected[why as usize].add(1);
     }
 
+    /// Counts a request of a peer that is turned away for want of memory or of room in a queue. It
+    /// is answered, and counted so, as well.
+    pub fn turn_away(&self, peer: PeerBucket) {
+        self.reject(Rejected::Overload);
+        self.peers.turned_away(peer);
+    }
+
     pub fn rejected(&self, why: Rejected) -> u64 {
         self.rejected[why as usize].get()
     }
@@ -338,8 +353,12 @@ mod tests {
     #[test]
     fn requests_are_counted_by_their_labels() {
         let stats = Stats::default();
-        stats.request(Proto::Oap, Op::Has, 404, 10_001);
-        stats.request(Proto::Oap, Op::Has, 499, u64::from(u32::MAX) * 1000);
+        let peer = stats.peers.bucket(1);
+        stats.request(peer, (Proto::Oap, Op::Has), 404, 10_001);
+        stats.request(peer, (Proto::Oap, Op::Has), 499, u64::from(u32::MAX) * 1000);
+        stats.turn_away(peer);
+        assert_eq!(stats.peers.all().max(), Some((2, 1)));
+        assert_eq!(stats.rejected(Rejected::Overload), 1);
         let at = CODES.iter().position(|code| *code == 404).unwrap();
         assert_eq!(stats.requests(Proto::Oap, Op::Has, at), 1);
         assert_eq!(stats.requests(Proto::Oap, Op::Has, CODES.len() - 1), 1);

@@ -39,6 +39,12 @@ pub struct Config {
     /// most `MESH_READS_MAX`, and others, at most `MESH_OTHERS_MAX`.
     pub mesh_reads: usize,
     pub mesh_others: usize,
+    /// Groups of one partition that are being read, or wait for it; `limits::FETCHES_MAX` at most.
+    pub fetches_max: usize,
+    /// Bytes beyond which a log goes on in its next segment, `SEGMENT_LEN_MAX` at most, and
+    /// `limits::COMPACT_DEAD_MIN` or fewer.
+    pub segment_len_max: u64,
+    pub compact_dead_min: u64,
     /// Longest object that is taken, in bytes (413 beyond it).
     pub object_len_max: u64,
     /// Groups of one download that are under way at once.
@@ -165,6 +171,9 @@ impl Config {
             connection_buffers: limits::CONNECTION_BUFFERS_LEN,
             mesh_reads: limits::MESH_READS_MAX,
             mesh_others: limits::MESH_OTHERS_MAX,
+            fetches_max: limits::FETCHES_MAX,
+            segment_len_max: ron_codec::limits::SEGMENT_LEN_MAX,
+            compact_dead_min: limits::COMPACT_DEAD_MIN,
             object_len_max: ron_codec::limits::OBJECT_LEN_MAX,
             window_groups: limits::WINDOW_GROUPS,
             verify_sends: false,

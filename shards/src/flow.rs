@@ -64,6 +64,8 @@ impl Peer {
 pub struct Asker {
     pub shard: ShardId,
     pub stream: StreamId,
+    /// Whose connection it is.
+    pub peer: Option<Peer>,
     pub place: Place,
 }
 
@@ -170,6 +172,8 @@ pub enum Fault {
     Absent,
     /// A queue or the memory for blocks is full; it will pass.
     Busy,
+    /// The peer has as many uploads with files as are left for all.
+    PeerUploads,
     /// The object was there, was not kept again for that reason, and was deleted meanwhile.
     Raced,
 }
@@ -300,11 +304,18 @@ impl Tickets {
 
     /// A name for a file about to be opened for an upload of this peer, if it has fewer than are
     /// left of `max`. So one peer has half of them at most, and some are left for newcomers.
-    pub fn upload_file(&mut self, peer: Peer, max: usize) -> Option<FileId> {
+    ///
+    /// # Errors
+    /// `Busy` when none is left, `PeerUploads` when the peer has too many.
+    pub fn upload_file(&mut self, peer: Peer, max: usize) -> Result<FileId, Fault> {
         let left = max.saturating_sub(self.open_files(FileUse::Upload));
         let has = self.uploads.get(&peer).copied().unwrap_or_default();
         let opened = Opened { usage: FileUse::Upload, peer: Some(peer) };
-        (has < left).then(|| self.name_file(opened))
+        match (left, has < left) {
+            (0, _) => Err(Fault::Busy),
+            (_, false) => Err(Fault::PeerUploads),
+            (_, true) => Ok(self.name_file(opened)),
+        }
     }
 
     fn name_file(&mut self, opened: Opened) -> FileId {

@@ -557,7 +557,7 @@ impl Ingest {
         let partition = partition.ok_or(IngestError::Failed(Fault::Disk))?;
         // One more than there are descriptors for would take those of reads and connections.
         let file = cx.tickets.upload_file(self.peer, cx.config.upload_files_max);
-        let file = file.ok_or(IngestError::Failed(Fault::Busy))?;
+        let file = file.map_err(IngestError::Failed)?;
         // What came is set aside, and the rest in steps: who only announces much keeps no room.
         let least = self.announced.unwrap_or(u64::MAX).min(SEGMENT_OBJECT_LEN_MAX);
         let promised = file_len(self.size().max(least));

@@ -19,3 +19,4 @@ pub mod shard;
 pub mod store;
 #[cfg(test)]
 mod testing;
+mod turns;

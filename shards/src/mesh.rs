@@ -2,7 +2,8 @@
 //!
 //! A lane between two shards has a fixed length. Places are split by kind: questions that may need
 //! memory at the owner ([`Place::Read`]), and others, which so never wait behind them. What finds
-//! no place waits here, bounded as well; beyond that it is refused.
+//! no place waits here, each client's questions in a line of their own, and the clients take turns.
+//! That is bounded as well: beyond it the newest question of the longest line is refused.
 //!
 //! ```text
 //!   asked ──► open ──────────────────────── reply ──► answered
@@ -15,8 +16,6 @@
 //! each that is parked: a reply to a parked one stands behind all that was said before it, so when
 //! the last `Short` was said, those parked here were all parked there.
 
-use std::collections::VecDeque;
-
 use ron_io::ports::{Act, Acts, ShardId};
 
 use crate::{
@@ -25,24 +24,32 @@ use crate::{
         MESH_OTHERS_MAX, MESH_OTHERS_WAITING_MAX, MESH_PARKED_MAX, MESH_READS_MAX,
         MESH_READS_WAITING_MAX,
     },
+    turns::Turns,
 };
+
+/// Bytes of memory of the most questions that may wait.
+pub(crate) const fn bill() -> usize {
+    let each = 2 * size_of::<(Asker, Ask)>() + Turns::<(Asker, Ask)>::bill();
+    (MESH_READS_WAITING_MAX + MESH_OTHERS_WAITING_MAX) * each
+}
 
 /// This shard's side of the mesh.
 #[derive(Debug)]
 pub(crate) struct Mesh {
     own: ShardId,
-    peers: Vec<Peer>,
-    /// Questions that may be open with one peer, by kind.
+    others: Vec<Other>,
+    /// Questions that may be open with one shard, by kind.
     open_max: [usize; KINDS.len()],
-    /// Questions waiting, over all peers, by kind.
+    /// Questions waiting, over all shards, by kind.
     waiting: [usize; KINDS.len()],
 }
 
+/// What there is with another shard.
 #[derive(Debug, Default)]
-struct Peer {
+struct Other {
     /// By kind.
     open: [usize; KINDS.len()],
-    waiting: [VecDeque<(Asker, Ask)>; KINDS.len()],
+    waiting: [Turns<(Asker, Ask)>; KINDS.len()],
     /// Reads that wait there for memory.
     parked: usize,
     /// It was asked to relieve this shard, and has not answered.
@@ -55,19 +62,16 @@ struct Peer {
 const KINDS: [(usize, usize); 2] =
     [(MESH_OTHERS_MAX, MESH_OTHERS_WAITING_MAX), (MESH_READS_MAX, MESH_READS_WAITING_MAX)];
 
-/// Places to wait for that a queue keeps while it is empty.
-const WAITING_KEPT: usize = 32;
-
 const _: () = assert!(Place::Other as usize == 0 && Place::Read as usize == 1);
 
 impl Mesh {
     /// The side of shard `own` among `shards`.
     pub(crate) fn new(own: ShardId, shards: u16) -> Mesh {
         assert!(own.0 < shards, "shard {} of {shards}", own.0);
-        let peers = (0..shards).map(|_| Peer::default()).collect();
+        let others = (0..shards).map(|_| Other::default()).collect();
         Mesh {
             own,
-            peers,
+            others,
             open_max: KINDS.map(|(open_max, _)| open_max),
             waiting: [0; KINDS.len()],
         }
@@ -83,52 +87,73 @@ impl Mesh {
         self
     }
 
-    /// Puts a question to another shard, now or when there is a place. Gives it back if there is
-    /// no room to wait.
+    /// Puts a question of a client to another shard, now or when there is a place. Gives back a
+    /// question for which there is no room to wait: this one, or where another client has more of
+    /// them, the newest of the one that has most.
     pub(crate) fn ask(
         &mut self,
         to: ShardId,
         mut from: Asker,
         ask: Ask,
         acts: &mut Acts<Mail, Body>,
-    ) -> Option<Ask> {
+    ) -> Option<(Asker, Ask)> {
         from.place = ask.place();
         let kind = from.place as usize;
         let (open_max, waiting_max) = (self.open_max[kind], KINDS[kind].1);
-        let peer = &mut self.peers[usize::from(to.0)];
-        if peer.open[kind] < open_max && peer.waiting[kind].is_empty() {
-            peer.open[kind] += 1;
+        let other = &mut self.others[usize::from(to.0)];
+        if other.open[kind] < open_max && other.waiting[kind].is_empty() {
+            other.open[kind] += 1;
             acts.push(Act::Mail { to, mail: Mail::Ask { from, ask } });
             return None;
         }
-        if self.waiting[kind] >= waiting_max {
-            return Some(ask);
+        let own = other.waiting[kind].len_of(from.peer);
+        let refused = if self.waiting[kind] < waiting_max {
+            self.waiting[kind] += 1;
+            None
+        } else if let Some(longer) = self.longest(kind, own + 1) {
+            Some(longer)
+        } else {
+            return Some((from, ask));
+        };
+        self.others[usize::from(to.0)].waiting[kind].push(from.peer, (from, ask));
+        refused
+    }
+
+    /// Takes the newest question out of the longest line, if that has more than so many.
+    fn longest(&mut self, kind: usize, more_than: usize) -> Option<(Asker, Ask)> {
+        let waiting = || self.others.iter().map(|other| &other.waiting[kind]);
+        let lines: usize = waiting().map(Turns::clients).sum();
+        // Where nobody has more than an equal part, all have one.
+        if more_than > KINDS[kind].1.div_ceil(lines.max(1)) {
+            return None;
         }
-        self.waiting[kind] += 1;
-        peer.waiting[kind].push_back((from, ask));
-        None
+        let longest = waiting().enumerate().filter_map(|(at, turns)| Some((turns.longest()?, at)));
+        let ((len, client), at) = longest.max()?;
+        (len > more_than)
+            .then(|| self.others[at].waiting[kind].pop_newest(client, |_| true))
+            .flatten()
     }
 
     /// A shard said something about a question that has this place.
     pub(crate) fn heard(&mut self, from: ShardId, place: Place, reply: &Reply) {
-        let peer = &mut self.peers[usize::from(from.0)];
+        let other = &mut self.others[usize::from(from.0)];
         let count = match place {
-            Place::Parked => &mut peer.parked,
-            open => &mut peer.open[open as usize],
+            Place::Parked => &mut other.parked,
+            open => &mut other.open[open as usize],
         };
         let left = count.checked_sub(1);
         *count = left.unwrap_or_else(|| panic!("shard {} answered what was not asked", from.0));
         if matches!(reply, Reply::Short) {
-            peer.parked += 1;
-            assert!(peer.parked <= MESH_PARKED_MAX, "shard {} parks too many", from.0);
+            other.parked += 1;
+            assert!(other.parked <= MESH_PARKED_MAX, "shard {} parks too many", from.0);
         }
     }
 
     /// Asks all others to cut readers that take nothing and hold memory of this shard.
     pub(crate) fn ask_relief(&mut self, acts: &mut Acts<Mail, Body>) {
-        for (to, peer) in self.peers.iter_mut().enumerate() {
+        for (to, other) in self.others.iter_mut().enumerate() {
             let to = ShardId(to as u16);
-            if to != self.own && !peer.drained && !std::mem::replace(&mut peer.relieving, true) {
+            if to != self.own && !other.drained && !std::mem::replace(&mut other.relieving, true) {
                 acts.push(Act::Mail { to, mail: Mail::Relieve { from: self.own } });
             }
         }
@@ -136,26 +161,26 @@ impl Mesh {
 
     /// A shard has done so.
     pub(crate) fn relieved(&mut self, from: ShardId) {
-        let was = std::mem::take(&mut self.peers[usize::from(from.0)].relieving);
+        let was = std::mem::take(&mut self.others[usize::from(from.0)].relieving);
         assert!(was, "shard {} was not asked for relief", from.0);
     }
 
     /// Tells all others that this shard will ask nothing more.
     pub(crate) fn tell_drained(&mut self, acts: &mut Acts<Mail, Body>) {
         self.drained(self.own);
-        for to in (0..self.peers.len() as u16).map(ShardId).filter(|to| *to != self.own) {
+        for to in (0..self.others.len() as u16).map(ShardId).filter(|to| *to != self.own) {
             acts.push(Act::Mail { to, mail: Mail::Drained { from: self.own } });
         }
     }
 
     /// A shard will ask nothing more.
     pub(crate) fn drained(&mut self, shard: ShardId) {
-        self.peers[usize::from(shard.0)].drained = true;
+        self.others[usize::from(shard.0)].drained = true;
     }
 
     /// Whether no shard, this one included, will ask anything more.
     pub(crate) fn all_drained(&self) -> bool {
-        self.peers.iter().all(|peer| peer.drained)
+        self.others.iter().all(|other| other.drained)
     }
 
     /// Whether questions wait for a place.
@@ -169,16 +194,12 @@ impl Mesh {
             if self.waiting[kind] == 0 {
                 continue;
             }
-            for (to, peer) in self.peers.iter_mut().enumerate() {
-                while peer.open[kind] < open_max {
-                    let Some((from, ask)) = peer.waiting[kind].pop_front() else { break };
+            for (to, other) in self.others.iter_mut().enumerate() {
+                while other.open[kind] < open_max {
+                    let Some((_, (from, ask))) = other.waiting[kind].pop() else { break };
                     self.waiting[kind] -= 1;
-                    peer.open[kind] += 1;
+                    other.open[kind] += 1;
                     acts.push(Act::Mail { to: ShardId(to as u16), mail: Mail::Ask { from, ask } });
-                }
-                // What waited for one peer is not kept beside what waits for the next.
-                if peer.waiting[kind].is_empty() {
-                    peer.waiting[kind].shrink_to(WAITING_KEPT);
                 }
             }
         }
@@ -188,7 +209,7 @@ impl Mesh {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::StreamId;
+    use crate::flow::{Peer, StreamId};
     use ron_codec::address::Address;
     use ron_io::ports::ConnId;
 
@@ -196,11 +217,62 @@ mod tests {
 
     /// Whether a question found a place, or room to wait for one.
     fn ask(mesh: &mut Mesh, first: Option<u64>, acts: &mut Acts<Mail, Body>) -> bool {
-        let conn = ConnId { slot: 0, generation: 0 };
+        ask_for(mesh, 0, first, acts).is_none()
+    }
+
+    /// Asks for a client, with a connection of its own. Returns whose question was refused.
+    fn ask_for(
+        mesh: &mut Mesh,
+        client: u8,
+        first: Option<u64>,
+        acts: &mut Acts<Mail, Body>,
+    ) -> Option<u32> {
+        let conn = ConnId { slot: client.into(), generation: 0 };
         let stream = StreamId { conn, stream: 0 };
-        let from = Asker { shard: ShardId(0), stream, place: Place::Other };
-        let address = Address::of(b"");
-        mesh.ask(PEER, from, Ask::Open { address, first }, acts).is_none()
+        let peer = Some(Peer::of([192, 0, 2, client].into()));
+        let from = Asker { shard: ShardId(0), stream, peer, place: Place::Other };
+        let ask = Ask::Open { address: Address::of(b""), first };
+        let (refused, _) = mesh.ask(PEER, from, ask, acts)?;
+        Some(refused.stream.conn.slot)
+    }
+
+    /// Whose questions were sent.
+    fn sent(acts: &mut Acts<Mail, Body>) -> Vec<u32> {
+        let slot = |act| match act {
+            Act::Mail { mail: Mail::Ask { from, .. }, .. } => from.stream.conn.slot,
+            other => panic!("{other:?}"),
+        };
+        std::iter::from_fn(|| acts.pop()).map(slot).collect()
+    }
+
+    #[test]
+    fn clients_take_turns_however_much_one_of_them_asks() {
+        let (mut mesh, mut acts) = (Mesh::new(ShardId(0), 3), Acts::default());
+        while ask(&mut mesh, None, &mut acts) {}
+        sent(&mut acts);
+        for _ in 0..3 {
+            assert_eq!(ask_for(&mut mesh, 1, None, &mut acts), Some(0), "of who has most");
+            assert_eq!(ask_for(&mut mesh, 2, None, &mut acts), Some(0));
+        }
+        assert_eq!(ask_for(&mut mesh, 0, None, &mut acts), Some(0), "its own");
+        for _ in 0..9 {
+            mesh.heard(PEER, Place::Other, &Reply::Missing);
+        }
+        mesh.send_waiting(&mut acts);
+        assert_eq!(sent(&mut acts), [0, 1, 2, 0, 1, 2, 0, 1, 2]);
+        // Of clients that ask as much as they can each has an equal part.
+        for _ in 0..MESH_OTHERS_WAITING_MAX {
+            for client in 0..3 {
+                ask_for(&mut mesh, client, None, &mut acts);
+            }
+        }
+        let turns = &mesh.others[1].waiting[Place::Other as usize];
+        let part = MESH_OTHERS_WAITING_MAX / 3;
+        for client in 0..3 {
+            let waiting = turns.len_of(Some(Peer::of([192, 0, 2, client].into())));
+            assert!((part..part + 2).contains(&waiting), "{waiting}");
+        }
+        assert_eq!(mesh.waiting[Place::Other as usize], MESH_OTHERS_WAITING_MAX);
     }
 
     #[test]
@@ -239,14 +311,14 @@ mod tests {
     fn a_queue_that_is_empty_keeps_little_memory() {
         let (mut mesh, mut acts) = (Mesh::new(ShardId(0), 2), Acts::default());
         while ask(&mut mesh, Some(0), &mut acts) {}
-        let kept = |mesh: &Mesh| mesh.peers[1].waiting[Place::Read as usize].capacity();
+        let kept = |mesh: &Mesh| mesh.others[1].waiting[Place::Read as usize].kept();
         assert!(kept(&mesh) >= MESH_READS_WAITING_MAX);
-        for _ in 0..MESH_READS_WAITING_MAX {
+        for left in (0..MESH_READS_WAITING_MAX).rev() {
             mesh.heard(PEER, Place::Read, &Reply::Missing);
             mesh.send_waiting(&mut acts);
+            assert!(kept(&mesh) <= 3 * left + 64, "{}", kept(&mesh));
         }
         assert_eq!(mesh.waiting[Place::Read as usize], 0);
-        assert!(kept(&mesh) <= 2 * WAITING_KEPT, "{}", kept(&mesh));
     }
 
     #[test]
@@ -267,7 +339,7 @@ mod tests {
         assert!(ask(&mut mesh, Some(0), &mut acts));
         assert_eq!(acts.len(), before + 1);
         mesh.heard(PEER, Place::Parked, &Reply::Missing);
-        assert_eq!(mesh.peers[1].parked, 0);
+        assert_eq!(mesh.others[1].parked, 0);
         assert!(ask(&mut mesh, Some(0), &mut acts));
         assert_eq!(acts.len(), before + 1, "the parked one had no place to give back");
     }

@@ -1,13 +1,17 @@
 //! The sessions of a shard, and what they hold: where they are, how much memory each keeps, and
 //! how many there are of one peer.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap},
+};
 
 use ron_io::ports::ConnId;
 
 use crate::{
     cache::Memory,
     flow::{Peer, StreamId},
+    limits::READER_STALE_NS,
     session::Session,
 };
 
@@ -109,6 +113,12 @@ impl Sessions {
         self.peers.get(&peer).copied().unwrap_or_default()
     }
 
+    /// Who has this connection.
+    pub(crate) fn peer(&self, conn: ConnId) -> Option<Peer> {
+        let place = self.places.get(conn.slot as usize)?.as_ref()?;
+        (place.session.conn() == conn).then_some(place.peer)?
+    }
+
     /// The connection that has this slot.
     pub(crate) fn at(&self, slot: u32) -> Option<ConnId> {
         let place = self.places.get(slot as usize)?.as_ref()?;
@@ -168,22 +178,43 @@ impl Sessions {
         found.filter(|(_, peer)| 2 * of_peers[peer] > most).map(|(slow, _)| slow).collect()
     }
 
-    /// The connections that keep memory: before others those that keep more than most do, and of
-    /// these first who keeps most for longest without taking any of it.
+    /// The connections that keep memory, in the order in which they are to be dropped: each is of
+    /// the peer whose connections then keep most, so that one with many pays before others do.
     pub(crate) fn greediest(&self, now_ns: u64) -> Vec<ConnId> {
-        let places = || self.places.iter().flatten().filter(|place| place.counted > 0);
-        let average = self.held / places().count().max(1);
-        let mut found: Vec<(bool, Reverse<u128>, u32, ConnId)> = places()
-            .map(|place| {
-                let conn = place.session.conn();
-                let stale_ns = now_ns.saturating_sub(place.session.progress_ns(now_ns));
-                let weight = (u128::from(stale_ns) + 1) * place.counted as u128;
-                (place.counted < average, Reverse(weight), conn.slot, conn)
-            })
-            .collect();
-        found.sort_unstable_by_key(|(modest, weight, slot, _)| (*modest, *weight, *slot));
-        found.into_iter().map(|(.., conn)| conn).collect()
+        let mut of_peers = BTreeMap::<Option<Peer>, Vec<&Place>>::new();
+        for place in self.places.iter().flatten().filter(|place| place.counted > 0) {
+            of_peers.entry(place.peer).or_default().push(place);
+        }
+        let mut lines = BTreeMap::new();
+        let mut sums = BinaryHeap::new();
+        for (peer, places) in of_peers {
+            let sum: usize = places.iter().map(|place| place.counted).sum();
+            sums.push((sum, peer));
+            lines.insert(peer, rank(&places, sum / places.len(), now_ns));
+        }
+        let mut found = Vec::new();
+        while let Some((sum, peer)) = sums.pop() {
+            let Some((counted, conn)) = lines.get_mut(&peer).and_then(Vec::pop) else { continue };
+            found.push(conn);
+            sums.push((sum - counted, peer));
+        }
+        found
     }
+}
+
+/// The connections of one peer and what each keeps, the last to be dropped first. Those go first
+/// that took nothing for [`READER_STALE_NS`]; of these, those that keep more than most do; and of
+/// these, who keeps most for longest.
+fn rank(places: &[&Place], average: usize, now_ns: u64) -> Vec<(usize, ConnId)> {
+    let rank = |place: &&Place| {
+        let stale_ns = now_ns.saturating_sub(place.session.progress_ns(now_ns));
+        let weight = (u128::from(stale_ns) + 1) * place.counted as u128;
+        let slot = Reverse(place.session.conn().slot);
+        (stale_ns >= READER_STALE_NS, place.counted >= average, weight, slot)
+    };
+    let mut ranked: Vec<_> = places.iter().map(|place| (rank(place), *place)).collect();
+    ranked.sort_unstable_by_key(|(rank, _)| *rank);
+    ranked.iter().map(|(_, place)| (place.counted, place.session.conn())).collect()
 }
 
 #[cfg(test)]

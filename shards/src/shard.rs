@@ -33,7 +33,7 @@ use crate::{
         RELIEVE_AFTER_NS, RELIEVE_CUTS_MAX, RELIEVE_EVERY_NS, SETTLE_ROUNDS_MAX, SHED_SHARE,
         UPLOAD_SLOW_NS, refused_max, spare_connections,
     },
-    mesh::Mesh,
+    mesh::{self, Mesh},
     session::{Session, http::HttpSession, oap::OapSession},
     sessions::Sessions,
     store::{Damage, Room, Store},
@@ -41,6 +41,11 @@ use crate::{
 
 /// Questions, and answers, within a shard that it keeps memory for.
 const QUEUE_KEPT: usize = 256;
+
+/// Bytes of memory of the most questions that wait for a place at other shards.
+pub const fn waiting_bill() -> usize {
+    mesh::bill()
+}
 
 /// One pinned core's worth of node.
 #[derive(Debug)]
@@ -350,7 +355,7 @@ impl Shard {
         self.live(now);
     }
 
-    /// Drops connections until the others have room again: those that keep most for longest.
+    /// Drops connections until the others have room again.
     fn shed(&mut self, now: Now) {
         let enough = self.config.connection_buffers / SHED_SHARE.1 * SHED_SHARE.0;
         for conn in self.sessions.greediest(now.mono_ns) {
@@ -430,10 +435,13 @@ impl Shard {
         let asker = self.own(stream);
         if owner == self.config.shard {
             self.store.on_ask(asker, ask, &mut cx!(self, now));
-        } else if matches!(ask, Ask::Cancel { .. }) {
+            return;
+        }
+        if matches!(ask, Ask::Cancel { .. }) {
             // The other shard answers before long, and nobody will wait for it.
-        } else if let Some(ask) = self.mesh.ask(owner, asker, ask, &mut self.acts) {
-            self.stats.reject(Rejected::Overload);
+            return;
+        }
+        if let Some((asker, ask)) = self.mesh.ask(owner, asker, ask, &mut self.acts) {
             ask.refuse(asker, Fault::Busy, &mut cx!(self, now));
         }
     }
@@ -450,7 +458,8 @@ impl Shard {
     }
 
     fn own(&self, stream: StreamId) -> Asker {
-        Asker { shard: self.config.shard, stream, place: Place::Other }
+        let peer = self.sessions.peer(stream.conn);
+        Asker { shard: self.config.shard, stream, peer, place: Place::Other }
     }
 
     /// Moves the shard's life on when its condition has come.

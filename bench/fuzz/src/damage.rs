@@ -88,12 +88,9 @@ pub fn damage(input: &[u8]) {
             }
         }
     });
-    let (same, shorter) = IMAGE.with(|kept| {
+    let same = IMAGE.with(|kept| {
         let kept = kept.get().expect("it was made above");
-        let lens = image.files.iter().zip(&kept.files);
-        let shorter = lens.map(|((_, now), (_, before))| now.len() < before.len());
-        let same = kept.files == image.files && kept.snapshots == image.snapshots;
-        (same, shorter.max().unwrap_or_default())
+        kept.files == image.files && kept.snapshots == image.snapshots
     });
     if lost {
         image.snapshots.clear();
@@ -107,8 +104,8 @@ pub fn damage(input: &[u8]) {
     }
     with_objects(|objects| {
         let trusted = same || (what == What::Snapshot);
-        // A snapshot that knows the log further than it reaches is not believed.
-        let known = !lost && (what == What::ObjectFile || what == What::Segment && !shorter);
+        // A snapshot is believed also where the log is shorter than it knows.
+        let known = !lost && what != What::Snapshot;
         for (at, object) in objects.iter().enumerate() {
             let gone = DELETED.contains(&at);
             match get(&mut world, object) {

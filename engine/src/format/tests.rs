@@ -17,7 +17,7 @@ fn place(path: &Path) -> Place {
 
 /// What a node leaves in a volume that it served.
 fn serve(path: &Path) {
-    fs::create_dir(path.join("p000")).unwrap();
+    fs::create_dir_all(path.join("p000/segments")).unwrap();
 }
 
 #[test]
@@ -160,12 +160,39 @@ fn a_volume_that_cannot_be_listed_or_locked_is_absent() {
 }
 
 #[test]
+fn the_folder_of_a_partition_is_made_once() {
+    let root = tempfile::tempdir().unwrap();
+    let all = paths(&root, &["a", "b"]);
+    drop(open(&all).unwrap());
+    let folders = [all[0].join("p000"), all[1].join("p001"), all[0].join("p002")];
+    assert!(folders.iter().all(|folder| folder.is_dir()) && !all[0].join("p001").exists());
+    // Nothing was stored yet: what a power cut left out is made.
+    fs::remove_dir(&folders[0]).unwrap();
+    assert_eq!(open(&all).unwrap().lost().count(), 0);
+    assert!(folders[0].is_dir());
+    // One that is gone beside others is not, and the node is told; nor does a volume that holds
+    // nothing, as one that was put in another's place, lose any.
+    fs::create_dir(folders[2].join("segments")).unwrap();
+    fs::remove_dir(&folders[0]).unwrap();
+    fs::remove_dir(&folders[1]).unwrap();
+    let opened = open(&all).unwrap();
+    assert_eq!(opened.lost().collect::<Vec<_>>(), [(0, folders[0].clone())]);
+    assert!(!folders[0].exists() && folders[1].is_dir());
+    drop(opened);
+    fs::create_dir(&folders[0]).unwrap();
+    assert_eq!(open(&all).unwrap().lost().count(), 0, "the loss is accepted");
+}
+
+#[test]
 fn volumes_are_made_to_the_end() {
     let root = tempfile::tempdir().unwrap();
     let all = paths(&root, &["a", "b"]);
     drop(open(&all).unwrap());
     let id = place(&all[0]).id;
-    // As after a crash while the second was being made.
+    // As after a crash while the second was being made: folders of partitions come after all.
+    for (volume, folder) in [(0, "p000"), (0, "p002"), (1, "p001"), (1, "p003")] {
+        fs::remove_dir(all[volume].join(folder)).unwrap();
+    }
     fs::rename(all[1].join(FORMAT_FILE), all[1].join(TEMPORARY_FILE)).unwrap();
     drop(open(&all).unwrap());
     assert_eq!(place(&all[1]), Place { id, volumes: 2, volume: 1 });

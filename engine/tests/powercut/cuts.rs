@@ -12,26 +12,10 @@ use std::{
 };
 
 use crate::{
+    common::Dice,
     log::{Entry, Log, SECTOR},
     marks::FILE_SYSTEM_LEN,
 };
-
-/// A small generator: its seed decides everything that follows.
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ (word >> 31)) % end
-    }
-
-    pub(crate) fn coin(&mut self) -> bool {
-        self.below(2) == 0
-    }
-}
 
 /// What became of the writes that were not flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

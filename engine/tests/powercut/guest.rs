@@ -16,15 +16,15 @@ use std::{
 };
 
 use crate::{
-    common::{DEADLINE, KIB, MIB, Node, clean_environment, connect, http::Peer, object},
-    cuts::Dice,
+    common::{DEADLINE, Dice, KIB, MIB, Node, clean_environment, connect, http::Peer, object},
     marks::{Mark, Marker, Name},
 };
 
 /// Sizes of what each client stores: packed into the log, or files of their own; few of the last.
+/// Two objects of a byte may be the same, and then what becomes of one becomes of the other.
 const CLIENTS: [(&[usize], u64); 3] = [
     (&[100, 4 * KIB, 20_000, 1000, 64 * KIB], 40),
-    (&[64 * KIB + 1, 300, 8 * KIB, 200 * KIB, 1], 40),
+    (&[64 * KIB + 1, 300, 8 * KIB, 200 * KIB, 9], 40),
     (&[MIB + 1, MIB, MIB + 300 * KIB + 77], 6),
 ];
 /// Answers after which a node is ended.
@@ -41,7 +41,7 @@ pub(crate) fn node(program: &Path, data: &Path) -> Node {
         ("--http", "127.0.0.1:0"),
         ("--admin", "127.0.0.1:0"),
         ("--https", "off"),
-        ("--oap", "off"),
+        ("--oap", "127.0.0.1:0"),
         ("--shards", "1"),
         ("--partitions", "2"),
         ("--cache", "16MiB"),

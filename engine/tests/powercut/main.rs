@@ -157,7 +157,10 @@ impl Run {
         let log = Log::open(&folder.join("log")).expect("the log can be read");
         let marks = marks::read(&log).expect("marks can be read");
         let names = Promises::new(&marks).0.into_keys();
-        let objects = names.map(|name| (name, object(name.seed, name.len))).collect();
+        let objects: BTreeMap<_, _> =
+            names.map(|name| (name, object(name.seed, name.len))).collect();
+        let different: BTreeSet<_> = objects.values().map(|object| &object.addr).collect();
+        assert_eq!(different.len(), objects.len(), "two objects are the same");
         let (places, seed) = (Places::new(&log.entries), number("POWERCUT_SEED").unwrap_or(1));
         Some(Run { log, marks, places, folder, objects, seed })
     }

@@ -20,7 +20,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -39,7 +39,7 @@ mod transfer;
 mod workers;
 
 use buffer::{Buffer, Spares};
-use names::Opened;
+use names::{OpenFile, Opened};
 use transfer::Transfer;
 
 /// The outcome of one operation.
@@ -92,7 +92,7 @@ pub(super) type Workers = workers::Workers<About, Done>;
 pub(super) struct Disk {
     workers: Workers,
     access: Access,
-    files: HashMap<FileId, Arc<fs::File>>,
+    files: HashMap<FileId, Arc<OpenFile>>,
     /// Outcomes that need no thread to come.
     outcomes: VecDeque<Outcome>,
     /// Operations that wait because `DISK_OPS_MAX` are in progress.
@@ -110,7 +110,7 @@ pub(super) struct Disk {
     idle_jobs: usize,
     carries: usize,
     /// Closed files on which something is still in progress.
-    closing: Vec<(Ticket, Arc<fs::File>)>,
+    closing: Vec<(Ticket, Arc<OpenFile>)>,
     spares: Spares,
     /// Devices whose files turned out to have no direct I/O.
     buffered: HashSet<u64>,
@@ -121,7 +121,7 @@ pub(super) struct Disk {
 /// A read that nobody waits for.
 struct Idling {
     ticket: Ticket,
-    file: Arc<fs::File>,
+    file: Arc<OpenFile>,
     at: u64,
     len: usize,
 }
@@ -282,7 +282,7 @@ impl Disk {
         }
     }
 
-    fn file(&self, id: FileId) -> io::Result<Arc<fs::File>> {
+    fn file(&self, id: FileId) -> io::Result<Arc<OpenFile>> {
         let not_open = || io::Error::new(io::ErrorKind::NotFound, "the file is not open");
         self.files.get(&id).cloned().ok_or_else(not_open)
     }

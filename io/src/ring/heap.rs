@@ -49,9 +49,7 @@ pub(crate) fn release() {
     }
 }
 
-/// The same, and all of it is done on return. For a thread that is about to end: blocks that it
-/// freed and still has at hand keep what is free before them from the end of its heap. When it has
-/// ended they do not any more, and then nothing looks at that end.
+/// The same, and all of it is done on return.
 #[cfg(feature = "sample")]
 pub(crate) fn release_now() {
     trim_end();

@@ -31,7 +31,7 @@ pub struct InodeId(usize);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weather {
     pub reads: u32,
-    /// Reads that find the end of the file too early.
+    /// Reads and scans that find the end of the file too early.
     pub short_reads: u32,
     pub writes: u32,
     pub syncs: u32,
@@ -185,6 +185,11 @@ impl Disk {
         self.names.iter().map(|(name, id)| (name.as_str(), *id, self.inodes[id.0].seen.len()))
     }
 
+    /// Whether a file has a name with this ending.
+    pub fn is_named(&self, id: InodeId, ending: &str) -> bool {
+        self.names.iter().any(|(name, named)| *named == id && name.ends_with(ending))
+    }
+
     /// What a reader sees of a file.
     pub fn bytes(&self, id: InodeId) -> &[u8] {
         &self.inodes[id.0].seen
@@ -233,9 +238,15 @@ impl Disk {
             DiskOp::Close { .. } => 0,
             _ => weather.others,
         };
-        if matches!(op, DiskOp::Read { .. }) && self.chance.one_in(weather.short_reads) {
+        let reads = matches!(op, DiskOp::Read { .. } | DiskOp::Scan { .. });
+        if reads && self.chance.one_in(weather.short_reads) {
             self.injected.short_reads += 1;
-            return Some(Err(io::ErrorKind::UnexpectedEof.into()));
+            let DiskOp::Scan { at, len, .. } = op else {
+                return Some(Err(io::ErrorKind::UnexpectedEof.into()));
+            };
+            let mut found = self.scan(*at, *len, inode).to_vec();
+            found.truncate(self.chance.below(found.len() + 1));
+            return Some(Ok(DiskDone::Scanned(found)));
         }
         if !self.chance.one_in(often) {
             return None;
@@ -252,9 +263,23 @@ impl Disk {
             (DiskOp::Open { path, how: OpenHow::CreateNew, .. }, _) if self.chance.toss() => {
                 self.create(&text(path));
             }
+            _ if self.chance.toss() => self.take_effect(op, inode),
             _ => {}
         }
         Some(Err(io::Error::other("bad weather")))
+    }
+
+    /// What is about to fail happens all the same, and is not made durable.
+    fn take_effect(&mut self, op: &DiskOp, inode: Option<InodeId>) {
+        match (op, inode) {
+            (DiskOp::Rename { from, to }, _) if self.dirs.contains(folder(&text(to))) => {
+                self.half_rename(&text(from), &text(to));
+            }
+            (DiskOp::Remove { path, .. }, _) => drop(self.names.remove(&text(path))),
+            (DiskOp::MakeDir { path }, _) => self.dirs.extend(path.ancestors().map(text)),
+            (DiskOp::Truncate { len, .. }, Some(id)) => self.inodes[id.0].set_len(*len as usize),
+            _ => {}
+        }
     }
 
     fn change(&mut self, op: DiskOp, inode: Option<InodeId>) -> io::Result<DiskDone> {
@@ -267,10 +292,7 @@ impl Disk {
                 return Ok(DiskDone::Read(into.freeze(len as usize)));
             }
             DiskOp::Scan { at, len, .. } => {
-                let bytes = self.seen(inode);
-                let start = (at as usize).min(bytes.len());
-                let end = (start + len as usize).min(bytes.len());
-                return Ok(DiskDone::Scanned(bytes[start..end].to_vec()));
+                return Ok(DiskDone::Scanned(self.scan(at, len, inode).to_vec()));
             }
             DiskOp::Write { at, parts, .. } => self.write(at as usize, &parts, inode)?,
             DiskOp::Sync { .. } => self.inode(inode).sync(),
@@ -293,6 +315,13 @@ impl Disk {
             DiskOp::Close { .. } | DiskOp::Open { .. } => {}
         }
         Ok(DiskDone::Done)
+    }
+
+    /// The bytes from `at` on, as far as there are any.
+    fn scan(&self, at: u64, len: u32, inode: Option<InodeId>) -> &[u8] {
+        let bytes = self.seen(inode);
+        let start = (at as usize).min(bytes.len());
+        &bytes[start..(start + len as usize).min(bytes.len())]
     }
 
     fn write(&mut self, at: usize, parts: &[Part], inode: Option<InodeId>) -> io::Result<()> {

@@ -154,3 +154,50 @@ fn only_what_is_synced_rots() {
     assert!(disk.rot(id, 5, 0));
     assert_eq!(disk.seen(Some(id))[4..7], [7, 6, 7]);
 }
+
+#[test]
+fn what_fails_may_have_happened_and_is_not_durable() {
+    let (mut renamed, mut removed, mut cut, mut lost) = (0, 0, 0, 0);
+    for seed in 0..40 {
+        let mut disk = disk();
+        disk.reseed(seed);
+        let id = create(&mut disk, "/a/x/1");
+        create(&mut disk, "/a/x/2");
+        write(&mut disk, id, 0, 4096).unwrap();
+        disk.weather.others = 1;
+        let truncate = DiskOp::Truncate { file: FILE, len: 0 };
+        disk.perform(truncate, Some(id)).0.unwrap_err();
+        cut += usize::from(disk.bytes(id).is_empty());
+        rename(&mut disk, "/a/x/1", "/a/y/1").unwrap_err();
+        let remove = DiskOp::Remove { path: "/a/x/2".into(), durable: true };
+        disk.perform(remove, None).0.unwrap_err();
+        let seen = names(&disk);
+        renamed += usize::from(seen.contains(&"/a/y/1".to_string()));
+        removed += usize::from(!seen.contains(&"/a/x/2".to_string()));
+        disk.crash();
+        lost += usize::from(names(&disk) != seen);
+    }
+    for times in [renamed, removed, cut, lost] {
+        assert!((5..=35).contains(&times), "{renamed} {removed} {cut} {lost}");
+    }
+}
+
+#[test]
+fn a_scan_may_bring_less_than_there_is() {
+    let mut disk = disk();
+    let id = create(&mut disk, "/a/x/1");
+    write(&mut disk, id, 0, 8192).unwrap();
+    disk.weather.short_reads = 1;
+    let urgency = crate::ports::Urgency::Background;
+    let lens: Vec<usize> = (0..20)
+        .map(|_| {
+            let scan = DiskOp::Scan { file: FILE, at: 0, len: 10_000, urgency };
+            match disk.perform(scan, Some(id)).0.unwrap() {
+                DiskDone::Scanned(bytes) => bytes.len(),
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    assert!(lens.iter().all(|len| *len <= 8192) && lens.iter().any(|len| *len < 8192));
+    assert_eq!(disk.injected.short_reads, 20);
+}

@@ -11,7 +11,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use super::{Chance, Disk, InodeId};
+use super::{Chance, Disk, Injected, InodeId};
 use crate::{
     arena::{Block, Class},
     ports::{DiskDone, DiskOp, FileId, Part, Ticket},
@@ -39,7 +39,16 @@ struct Work {
 pub struct Queue {
     files: BTreeMap<u32, InodeId>,
     work: Vec<Work>,
-    done: Vec<(Ticket, io::Result<DiskDone>)>,
+    done: Vec<Done>,
+    troubles_told: u64,
+}
+
+#[derive(Debug)]
+struct Done {
+    ticket: Ticket,
+    outcome: io::Result<DiskDone>,
+    /// It failed or was short by the will of the simulation.
+    troubled: bool,
 }
 
 impl Queue {
@@ -95,7 +104,7 @@ impl Queue {
             Part::Block(slice) => Some(&slice.block),
             Part::Bytes(_) | Part::Zeros(_) => None,
         });
-        let read = self.done.iter().filter_map(|(_, done)| match done {
+        let read = self.done.iter().filter_map(|done| match &done.outcome {
             Ok(DiskDone::Read(block)) => Some(block),
             _ => None,
         });
@@ -143,14 +152,17 @@ impl Queue {
         let at = ready.take(nth + 1).last().expect("an act is ready");
         let Work { ticket, op, inode, .. } = self.work.remove(at);
         let mut what = if told { format!("{op:?}") } else { String::new() };
+        let before = disk.injected;
         let (outcome, closes) = self.run(op, inode, disk);
+        let Injected { errors, short_reads, .. } = disk.injected;
+        let troubled = (errors, short_reads) != (before.errors, before.short_reads);
         if let (true, Err(error)) = (told, &outcome) {
             what += &format!(" fails: {error}");
         }
         if let Some(id) = closes {
             disk.closed(id);
         }
-        self.done.push((ticket, outcome));
+        self.done.push(Done { ticket, outcome, troubled });
         what
     }
 
@@ -160,7 +172,14 @@ impl Queue {
     /// If there is none.
     pub fn tell(&mut self, chance: &mut Chance) -> (Ticket, io::Result<DiskDone>) {
         let at = chance.below(self.done.len());
-        self.done.remove(at)
+        let Done { ticket, outcome, troubled } = self.done.remove(at);
+        self.troubles_told += u64::from(troubled);
+        (ticket, outcome)
+    }
+
+    /// How many outcomes were told since the last time that the simulation had spoilt.
+    pub fn take_troubles(&mut self) -> u64 {
+        std::mem::take(&mut self.troubles_told)
     }
 
     /// The process ends in the midst of its acts: each is done, begun, or never begun.

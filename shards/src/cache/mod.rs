@@ -304,11 +304,15 @@ impl Memory {
         if at >= self.parked.len() {
             self.parked.resize(at + 1, 0);
         }
-        let parked = &mut self.parked[at];
-        let most = if begins { MESH_PARKED_BEGINS_MAX } else { MESH_PARKED_MAX };
-        let room = *parked < most;
-        *parked += usize::from(room);
+        let room = self.may_park(shard, begins);
+        self.parked[at] += usize::from(room);
         room
+    }
+
+    /// Whether [`park`](Memory::park) would find a place.
+    pub fn may_park(&self, shard: ShardId, begins: bool) -> bool {
+        let most = if begins { MESH_PARKED_BEGINS_MAX } else { MESH_PARKED_MAX };
+        self.parked.get(usize::from(shard.0)).is_none_or(|parked| *parked < most)
     }
 
     /// A read that was parked is answered.

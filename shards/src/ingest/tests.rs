@@ -359,12 +359,12 @@ fn one_peer_has_half_of_the_files_of_uploads_at_most() {
         ingest.push(&data, &mut bench.cx()).map(|_| ingest)
     };
     let _held = [begin(1).unwrap(), begin(1).unwrap()];
-    let busy = IngestError::Failed(Fault::Busy);
-    assert_eq!(begin(1).err(), Some(busy), "it has as many as are left");
+    let many = IngestError::Failed(Fault::PeerUploads);
+    assert_eq!(begin(1).err(), Some(many), "it has as many as are left");
     let _of_another = begin(2).unwrap();
-    assert_eq!(begin(2).err(), Some(busy));
+    assert_eq!(begin(2).err(), Some(many));
     let _of_a_newcomer = begin(3).unwrap();
-    assert_eq!(begin(4).err(), Some(busy), "all are taken");
+    assert_eq!(begin(4).err(), Some(IngestError::Failed(Fault::Busy)), "all are taken");
 }
 
 proptest! {

@@ -26,6 +26,7 @@ use ron_codec::{
     limits::HEAD_LEN_MAX,
 };
 use ron_io::{
+    peers::PeerBucket,
     ports::{Act, ConnId, DiskDone, Report, Severity},
     progress::Progress,
     stats::Proto,
@@ -85,6 +86,8 @@ pub struct HttpSession {
     /// The number of the request under way, or of the last one.
     stream: u32,
     peer: SocketAddr,
+    /// What the peer is counted as.
+    counted: PeerBucket,
     /// Since when the peer is paused, in `Now::mono_ns`.
     paused_ns: Option<u64>,
     /// The peer will send no more.
@@ -128,6 +131,7 @@ impl HttpSession {
             skip: 0,
             stream: 0,
             peer,
+            counted: cx.stats.peers.bucket(Peer::of(peer.ip())),
             paused_ns: None,
             eof: false,
             phase_ns: cx.now.mono_ns,
@@ -531,7 +535,7 @@ impl HttpSession {
             Turn::Answered { status } => self.answered(&request, status, cx),
             Turn::Refuse(refusal) => self.refuse(request, Leftover::Skip(self.skip), refusal, cx),
             Turn::Cut(refusal) => {
-                refusal.count(cx.stats);
+                refusal.count(self.counted, cx.stats);
                 self.tell(&request, refusal.code(), cx);
                 self.count(&request, refusal.code().status(), cx);
                 // The client sees by its length that the answer is not whole. What is queued of it,
@@ -602,7 +606,7 @@ impl HttpSession {
     fn refuse(&mut self, request: Request, leftover: Leftover, refusal: Refusal, cx: &mut Cx<'_>) {
         let mut request = self.pass_over(request, leftover);
         request.keep_alive &= !refusal.closes() && !self.wire.is_draining();
-        refusal.count(cx.stats);
+        refusal.count(self.counted, cx.stats);
         self.wire.send_refusal(&request, &refusal, cx);
         self.tell(&request, refusal.code(), cx);
         self.answered(&request, refusal.code().status(), cx);
@@ -637,7 +641,7 @@ impl HttpSession {
     fn count(&self, request: &Request, status: u16, cx: &Cx<'_>) {
         let took_ns = cx.now.mono_ns.saturating_sub(request.began_ns);
         cx.stats.inflight.sub(1);
-        cx.stats.request(self.wire.proto(), request.op, status, took_ns);
+        cx.stats.request(self.counted, (self.wire.proto(), request.op), status, took_ns);
     }
 
     /// Ends the sending side behind what is queued.

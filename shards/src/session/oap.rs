@@ -23,7 +23,7 @@ use super::{failure, pace::Pace};
 use crate::{
     cache::Memory,
     config::Listener,
-    flow::{Cx, Reply, StreamId},
+    flow::{Cx, Peer, Reply, StreamId},
     limits::{LINGER_LEAST_NS, LINGER_LEN_MAX, PIPELINE_LEN_MAX},
 };
 
@@ -106,10 +106,11 @@ impl OapSession {
     /// The session of a connection that was just accepted.
     pub fn new(conn: ConnId, listener: Listener, peer: SocketAddr, cx: &mut Cx<'_>) -> OapSession {
         let now = cx.now.mono_ns;
+        let counted = cx.stats.peers.bucket(Peer::of(peer.ip()));
         let mut session = OapSession {
             phase: if listener.tls { Phase::Handshake { since: now } } else { Phase::Open },
             peer,
-            wire: Wire::new(conn, listener, now),
+            wire: Wire::new(conn, listener, counted, now),
             deframer: Deframer::new(),
             frame: None,
             frame_pace: Pace::new(now),
@@ -412,7 +413,7 @@ impl OapSession {
             get.download.cancel(cx);
         }
         let took = cx.now.mono_ns.saturating_sub(stream.opened_at);
-        cx.stats.request(self.wire.proto, stream.op(), code, took);
+        cx.stats.request(self.wire.peer, (self.wire.proto, stream.op()), code, took);
         cx.stats.inflight.sub(1);
         cx.stats.open_streams.sub(1);
         Some(stream)

@@ -6,7 +6,10 @@ use super::*;
 use crate::{
     config::Listener,
     entropy::Secret,
-    limits::{IDLE_CUT_NS, IDLE_LOOK_NS, PIPELINE_LEN_MAX, UNSENT_SHORT_LEN_MAX, refused_max},
+    limits::{
+        IDLE_CUT_NS, IDLE_LOOK_NS, MESH_OTHERS_WAITING_MAX, PIPELINE_LEN_MAX, UNSENT_SHORT_LEN_MAX,
+        refused_max,
+    },
     store::layout::Layout,
 };
 
@@ -209,8 +212,7 @@ fn one_peer_leaves_connections_to_others() {
 }
 
 fn shard(seed: u64, secret: u64) -> Shard {
-    let layout =
-        Layout { volumes: vec!["/nowhere".into()], absent: Vec::new(), partitions: 1, shards: 1 };
+    let layout = Layout::single("/nowhere".into(), 1, 1);
     let config = Config {
         arena_len: 1024 * 1024,
         seed,
@@ -260,7 +262,8 @@ fn a_shard_asks_what_waits_before_it_says_that_it_asks_no_more() {
     });
     let conn = ConnId { slot: 0, generation: 1 };
     let (other, to) = (ron_io::ports::ShardId(1), StreamId { conn, stream: 1 });
-    let from = Asker { shard: ron_io::ports::ShardId(0), stream: to, place: Place::Other };
+    let from =
+        Asker { shard: ron_io::ports::ShardId(0), stream: to, peer: None, place: Place::Other };
     for _ in 0..2 {
         let ask = Ask::Open { address: Address::of(b""), first: None };
         assert!(rig.shard.mesh.ask(other, from, ask, &mut rig.shard.acts).is_none());
@@ -279,4 +282,33 @@ fn a_shard_asks_what_waits_before_it_says_that_it_asks_no_more() {
     let reply = || Mail::Reply { from: other, to, place: Place::Other, reply: Reply::Missing };
     assert_eq!(said(Mail::Order(Order::Drain { within_ms: 1000 })), ["ask"]);
     assert_eq!(said(reply()), ["ask", "drained"]);
+}
+
+#[test]
+fn a_question_that_finds_no_room_is_refused_and_counted_once() {
+    let mut rig = Rig::new(|config| {
+        config.layout = Layout::single("/x".into(), 2, 2);
+        config.mesh_others = 1;
+        config.connections_max = 2048;
+        config.connections_per_peer = 2048;
+    });
+    let owner = |n: &u32| rig.shard.config.layout.owner(&Address::of(&n.to_le_bytes())).1.0;
+    let n = (0..).find(|n| owner(n) == 1).unwrap();
+    let address = Address::of(&n.to_le_bytes());
+    let head = format!("HEAD /o/{address} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let room = 1 + MESH_OTHERS_WAITING_MAX;
+    for _ in 0..room + 5 {
+        let conn = rig.open(HTTP, "192.0.2.1:1");
+        rig.bytes(conn, head.as_bytes());
+    }
+    assert!(rig.queued[..room].iter().all(|queued| *queued == 0), "these wait");
+    assert!(rig.queued[room..].iter().all(|queued| *queued > 0), "these have an answer");
+    assert_eq!(rig.stats.rejected(Rejected::Overload), 5);
+    // One of another address has its turn: the newest of who has most makes room.
+    let other = rig.open(HTTP, "192.0.2.2:1");
+    rig.bytes(other, head.as_bytes());
+    assert_eq!(rig.queued[other.slot as usize], 0);
+    assert!(rig.queued[room - 1] > 0);
+    assert_eq!(rig.stats.rejected(Rejected::Overload), 6);
+    assert_eq!(rig.stats.peers.all().max(), Some((6, 6)), "all of them of one peer");
 }

@@ -33,12 +33,16 @@ use ron_io::{
 
 use super::{
     damage::{self, Harm},
-    index::{Entry, Index, Location, OpenSlot, Position, open_job},
+    index::{Entry, Index, Location, Of, OpenSlot, Position, open_job},
     layout::{hidden_number, object_address, segment_number, upload_prefix},
     partition::{Recovered, Site, Tag},
     scan::{Found, Next, Walk},
 };
 use crate::{flow::Cx, flow::Waiter, limits};
+
+mod tail;
+
+use tail::Tail;
 
 fn scan(file: FileId, at: u64, len: u32) -> DiskOp {
     DiskOp::Scan { file, at, len, urgency: Urgency::Foreground }
@@ -54,6 +58,8 @@ enum Step {
     OpenIndex,
     OpenSegment(FileId),
     Scan(FileId, Walk),
+    ReadTail(Tail),
+    WriteTail(Tail),
     Cut(FileId),
     Sync(FileId),
     /// The mark of a segment in which records are hidden is made, or removed.
@@ -72,6 +78,18 @@ enum Step {
 struct Candidate {
     address: Address,
     len: u64,
+}
+
+impl Candidate {
+    /// Bytes of the file that say what it is.
+    fn head_len(&self) -> u64 {
+        self.len.min(DISK_BLOCK_LEN as u64)
+    }
+}
+
+fn short(found: u64, expected: u64) -> io::Error {
+    let text = format!("short read, {found} of {expected} bytes");
+    io::Error::new(io::ErrorKind::UnexpectedEof, text)
 }
 
 /// How far a boot is.
@@ -104,8 +122,16 @@ pub(super) struct Boot {
     newer: bool,
     /// Whether the disk does not give part of the log.
     unreadable: bool,
+    /// Whether all of it is another partition's, and the last segment with records of one.
+    foreign: bool,
+    strangers_in: Option<u32>,
+    /// The highest segment that the index names, and those of which it names more than is there.
+    highest: u32,
+    lost: BTreeSet<u32>,
     /// How often the read at hand failed.
     scan_failures: u32,
+    /// From where on the segment being walked may hold what is not durable.
+    tail_from: u64,
     /// Whether part of the log is hidden by damage.
     has_holes: bool,
     /// Segments that are marked for that, and whether the mark of the present one is to be made or
@@ -135,7 +161,12 @@ impl Boot {
             unlinks: BTreeSet::new(),
             newer: false,
             unreadable: false,
+            foreign: false,
+            strangers_in: None,
+            highest: 0,
+            lost: BTreeSet::new(),
             scan_failures: 0,
+            tail_from: 0,
             has_holes: false,
             hidden: BTreeSet::new(),
             remark: None,
@@ -162,10 +193,9 @@ impl Boot {
         {
             return progress;
         }
-        let (step, done) = match (step, done) {
-            (Step::Scan(file, walk), Err(error)) => return self.unread(file, walk, &error, cx),
-            (step, Err(error)) => return Err(self.failed(&step, &error.to_string())),
-            (step, Ok(done)) => (step, done),
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => return self.on_error(step, &error, cx),
         };
         match (step, done) {
             (Step::MakeDirs(nth), _) => self.make_dir(nth + 1, cx),
@@ -178,17 +208,13 @@ impl Boot {
             (Step::OpenSegment(file), DiskDone::Opened { len }) => {
                 return self.begin_walk(file, len, cx);
             }
-            (Step::Scan(file, mut walk), DiskDone::Scanned(bytes)) => {
-                let (found, expected) = (bytes.len() as u64, walk.expected());
-                if found < expected {
-                    // It is no end of the log: cutting it there would lose what was acknowledged.
-                    let error = format!("short read, {found} of {expected} bytes");
-                    return Err(self.failed(&Step::Scan(file, walk), &error));
-                }
-                self.scan_failures = 0;
-                let next = walk.feed(&bytes).map_err(|version| self.too_new(version))?;
-                return self.on_walked(file, walk, next, cx);
+            (Step::Scan(file, walk), DiskDone::Scanned(bytes)) => {
+                return self.on_scanned(file, walk, &bytes, cx);
             }
+            (Step::ReadTail(tail), DiskDone::Scanned(bytes)) => {
+                return self.write_tail(tail, bytes, cx);
+            }
+            (Step::WriteTail(tail), _) => self.read_tail(tail, cx),
             (Step::Cut(file), _) => self.act(Step::Sync(file), DiskOp::Sync { file }, cx),
             (Step::Sync(file), _) => {
                 cx.close_file(file);
@@ -210,18 +236,83 @@ impl Boot {
             }
             (Step::ReadObject(file, candidate), DiskDone::Scanned(bytes)) => {
                 cx.close_file(file);
-                self.take_object(candidate, &bytes, cx);
-                return self.next_candidate(cx);
+                return self.on_header(candidate, &bytes, cx);
             }
             (step, done) => unreachable!("{done:?} in answer to {step:?}"),
         }
         Ok(Progress::Going)
     }
 
+    fn on_error(
+        &mut self,
+        step: Step,
+        error: &io::Error,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        match step {
+            Step::Scan(file, walk) => return self.unread(file, walk, error, cx),
+            Step::OpenObject(file, candidate) => {
+                cx.tickets.forget_file(file);
+                return self.unread_object(candidate, error, cx);
+            }
+            Step::ReadObject(file, candidate) => {
+                cx.close_file(file);
+                return self.unread_object(candidate, error, cx);
+            }
+            Step::WriteTail(tail) => return self.tail_failed(tail, error, cx),
+            Step::OpenSegment(file) => cx.tickets.forget_file(file),
+            Step::Cut(file) | Step::Sync(file) => cx.close_file(file),
+            Step::ReadTail(tail) => {
+                self.unreadable = true;
+                cx.close_file(tail.file);
+            }
+            _ => {}
+        }
+        Err(self.failed(&step, &error.to_string()))
+    }
+
+    fn on_scanned(
+        &mut self,
+        file: FileId,
+        mut walk: Walk,
+        bytes: &[u8],
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        let (found, expected) = (bytes.len() as u64, walk.expected());
+        if found < expected {
+            // It is no end of the log: cutting it there would lose what was acknowledged.
+            return self.unread(file, walk, &short(found, expected), cx);
+        }
+        self.scan_failures = 0;
+        match walk.feed(bytes) {
+            Ok(next) => self.on_walked(file, walk, next, cx),
+            Err(version) => {
+                cx.close_file(file);
+                Err(self.too_new(version))
+            }
+        }
+    }
+
+    fn on_header(
+        &mut self,
+        candidate: Candidate,
+        bytes: &[u8],
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        let (found, expected) = (bytes.len() as u64, candidate.head_len());
+        if found < expected {
+            return self.unread_object(candidate, &short(found, expected), cx);
+        }
+        self.scan_failures = 0;
+        self.take_object(candidate, bytes, cx);
+        self.next_candidate(cx)
+    }
+
     /// After a failure: whether the node can go on without the partition. It must not when a newer
-    /// program wrote the log, and with one volume only when nothing but a part of the log is lost.
+    /// program wrote the log, and with one volume only when nothing but a part of the log is lost,
+    /// or all of it is of another partition.
     pub(super) fn may_be_absent(&self, cx: &Cx<'_>) -> bool {
-        (cx.config.layout.volumes.len() > 1 || self.unreadable) && !self.newer
+        (cx.config.layout.volumes.len() > 1 || self.unreadable || self.foreign) && !self.newer
     }
 
     /// The disk does not give a piece of the log. With an index it may be about what was
@@ -278,6 +369,9 @@ impl Boot {
             }
             // This process keeps the segment all the same.
             Step::Mark(_) | Step::Unmark => {
+                if let Step::Mark(file) = step {
+                    cx.tickets.forget_file(*file);
+                }
                 let text = format!("a damaged segment cannot be marked: {error}");
                 self.site.note(cx, Severity::Warn, &text);
                 Some(self.walk_next_segment(cx))
@@ -321,7 +415,8 @@ impl Boot {
             Step::ListTmp | Step::ListSegments | Step::ListObjects => "listing its folders",
             Step::OpenIndex => "opening its index",
             Step::OpenSegment(_) | Step::Scan(..) => "reading its log",
-            Step::Cut(_) | Step::Sync(_) => "syncing its log",
+            Step::ReadTail(_) => "reading its log",
+            Step::WriteTail(_) | Step::Cut(_) | Step::Sync(_) => "syncing its log",
             Step::Mark(_) | Step::Unmark => "marking damage in its log",
             Step::OpenObject(..) | Step::ReadObject(..) => "reading its object files",
             Step::Unlink(_) => "removing deleted files",
@@ -377,7 +472,9 @@ impl Boot {
 
     fn open_index(&mut self, cx: &mut Cx<'_>) {
         let dir = cx.config.layout.index_dir(self.site.number);
-        let job = open_job(dir, self.segments.clone(), Arc::clone(&self.slot));
+        let (partition, partitions) = (self.site.number, cx.config.layout.partitions);
+        let of = Of { partition, partitions, segments: self.segments.clone() };
+        let job = open_job(dir, of, Arc::clone(&self.slot));
         self.act(Step::OpenIndex, DiskOp::Run(job), cx);
     }
 
@@ -392,7 +489,18 @@ impl Boot {
         for note in &opened.notes {
             self.site.note(cx, Severity::Warn, note);
         }
+        for loss in &opened.losses {
+            self.site.note(cx, Severity::Error, loss);
+        }
+        if let Some(owner) = opened.foreign {
+            self.foreign = true;
+            let text = format!("it is of partition {owner}; are two folders swapped?");
+            return Err(self.failed(&Step::OpenIndex, &text));
+        }
         (self.position, self.sequence) = opened.reached.unwrap_or_default();
+        let (segment, sequence) = opened.highest;
+        (self.highest, self.sequence) = (segment, self.sequence.max(sequence));
+        self.lost = opened.lost.clone();
         self.rebuild = opened.reached.is_none();
         if self.rebuild && !self.segments.is_empty() {
             let (count, len) = (self.segments.len(), self.log_len());
@@ -437,6 +545,7 @@ impl Boot {
         let last_batch = len.saturating_sub(DISK_OP_LEN_MAX as u64);
         let verify_from = if self.rebuild { last_batch } else { at };
         self.report_progress(cx);
+        self.tail_from = at.max(last_batch) / DISK_BLOCK_LEN as u64 * DISK_BLOCK_LEN as u64;
         let walk = Walk::new(at, len, verify_from);
         let next = walk.start();
         self.on_walked(file, walk, next, cx)
@@ -467,16 +576,18 @@ impl Boot {
                 match torn {
                     None => {
                         // All of it was read: nothing is hidden any more.
-                        if self.rebuild && self.hidden.remove(&segment) {
+                        let kept = self.strangers_in == Some(segment);
+                        if self.rebuild && !kept && self.hidden.remove(&segment) {
                             self.remark = Some(false);
                         }
-                        self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
+                        let at = if last { self.tail_from } else { end };
+                        self.read_tail(Tail { file, at, end, cut: false }, cx);
                     }
                     Some(why) if is_torn => {
                         let text = format!("segment {segment} ends at {end}: {why}");
                         self.site.note(cx, Severity::Warn, &text);
                         self.segments[self.next_segment - 1].1 = end;
-                        self.act(Step::Cut(file), DiskOp::Truncate { file, len: end }, cx);
+                        self.read_tail(Tail { file, at: self.tail_from, end, cut: true }, cx);
                     }
                     Some(why) => {
                         self.hide(segment);
@@ -501,6 +612,10 @@ impl Boot {
     fn take_record(&mut self, segment: u32, found: &Found, cx: &mut Cx<'_>) {
         let Found { kind, digest, size, sequence, offset, damaged, .. } = *found;
         self.sequence = self.sequence.max(sequence);
+        let owner = cx.config.layout.owner(&digest).0;
+        if kind != RecordKind::Pad && owner != self.site.number {
+            return self.pass_stranger(segment, owner, cx);
+        }
         let location = match kind {
             RecordKind::Pad => return,
             RecordKind::Tombstone => return self.take_tombstone(segment, digest, sequence, cx),
@@ -531,6 +646,19 @@ impl Boot {
         self.found += 1;
         self.unlinks.remove(&digest);
         self.index().insert(digest, Entry { location, size, sequence });
+    }
+
+    /// A record is another partition's, as in a folder that has another's name. It is not taken up,
+    /// and its segment is kept.
+    fn pass_stranger(&mut self, segment: u32, owner: u16, cx: &mut Cx<'_>) {
+        if self.strangers_in.replace(segment).is_none() {
+            let text = format!(
+                "segment {segment} has records of partition {owner}, which are not taken up; are \
+                 two folders swapped?"
+            );
+            self.site.note(cx, Severity::Error, &text);
+        }
+        self.hide(segment);
     }
 
     fn take_tombstone(&mut self, segment: u32, digest: Address, sequence: u64, cx: &mut Cx<'_>) {
@@ -607,6 +735,25 @@ impl Boot {
         Ok(Progress::Going)
     }
 
+    /// The disk does not give the header of an object file: it is not taken up, and stays.
+    fn unread_object(
+        &mut self,
+        candidate: Candidate,
+        error: &io::Error,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        self.scan_failures += 1;
+        if self.scan_failures < limits::BOOT_SCAN_TRIES {
+            self.candidates.push_front(candidate);
+        } else {
+            self.scan_failures = 0;
+            let text =
+                format!("the file of {} cannot be read, not taken up: {error}", candidate.address);
+            self.site.note(cx, Severity::Error, &text);
+        }
+        self.next_candidate(cx)
+    }
+
     fn take_object(&mut self, candidate: Candidate, bytes: &[u8], cx: &mut Cx<'_>) {
         let Candidate { address, len } = candidate;
         match RecordHeader::decode(bytes) {
@@ -636,10 +783,11 @@ impl Boot {
         }
         let index = self.index.take().expect("a boot ends once, with an index");
         let dirty = self.rebuild || index.changes() > 0 || index.wants_base();
-        let (position, sequence) = (self.position, self.sequence);
+        let (position, sequence) = (self.position, (self.sequence, self.highest));
         let segments = self.segments.iter().copied().collect();
         let hidden = std::mem::take(&mut self.hidden);
-        let all = Recovered { index, position, sequence, segments, hidden, dirty };
+        let lost = std::mem::take(&mut self.lost);
+        let all = Recovered { index, position, sequence, segments, lost, hidden, dirty };
         Progress::Ready(Box::new(all))
     }
 }

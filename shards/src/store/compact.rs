@@ -434,6 +434,7 @@ impl Compaction {
     /// ones.
     fn choose(&self, log: &Log, index: &Index, cx: &Cx<'_>) -> Option<u32> {
         let percent = u64::from(cx.config.storage.compact_below_percent);
+        let dead_min = cx.config.compact_dead_min;
         let oldest = log.segments().next().map(|(number, _)| number);
         let (mut best, mut small, mut all_tombstones) = (None, Vec::new(), 0);
         for (number, len) in log.segments() {
@@ -447,8 +448,8 @@ impl Compaction {
             let needed = tally.live + tombstones * HEADER_LEN;
             let sealed = log.is_sealed(number);
             let dead = len.saturating_sub(needed);
-            let empty = needed == 0 && (sealed || len >= limits::COMPACT_DEAD_MIN);
-            let sparse = dead >= limits::COMPACT_DEAD_MIN && needed * 100 < len * percent;
+            let empty = needed == 0 && (sealed || len >= dead_min);
+            let sparse = dead >= dead_min && needed * 100 < len * percent;
             if empty || sparse {
                 let per_mille = (needed * 1000).checked_div(len).unwrap_or(0);
                 best = best.min(Some((per_mille, number))).or(Some((per_mille, number)));
@@ -458,7 +459,7 @@ impl Compaction {
             }
         }
         let many = small.len() > limits::SMALL_SEGMENTS_MAX;
-        let crowded = all_tombstones >= limits::COMPACT_DEAD_MIN
+        let crowded = all_tombstones >= dead_min
             && all_tombstones * limits::TOMBSTONES_SHARE >= log.extent().1;
         let oldest = oldest.filter(|oldest| crowded && !self.stuck.contains_key(oldest));
         best.map(|(_, number)| number).or(oldest).or(small.first().copied().filter(|_| many))

@@ -32,7 +32,7 @@ mod snapshot;
 mod table;
 mod view;
 
-pub(super) use open::{Opened, Slot as OpenSlot, open_job};
+pub(super) use open::{Of, Opened, Slot as OpenSlot, open_job};
 use snapshot::{Changes, Commit, Part};
 use table::{Slot, Table};
 pub use view::{View, ViewError};
@@ -174,7 +174,7 @@ impl Entry {
     }
 
     /// The segment that holds the entry's record in the log, 0 for none, and that record's length.
-    fn in_log(&self) -> (u32, u64) {
+    pub(super) fn in_log(&self) -> (u32, u64) {
         let unit = Address::from_bytes([0; 32]);
         match self.location {
             Location::Segment { segment, .. } => {

@@ -18,6 +18,8 @@ pub struct Layout {
     pub volumes: Vec<PathBuf>,
     /// Volumes that cannot be used, by position: their partitions are absent.
     pub absent: Vec<u16>,
+    /// Partitions whose folder is gone: they are absent, too.
+    pub lost: Vec<u16>,
     /// 1 to 65 535.
     pub partitions: u16,
     /// 1 to `partitions`.
@@ -27,7 +29,8 @@ pub struct Layout {
 impl Layout {
     /// Everything in one folder.
     pub fn single(data_dir: PathBuf, partitions: u16, shards: u16) -> Layout {
-        Layout { volumes: vec![data_dir], absent: Vec::new(), partitions, shards }
+        let (volumes, absent, lost) = (vec![data_dir], Vec::new(), Vec::new());
+        Layout { volumes, absent, lost, partitions, shards }
     }
 
     /// The partition an object lies in, and the shard that owns it.
@@ -53,9 +56,14 @@ impl Layout {
         &self.volumes[self.volume_number(partition)]
     }
 
-    /// Whether a partition's volume cannot be used.
+    /// Whether a partition's volume cannot be used, or its folder is gone.
     pub fn is_absent(&self, partition: u16) -> bool {
-        self.absent.iter().any(|volume| usize::from(*volume) == self.volume_number(partition))
+        let volume = self.volume_number(partition);
+        self.absent.iter().any(|absent| usize::from(*absent) == volume) || self.is_lost(partition)
+    }
+
+    pub(super) fn is_lost(&self, partition: u16) -> bool {
+        self.lost.contains(&partition)
     }
 
     /// The position of that volume.
@@ -64,7 +72,7 @@ impl Layout {
     }
 
     pub fn partition_dir(&self, partition: u16) -> PathBuf {
-        self.volume(partition).join(format!("p{partition:03}"))
+        self.volume(partition).join(partition_name(partition))
     }
 
     pub fn segments_dir(&self, partition: u16) -> PathBuf {
@@ -105,6 +113,11 @@ impl Layout {
     pub fn index_dir(&self, partition: u16) -> PathBuf {
         self.partition_dir(partition).join("index")
     }
+}
+
+/// What the folder of a partition is called.
+pub fn partition_name(partition: u16) -> String {
+    format!("p{partition:03}")
 }
 
 /// How the names of uploads begin in the process `boot_id`.

@@ -39,6 +39,8 @@ mod fault_tests;
 mod files;
 mod index;
 pub mod layout;
+#[cfg(test)]
+mod loss_tests;
 mod objects;
 mod orphans;
 mod outboards;
@@ -145,7 +147,11 @@ impl Store {
         for place in 0..self.places.len() {
             assert!(matches!(self.places[place], Place::Cold), "a store boots once");
             let site = self.sites[place];
-            if cx.config.layout.is_absent(site.number) {
+            if cx.config.layout.is_lost(site.number) {
+                let why = "its folder is gone: restore it; one that is empty is taken for a loss \
+                           that is accepted";
+                self.absent(place, &format!("partition {}: {why}", site.number), cx);
+            } else if cx.config.layout.is_absent(site.number) {
                 self.absent(place, "it could not be used at the start", cx);
             } else {
                 self.places[place] = Place::Booting(Box::new(Boot::start(site, cx)));

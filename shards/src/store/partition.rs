@@ -79,12 +79,14 @@ pub(super) struct Recovered {
     pub(super) index: Index,
     /// The end of the log.
     pub(super) position: Position,
-    /// Highest sequence of any record.
-    pub(super) sequence: u64,
+    /// Highest sequence of any record, and number of any segment that there was.
+    pub(super) sequence: (u64, u32),
     /// Numbers and lengths of all segments.
     pub(super) segments: BTreeMap<u32, u64>,
     /// Those in which records may be hidden by damage.
     pub(super) hidden: BTreeSet<u32>,
+    /// Those of which the end, or all, is lost.
+    pub(super) lost: BTreeSet<u32>,
     /// Whether the last checkpoint is older than what was found.
     pub(super) dirty: bool,
 }
@@ -130,14 +132,17 @@ impl Partition {
         idle_files_max: usize,
         cx: &mut Cx<'_>,
     ) -> Self {
-        let Recovered { mut index, position, sequence, segments, hidden, dirty } = recovered;
+        let Recovered { mut index, position, sequence, segments, lost, mut hidden, dirty } =
+            recovered;
+        let lossy = !lost.is_empty();
+        hidden.extend(lost);
         index.serve();
         let layout = &cx.config.layout;
         let share = |all: u64| all / u64::from(layout.partitions);
         let mut partition = Partition {
             site,
             index,
-            log: Log::new(position, segments, sequence),
+            log: Log::new(position, segments, sequence, lossy),
             files: Files::new(idle_files_max),
             reads: Reads::new(),
             objects: Objects::new(),
@@ -238,7 +243,8 @@ impl Partition {
     /// What the scrub works with.
     pub(super) fn parts(&mut self) -> Parts<'_> {
         let (index, log, files) = (&self.index, &mut self.log, &mut self.files);
-        Parts { site: self.site, index, log, deletes: &mut self.deletes, files }
+        let (deletes, checkpoint_due) = (&mut self.deletes, &mut self.checkpoint_due);
+        Parts { site: self.site, index, log, deletes, files, checkpoint_due }
     }
 
     /// Leaves something of the scrub's in the index: with the next checkpoint, and with `soon`
@@ -372,7 +378,7 @@ impl Partition {
 
     fn look_at_log(&mut self, cx: &mut Cx<'_>) {
         if self.log.is_broken() {
-            self.set_read_only(true, "failed", cx);
+            self.set_read_only(true, "a write or sync of its log failed", cx);
         }
     }
 

@@ -12,7 +12,7 @@
 //! and the next who wants it makes it be read again. A single group needs no outboard.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, btree_map},
     io,
     sync::Arc,
 };
@@ -23,7 +23,7 @@ use ron_codec::{
 };
 use ron_io::{
     limits::COPY_LEN_MAX,
-    ports::{DiskDone, DiskOp, Severity},
+    ports::{DiskDone, DiskOp, Severity, ShardId},
 };
 use slab::Slab;
 
@@ -38,6 +38,7 @@ use crate::{
     cache::{Cached, Purpose},
     flow::{Asker, Cx, Fault, Place, Reply, StreamId, Verified},
     limits,
+    turns::{Client, Turns},
 };
 
 /// Who waits for a group.
@@ -75,6 +76,12 @@ impl Wanting {
         cx.stats.memory_refusals.add(1);
         let late = Reply::Late { index };
         self.answer(if self.open { Reply::Failed(Fault::Busy) } else { late }, cx);
+    }
+
+    /// There is no place to wait.
+    fn turn_away(self, cx: &mut Cx<'_>) {
+        cx.stats.memory_refusals.add(1);
+        self.answer(Reply::Failed(Fault::Busy), cx);
     }
 
     /// Tells, once, that memory is short: it may be held by downloads that wait here for one group
@@ -124,11 +131,83 @@ impl Line {
     }
 }
 
+/// What somebody has to find to wait here.
+#[derive(Clone, Copy, Debug)]
+enum Room {
+    /// A fetch of its own.
+    Fetch,
+    /// A place among all who wait.
+    Asker,
+    /// One among those of another shard that wait for memory.
+    Place(ShardId),
+}
+
+/// Of all, and of those that answers begin with.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    all: usize,
+    begins: usize,
+}
+
+impl Count {
+    fn add(&mut self, begins: bool) {
+        self.all += 1;
+        self.begins += usize::from(begins);
+    }
+
+    fn take(&mut self, begins: bool) {
+        self.all -= 1;
+        self.begins -= usize::from(begins);
+    }
+
+    /// Whether there is room for one more, of `most`: some is kept for answers that began.
+    fn has_room(self, most: usize, begins: bool) -> bool {
+        self.all < most && (!begins || self.begins < most / 4 * 3)
+    }
+}
+
+/// Those who want something.
+#[derive(Debug, Default)]
+struct Askers {
+    count: Count,
+    /// How many of each client there are.
+    of: BTreeMap<Client, usize>,
+}
+
+impl Askers {
+    fn add(&mut self, wanting: &Wanting) {
+        self.count.add(wanting.begins);
+        *self.of.entry(wanting.asker.peer).or_default() += 1;
+    }
+
+    fn take(&mut self, wanting: &Wanting) {
+        self.count.take(wanting.begins);
+        let btree_map::Entry::Occupied(mut of) = self.of.entry(wanting.asker.peer) else {
+            unreachable!("who goes had come");
+        };
+        *of.get_mut() -= 1;
+        if *of.get() == 0 {
+            of.remove();
+        }
+    }
+
+    fn of(&self, client: Client) -> usize {
+        self.of.get(&client).copied().unwrap_or(0)
+    }
+
+    /// Of whom there are most.
+    fn most(&self) -> Option<(usize, Client)> {
+        self.of.iter().map(|(client, count)| (*count, *client)).max()
+    }
+}
+
 #[derive(Debug)]
 struct Fetch {
     address: Address,
     index: u64,
     entry: Entry,
+    /// Whether the first who wanted it was to begin with it.
+    begins: bool,
     wanting: Vec<Wanting>,
     line: Option<Line>,
     /// Since when it waits for memory, in `Now::mono_ns`.
@@ -138,6 +217,16 @@ struct Fetch {
 }
 
 impl Fetch {
+    /// In whose turn it goes on: of those who want it, the first.
+    fn client(&self) -> Client {
+        self.wanting.first()?.asker.peer
+    }
+
+    /// When it has waited too long for memory, in `Now::mono_ns`.
+    fn late_at(&self, line: Line) -> Option<u64> {
+        Some(self.since?.saturating_add(line.wait_ns()))
+    }
+
     /// What its `len` bytes are for.
     fn purpose(&self, len: usize) -> Purpose {
         if len <= COPY_LEN_MAX {
@@ -161,20 +250,26 @@ pub(super) const fn bill() -> usize {
     let of_fetch = size_of::<Fetch>() + size_of::<usize>() + by_group + lines;
     // A list for a few askers takes room for four, and a block of the allocator.
     let few = 4 * size_of::<Wanting>() + 2 * size_of::<usize>();
-    let askers = limits::WANTING_MAX * size_of::<Wanting>();
-    2 * (limits::FETCHES_MAX * of_fetch + askers) + limits::FETCHES_MAX * few
+    let each = few + Turns::<usize>::bill();
+    // The nodes of the tree are half full.
+    let of = 2 * (size_of::<Client>() + size_of::<usize>());
+    let askers = limits::WANTING_MAX * (size_of::<Wanting>() + of / 2);
+    2 * (limits::FETCHES_MAX * of_fetch + askers) + limits::FETCHES_MAX * each
 }
 
 /// The groups of one partition that are wanted and not in the cache.
 #[derive(Debug)]
 pub(super) struct Reads {
     fetches: Slab<Fetch>,
+    count: Count,
     by_group: HashMap<(Address, u64), usize>,
     outboards: Outboards,
     /// Those that wait for memory, or for others to be done; by `Line`.
-    lines: [VecDeque<usize>; Line::ALL.len()],
+    lines: [Turns<usize>; Line::ALL.len()],
+    /// When the next of them has waited too long for memory, or earlier.
+    late_at: u64,
     /// Askers of all fetches.
-    wanting: usize,
+    wanting: Askers,
     /// Fetches in a line that nobody wanted any more, counted since they were looked for.
     abandoned: usize,
 }
@@ -183,10 +278,12 @@ impl Reads {
     pub(super) fn new() -> Reads {
         Reads {
             fetches: Slab::new(),
+            count: Count::default(),
             by_group: HashMap::new(),
             outboards: Outboards::new(),
             lines: Default::default(),
-            wanting: 0,
+            late_at: u64::MAX,
+            wanting: Askers::default(),
             abandoned: 0,
         }
     }
@@ -216,53 +313,136 @@ impl Reads {
         cx: &mut Cx<'_>,
     ) {
         debug_assert!(index < group_count(entry.size));
-        if self.wanting >= limits::WANTING_MAX {
-            return wanting.answer(Reply::Failed(Fault::Busy), cx);
+        let (most, begins) = (cx.config.fetches_max, wanting.begins);
+        if !self.wanting.count.has_room(2 * most, begins) {
+            self.make_room(Room::Asker, wanting, cx);
+            if !self.wanting.count.has_room(2 * most, begins) {
+                return wanting.turn_away(cx);
+            }
         }
         if let Some(key) = self.by_group.get(&(address, index)).copied() {
-            let fetch = &mut self.fetches[key];
+            let fetch = &self.fetches[key];
             let waits = fetch.since.is_some() && fetch.line.is_some();
-            if waits && !wanting.wait(index, cx) {
+            if waits && !self.let_wait(&mut wanting, index, cx) {
                 return;
             }
+            let fetch = &mut self.fetches[key];
             fetch.wanting.push(wanting);
-            self.wanting += 1;
-            if !wanting.begins && fetch.line == Some(Line::First) {
+            self.wanting.add(&wanting);
+            if !begins && fetch.line == Some(Line::First) {
                 self.lines[Line::First as usize].retain(|other| *other != key);
                 self.advance(key, files, site, cx);
             }
             return;
         }
-        if self.fetches.len() >= limits::FETCHES_MAX {
-            return wanting.answer(Reply::Failed(Fault::Busy), cx);
+        if !self.count.has_room(most, begins) {
+            self.make_room(Room::Fetch, wanting, cx);
+            if !self.count.has_room(most, begins) {
+                return wanting.turn_away(cx);
+            }
         }
+        self.wanting.add(&wanting);
         let wanting = vec![wanting];
         let (line, since, reading) = (None, None, None);
-        let fetch = Fetch { address, index, entry, wanting, line, since, reading };
+        let fetch = Fetch { address, index, entry, begins, wanting, line, since, reading };
         let key = self.fetches.insert(fetch);
-        self.wanting += 1;
+        self.count.add(begins);
         self.by_group.insert((address, index), key);
         self.advance(key, files, site, cx);
+    }
+
+    /// Refuses something of the client that wants most here, if that is more than who wants this
+    /// does: what an answer begins with before what one goes on with. For an answer that begins,
+    /// one that goes on is cut only when its client has more than all that is kept for such.
+    fn make_room(&mut self, room: Room, wanting: Wanting, cx: &mut Cx<'_>) {
+        let own = self.wanting.of(wanting.asker.peer);
+        let kept = if wanting.begins { cx.config.fetches_max / 4 } else { 0 };
+        let Some((most, of)) = self.wanting.most().filter(|(most, _)| *most > own + 1) else {
+            return;
+        };
+        let cuts = most > own + 1 + kept;
+        match room {
+            Room::Fetch => {
+                let begins = self.pop_fetch(of, true);
+                let found = begins.or_else(|| cuts.then(|| self.pop_fetch(of, false))?);
+                let Some(key) = found else { return };
+                self.remove(key).wanting.into_iter().for_each(|wanting| wanting.turn_away(cx));
+            }
+            Room::Asker | Room::Place(_) => {
+                let begins = self.find_asker(room, of, true);
+                let found = begins.or_else(|| cuts.then(|| self.find_asker(room, of, false))?);
+                let Some((key, at)) = found else { return };
+                self.take_asker(key, at).turn_away(cx);
+            }
+        }
+    }
+
+    /// Takes the newest fetch out of a line that only this client wants: one that answers begin
+    /// with, or any.
+    fn pop_fetch(&mut self, of: Client, begins: bool) -> Option<usize> {
+        let fetches = &self.fetches;
+        let may_go = |key: &usize| {
+            let all = &fetches[*key].wanting;
+            all.iter().all(|wanting| wanting.asker.peer == of && (wanting.begins || !begins))
+        };
+        self.lines.iter_mut().find_map(|line| line.pop_newest(of, may_go))
+    }
+
+    /// An asker of this client whose fetch waits, and that has the place that is wanted.
+    fn find_asker(&self, room: Room, of: Client, begins: bool) -> Option<(usize, usize)> {
+        let may_go = |wanting: &Wanting| {
+            let asker = wanting.asker;
+            let has_place = match room {
+                Room::Place(shard) => asker.place == Place::Parked && asker.shard == shard,
+                Room::Fetch | Room::Asker => true,
+            };
+            asker.peer == of && has_place && (wanting.begins || !begins)
+        };
+        let of_fetch = |(key, fetch): (usize, &Fetch)| {
+            Some((key, fetch.line.and(fetch.wanting.iter().rposition(may_go))?))
+        };
+        let own = self.lines.iter().flat_map(|line| line.line_of(of).rev());
+        own.map(|key| (*key, &self.fetches[*key]))
+            .find_map(of_fetch)
+            .or_else(|| self.fetches.iter().find_map(of_fetch))
+    }
+
+    /// Lets somebody wait for memory, in a place that another gives back if there is none. False
+    /// when there is still none: it is refused.
+    fn let_wait(&mut self, wanting: &mut Wanting, index: u64, cx: &mut Cx<'_>) -> bool {
+        let Asker { shard, .. } = wanting.asker;
+        let wants_place = !wanting.told && shard != cx.config.shard;
+        if wants_place && !cx.memory.may_park(shard, wanting.begins) {
+            self.make_room(Room::Place(shard), *wanting, cx);
+        }
+        wanting.wait(index, cx)
     }
 
     /// A stream of this shard wants a group no more.
     pub(super) fn cancel(&mut self, stream: StreamId, address: Address, index: u64, cx: &Cx<'_>) {
         let Some(key) = self.by_group.get(&(address, index)) else { return };
-        let fetch = &mut self.fetches[*key];
+        let fetch = &self.fetches[*key];
         let is_it = |wanting: &Wanting| {
             wanting.asker.stream == stream && wanting.asker.shard == cx.config.shard
         };
         let Some(at) = fetch.wanting.iter().position(is_it) else { return };
-        fetch.wanting.swap_remove(at);
-        self.wanting -= 1;
-        if fetch.wanting.is_empty() && fetch.line.is_some() {
-            self.abandoned += 1;
-        }
+        self.take_asker(*key, at);
         // Otherwise they leave when their turn comes.
-        let in_line: usize = self.lines.iter().map(VecDeque::len).sum();
+        let in_line: usize = self.lines.iter().map(Turns::len).sum();
         if 2 * self.abandoned > in_line {
             self.drop_abandoned();
         }
+    }
+
+    /// A fetch that nobody wants leaves when its turn comes, or sooner.
+    fn take_asker(&mut self, key: usize, at: usize) -> Wanting {
+        let fetch = &mut self.fetches[key];
+        let gone = fetch.wanting.swap_remove(at);
+        self.wanting.take(&gone);
+        if fetch.wanting.is_empty() && fetch.line.is_some() {
+            self.abandoned += 1;
+        }
+        gone
     }
 
     fn drop_abandoned(&mut self) {
@@ -397,28 +577,44 @@ impl Reads {
         self.refuse_late(cx);
         for line in Line::ALL {
             for _ in 0..self.lines[line as usize].len() {
-                let Some(key) = self.lines[line as usize].pop_front() else { break };
+                let Some((_, key)) = self.lines[line as usize].pop() else { break };
                 let others = self.lines[line as usize].len();
                 self.advance(key, files, site, cx);
-                let line = &mut self.lines[line as usize];
-                if line.len() > others {
-                    // It went to the end of the line: there is still no room. Its turn comes first.
-                    line.rotate_right(1);
+                if self.lines[line as usize].len() > others {
+                    // It went to the end of a line: there is still no room. Its turn comes first.
+                    let client = self.fetches[key].client();
+                    self.lines[line as usize].last_first(client);
                     break;
                 }
             }
         }
     }
 
-    /// Refuses those that have waited too long for memory. The first in a line waits longest.
+    /// Refuses those that have waited too long for memory.
     fn refuse_late(&mut self, cx: &mut Cx<'_>) {
+        let now_ns = cx.now.mono_ns;
+        if now_ns < self.late_at {
+            return;
+        }
+        self.late_at = u64::MAX;
         for line in Line::OF_MEMORY {
-            while let Some(key) = self.lines[line as usize].front().copied() {
-                let since = self.fetches[key].since.unwrap_or(cx.now.mono_ns);
-                if cx.now.mono_ns < since.saturating_add(line.wait_ns()) {
-                    break;
+            let mut late = Vec::new();
+            for key in self.lines[line as usize].iter() {
+                let at = self.fetches[*key].late_at(line).unwrap_or(u64::MAX);
+                if at <= now_ns {
+                    late.push(*key);
+                } else {
+                    self.late_at = at.min(self.late_at);
                 }
-                self.lines[line as usize].pop_front();
+            }
+            if late.is_empty() {
+                continue;
+            }
+            let fetches = &self.fetches;
+            let is_late = |key: &usize| fetches[*key].late_at(line).is_some_and(|at| at <= now_ns);
+            self.lines[line as usize].retain(|key| !is_late(key));
+            late.sort_unstable_by_key(|key| self.fetches[*key].since);
+            for key in late {
                 let Fetch { index, wanting, .. } = self.remove(key);
                 wanting.into_iter().for_each(|wanting| wanting.refuse(index, cx));
             }
@@ -426,8 +622,12 @@ impl Reads {
     }
 
     fn line_up(&mut self, key: usize, line: Line) {
-        self.fetches[key].line = Some(line);
-        self.lines[line as usize].push_back(key);
+        let fetch = &mut self.fetches[key];
+        fetch.line = Some(line);
+        if line != Line::Turn {
+            self.late_at = self.late_at.min(fetch.late_at(line).unwrap_or(u64::MAX));
+        }
+        self.lines[line as usize].push(fetch.client(), key);
     }
 
     /// There is no memory for the group: waits for some.
@@ -437,12 +637,18 @@ impl Reads {
             fetch.since = Some(cx.now.mono_ns);
             cx.stats.memory_waits.add(1);
         }
-        let before = fetch.wanting.len();
         let index = fetch.index;
-        fetch.wanting.retain_mut(|wanting| wanting.wait(index, cx));
-        let left = fetch.wanting.len();
-        self.wanting -= before - left;
-        if left == 0 {
+        let mut all = std::mem::take(&mut fetch.wanting);
+        all.retain_mut(|wanting| {
+            let waits = self.let_wait(wanting, index, cx);
+            if !waits {
+                self.wanting.take(wanting);
+            }
+            waits
+        });
+        let nobody = all.is_empty();
+        self.fetches[key].wanting = all;
+        if nobody {
             self.remove(key);
             return;
         }
@@ -543,7 +749,8 @@ impl Reads {
 
     fn remove(&mut self, key: usize) -> Fetch {
         let fetch = self.fetches.remove(key);
-        self.wanting -= fetch.wanting.len();
+        self.count.take(fetch.begins);
+        fetch.wanting.iter().for_each(|wanting| self.wanting.take(wanting));
         self.by_group.remove(&(fetch.address, fetch.index));
         fetch
     }

@@ -66,6 +66,8 @@ pub(super) struct Parts<'a> {
     pub(super) log: &'a mut Log,
     pub(super) deletes: &'a mut Deletes,
     pub(super) files: &'a mut Files,
+    /// Whether the index is to be saved as soon as it can be.
+    pub(super) checkpoint_due: &'a mut bool,
 }
 
 /// Places that are still to be gone through, the present one first, and how far earlier processes

@@ -27,7 +27,7 @@ use std::{
 
 use ron_codec::{
     address::Address,
-    limits::{DISK_BLOCK_LEN, RECORD_ALIGN, RECORD_HEADER_LEN, SEGMENT_LEN_MAX},
+    limits::{DISK_BLOCK_LEN, RECORD_ALIGN, RECORD_HEADER_LEN},
     outboard::{Outboard, outboard_len},
     record::{RecordHeader, record_len_max},
 };
@@ -193,16 +193,25 @@ pub(super) struct Log {
     /// Length of every segment, as far as it is committed.
     segments: BTreeMap<u32, u64>,
     segments_len: u64,
+    /// Whether part of it is lost, so that it does not name all that was stored.
+    lossy: bool,
 }
 
 impl Log {
     /// A log of these segments (number and length) that ends at `position`, where `sequence` is the
-    /// highest of any record. A new segment is begun.
-    pub(super) fn new(position: Position, segments: BTreeMap<u32, u64>, sequence: u64) -> Log {
+    /// highest of any record and `highest` of any segment that there was. A new segment is begun.
+    /// With `lossy`, part of it is lost.
+    pub(super) fn new(
+        position: Position,
+        segments: BTreeMap<u32, u64>,
+        (sequence, highest): (u64, u32),
+        lossy: bool,
+    ) -> Log {
+        let last = segments.last_key_value().map_or(0, |(number, _)| *number);
         Log {
             phase: Phase::Idle,
             current: None,
-            next_segment: segments.last_key_value().map_or(0, |(number, _)| *number) + 1,
+            next_segment: last.max(highest).max(position.segment) + 1,
             sequence: sequence + 1,
             committed_sequence: sequence,
             appends: Slab::new(),
@@ -219,6 +228,7 @@ impl Log {
             position,
             segments_len: segments.values().sum(),
             segments,
+            lossy,
         }
     }
 
@@ -230,6 +240,18 @@ impl Log {
     /// Numbers and lengths of the segments, rising, as far as they are committed.
     pub(super) fn segments(&self) -> impl Iterator<Item = (u32, u64)> {
         self.segments.iter().map(|(number, len)| (*number, *len))
+    }
+
+    /// Whether part of the log was found to be lost when it was opened.
+    pub(super) fn is_lossy(&self) -> bool {
+        self.lossy
+    }
+
+    /// Whether an entry's record lies where the log does not reach.
+    pub(super) fn lacks(&self, entry: &Entry) -> bool {
+        let (segment, len) = entry.in_log();
+        let there = self.segments.get(&segment);
+        segment > 0 && there.is_none_or(|there| entry.base() + len > *there)
     }
 
     /// How many segments there are, and their bytes.
@@ -410,7 +432,8 @@ impl Log {
         if self.batch.is_empty() && !turn {
             return;
         }
-        let full = |current: &Current| current.end + self.batch_len > SEGMENT_LEN_MAX;
+        let most = cx.config.segment_len_max;
+        let full = |current: &Current| current.end + self.batch_len > most;
         match &self.current {
             Some(current) if !full(current) => self.write(site, files, cx),
             _ => {

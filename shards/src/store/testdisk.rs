@@ -56,6 +56,9 @@ struct Inode {
     seen: Vec<u8>,
     synced: Vec<u8>,
     unsynced: Vec<Unsynced>,
+    /// What the disk has in place of sectors that a sync which failed was to bring there: they are
+    /// read as they were written, and no later sync writes them.
+    forgotten: BTreeMap<usize, Vec<u8>>,
 }
 
 /// The disk.
@@ -100,6 +103,9 @@ impl TestDisk {
         self.performed.push(kind);
         if let Some(error) = self.fault(kind) {
             self.half_done(&op);
+            if let DiskOp::Sync { file } = op {
+                self.inode(file).fail_sync();
+            }
             return Err(error.into());
         }
         match op {
@@ -214,7 +220,12 @@ impl TestDisk {
 
     /// A file that is complete and durable, as an upload leaves it.
     pub(super) fn place(&mut self, path: PathBuf, bytes: Vec<u8>) {
-        let inode = Inode { seen: bytes.clone(), synced: bytes, unsynced: Vec::new() };
+        let inode = Inode {
+            seen: bytes.clone(),
+            synced: bytes,
+            unsynced: Vec::new(),
+            forgotten: BTreeMap::new(),
+        };
         self.inodes.push(inode);
         self.names.insert(path.clone(), self.inodes.len() - 1);
         self.synced_names.insert(path, self.inodes.len() - 1);
@@ -234,6 +245,12 @@ impl TestDisk {
         let inode = &mut self.inodes[self.names[path]];
         change(&mut inode.seen);
         change(&mut inode.synced);
+    }
+
+    /// Takes a file away behind everyone's back.
+    pub(super) fn lose(&mut self, path: &Path) {
+        self.names.remove(path);
+        self.synced_names.remove(path);
     }
 
     /// Open files.
@@ -309,18 +326,38 @@ impl TestDisk {
 
 impl Inode {
     fn write(&mut self, at: usize, bytes: Vec<u8>) {
+        let covered = at / SECTOR_LEN..(at + bytes.len()) / SECTOR_LEN;
+        self.forgotten.retain(|sector, _| !covered.contains(sector));
         apply(&mut self.seen, at, &bytes);
         self.unsynced.push(Unsynced::Write { at, bytes });
     }
 
     fn set_len(&mut self, len: usize) {
         self.seen.resize(len, 0);
+        self.forgotten.retain(|sector, _| sector * SECTOR_LEN < len);
         self.unsynced.push(Unsynced::Length(len));
     }
 
     fn sync(&mut self) {
         self.synced.clone_from(&self.seen);
+        for (sector, bytes) in &self.forgotten {
+            apply(&mut self.synced, sector * SECTOR_LEN, bytes);
+        }
         self.unsynced.clear();
+    }
+
+    fn fail_sync(&mut self) {
+        for change in &self.unsynced {
+            let Unsynced::Write { at, bytes } = change else { continue };
+            for sector in at / SECTOR_LEN..(at + bytes.len()) / SECTOR_LEN {
+                let from = (sector * SECTOR_LEN).min(self.synced.len());
+                let to = (from + SECTOR_LEN).min(self.synced.len());
+                let mut old = self.synced[from..to].to_vec();
+                old.resize(SECTOR_LEN, 0);
+                self.forgotten.entry(sector).or_insert(old);
+            }
+        }
+        self.unsynced.retain(|change| !matches!(change, Unsynced::Write { .. }));
     }
 
     fn crash(&mut self, entropy: &mut Entropy) {
@@ -339,6 +376,7 @@ impl Inode {
                 }
             }
         }
+        self.forgotten.clear();
         self.seen.clone_from(&self.synced);
     }
 }

@@ -13,7 +13,7 @@ use super::{
     testdisk::{Kind, Planted},
     testworld::{World, is_new, object, shapes},
 };
-use crate::flow::{Ask, Fault, Reply};
+use crate::flow::{Ask, Fault, Peer, Reply};
 
 #[test]
 fn objects_of_every_shape_survive_a_restart() {
@@ -192,6 +192,131 @@ fn answers_that_began_go_on_before_those_that_begin() {
     }
 }
 
+/// A client with this number.
+fn client(number: u8) -> Option<Peer> {
+    Some(Peer::of([192, 0, 2, number].into()))
+}
+
+#[test]
+fn reads_of_many_clients_take_turns() {
+    let mut world = World::new(12);
+    let (address, mut held) = without_memory(&mut world);
+    let mut ask = |of, index| {
+        world.peer = client(of);
+        let asked = world.ask(Ask::Group { address, index, begins: true });
+        world.run();
+        asked
+    };
+    let greedy: Vec<u32> = (0..6).map(|index| ask(1, index)).collect();
+    let (second, third) = ([ask(2, 6), ask(2, 7)], ask(3, 8));
+    let order = [greedy[0], second[0], third, greedy[1], second[1], greedy[2], greedy[3]];
+    for expected in order {
+        held.truncate(held.len() - 1);
+        world.settle();
+        world.run();
+        assert_eq!(world.answers.keys().copied().collect::<Vec<_>>(), [expected]);
+        world.answers.clear();
+        while world.memory.alloc(GROUP_LEN).map(|block| held.push(block)).is_some() {}
+    }
+    // What is left is refused when it has waited too long, whoever had turns meanwhile.
+    world.now.mono_ns += crate::limits::READ_WAIT_NS;
+    world.settle();
+    assert_eq!(world.answers.keys().copied().collect::<Vec<_>>(), greedy[4..]);
+    assert!(!world.store.awaits_memory());
+}
+
+#[test]
+fn a_client_that_wants_most_makes_room_for_others() {
+    let mut world = World::new(13);
+    let (address, held) = without_memory(&mut world);
+    world.config.fetches_max = 8;
+    let mut ask = |of, index| {
+        world.peer = client(of);
+        let asked = world.ask(Ask::Group { address, index, begins: true });
+        world.run();
+        let refused = std::mem::take(&mut world.answers);
+        for answer in refused.values() {
+            assert!(matches!(answer, Reply::Failed(Fault::Busy)), "{answer:?}");
+        }
+        (asked, refused.into_keys().collect::<Vec<_>>())
+    };
+    let greedy: Vec<u32> = (0..6).map(|index| ask(1, index).0).collect();
+    let (asked, refused) = ask(1, 6);
+    assert_eq!(refused, [asked], "its own");
+    assert_eq!(ask(2, 7).1, [greedy[5]], "the newest of who has most");
+    assert_eq!(ask(2, 8).1, [greedy[4]]);
+    assert_eq!(ask(3, 9).1, [greedy[3]]);
+    // All have as much, or nearly.
+    let (asked, refused) = ask(2, 10);
+    assert_eq!(refused, [asked]);
+    // Answers that began have places of their own, and nothing of them is refused for others.
+    world.peer = client(1);
+    for index in [11, 12] {
+        world.ask(Ask::Group { address, index, begins: false });
+    }
+    assert_eq!(world.answers.len(), 0);
+    let beyond = world.ask(Ask::Group { address, index: 13, begins: false });
+    assert!(matches!(world.answers.remove(&beyond), Some(Reply::Failed(Fault::Busy))));
+    assert_eq!(world.stats.memory_refusals.get(), 6);
+    drop(held);
+    world.settle();
+    world.run();
+    assert_eq!(world.answers.len(), 8);
+}
+
+#[test]
+fn answers_of_a_client_that_began_most_make_room_for_others() {
+    let mut world = World::new(14);
+    let (address, held) = without_memory(&mut world);
+    world.config.fetches_max = 8;
+    let mut ask = |of, index, begins| {
+        world.peer = client(of);
+        let asked = world.ask(Ask::Group { address, index, begins });
+        world.run();
+        let refused = std::mem::take(&mut world.answers);
+        (asked, refused.into_keys().collect::<Vec<_>>())
+    };
+    let greedy: Vec<u32> = (0..8).map(|index| ask(1, index, false).0).collect();
+    let (asked, refused) = ask(1, 8, false);
+    assert_eq!(refused, [asked], "its own");
+    assert_eq!(ask(2, 9, false).1, [greedy[7]], "the newest of who has most");
+    assert_eq!(ask(2, 10, true).1, [greedy[6]], "more of one than all that is kept");
+    assert_eq!(ask(3, 11, true).1, [greedy[5]]);
+    assert_eq!(ask(3, 12, true).1, [greedy[4]]);
+    assert_eq!(ask(3, 13, false).1, [greedy[3]], "what goes on comes before that");
+    // The first has three now, as many as the third.
+    let (asked, refused) = ask(1, 14, true);
+    assert_eq!(refused, [asked]);
+    drop(held);
+    world.settle();
+    world.run();
+    assert_eq!(world.answers.len(), 8);
+}
+
+#[test]
+fn who_waits_most_for_one_group_makes_room_for_others() {
+    let mut world = World::new(15);
+    let (address, held) = without_memory(&mut world);
+    world.config.fetches_max = 8;
+    let mut ask = |of, begins| {
+        world.peer = client(of);
+        let asked = world.ask(Ask::Group { address, index: 1, begins });
+        world.run();
+        let refused = std::mem::take(&mut world.answers);
+        (asked, refused.into_keys().collect::<Vec<_>>())
+    };
+    let greedy: Vec<u32> = (0..12).map(|_| ask(1, true).0).collect();
+    let (asked, refused) = ask(1, true);
+    assert_eq!(refused, [asked], "four are kept for those that go on");
+    assert_eq!(ask(2, true).1, [greedy[11]]);
+    assert!((0..4).all(|_| ask(1, false).1.is_empty()));
+    assert_eq!(ask(2, false).1.len(), 1, "of the first");
+    drop(held);
+    world.settle();
+    world.run();
+    assert_eq!(world.answers.len(), 16);
+}
+
 #[test]
 fn what_nobody_wants_any_more_takes_no_memory() {
     let mut world = World::new(8);
@@ -227,6 +352,12 @@ fn a_read_of_another_shard_is_told_that_it_waits_and_has_no_place_any_more() {
     assert!(matches!(refused, Some(Reply::Failed(Fault::Busy))), "{refused:?}");
     let other = world.ask_from(ShardId(2), Ask::Open { address, first: Some(0) });
     assert_eq!(world.short.last(), Some(&other));
+    // Another client takes the newest place of who has most.
+    world.peer = client(2);
+    let modest = world.ask_from(ShardId(1), Ask::Group { address, index: 1, begins: true });
+    let refused = std::mem::take(&mut world.answers);
+    assert_eq!(world.short.last(), Some(&modest));
+    assert_eq!(refused.len(), 1);
     drop(held);
     world.settle();
     world.run();
@@ -386,7 +517,8 @@ fn a_lost_index_is_made_again() {
             }
             "older" => std::fs::write(index.join("data.mdb"), [7; 8192]).unwrap(),
             _ => {
-                // The log record of the large object is lost, its file is not.
+                // The log record of the large object is lost too, its file is not.
+                std::fs::remove_dir_all(&index).unwrap();
                 for path in world.segments() {
                     world.disk.perform(DiskOp::Remove { path, durable: false }).unwrap();
                 }

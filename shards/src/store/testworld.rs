@@ -29,6 +29,7 @@ use crate::{
     entropy::{Entropy, Secret},
     flow::{Ask, Asker, Body, Cx, Fault, Mail, Place, Reply, StreamId, Tickets, Waiter},
     limits,
+    turns::Client,
 };
 
 /// One shard's store, its disk, and what passes between them.
@@ -58,6 +59,8 @@ pub(super) struct World {
     /// Answers to `verify`.
     pub(super) verified: Vec<(u64, VerifyOutcome)>,
     asked: u32,
+    /// Whose questions come next.
+    pub(super) peer: Client,
     _dir: tempfile::TempDir,
 }
 
@@ -119,6 +122,7 @@ impl World {
             healed: Vec::new(),
             verified: Vec::new(),
             asked: 0,
+            peer: None,
             _dir: dir,
         };
         world.boot();
@@ -247,7 +251,8 @@ impl World {
     /// A question of any shard; this one is 0.
     pub(super) fn ask_from(&mut self, shard: ShardId, ask: Ask) -> u32 {
         self.asked += 1;
-        let asker = Asker { shard, stream: stream(self.asked), place: ask.place() };
+        let asker =
+            Asker { shard, stream: stream(self.asked), peer: self.peer, place: ask.place() };
         with_cx!(self, store, cx => store.on_ask(asker, ask, cx));
         self.collect();
         self.asked
@@ -255,7 +260,8 @@ impl World {
 
     /// Whoever asked so wants the group no more.
     pub(super) fn cancel(&mut self, asked: u32, address: Address, index: u64) {
-        let asker = Asker { shard: ShardId(0), stream: stream(asked), place: Place::Other };
+        let asker =
+            Asker { shard: ShardId(0), stream: stream(asked), peer: None, place: Place::Other };
         with_cx!(self, store, cx => store.on_ask(asker, Ask::Cancel { address, index }, cx));
         self.collect();
     }

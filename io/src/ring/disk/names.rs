@@ -5,6 +5,7 @@ use std::{
     ffi::CString,
     fs, io,
     mem::MaybeUninit,
+    ops::Deref,
     os::{
         fd::AsRawFd,
         unix::{
@@ -22,10 +23,27 @@ use crate::{
     process::is_out_of_files,
 };
 
+/// An open file.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    file: fs::File,
+    /// Whether the kernel waits for the disk while it takes an operation on the file, where it
+    /// should say that it would have to. FUSE does, also in Linux 6.18.
+    pub(super) holds_up: bool,
+}
+
+impl Deref for OpenFile {
+    type Target = fs::File;
+
+    fn deref(&self) -> &fs::File {
+        &self.file
+    }
+}
+
 /// A file that was just opened.
 #[derive(Debug)]
 pub(in crate::ring) struct Opened {
-    pub(super) file: fs::File,
+    pub(super) file: OpenFile,
     pub(super) len: u64,
     pub(super) device: u64,
     /// Whether what is read and written goes past the page cache.
@@ -41,7 +59,11 @@ pub(super) fn open(path: &Path, how: OpenHow, access: Access) -> io::Result<Open
         sync_folder(parent(path))?;
     }
     let facts = file.metadata()?;
-    let direct = access == Access::Direct && make_direct(&file)?;
+    let kind = file_system(&file)?;
+    // Newer kernels take the flag on tmpfs and go through the page cache, which is all there is.
+    let may = access == Access::Direct && kind != libc::TMPFS_MAGIC;
+    let direct = may && make_direct(&file)?;
+    let file = OpenFile { file, holds_up: kind == libc::FUSE_SUPER_MAGIC };
     Ok(Opened { file, len: facts.len(), device: facts.dev(), direct })
 }
 
@@ -60,10 +82,6 @@ fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 /// Asks for direct I/O on an open file. It is not asked for while opening, because a file system
 /// that refuses it then has created the file already.
 fn make_direct(file: &fs::File) -> io::Result<bool> {
-    // Newer kernels take the flag on tmpfs and go through the page cache, which is all there is.
-    if is_tmpfs(file)? {
-        return Ok(false);
-    }
     // SAFETY: the descriptor is open, and the call takes and changes flags only.
     let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
     if flags < 0 {
@@ -79,12 +97,13 @@ fn make_direct(file: &fs::File) -> io::Result<bool> {
     }
 }
 
-fn is_tmpfs(file: &fs::File) -> io::Result<bool> {
+/// The kind of file system that a file lies on.
+fn file_system(file: &fs::File) -> io::Result<libc::__fsword_t> {
     let mut facts = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the descriptor is open, and the call fills `facts` when it returns 0.
     match unsafe { libc::fstatfs(file.as_raw_fd(), facts.as_mut_ptr()) } {
         // SAFETY: see above.
-        0 => Ok(unsafe { facts.assume_init() }.f_type == libc::TMPFS_MAGIC),
+        0 => Ok(unsafe { facts.assume_init() }.f_type),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -5,14 +5,17 @@
 //! because direct I/O moves whole sectors to and from aligned memory. Files without direct I/O are
 //! treated alike.
 
-use std::{fs, io, os::fd::AsRawFd, sync::Arc};
+use std::{io, os::fd::AsRawFd, sync::Arc};
 
 use io_uring::{
     opcode, squeue,
     types::{Fd, FsyncFlags},
 };
 
-use super::buffer::{Buffer, Spares};
+use super::{
+    buffer::{Buffer, Spares},
+    names::OpenFile,
+};
 use crate::{
     arena::BlockMut,
     limits::{DISK_OP_LEN_MAX, PAGE_LEN},
@@ -23,7 +26,7 @@ use crate::{
 /// operation has completed.
 pub(super) struct Transfer {
     pub(super) ticket: Ticket,
-    file: Arc<fs::File>,
+    file: Arc<OpenFile>,
     work: Work,
 }
 
@@ -155,7 +158,7 @@ fn lendable(parts: &[Part]) -> impl Iterator<Item = (&Part, bool)> {
 impl Transfer {
     pub(super) fn read(
         ticket: Ticket,
-        file: Arc<fs::File>,
+        file: Arc<OpenFile>,
         (at, len): (u64, u32),
         into: BlockMut,
         spares: &mut Spares,
@@ -172,7 +175,7 @@ impl Transfer {
 
     pub(super) fn scan(
         ticket: Ticket,
-        file: Arc<fs::File>,
+        file: Arc<OpenFile>,
         (at, len): (u64, u32),
         spares: &mut Spares,
     ) -> Transfer {
@@ -183,7 +186,7 @@ impl Transfer {
 
     pub(super) fn write(
         ticket: Ticket,
-        file: Arc<fs::File>,
+        file: Arc<OpenFile>,
         at: u64,
         parts: Vec<Part>,
         spares: &mut Spares,
@@ -191,14 +194,14 @@ impl Transfer {
         Transfer { ticket, file, work: Work::Write { at, gather: Gather::new(parts, spares) } }
     }
 
-    pub(super) fn sync(ticket: Ticket, file: Arc<fs::File>) -> Transfer {
+    pub(super) fn sync(ticket: Ticket, file: Arc<OpenFile>) -> Transfer {
         Transfer { ticket, file, work: Work::Sync }
     }
 
     /// What to submit. The transfer must be kept, in any place, until that has completed.
     pub(super) fn entry(&mut self) -> squeue::Entry {
         let fd = Fd(self.file.as_raw_fd());
-        match &mut self.work {
+        let entry = match &mut self.work {
             Work::Read { into, at, len } => {
                 let pages = into.pages_mut(*len);
                 opcode::Read::new(fd, pages.as_mut_ptr(), pages.len() as u32).offset(*at).build()
@@ -206,6 +209,11 @@ impl Transfer {
             Work::ReadAround { span, .. } | Work::Scan { span, .. } => span.entry(fd),
             Work::Write { at, gather } => gather.entry(fd, *at),
             Work::Sync => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
+        };
+        match self.file.holds_up {
+            // A thread of the kernel waits instead of the loop.
+            true => entry.flags(squeue::Flags::ASYNC),
+            false => entry,
         }
     }
 

@@ -8,7 +8,10 @@ use ron_codec::{
     error::ErrorCode,
     http::{body::ChunkError, request::HeadError, response::ResponseHead},
 };
-use ron_io::stats::{Rejected, Stats};
+use ron_io::{
+    peers::PeerBucket,
+    stats::{Rejected, Stats},
+};
 
 use crate::{flow::Fault, ingest::IngestError};
 
@@ -117,7 +120,7 @@ impl Refusal {
             Refusal::Store(Fault::Integrity) => ErrorCode::Integrity,
             Refusal::Store(Fault::Disk) => ErrorCode::Internal,
             Refusal::Store(Fault::Full) | Refusal::NoRoom { .. } => ErrorCode::StorageFull,
-            Refusal::Store(Fault::Busy | Fault::Raced) => ErrorCode::Overload,
+            Refusal::Store(Fault::Busy | Fault::PeerUploads | Fault::Raced) => ErrorCode::Overload,
             Refusal::Store(Fault::Absent) => ErrorCode::NotReady,
         }
     }
@@ -167,6 +170,7 @@ impl Refusal {
             Refusal::Store(Fault::Disk) => "storage failed",
             Refusal::Store(Fault::Full) => "storage is full",
             Refusal::Store(Fault::Busy) => "node is at its limit",
+            Refusal::Store(Fault::PeerUploads) => "too many large uploads of this address",
             Refusal::Store(Fault::Raced) => "object was deleted meanwhile, send it again",
             Refusal::Store(Fault::Absent) => "the volume of this object cannot be used",
         })
@@ -180,7 +184,7 @@ impl Refusal {
                 head.lines("WWW-Authenticate: Bearer\r\n")
             }
             Refusal::Range { size } => head.content_range_unsatisfied(*size),
-            Refusal::Store(Fault::Busy | Fault::Raced) => {
+            Refusal::Store(Fault::Busy | Fault::PeerUploads | Fault::Raced) => {
                 head.number("Retry-After", RETRY_AFTER_SECS)
             }
             _ => head,
@@ -200,13 +204,14 @@ impl Refusal {
     }
 
     /// Counts what was turned away and why.
-    pub(super) fn count(&self, stats: &Stats) {
+    pub(super) fn count(&self, peer: PeerBucket, stats: &Stats) {
         match self {
             Refusal::Head(_) | Refusal::Chunk(_) | Refusal::BodyEnded => {
                 stats.reject(Rejected::Protocol);
             }
             Refusal::Slow(_) => stats.reject(Rejected::Timeout),
-            Refusal::Store(Fault::Busy) => stats.reject(Rejected::Overload),
+            Refusal::Store(Fault::Busy) => stats.turn_away(peer),
+            Refusal::Store(Fault::PeerUploads) => stats.reject(Rejected::PeerUploads),
             Refusal::Store(Fault::Raced) => stats.reject(Rejected::Raced),
             Refusal::TooLarge { .. } => stats.oversize.add(1),
             _ => {}

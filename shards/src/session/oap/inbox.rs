@@ -277,7 +277,7 @@ impl OapSession {
         // OAP/1 §5.3
         let server = cx.config.server.as_str();
         self.wire.send_json(head, Flags::END, 0, cx, |out| write_hello(out, server));
-        cx.stats.request(self.wire.proto, Op::Hello, 0, 0);
+        cx.stats.request(self.wire.peer, (self.wire.proto, Op::Hello), 0, 0);
     }
 
     /// Credit, or the END of a request that was complete before.
@@ -404,7 +404,7 @@ impl OapSession {
         } else {
             self.wire.send_error(head, why, cx);
             self.tell(head, op, why, cx);
-            cx.stats.request(self.wire.proto, op, why.code.status(), 0);
+            cx.stats.request(self.wire.peer, (self.wire.proto, op), why.code.status(), 0);
         }
     }
 
@@ -430,7 +430,7 @@ impl OapSession {
     fn on_framing_error(&mut self, error: &FrameError, cx: &mut Cx<'_>) {
         let why = Refusal { code: error.code(), message: error.to_string().into() };
         cx.stats.reject(Rejected::Protocol);
-        cx.stats.request(self.wire.proto, Op::Other, why.code.status(), 0);
+        cx.stats.request(self.wire.peer, (self.wire.proto, Op::Other), why.code.status(), 0);
         self.wire.send_error(&error.header(), &why, cx);
         self.finish(cx);
     }

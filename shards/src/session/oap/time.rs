@@ -277,7 +277,12 @@ impl OapSession {
             None => {
                 self.wire.send_error(&head, &LATE, cx);
                 self.tell(&head, Op::Other, &LATE, cx);
-                cx.stats.request(self.wire.proto, Op::Other, LATE.code.status(), 0);
+                cx.stats.request(
+                    self.wire.peer,
+                    (self.wire.proto, Op::Other),
+                    LATE.code.status(),
+                    0,
+                );
             }
         }
         self.finish(cx);

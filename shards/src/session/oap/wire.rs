@@ -11,6 +11,7 @@ use ron_codec::{
     oap::{Flags, FrameHeader, HEADER_LEN, RequestError, encode_header},
 };
 use ron_io::{
+    peers::PeerBucket,
     ports::ConnId,
     stats::{Proto, Rejected},
 };
@@ -24,6 +25,7 @@ use crate::{
 };
 
 const RACED: &str = "the object was deleted meanwhile, send it again";
+const PEER_UPLOADS: &str = "too many large uploads of this address";
 
 /// Why a request is not served: the code, and what the client is told in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +61,7 @@ impl From<Fault> for Refusal {
             Fault::Disk => Refusal::new(ErrorCode::Internal, "the disk failed"),
             Fault::Full => Refusal::new(ErrorCode::StorageFull, "there is no room to store it"),
             Fault::Busy => Refusal::new(ErrorCode::Overload, "the node is busy"),
+            Fault::PeerUploads => Refusal::new(ErrorCode::Overload, PEER_UPLOADS),
             Fault::Raced => Refusal::new(ErrorCode::Overload, RACED),
             Fault::Absent => {
                 Refusal::new(ErrorCode::NotReady, "the volume of this object cannot be used")
@@ -86,6 +89,8 @@ impl From<IngestError> for Refusal {
 pub(super) struct Wire {
     pub(super) conn: ConnId,
     pub(super) proto: Proto,
+    /// What the peer is counted as.
+    pub(super) peer: PeerBucket,
     /// Bytes queued and not yet handed to the kernel.
     pub(super) queued: Queued,
     /// Bytes of short answers among them, at most; and all bytes that stood before the end of the
@@ -102,13 +107,14 @@ pub(super) struct Wire {
 
 impl Wire {
     /// The sending side of a connection that was just accepted.
-    pub(super) fn new(conn: ConnId, listener: Listener, now_ns: u64) -> Wire {
+    pub(super) fn new(conn: ConnId, listener: Listener, peer: PeerBucket, now_ns: u64) -> Wire {
         let queued = Queued::new(listener.tls);
         let (short, before_short_end) = (0, 0);
         let (tls, blocks) = (listener.tls, Blocks::default());
         Wire {
             conn,
             proto: listener.proto,
+            peer,
             tls,
             queued,
             blocks,
@@ -168,8 +174,11 @@ impl Wire {
     /// Sends an error frame, which ends the stream of the request with this header.
     pub(super) fn send_error(&mut self, head: &FrameHeader, why: &Refusal, cx: &mut Cx<'_>) {
         if why.code == ErrorCode::Overload {
-            let raced = why.message == RACED;
-            cx.stats.reject(if raced { Rejected::Raced } else { Rejected::Overload });
+            match &*why.message {
+                RACED => cx.stats.reject(Rejected::Raced),
+                PEER_UPLOADS => cx.stats.reject(Rejected::PeerUploads),
+                _ => cx.stats.turn_away(self.peer),
+            }
         }
         let corr_id = head.corr_id.to_string();
         let envelope = ErrorEnvelope { code: why.code, message: &why.message, corr_id: &corr_id };

@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 use ron_codec::address::Address;
 use ron_io::ports::Job;
 
-use super::{Entry, Index, OpenSlot, Position, open_job};
+use super::{Entry, Index, Of, OpenSlot, Position, open_job};
 
 /// The index of a partition without its partition.
 #[derive(Debug)]
@@ -21,7 +21,8 @@ impl IndexBench {
     /// What the system answered, in words.
     pub fn open(dir: &Path) -> Result<IndexBench, String> {
         let slot = OpenSlot::default();
-        open_job(dir.to_path_buf(), Vec::new(), Arc::clone(&slot))()?;
+        let of = Of { partition: 0, partitions: 1, segments: Vec::new() };
+        open_job(dir.to_path_buf(), of, Arc::clone(&slot))()?;
         let opened = slot.lock().map_err(|error| error.to_string())?.take();
         opened.map(|opened| IndexBench(Index::new(opened))).ok_or_else(|| "not opened".to_string())
     }

@@ -5,15 +5,19 @@
 //! been removed since. A segment goes only when nothing that is there lies in it any more, so what
 //! a stale snapshot places in a segment that is gone was deleted or has another place, which the
 //! log behind the position tells, and is dropped.
+//!
+//! A frame is committed only when the log before its position was synced. So a log that is shorter
+//! than a whole snapshot says is damaged, and the snapshot is not old: it is believed, because the
+//! log can no longer tell what was stored and deleted in the part that is lost.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ron_codec::limits::{DISK_BLOCK_LEN, SEGMENT_LEN_MAX};
+use ron_codec::limits::{RECORD_ALIGN, SEGMENT_LEN_MAX};
 use ron_io::ports::Job;
 
 use super::{
@@ -39,24 +43,39 @@ pub(in crate::store) struct Opened {
     pub(super) kept: u32,
     /// The log is known to this position and sequence; `None`: it must be read from its start.
     pub(in crate::store) reached: Option<(Position, u64)>,
-    /// What was found to be damaged, for the operator.
+    /// The highest segment and sequence that it names: neither is used again.
+    pub(in crate::store) highest: (u32, u64),
+    /// Segments that are shorter than what it places in them, or are not there.
+    pub(in crate::store) lost: BTreeSet<u32>,
+    /// All it names is of other partitions, of this one for instance.
+    pub(in crate::store) foreign: Option<u16>,
+    /// What was found to be damaged, for the operator, and what of that is lost.
     pub(in crate::store) notes: Vec<String>,
+    pub(in crate::store) losses: Vec<String>,
+}
+
+/// Whose index is opened: the number of a partition, how many there are, and the numbers and
+/// lengths of its segments.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Of {
+    pub(in crate::store) partition: u16,
+    pub(in crate::store) partitions: u16,
+    pub(in crate::store) segments: Vec<(u32, u64)>,
 }
 
 /// Where a job on another thread leaves what it opened.
 pub(in crate::store) type Slot = Arc<Mutex<Option<Opened>>>;
 
-/// The job that opens the index in `dir` and leaves it in `slot`. `segments` are the numbers and
-/// lengths of those that are there.
-pub(in crate::store) fn open_job(dir: PathBuf, segments: Vec<(u32, u64)>, slot: Slot) -> Job {
+/// The job that opens the index in `dir` and leaves it in `slot`.
+pub(in crate::store) fn open_job(dir: PathBuf, of: Of, slot: Slot) -> Job {
     Box::new(move || {
-        let opened = open(dir, &segments);
+        let opened = open(dir, &of);
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
         Ok(())
     })
 }
 
-fn open(dir: PathBuf, segments: &[(u32, u64)]) -> Opened {
+fn open(dir: PathBuf, of: &Of) -> Opened {
     let mut notes = Vec::new();
     // Without it nothing can be written, which each checkpoint will say.
     if let Err(error) = fs::create_dir_all(&dir) {
@@ -70,8 +89,8 @@ fn open(dir: PathBuf, segments: &[(u32, u64)]) -> Opened {
     // It comes from a release that knows no snapshots: they are older than it.
     let old = dir.join(OLD_NAME).exists();
     for generation in there.iter().rev().filter(|_| !old) {
-        match choose(&dir, *generation, &there, segments, &mut notes) {
-            Ok((loaded, stale)) => return take(dir, loaded, stale, (segments, newest), notes),
+        match choose(&dir, *generation, &there, &of.segments, &mut notes) {
+            Ok((loaded, stale)) => return take(dir, loaded, stale, (of, newest), notes),
             Err(why) => notes.push(format!("snapshot {generation:08} of the index: {why}")),
         }
     }
@@ -88,7 +107,11 @@ fn open(dir: PathBuf, segments: &[(u32, u64)]) -> Opened {
         generation: newest,
         kept: 0,
         reached: None,
+        highest: (0, 0),
+        lost: BTreeSet::new(),
+        foreign: None,
         notes,
+        losses: Vec::new(),
     }
 }
 
@@ -102,7 +125,9 @@ fn choose(
 ) -> Result<(Loaded, bool), String> {
     let mut loaded = snapshot::load(dir, generation)?;
     let position = loaded.commit.position;
-    if !has(segments, position) {
+    let Position { segment, offset } = position;
+    // A log whose torn end was cut ends behind any record.
+    if !offset.is_multiple_of(RECORD_ALIGN as u64) || offset > SEGMENT_LEN_MAX {
         return Err(format!("it knows the log to {position:?}"));
     }
     let previous = loaded.commit.previous;
@@ -113,6 +138,10 @@ fn choose(
     }
     if !stale {
         return Ok((loaded, false));
+    }
+    // It may have been compacted away since, with the tombstones that were behind the position.
+    if segment > 0 && !is_there(segments, segment) {
+        return Err(format!("it is stale and knows the log to {position:?}"));
     }
     let mut unknown = false;
     let dropped = loaded.table.retain(|entry| match entry.location {
@@ -137,21 +166,52 @@ fn is_there(segments: &[(u32, u64)], segment: u32) -> bool {
     segments.binary_search_by_key(&segment, |(number, _)| *number).is_ok()
 }
 
-/// Whether the log has a position.
-fn has(segments: &[(u32, u64)], position: Position) -> bool {
-    let Position { segment, offset } = position;
-    let found = segments.iter().find(|(number, _)| *number == segment);
-    let aligned = offset.is_multiple_of(DISK_BLOCK_LEN as u64) && offset <= SEGMENT_LEN_MAX;
-    position == Position::default() || (aligned && found.is_some_and(|(_, len)| offset <= *len))
+/// What of the log is not there any more, segment by segment.
+#[derive(Debug, Default)]
+struct Lost {
+    /// Up to where a segment was known, and how many objects were in what is lost of it.
+    segments: BTreeMap<u32, (u64, u64)>,
+}
+
+impl Lost {
+    /// Something in a segment ends at `end`; `objects` of them can no longer be read without it.
+    fn look(&mut self, segments: &[(u32, u64)], segment: u32, end: u64, objects: u64) {
+        if segment == 0 || len_of(segments, segment).is_some_and(|len| end <= len) {
+            return;
+        }
+        let lost = self.segments.entry(segment).or_default();
+        *lost = (lost.0.max(end), lost.1 + objects);
+    }
+
+    fn notes(&self, segments: &[(u32, u64)]) -> Vec<String> {
+        let note = |(segment, (end, objects)): (&u32, &(u64, u64))| {
+            let there = match len_of(segments, *segment) {
+                Some(len) => format!("ends at {len}"),
+                None => "is missing".to_string(),
+            };
+            format!(
+                "segment {segment} {there}, and was synced to {end} at least: {objects} objects \
+                 there are lost and answer with integrity errors until they are stored again; \
+                 what was deleted there only the index knows: do not rebuild it"
+            )
+        };
+        self.segments.iter().map(note).collect()
+    }
+}
+
+fn len_of(segments: &[(u32, u64)], segment: u32) -> Option<u64> {
+    let at = segments.binary_search_by_key(&segment, |(number, _)| *number).ok()?;
+    Some(segments[at].1)
 }
 
 fn take(
     dir: PathBuf,
     loaded: Loaded,
     stale: bool,
-    (segments, newest): (&[(u32, u64)], u32),
+    (of, newest): (&Of, u32),
     notes: Vec<String>,
 ) -> Opened {
+    let segments = &of.segments;
     let Loaded { generation, table, commit, base_blocks, blocks, .. } = loaded;
     let mut tallies: BTreeMap<u32, Tally> = BTreeMap::new();
     for (segment, tombstones) in &commit.tombstones {
@@ -160,23 +220,43 @@ fn take(
         }
     }
     let mut totals = Totals::default();
-    for entry in table.iter().filter_map(table::decode) {
+    let Position { segment, offset } = commit.position;
+    let (mut lost, mut highest) = (Lost::default(), (segment, commit.sequence));
+    lost.look(segments, segment, offset, 0);
+    let (mut strangers, mut stranger) = (0, None);
+    for slot in table.iter() {
+        let Some(entry) = table::decode(slot) else { continue };
         totals.add(&entry);
+        let owner = table::address(slot).partition(of.partitions);
+        if owner != of.partition {
+            (strangers, stranger) = (strangers + 1, Some(owner));
+        }
         let (segment, len) = entry.in_log();
+        highest = (highest.0.max(segment), highest.1.max(entry.sequence));
         if segment > 0 {
             tallies.entry(segment).or_default().live += len;
+            let own_file = matches!(entry.location, Location::File { .. });
+            lost.look(segments, segment, entry.base() + len, u64::from(!own_file));
         }
+    }
+    let mut losses = lost.notes(segments);
+    if let Some(owner) = stranger {
+        losses.push(format!("{strangers} of its objects are of other partitions, as {owner}"));
     }
     Opened {
         dir,
         table,
         tallies,
-        totals,
         file: (!stale).then_some(Snapshot { generation, base_blocks, blocks }),
         generation: newest,
         kept: generation,
         reached: Some((commit.position, commit.sequence)),
+        highest,
+        lost: lost.segments.into_keys().collect(),
+        foreign: stranger.filter(|_| strangers == totals.objects),
+        totals,
         commit,
         notes,
+        losses,
     }
 }

@@ -15,7 +15,8 @@ fn opened(dir: &Path) -> Opened {
 
 fn opened_among(dir: &Path, segments: Vec<(u32, u64)>) -> Opened {
     let slot = OpenSlot::default();
-    open_job(dir.to_path_buf(), segments, Arc::clone(&slot))().unwrap();
+    let of = Of { partition: 0, partitions: 1, segments };
+    open_job(dir.to_path_buf(), of, Arc::clone(&slot))().unwrap();
     slot.lock().unwrap().take().unwrap()
 }
 
@@ -32,6 +33,11 @@ fn entry(n: u64) -> Entry {
         _ => Location::Segment { segment, offset: (n as u32).wrapping_mul(128) % (256 << 20) },
     };
     Entry { location, size: (n << 20).min(1 << 20), sequence: u64::MAX - n }
+}
+
+/// An object of 1000 bytes at the start of a segment.
+fn place(segment: u32) -> Entry {
+    Entry { location: Location::Segment { segment, offset: 0 }, size: 1000, sequence: 1 }
 }
 
 fn address(n: u64) -> Address {
@@ -350,15 +356,56 @@ fn a_stale_snapshot_with_files_that_the_log_does_not_name_is_not_believed() {
 }
 
 #[test]
-fn a_position_that_the_log_does_not_have_is_not_believed() {
+fn a_log_that_is_shorter_than_its_snapshot_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let mut index = open(dir.path());
+    index.insert(address(1), Entry { sequence: 120, ..place(7) });
+    index.insert(address(2), place(9));
     checkpoint(&mut index, REACHED);
-    assert_eq!(opened_among(dir.path(), vec![(7, 4096)]).reached, Some(REACHED));
-    for segments in [vec![], vec![(6, 4096)], vec![(7, 4095)]] {
-        let opened = opened_among(dir.path(), segments);
-        assert_eq!(opened.reached, None);
-        assert!(opened.notes[0].contains("knows the log to"), "{:?}", opened.notes);
+    let both = vec![(7, 4096), (9, 4096)];
+    let whole = opened_among(dir.path(), both.clone());
+    assert_eq!((whole.reached, whole.lost.len()), (Some(REACHED), 0), "{:?}", whole.losses);
+    for (segments, lost) in [
+        (vec![], vec![7, 9]),
+        (vec![(6, 4096)], vec![7, 9]),
+        (vec![(7, 4095), (9, 4096)], vec![7]),
+        (vec![(7, 4096), (9, 1151)], vec![9]),
+    ] {
+        let opened = opened_among(dir.path(), segments.clone());
+        assert_eq!(opened.reached, Some(REACHED), "{segments:?}");
+        assert_eq!(opened.lost.iter().copied().collect::<Vec<_>>(), lost, "{segments:?}");
+        assert_eq!(opened.losses.len(), lost.len(), "{:?}", opened.losses);
+        assert_eq!((opened.highest, opened.totals.objects), ((9, 120), 2));
+    }
+    // What is stale may name what was compacted away, and the log is read instead.
+    let file = newest(dir.path());
+    fs::write(&file, [fs::read(&file).unwrap(), vec![0; 100]].concat()).unwrap();
+    assert_eq!(opened_among(dir.path(), both).reached, Some(REACHED));
+    assert_eq!(opened_among(dir.path(), vec![(9, 4096)]).reached, None);
+}
+
+#[test]
+fn a_snapshot_of_another_partition_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    let one = (0..).map(address).find(|address| address.partition(2) == 1).unwrap();
+    let zero = (0..).map(address).find(|address| address.partition(2) == 0).unwrap();
+    index.insert(one, place(3));
+    checkpoint(&mut index, REACHED);
+    let of = |partition| {
+        let slot = OpenSlot::default();
+        let of = Of { partition, partitions: 2, segments: segments() };
+        open_job(dir.path().to_path_buf(), of, Arc::clone(&slot))().unwrap();
+        slot.lock().unwrap().take().unwrap()
+    };
+    assert_eq!((of(0).foreign, of(1).foreign), (Some(1), None));
+    index.insert(zero, place(3));
+    checkpoint(&mut index, REACHED);
+    // Not all of it: there is something to serve, and something wrong.
+    for partition in 0..2 {
+        let opened = of(partition);
+        assert_eq!((opened.foreign, opened.losses.len()), (None, 1));
+        assert!(opened.losses[0].contains("other partitions"), "{:?}", opened.losses);
     }
 }
 

@@ -46,7 +46,7 @@ use crate::{
         index::{Entry, Location, Position},
         orphans::{Known, Search},
         partition::{Site, Tag},
-        segments::{Moving, Relocation},
+        segments::{Log, Moving, Relocation},
     },
 };
 
@@ -245,7 +245,7 @@ impl Patrol {
                 Err(error) => {
                     cx.close_file(file);
                     let why = format!("it cannot be read: {error}");
-                    self.break_off(sweep.segment(), sweep.safe(), why);
+                    self.break_off(sweep.segment(), sweep.safe(), why, parts);
                 }
             },
             stage => unreachable!("{stage:?} waits for nothing"),
@@ -326,7 +326,8 @@ impl Patrol {
     /// Removes files that nothing stands for: neither the index nor, as far as all of it could be
     /// read, the log.
     fn free(&mut self, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
-        let Some(mut orphans) = self.orphans.take().filter(|_| self.broken.is_empty()) else {
+        let whole = self.broken.is_empty() && !parts.log.is_lossy();
+        let Some(mut orphans) = self.orphans.take().filter(|_| whole) else {
             return Step::Over;
         };
         for _ in 0..SCRUB_STEP_RECORDS {
@@ -388,7 +389,7 @@ impl Patrol {
         let there = parts.log.segments().any(|(number, _)| number == segment);
         if there {
             // What the index places in it is probed, one by one; each says what is wrong with it.
-            self.break_off(segment, 0, format!("it cannot be opened: {error}"));
+            self.break_off(segment, 0, format!("it cannot be opened: {error}"), parts);
         } else {
             // It was compacted away meanwhile.
             self.stage = Stage::Between { after: segment };
@@ -427,7 +428,7 @@ impl Patrol {
                 match end {
                     End::Whole => self.stage = Stage::Between { after: sweep.segment() },
                     End::Broken { from, why } => {
-                        self.break_off(sweep.segment(), from, why.to_string());
+                        self.break_off(sweep.segment(), from, why.to_string(), parts);
                     }
                 }
             }
@@ -435,8 +436,10 @@ impl Patrol {
         Step::Did
     }
 
-    /// A rebuild of the index would not find the rest of a segment.
-    fn break_off(&mut self, segment: u32, from: u64, why: String) {
+    /// A rebuild of the index would not find the rest of a segment, nor would the next start what
+    /// of it is in no checkpoint: deletions too, which are not moved.
+    fn break_off(&mut self, segment: u32, from: u64, why: String, parts: &mut Parts<'_>) {
+        *parts.checkpoint_due = true;
         self.broken.insert(segment, Broken { from, why, told: false });
         self.stage = Stage::Between { after: segment };
     }
@@ -458,7 +461,7 @@ impl Patrol {
         while let Some((address, entry)) = page.pop_front() {
             at = Some(address);
             let own_file = matches!(entry.location, Location::File { .. });
-            if (own_file || self.is_hidden(&entry)) && !self.settled.contains(&address) {
+            if (own_file || self.is_hidden(&entry, parts.log)) && !self.settled.contains(&address) {
                 self.probe(address);
                 break;
             }
@@ -473,14 +476,15 @@ impl Patrol {
 
     /// Whether a rebuild of the index would not find the entry's record in the log. Where the
     /// record of an object file lies in its segment is not known, so all of them count as hidden.
-    fn is_hidden(&self, entry: &Entry) -> bool {
-        match entry.location {
-            Location::Segment { segment, offset } => {
-                let broken = self.broken.get(&segment);
-                broken.is_some_and(|broken| broken.from <= u64::from(offset))
+    fn is_hidden(&self, entry: &Entry, log: &Log) -> bool {
+        log.lacks(entry)
+            || match entry.location {
+                Location::Segment { segment, offset } => {
+                    let broken = self.broken.get(&segment);
+                    broken.is_some_and(|broken| broken.from <= u64::from(offset))
+                }
+                Location::File { segment } => self.broken.contains_key(&segment),
             }
-            Location::File { segment } => self.broken.contains_key(&segment),
-        }
     }
 
     fn conclude(&mut self, verdict: Verdict, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
@@ -498,7 +502,11 @@ impl Patrol {
             }
             Verdict::Whole { entry, record } => {
                 damage::healed(&address, cx);
-                match self.is_hidden(&entry).then(|| in_log(&address, &entry, record)).flatten() {
+                match self
+                    .is_hidden(&entry, parts.log)
+                    .then(|| in_log(&address, &entry, record))
+                    .flatten()
+                {
                     Some(record) => self.relocate(address, entry, record, None, parts, cx),
                     None => Step::Did,
                 }

@@ -246,6 +246,25 @@ fn what_lies_behind_a_broken_header_is_moved() {
 }
 
 #[test]
+fn deletions_behind_a_broken_header_are_saved_as_soon_as_it_is_found() {
+    let objects: Vec<_> = (0..6).map(|n| object(n, 9000)).collect();
+    let mut world = a_world(14);
+    put_all(&mut world, &objects);
+    world.answer(Ask::Delete { address: Address::of(&objects[0]) });
+    // Read from the log, and in no checkpoint yet.
+    world.kill();
+    let (path, at, _) = place(&world, &objects[2]);
+    flip(&mut world, &path, at + 70);
+    world.scrub_now();
+    while !world.notes.iter().any(|note| note.contains("what lies behind is moved")) {
+        turn(&mut world);
+    }
+    world.kill();
+    assert!(!world.holds(&objects[0]), "it was deleted");
+    assert!(objects[1..].iter().all(|bytes| world.holds(bytes)));
+}
+
+#[test]
 fn what_is_damaged_behind_a_broken_header_stays() {
     let objects: Vec<_> = (0..6).map(|n| object(n, 9000)).collect();
     let mut world = a_world(5);

@@ -1,0 +1,83 @@
+//! The end of the log, which is written again before it counts: a process whose sync failed may
+//! have left it where it can be read and is not durable, and no later sync would make it so.
+//!
+//! ```text
+//!   read ─► written in its place ─► read on … ─► (cut) ─► synced
+//! ```
+
+use std::io;
+
+use ron_codec::limits::DISK_BLOCK_LEN;
+use ron_io::ports::{DiskOp, FileId, Part};
+
+use super::{Boot, Progress, Step, scan, short};
+use crate::{flow::Cx, limits};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tail {
+    pub(super) file: FileId,
+    /// From where on it is still to be written, and where it ends.
+    pub(super) at: u64,
+    pub(super) end: u64,
+    /// Whether the file goes on behind it.
+    pub(super) cut: bool,
+}
+
+impl Tail {
+    /// Bytes that are read at once.
+    fn next_len(&self) -> u64 {
+        self.end.saturating_sub(self.at).min(limits::SCAN_LEN as u64)
+    }
+}
+
+impl Boot {
+    pub(super) fn read_tail(&mut self, tail: Tail, cx: &mut Cx<'_>) {
+        match tail.next_len() {
+            0 => self.end_tail(tail, cx),
+            len => self.act(Step::ReadTail(tail), scan(tail.file, tail.at, len as u32), cx),
+        }
+    }
+
+    pub(super) fn write_tail(
+        &mut self,
+        tail: Tail,
+        mut bytes: Vec<u8>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        let (found, expected) = (bytes.len() as u64, tail.next_len());
+        if found < expected {
+            return self.on_error(Step::ReadTail(tail), &short(found, expected), cx);
+        }
+        bytes.truncate(expected as usize);
+        let blank = bytes.len().next_multiple_of(DISK_BLOCK_LEN) - bytes.len();
+        let next = Tail { at: tail.at + expected, cut: tail.cut || blank > 0, ..tail };
+        let parts = vec![Part::Bytes(bytes), Part::Zeros(blank)];
+        let op = DiskOp::Write { file: tail.file, at: tail.at, parts };
+        self.act(Step::WriteTail(next), op, cx);
+        Ok(Progress::Going)
+    }
+
+    pub(super) fn end_tail(&mut self, tail: Tail, cx: &mut Cx<'_>) {
+        let Tail { file, end, cut, .. } = tail;
+        match cut {
+            true => self.act(Step::Cut(file), DiskOp::Truncate { file, len: end }, cx),
+            false => self.act(Step::Sync(file), DiskOp::Sync { file }, cx),
+        }
+    }
+
+    /// It could not be written. What is written anew takes room on some file systems, and a full
+    /// disk is no reason not to start.
+    pub(super) fn tail_failed(
+        &mut self,
+        tail: Tail,
+        error: &io::Error,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        if error.kind() == io::ErrorKind::StorageFull {
+            self.end_tail(tail, cx);
+            return Ok(Progress::Going);
+        }
+        cx.close_file(tail.file);
+        Err(self.failed(&Step::WriteTail(tail), &error.to_string()))
+    }
+}
