@@ -1,9 +1,16 @@
 //! How a run ends: the faults cease, what is under way comes to its end, and after one more boot
 //! every object is looked at.
 
+use std::path::Path;
+
 use ron_io::{
+    ports::Order,
     sim::{End, Weather},
-    stats::Proto,
+    stats::{Proto, Stats},
+};
+use ron_shards::{
+    limits::{SMALL_SEGMENT_LEN, SMALL_SEGMENTS_MAX},
+    store::layout::Layout,
 };
 
 use super::{
@@ -28,6 +35,9 @@ const KEPT_LEN: usize = 128 * 1024;
 /// Nanoseconds after which a node that has room again must take objects.
 const RECOVERY_NS: u64 = 600_000_000_000;
 
+/// Bytes a second of the last scrub, which nobody waits for.
+const SCRUB_FAST: u64 = 1 << 32;
+
 /// Nanoseconds that pass between two tries of it.
 const RETRY_NS: u64 = 5_000_000_000;
 
@@ -44,9 +54,13 @@ impl World {
         }
         // What is still wrong with the disk is what rotted.
         self.sky.chaos = false;
+        self.plan.storage.scrub_bytes_per_s = SCRUB_FAST;
         self.boot();
         self.wait_until_ready();
         self.check_all();
+        if self.knows_all() && self.chance.toss() {
+            self.check_room();
+        }
         self.end_well();
     }
 
@@ -80,7 +94,7 @@ impl World {
             if waiting == 0 && at_rest && self.clients.is_empty() {
                 self.check_rest();
                 self.check_memory_is_back();
-                self.oracle.settle();
+                self.oracle.settle(false);
                 return;
             }
             let before = self.clock.now().mono_ns;
@@ -129,8 +143,8 @@ impl World {
 
     /// A node that was full takes objects again once there is room, by itself.
     fn recover(&mut self) {
-        let (errors, full) = (self.sky.errors, self.sky.full);
-        if !full || errors || self.plan.storage.max_bytes.is_some() {
+        let (crippled, full) = (!self.crippled.is_empty(), self.sky.full);
+        if !full || crippled || self.plan.storage.max_bytes.is_some() {
             return;
         }
         let until = self.clock.now().mono_ns + RECOVERY_NS;
@@ -196,6 +210,62 @@ impl World {
         }
     }
 
+    /// Once the scrub has looked everywhere, the disk holds what the node counts, and nothing else.
+    fn check_room(&mut self) {
+        // The first round may be one that an earlier process began.
+        self.scrub_rounds(2);
+        let Some(node) = &self.node else { return };
+        let sum = |counter: fn(&Stats) -> u64| -> u64 {
+            node.parts.iter().map(|part| counter(&part.stats)).sum()
+        };
+        let said = (sum(|stats| stats.segment_bytes.get()), sum(|stats| stats.file_bytes.get()));
+        let on_disk = |ending: &str| -> u64 {
+            let files = self.disk.files().filter(|(name, ..)| name.ends_with(ending));
+            files.map(|(_, _, len)| len as u64).sum()
+        };
+        let there = (on_disk(".seg"), on_disk(".obj"));
+        if said != there {
+            violation!("segments and files take {there:?} bytes, and the node counts {said:?}");
+        }
+        let mut names = self.disk.files().map(|(name, ..)| name);
+        let known = |name: &&str| {
+            // What a commit that failed left in the midst of the log is marked, and stays.
+            let is_mark = self.erred && name.ends_with(".hidden");
+            name.ends_with(".seg") || name.ends_with(".obj") || is_mark
+        };
+        if let Some(name) = names.find(|name| !known(name)) {
+            violation!("{name} is left over");
+        }
+        let segments = sum(|stats| stats.segments.get());
+        let most = u64::from(self.plan.partitions) * (SMALL_SEGMENTS_MAX as u64 + 2)
+            + there.0 / SMALL_SEGMENT_LEN;
+        if segments > most {
+            violation!("{segments} segments of {} bytes are left", there.0);
+        }
+    }
+
+    /// Lets each shard scrub so often, and come to rest.
+    fn scrub_rounds(&mut self, times: u64) {
+        let rounds = |node: &Node, at: usize| node.parts[at].stats.scrub_rounds.get();
+        let Some(node) = &self.node else { return };
+        let until: Vec<u64> = (0..node.parts.len()).map(|at| rounds(node, at) + times).collect();
+        for _ in 0..REST_STEPS_MAX {
+            let Some(node) = &self.node else { return };
+            let running = |at: usize| node.parts[at].stats.scrub_running.get() > 0;
+            let over = (0..until.len()).all(|at| rounds(node, at) >= until[at] && !running(at));
+            if over && self.is_idle() {
+                return;
+            }
+            if !over && !(0..until.len()).any(running) && self.is_idle() {
+                self.order_all(&Order::Scrub);
+            }
+            if !self.step() {
+                violation!("no scrub, and nothing will ever happen");
+            }
+        }
+        violation!("the scrub does not come to its end");
+    }
+
     /// Makes one request on a connection of its own, and waits until that is over.
     pub(super) fn ask_once(
         &mut self,
@@ -244,7 +314,13 @@ impl World {
         if self.disk.opened() > 0 {
             violation!("{} files are open in the end", self.disk.opened());
         }
-        let upload = self.disk.files().find(|(name, ..)| name.ends_with(".tmp"));
+        // On a volume that is absent nobody looks.
+        let Layout { volumes, absent, .. } = &self.layout;
+        let is_gone = |name: &str| {
+            absent.iter().any(|at| Path::new(name).starts_with(&volumes[usize::from(*at)]))
+        };
+        let is_left = |name: &str| name.ends_with(".tmp") && !is_gone(name);
+        let upload = self.disk.files().find(|(name, ..)| is_left(name));
         if let Some((name, ..)) = upload.filter(|_| !self.sky.errors) {
             violation!("{name} is left of an upload");
         }

@@ -9,7 +9,7 @@ use ron_io::{
 };
 use ron_shards::flow::Mail;
 
-use super::{objects, trace::violation, world::World};
+use super::{node::Node, objects, trace::violation, world::World};
 
 /// Milliseconds a drain may take until what is not finished is dropped.
 const DRAIN_MS: u64 = 20_000;
@@ -30,7 +30,10 @@ impl World {
     /// Lets go wrong what goes wrong before the next step.
     pub(super) fn strike(&mut self) {
         let faults = self.plan.faults;
-        if self.chance.one_in(faults.power) || self.chance.one_in(faults.kill) {
+        // A rebuild takes many steps, and would hardly ever come to its end.
+        let is_ready = self.node.as_ref().is_some_and(Node::is_ready);
+        let spares = self.plan.churn && !is_ready && !self.chance.one_in(8);
+        if !spares && (self.chance.one_in(faults.power) || self.chance.one_in(faults.kill)) {
             self.light_fuse();
         }
         if self.chance.one_in(faults.drain) && !self.draining {
@@ -93,7 +96,7 @@ impl World {
         if let Some(node) = self.node.take() {
             node.end(how, &mut self.disk, &mut self.chance);
         }
-        self.oracle.settle();
+        self.oracle.settle(true);
         if self.chance.one_in(self.plan.faults.index_loss) {
             self.lose_index();
         }
@@ -107,7 +110,7 @@ impl World {
         self.order_all(&order);
     }
 
-    fn order_all(&mut self, order: &Order) {
+    pub(super) fn order_all(&mut self, order: &Order) {
         if let Some(node) = &mut self.node {
             for at in 0..node.parts.len() {
                 node.mesh.send(at, at, Mail::Order(order.clone()));
@@ -185,6 +188,9 @@ impl World {
                 let how = self.chance.below(4);
                 self.trace.note(|| format!("index {partition}: {how} happens to {file:?}"));
                 self.damage(&file, how).expect("a file of the index can be damaged");
+                if how > 0 {
+                    self.stale.insert(partition);
+                }
             }
         }
     }

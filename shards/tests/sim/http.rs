@@ -97,7 +97,8 @@ impl Http {
         if stage.chance.below(8) >= stage.plan.writes {
             return self.read(object, stage);
         }
-        if stage.plan.deletes && !*stage.no_deletes && stage.chance.one_in(3) {
+        let deletes = if stage.plan.churn { 2 } else { 3 };
+        if stage.plan.deletes && !*stage.no_deletes && stage.chance.one_in(deletes) {
             let token = stage.oracle.begin_delete(object);
             return self.ask(What::Delete, token, head("DELETE", object, ""));
         }

@@ -26,6 +26,10 @@ pub const LISTENERS: [Listener; 4] = [
     Listener { proto: Proto::Oap, tls: true },
 ];
 
+/// Those of them that a world of churn has.
+pub const HTTP: usize = 0;
+pub const OAP: usize = 2;
+
 /// Ticks in a row, with nothing else between them, that lead to no act: more are a loop that
 /// never sleeps.
 const IDLE_TICKS_MAX: u32 = 2000;
@@ -59,6 +63,8 @@ pub struct Deck<'a> {
     pub now: Now,
     pub disk: &'a mut Disk,
     pub ledger: &'a mut Ledger,
+    /// Counts the failures that a shard was told.
+    pub trouble: &'a mut u64,
     pub chance: &'a mut Chance,
     pub trace: &'a mut Trace,
     /// One in so many disk acts is slow.
@@ -165,6 +171,7 @@ impl Node {
 
     pub fn tell(&mut self, at: usize, deck: &mut Deck<'_>) {
         let (ticket, done) = self.parts[at].queue.tell(deck.chance);
+        *deck.trouble += self.parts[at].queue.take_troubles();
         self.apply(at, Event::Disk { ticket, done }, deck);
     }
 

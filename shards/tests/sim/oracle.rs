@@ -10,7 +10,9 @@
 //!
 //! A put or delete whose end is not known, because it failed or its connection was cut, may still
 //! take effect until the node has come to rest or its process ended. What was once seen stays, too:
-//! whoever was told of an object may rely on it.
+//! whoever was told of an object may rely on it. What was missed behind that end stays away until
+//! somebody puts it: then it is `Absent`, not `Unknown`. Only a file that a process left behind in
+//! the midst of a put may be taken up when the index is lost.
 
 use super::objects::{self, ObjectId};
 
@@ -31,6 +33,10 @@ struct State {
     deletes: u32,
     puts_begun: u64,
     deletes_begun: u64,
+    /// A file may be there of a put that did not come to its end.
+    left: bool,
+    /// How often rot no longer excused it: a put or delete of it was acknowledged.
+    excuses_ended: u64,
 }
 
 /// How things stood when a request began.
@@ -39,6 +45,8 @@ pub struct Token {
     pub object: ObjectId,
     before: State,
     life: u64,
+    /// `Oracle::trouble` then.
+    trouble: u64,
 }
 
 /// A promise that the node broke, in words.
@@ -51,6 +59,8 @@ pub const NEW_AGAIN: &str = "an object was new that had been acknowledged";
 pub struct Oracle {
     states: Vec<State>,
     life: u64,
+    /// Counts the failures of the disk that a shard was told.
+    pub trouble: u64,
 }
 
 impl Oracle {
@@ -62,8 +72,10 @@ impl Oracle {
             deletes: 0,
             puts_begun: 0,
             deletes_begun: 0,
+            left: false,
+            excuses_ended: 0,
         };
-        Oracle { states: vec![state; objects::all().len()], life: 0 }
+        Oracle { states: vec![state; objects::all().len()], life: 0, trouble: 0 }
     }
 
     pub fn known(&self, object: ObjectId) -> Known {
@@ -71,7 +83,7 @@ impl Oracle {
     }
 
     pub fn begin_read(&mut self, object: ObjectId) -> Token {
-        Token { object, before: self.states[object], life: self.life }
+        Token { object, before: self.states[object], life: self.life, trouble: self.trouble }
     }
 
     pub fn begin_put(&mut self, object: ObjectId) -> Token {
@@ -113,6 +125,7 @@ impl Oracle {
         }
         if undeleted {
             state.become_known(Known::Present);
+            state.left = false;
         }
         None
     }
@@ -130,19 +143,22 @@ impl Oracle {
         }
         if no_put {
             state.become_known(Known::Absent);
+            state.left = false;
         }
         None
     }
 
-    /// There was nothing to delete.
-    pub fn delete_missed(&mut self, token: &Token) -> Broken {
+    /// There was nothing to delete. `sure` as for `missed`.
+    pub fn delete_missed(&mut self, token: &Token, sure: bool) -> Broken {
         let (before, life) = (token.before, self.life);
         let state = &mut self.states[token.object];
         if token.life == life {
             state.deletes -= 1;
         }
         let alone = before.deletes == 0 && state.deletes_begun == before.deletes_begun + 1;
-        (alone && before.known == Known::Present).then_some("an acknowledged object is missing")
+        let broken = alone && before.known == Known::Present;
+        self.miss(token, sure);
+        broken.then_some("an acknowledged object is missing")
     }
 
     /// A delete was refused, and changed nothing.
@@ -171,12 +187,38 @@ impl Oracle {
         None
     }
 
-    /// The object was not there.
-    pub fn missed(&mut self, token: &Token) -> Broken {
+    /// The object was not there, and that was `sure` if nothing hid it.
+    pub fn missed(&mut self, token: &Token, sure: bool) -> Broken {
         let state = &self.states[token.object];
         let lasted = state.changes == token.before.changes;
-        (lasted && token.before.known == Known::Present)
-            .then_some("an acknowledged object is missing")
+        let broken = lasted && token.before.known == Known::Present;
+        self.miss(token, sure);
+        broken.then_some("an acknowledged object is missing")
+    }
+
+    /// What was not there, and that nobody is putting, comes back by nothing but a put.
+    fn miss(&mut self, token: &Token, sure: bool) {
+        let (before, life) = (token.before, self.life);
+        let state = &mut self.states[token.object];
+        let unput = before.puts == 0 && state.puts_begun == before.puts_begun;
+        if sure && unput && token.life == life && !state.left {
+            state.become_known(Known::Absent);
+        }
+    }
+
+    /// Whether a shard was told of a failure of the disk since the request began.
+    pub fn had_trouble(&self, token: &Token) -> bool {
+        self.trouble > token.trouble
+    }
+
+    /// Rot excuses the object no longer.
+    pub fn end_excuse(&mut self, object: ObjectId) {
+        self.states[object].excuses_ended += 1;
+    }
+
+    /// Whether rot excused the object while the request was under way, and does not any more.
+    pub fn was_excused(&self, token: &Token) -> bool {
+        self.states[token.object].excuses_ended != token.before.excuses_ended
     }
 
     /// Whether the object may have been deleted while the request was under way.
@@ -186,9 +228,11 @@ impl Oracle {
     }
 
     /// The node has come to rest, or its process ended: nothing that began before takes effect.
-    pub fn settle(&mut self) {
+    /// With `leaves` a put that did not come to its end may have left its file.
+    pub fn settle(&mut self, leaves: bool) {
         self.life += 1;
-        for state in &mut self.states {
+        for (state, object) in self.states.iter_mut().zip(objects::all()) {
+            state.left |= leaves && state.puts > 0 && object.is_large();
             (state.puts, state.deletes) = (0, 0);
         }
     }

@@ -1,6 +1,7 @@
 //! What one run is like: every seed draws its own few faults, sizes and habits, so that runs differ
 //! much and each is short.
 
+use ron_codec::limits::SEGMENT_LEN_MAX;
 use ron_io::sim::{Chance, Weather};
 use ron_shards::{
     config::{Deadlines, Storage},
@@ -18,6 +19,9 @@ const MIB: u64 = 1024 * 1024;
 /// Steps of the shortest and of the longest run before it is brought to its end.
 const STEPS_MIN: u64 = 200;
 const STEPS_MAX: u64 = 2000;
+
+/// Shards of a node, at most.
+pub const SHARDS_MAX: u16 = 3;
 
 /// Peers of a flood.
 const PEERS_MIN: u64 = 10;
@@ -56,6 +60,10 @@ pub struct Faults {
     pub index_loss: u32,
     /// The control plane orders something.
     pub orders: u32,
+    /// A process is started with another number of shards.
+    pub shards: u32,
+    /// A process is started without one of several volumes.
+    pub absent: u32,
 }
 
 /// How likely what is next, by kind.
@@ -96,6 +104,11 @@ pub struct Plan {
     /// Reads, and other questions, that one shard may have open with another.
     pub mesh_reads: usize,
     pub mesh_others: usize,
+    pub fetches_max: usize,
+    /// The store's work is most of what happens.
+    pub churn: bool,
+    pub segment_len_max: u64,
+    pub compact_dead_min: u64,
     /// Files that a shard keeps open for the next reader; twice as many are open for reads.
     pub files_idle: usize,
     pub steps: u64,
@@ -128,7 +141,7 @@ impl Plan {
     /// Draws a plan; one in `floods` is a flood.
     pub fn new(chance: &mut Chance, floods: u32) -> Plan {
         let flood = chance.one_in(floods).then(|| flood(chance));
-        let shards = chance.between(1, 3) as u16;
+        let shards = chance.between(1, SHARDS_MAX.into()) as u16;
         let faults =
             if flood.is_some() || chance.one_in(8) { Faults::default() } else { faults(chance) };
         let allowed = Deadlines::default();
@@ -156,11 +169,15 @@ impl Plan {
             true => chance.pick(&BUFFERS_LEN),
             false => limits::CONNECTION_BUFFERS_LEN,
         };
-        Plan {
+        let mut plan = Plan {
             flood,
             connection_buffers,
             mesh_reads: chance.pick(&[1, 2, 8, limits::MESH_READS_MAX]),
             mesh_others: chance.pick(&[2, 4, 16, limits::MESH_OTHERS_MAX]),
+            fetches_max: chance.pick(&[32, 256, limits::FETCHES_MAX]),
+            churn: false,
+            segment_len_max: chance.pick(&[8 * MIB, SEGMENT_LEN_MAX]),
+            compact_dead_min: chance.pick(&[8 << 10, 64 << 10, limits::COMPACT_DEAD_MIN]),
             files_idle: chance.pick(&[FILES_IDLE_MIN, 8, limits::FILES_IDLE_MAX]),
             shards,
             partitions: shards + chance.below(3) as u16,
@@ -180,7 +197,53 @@ impl Plan {
             deadlines,
             deletes: chance.toss(),
             writes: chance.between(1, 6) as usize,
+        };
+        if plan.flood.is_none() && chance.one_in(3) {
+            plan.churn(chance);
         }
+        plan
+    }
+
+    /// Objects come and go fast, on few connections and few shards, and the disk fails now and
+    /// then: the acts of the store are most of the steps. No bits flip: what rot may have done to
+    /// an object is not told exactly enough where its records move so often.
+    fn churn(&mut self, chance: &mut Chance) {
+        self.churn = true;
+        self.shards = chance.pick(&[1, 1, 2]);
+        self.partitions = self.shards;
+        self.steps = chance.between(2 * STEPS_MAX, 8 * STEPS_MAX);
+        self.clients = chance.between(2, 6) as usize;
+        self.arena_blocks = 64;
+        self.pace_ns = chance.pick(&[10_000_000, SECOND_NS / 10]);
+        self.objects = objects_of_a_churn(chance);
+        self.deletes = true;
+        self.writes = 7;
+        let mut some = |often: u64| chance.between(often / 2, often * 2) as u32;
+        self.faults = Faults {
+            power: some(1200),
+            kill: some(1600),
+            leap: some(200),
+            slow: self.faults.slow,
+            full: self.faults.full,
+            weather: some(400),
+            index_loss: some(8),
+            orders: some(100),
+            shards: self.faults.shards,
+            absent: self.faults.absent,
+            ..Faults::default()
+        };
+        let mut often = || if chance.toss() { chance.pick(&[4, 16, 64, 256]) } else { 0 };
+        self.stormy = Weather {
+            reads: often(),
+            short_reads: often(),
+            writes: often(),
+            syncs: often(),
+            jobs: often(),
+            // A rebuild lists hundreds of folders.
+            others: 4 * often(),
+        };
+        self.pulls = Pulls { perform: 24, tell: 24, mail: 24, net: 8, client: 8 };
+        self.storage.compact_below_percent = chance.pick(&[50, 90, 100]);
     }
 }
 
@@ -217,6 +280,8 @@ fn faults(chance: &mut Chance) -> Faults {
         lazy: rare(4),
         index_loss: rare(2),
         orders: rare(60),
+        shards: rare(2),
+        absent: rare(4),
     }
 }
 
@@ -247,7 +312,8 @@ fn storage(chance: &mut Chance, faults: &Faults) -> Storage {
     }
     storage.compact_below_percent = chance.pick(&[0, 50, 90, 100]);
     if chance.toss() {
-        storage.scrub_every_ms = chance.between(1, 60_000);
+        // A node that is always about to scrub never comes to rest.
+        storage.scrub_every_ms = chance.between(1_000, 60_000);
         storage.scrub_bytes_per_s = chance.magnitude(64 * MIB);
     }
     storage
@@ -266,6 +332,20 @@ fn some_objects(chance: &mut Chance) -> Vec<ObjectId> {
     let fitting: Vec<ObjectId> = (0..all.len()).filter(fits).collect();
     let count = chance.between(2, 16) as usize;
     (0..count).map(|_| chance.pick(&fitting)).collect()
+}
+
+/// A few of each kind: in shared groups of a segment, in groups of their own, in files.
+fn objects_of_a_churn(chance: &mut Chance) -> Vec<ObjectId> {
+    let all = objects::all();
+    let mut some = |lens: std::ops::Range<usize>| {
+        let fits = |id: &ObjectId| lens.contains(&all[*id].bytes.len());
+        let fitting: Vec<ObjectId> = (0..all.len()).filter(fits).collect();
+        let count = chance.below(4);
+        (0..count).map(|_| chance.pick(&fitting)).collect::<Vec<_>>()
+    };
+    let mut objects = [some(0..4096), some(4096..262_144), some(262_144..usize::MAX)].concat();
+    objects.push(chance.below(all.len()));
+    objects
 }
 
 /// Some that take many blocks, and some that take few.

@@ -32,10 +32,10 @@ use super::{
     client::{Client, Deed},
     ledger::Ledger,
     memory::{Bill, Held},
-    node::{Deck, LISTENERS, Node},
+    node::{Deck, HTTP, LISTENERS, Node, OAP},
     objects::{self, ObjectId},
     oracle::{Known, Oracle},
-    plan::Plan,
+    plan::{Faults, Plan, SHARDS_MAX},
     stage::{Sky, Stage},
     trace::{Telling, Trace, violation},
 };
@@ -107,9 +107,22 @@ pub struct World {
     /// The process that ends next is not followed by another.
     pub(super) ending: bool,
     no_deletes: bool,
+    /// Partitions that serve no more, or not all that is asked.
+    pub(super) crippled: BTreeSet<u16>,
     /// Objects that were reported as damaged since a read failed. When they are found whole,
     /// answers may be on their way that say otherwise.
     unreadable: BTreeSet<ObjectId>,
+    /// Objects of which a boot found a damaged record that nothing excuses: a newer one must follow
+    /// before the shard is ready. By their shards.
+    accused: BTreeSet<(ShardId, ObjectId)>,
+    /// Partitions whose last rebuild could not read everything: what is there is not all known.
+    holes: BTreeSet<u16>,
+    /// Partitions whose index lost what was durable: it may name segments that are gone.
+    pub(super) stale: BTreeSet<u16>,
+    /// A disk act failed in some process.
+    pub(super) erred: bool,
+    /// Shards of this process that were ready.
+    booted: BTreeSet<ShardId>,
     /// The last step was a tick that led to no act.
     pub(super) nothing_came_of_it: bool,
     /// Whether clients come and ask for more.
@@ -137,6 +150,7 @@ impl World {
         let layout = Layout {
             volumes: (0..plan.volumes).map(volume).collect(),
             absent: Vec::new(),
+            lost: Vec::new(),
             partitions: plan.partitions,
             shards: plan.shards,
         };
@@ -156,7 +170,13 @@ impl World {
             draining: false,
             ending: false,
             no_deletes: false,
+            crippled: BTreeSet::new(),
             unreadable: BTreeSet::new(),
+            accused: BTreeSet::new(),
+            holes: BTreeSet::new(),
+            stale: BTreeSet::new(),
+            erred: false,
+            booted: BTreeSet::new(),
             nothing_came_of_it: false,
             busy: true,
             heap_before: sim::heap::node_len(),
@@ -196,7 +216,11 @@ impl World {
         self.summary.boots += 1;
         self.draining = false;
         self.disk.injected = Injected::default();
+        self.crippled.clear();
+        self.accused.clear();
+        self.booted.clear();
         self.sky = Sky { chaos: self.sky.chaos, ..Sky::default() };
+        self.lay_out();
         let boot_id = self.chance.next_u64();
         let accounts = Accounts::default();
         let config = |shard| {
@@ -207,6 +231,9 @@ impl World {
             config.connection_buffers = self.plan.connection_buffers;
             config.mesh_reads = self.plan.mesh_reads;
             config.mesh_others = self.plan.mesh_others;
+            config.fetches_max = self.plan.fetches_max;
+            config.segment_len_max = self.plan.segment_len_max;
+            config.compact_dead_min = self.plan.compact_dead_min;
             config.files_idle_max = self.plan.files_idle;
             config.read_files_max = 2 * self.plan.files_idle;
             config.window_groups = self.plan.window_groups;
@@ -229,6 +256,22 @@ impl World {
             connections: connections_max + refused_max(connections_max),
             buffers: self.plan.connection_buffers,
         };
+    }
+
+    /// The next process may have another number of shards, and miss a volume that comes back later.
+    fn lay_out(&mut self) {
+        // Nothing is made while a volume is absent.
+        let faults = if self.summary.boots > 1 { self.plan.faults } else { Faults::default() };
+        if self.chance.one_in(faults.shards) {
+            let most = u64::from(self.plan.partitions.min(SHARDS_MAX));
+            self.plan.shards = self.chance.between(1, most) as u16;
+            self.layout.shards = self.plan.shards;
+        }
+        let without = self.plan.volumes > 1 && self.chance.one_in(faults.absent);
+        let volume = self.chance.below(self.plan.volumes.into()) as u16;
+        self.layout.absent = if without { vec![volume] } else { Vec::new() };
+        let Layout { shards, absent, .. } = &self.layout;
+        self.trace.note(|| format!("{shards} shards, without volumes {absent:?}"));
     }
 
     /// Connections that a shard takes.
@@ -305,13 +348,15 @@ impl World {
         if !self.busy {
             return;
         }
+        // Where the store is what matters, nobody asks while it cannot answer.
+        let knows_all = self.summary.boots > 1 && !self.plan.churn;
         for (at, client) in self.clients.iter().enumerate() {
             if client.is_eager(self.plan.depth) {
                 moves.push((Move::Act(at), pulls.client));
             }
         }
         // Nobody comes before the folders of a new data directory were made.
-        let open = !self.draining && (self.summary.boots > 1 || node.is_ready());
+        let open = !self.draining && (knows_all || node.is_ready());
         if self.clients.len() < self.plan.clients && open {
             moves.push((Move::Connect, pulls.client));
         }
@@ -339,7 +384,10 @@ impl World {
             Move::Act(at) => self.let_act(at),
             Move::Connect => {
                 let shard = self.chance.below(self.plan.shards.into());
-                let listener = self.chance.below(LISTENERS.len());
+                let listener = match self.plan.churn {
+                    true => self.chance.pick(&[HTTP, HTTP, HTTP, OAP]),
+                    false => self.chance.below(LISTENERS.len()),
+                };
                 self.connect(shard, listener);
             }
         }
@@ -354,7 +402,12 @@ impl World {
             sim::Move::Sent(link) => node.parts[at].net.queued(link),
             _ => 0,
         };
-        piece.max(if self.plan.flood.is_some() { waiting / 4 } else { waiting / 24 })
+        let part = match &self.plan.flood {
+            Some(_) => 4,
+            None if self.plan.churn => 1,
+            None => 24,
+        };
+        piece.max(waiting / part)
     }
 
     pub(super) fn connect(&mut self, shard: usize, listener: usize) {
@@ -425,6 +478,7 @@ impl World {
     pub(super) fn after(&mut self) {
         let Injected { errors, short_reads, full } = self.disk.injected;
         self.sky.errors |= errors > 0;
+        self.erred |= errors > 0;
         self.sky.short_reads |= short_reads > 0;
         self.sky.full |= full > 0;
         if self.nothing_came_of_it {
@@ -451,6 +505,11 @@ impl World {
         }
     }
 
+    /// Whether the node knows all that is on the disk.
+    pub(super) fn knows_all(&self) -> bool {
+        self.ledger.is_sound() && self.holes.is_empty() && self.stale.is_empty()
+    }
+
     /// Counts all memory that the node holds.
     pub(super) fn count_memory(&mut self) -> Option<Held> {
         let held = Held::count(self.node.as_mut()?, self.heap_before);
@@ -464,30 +523,56 @@ impl World {
     fn take_report(&mut self, report: &Report) {
         let sick = self.sky.errors || self.sky.short_reads;
         match report {
-            Report::Ready { .. }
-            | Report::Note { .. }
-            | Report::Healed { .. }
-            | Report::Stalled { .. }
-            | Report::Failed { .. } => {}
+            Report::Ready { shard } => {
+                self.booted.insert(*shard);
+                let mut accused = self.accused.iter().filter(|(of, _)| of == shard);
+                // What followed may have rotted meanwhile.
+                if let Some((_, object)) = accused.find(|(_, id)| !self.ledger.excuses(*id)) {
+                    violation!("object {object} was reported damaged by the boot");
+                }
+            }
+            Report::Healed { shard, digest } => {
+                let object = objects::find(&ron_codec::address::Address::from_bytes(*digest));
+                object.map(|object| self.accused.remove(&(*shard, object)));
+            }
+            Report::Note { message, .. } => self.take_note(message),
+            Report::Stalled { .. } | Report::Failed { .. } => {}
             Report::Stopped { reason: None, .. } if self.draining => {}
             Report::Stopped { reason, .. } => {
                 if !sick && !self.sky.full {
                     violation!("a shard ended: {reason:?}");
                 }
             }
-            Report::Partition { state: PartitionState::Serving, .. } => {}
-            Report::Partition { reason, .. } => {
-                if !sick && !self.sky.full && self.plan.storage.max_bytes.is_none() {
+            Report::Partition { state: PartitionState::Serving, partition, .. } => {
+                self.crippled.remove(partition);
+            }
+            Report::Partition { partition, reason, .. } => {
+                self.crippled.insert(*partition);
+                let layout = &self.layout;
+                let here = |object: ObjectId| layout.owner(&objects::all()[object].address).0;
+                self.accused.retain(|(_, object)| here(*object) != *partition);
+                let absent = self.layout.is_absent(*partition);
+                if !absent && !sick && !self.sky.full && self.plan.storage.max_bytes.is_none() {
                     violation!("a partition serves no more: {reason}");
                 }
             }
-            Report::Damaged { digest, what, .. } => {
-                let object = objects::find(&ron_codec::address::Address::from_bytes(*digest));
+            Report::Damaged { shard, digest, what } => {
+                let address = ron_codec::address::Address::from_bytes(*digest);
+                let owner = self.layout.owner(&address).0;
+                // A commit that failed and could not be cut may have left the record of a file that
+                // was removed, because its upload failed.
+                let left = self.erred && what.contains("file is missing");
+                let sick =
+                    sick || left || self.stale.contains(&owner) || self.holes.contains(&owner);
+                let object = objects::find(&address);
                 if let Some(object) = object.filter(|object| !self.ledger.excuses(*object) && !sick)
                 {
-                    violation!("object {object} is reported damaged: {what}");
+                    if self.booted.contains(shard) {
+                        violation!("object {object} is reported damaged: {what}");
+                    }
+                    self.accused.insert((*shard, object));
                 }
-                self.unreadable.extend(object.filter(|_| self.sky.errors));
+                self.unreadable.extend(object.filter(|_| sick));
             }
             Report::Verified { id, outcome, .. } => self.take_verified(*id as usize, outcome),
         }
@@ -509,6 +594,20 @@ impl World {
         }
     }
 
+    /// What a rebuild says of its partition.
+    fn take_note(&mut self, message: &str) {
+        let parts = message.strip_prefix("partition ").and_then(|text| text.split_once(": "));
+        let Some((Ok(partition), text)) = parts.map(|(number, text)| (number.parse(), text)) else {
+            return;
+        };
+        if text.starts_with("rebuilding the index") {
+            self.holes.remove(&partition);
+            self.stale.remove(&partition);
+        } else if text.contains("cannot be read") {
+            self.holes.insert(partition);
+        }
+    }
+
     pub(super) fn tell_node(&mut self, what: impl FnOnce(&mut Node, &mut Deck<'_>)) {
         self.with_node(what).unwrap_or_default();
     }
@@ -522,6 +621,7 @@ impl World {
             now: self.clock.now(),
             disk: &mut self.disk,
             ledger: &mut self.ledger,
+            trouble: &mut self.oracle.trouble,
             chance: &mut self.chance,
             trace: &mut self.trace,
             slow: if self.sky.chaos { self.plan.faults.slow } else { 0 },
@@ -538,11 +638,15 @@ impl World {
             shed + part.stats.memory_refusals.get() + cut + turned_away > 0
         };
         let parts = self.node.as_ref().map(|node| &node.parts);
-        let sky = Sky { short: parts.is_some_and(|parts| parts.iter().any(short)), ..self.sky };
+        let short = parts.is_some_and(|parts| parts.iter().any(short));
+        let crippled = !self.crippled.is_empty();
+        let holes = !self.holes.is_empty() || !self.stale.is_empty();
+        let sky = Sky { short, crippled, holes, ..self.sky };
         what(&mut Stage {
             plan: &self.plan,
             oracle: &mut self.oracle,
-            ledger: &self.ledger,
+            ledger: &mut self.ledger,
+            disk: &self.disk,
             chance: &mut self.chance,
             trace: &mut self.trace,
             sky,
