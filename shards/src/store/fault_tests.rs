@@ -83,6 +83,19 @@ fn lose_index(world: &mut World) {
     world.crash(1);
 }
 
+/// The first round of the scrub.
+fn scrub(world: &mut World) {
+    world.scrub_now();
+    while world.stats.scrub_rounds.get() == 0 {
+        if !world.step() {
+            let at = world.store.wake_at(&world.room).expect("a round is under way");
+            world.now.mono_ns = world.now.mono_ns.max(at);
+            world.settle();
+        }
+    }
+    world.run();
+}
+
 fn object_files(world: &World) -> usize {
     let paths = world.disk.paths();
     paths.iter().filter(|path| path.extension().is_some_and(|e| e == "obj")).count()
@@ -318,6 +331,32 @@ fn an_upload_whose_record_is_not_committed_leaves_no_file() {
 }
 
 #[test]
+fn the_record_of_an_upload_that_cannot_be_cut_off_keeps_its_file() {
+    for (seed, (cuts, syncs)) in (0..4).zip([(1, 1), (0, 2)].into_iter().cycle()) {
+        let mut world = World::new(seed);
+        world.config.storage.scrub_bytes_per_s = limits::SCRUB_BYTES_PER_S;
+        world.restart();
+        let (first, bytes) = (object(0, 3000), object(1, LARGE));
+        world.put(&first);
+        fail(&mut world, Kind::Sync, syncs, ErrorKind::Other);
+        fail(&mut world, Kind::Truncate, cuts, ErrorKind::Other);
+        let answer = put_large(&mut world, &bytes);
+        assert!(matches!(answer, Reply::Failed(Fault::Disk)), "{answer:?}");
+        assert!(!world.holds(&bytes));
+        // Nothing stands for the file, as far as this process knows, and it is let lie.
+        scrub(&mut world);
+        assert_eq!(object_files(&world), 1);
+        // Another one may find the record, and finds the file with it.
+        world.kill();
+        assert!(matches!(put_large(&mut world, &bytes), Reply::Stored { .. }));
+        assert!(world.holds(&bytes) && world.holds(&first));
+        world.disk.crash(seed);
+        world.restart();
+        assert!(world.holds(&bytes) && world.holds(&first));
+    }
+}
+
+#[test]
 fn an_upload_that_cannot_get_its_place_leaves_no_file() {
     for seed in 0..8 {
         let mut world = World::new(seed);
@@ -458,15 +497,7 @@ fn files_that_a_crash_left_are_found_and_freed() {
     );
     world.disk.perform(DiskOp::MakeDir { path: place.parent().unwrap().into() }).unwrap();
     assert_eq!(object_files(&world), 3);
-    world.scrub_now();
-    while world.stats.scrub_rounds.get() == 0 {
-        if !world.step() {
-            let at = world.store.wake_at(&world.room).expect("a round is under way");
-            world.now.mono_ns = world.now.mono_ns.max(at);
-            world.settle();
-        }
-    }
-    world.run();
+    scrub(&mut world);
     assert_eq!(object_files(&world), 1, "{:?}", world.notes);
     assert!(!world.disk.paths().iter().any(|path| path.extension().is_some_and(|e| e == "part")));
     assert!(world.notes.iter().any(|note| note.contains("2 files freed")), "{:?}", world.notes);

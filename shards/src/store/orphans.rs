@@ -34,14 +34,15 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Whether a file of this name stands for no object, and nobody is
-    /// about to give or take it that name.
+    /// Whether a file of this name stands for no object, and nobody is about to give or take it
+    /// that name. The record of one may lie behind the end of a log that could not be cut.
     pub(super) fn is_orphan(&self, address: &Address) -> bool {
         let has_file = self
             .index
             .get(address)
             .is_some_and(|entry| matches!(entry.location, Location::File { .. }));
-        !has_file && !self.log.is_storing(address) && !self.deletes.is_under_way(address)
+        let is_moving = self.log.is_storing(address) || self.deletes.is_under_way(address);
+        !has_file && !is_moving && !self.log.is_broken()
     }
 }
 

@@ -315,7 +315,7 @@ impl Partition {
     pub(super) fn settle(&mut self, checkpoint: bool, cx: &mut Cx<'_>) {
         let site = self.site;
         for append in self.log.refused() {
-            self.not_stored(append, Fault::Disk, cx);
+            self.not_stored(append, Fault::Disk, true, cx);
         }
         self.deletes.step(site, cx);
         if self.stopping {
@@ -561,18 +561,19 @@ impl Partition {
                 let append = self.log.let_go(append);
                 let text = format!("{} cannot get its place: {error}", append.address);
                 self.site.note(cx, Severity::Error, &text);
-                self.not_stored(append, fault_of(&error), cx);
+                self.not_stored(append, fault_of(&error), true, cx);
             }
         }
     }
 
     /// An append is not in the log. If it stands for a file, that has or may have its place: it is
-    /// removed before anyone is answered, or a later rebuild would show what was refused. Unless it
-    /// was to replace a damaged one: the object is there, and this file is no worse.
-    fn not_stored(&mut self, append: Append, fault: Fault, cx: &mut Cx<'_>) {
+    /// removed before anyone is answered, or a later rebuild would show what was refused. Unless a
+    /// boot may find its record, which without `cut` is not known to be gone; or it was to replace a
+    /// damaged one: the object is there, and this file is no worse.
+    fn not_stored(&mut self, append: Append, fault: Fault, cut: bool, cx: &mut Cx<'_>) {
         cx.room.release(self.volume, append.promised);
         match append.what {
-            What::File if !self.has_file(&append.address) => {
+            What::File if cut && !self.has_file(&append.address) => {
                 self.deletes.take_back(append.address, append.askers, fault);
             }
             _ => answer(append, fault, cx),
@@ -586,10 +587,10 @@ impl Partition {
 
     fn on_commit(&mut self, outcome: Outcome, cx: &mut Cx<'_>) {
         match outcome {
-            Outcome::Failed { appends, fault } => {
+            Outcome::Failed { appends, fault, cut } => {
                 self.compaction.on_failed(cx.now.mono_ns);
                 for append in appends {
-                    self.not_stored(append, fault, cx);
+                    self.not_stored(append, fault, cut, cx);
                 }
             }
             Outcome::Committed { appended, moved } => {
@@ -756,8 +757,7 @@ fn answer(append: Append, fault: Fault, cx: &mut Cx<'_>) {
 }
 
 /// Keeps the only group of an object in the cache: it was hashed as it came in. A block of another
-/// shard's arena, or one larger than the group needs, is copied: the cache could not evict the one
-/// and would waste the other.
+/// arena, or one larger than it needs, is copied: it could not be evicted, or would waste memory.
 fn keep(address: &Address, block: &Block, from: ShardId, cx: &mut Cx<'_>) {
     let len = block.len();
     if len == 0 {

@@ -125,8 +125,9 @@ pub(super) enum Outcome {
         /// Records that were moved, with what they stand for now.
         moved: Vec<(Address, Moving, Entry)>,
     },
-    /// Nothing of the batch is in the log; records that were to be moved are where they were.
-    Failed { appends: Vec<Append>, fault: Fault },
+    /// Records that were to be moved are where they were. With `cut`, nothing of the batch is in
+    /// the log, and never will be; without, a boot may find any of it.
+    Failed { appends: Vec<Append>, fault: Fault, cut: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +190,8 @@ pub(super) struct Log {
     unmoved: u64,
     batch: Vec<Member>,
     batch_len: u64,
+    /// Why the batch failed that is being cut off.
+    fault: Fault,
     position: Position,
     /// Length of every segment, as far as it is committed.
     segments: BTreeMap<u32, u64>,
@@ -225,6 +228,7 @@ impl Log {
             unmoved: 0,
             batch: Vec::new(),
             batch_len: 0,
+            fault: Fault::Disk,
             position,
             segments_len: segments.values().sum(),
             segments,
@@ -469,7 +473,8 @@ impl Log {
                 self.next_segment += 1;
                 cx.tickets.forget_file(file);
                 self.phase = Phase::Idle;
-                Some(self.batch_failed("a segment cannot be begun", &error, site, cx))
+                self.fails("a segment cannot be begun", &error, site, cx);
+                Some(self.batch_failed(true))
             }
             (Phase::Writing, Ok(_)) => {
                 self.phase = Phase::Syncing;
@@ -478,13 +483,15 @@ impl Log {
                 None
             }
             (Phase::Writing, Err(error)) => {
+                self.fails("a commit cannot be written", &error, site, cx);
                 self.cut(true, site, files, cx);
-                Some(self.batch_failed("a commit cannot be written", &error, site, cx))
+                None
             }
             (Phase::Syncing, Ok(_)) => Some(self.committed(cx)),
             (Phase::Syncing, Err(error)) => {
+                self.fails("a commit cannot be synced", &error, site, cx);
                 self.cut(false, site, files, cx);
-                Some(self.batch_failed("a commit cannot be synced", &error, site, cx))
+                None
             }
             (Phase::Cutting { reuse }, Ok(_)) => {
                 self.cut_done(reuse, site, files, cx);
@@ -494,14 +501,14 @@ impl Log {
                 let text = format!("a segment cannot be cut, writing ends: {error}");
                 site.note(cx, Severity::Error, &text);
                 self.phase = Phase::Broken;
-                None
+                Some(self.batch_failed(false))
             }
             (Phase::CutSyncing { reuse }, Ok(_)) => {
                 if !reuse {
                     self.end(files);
                 }
                 self.phase = Phase::Idle;
-                None
+                Some(self.batch_failed(true))
             }
             (Phase::CutSyncing { reuse: true }, Err(_)) => {
                 self.cut(false, site, files, cx);
@@ -511,7 +518,7 @@ impl Log {
                 let text = format!("the cut of a segment cannot be synced, writing ends: {error}");
                 site.note(cx, Severity::Error, &text);
                 self.phase = Phase::Broken;
-                None
+                Some(self.batch_failed(false))
             }
             (Phase::Idle | Phase::Broken, _) => unreachable!("no act of the log is under way"),
         }
@@ -637,15 +644,14 @@ impl Log {
         Outcome::Committed { appended, moved }
     }
 
-    fn batch_failed(
-        &mut self,
-        what: &str,
-        error: &io::Error,
-        site: Site,
-        cx: &mut Cx<'_>,
-    ) -> Outcome {
-        let fault = fault_of(error);
+    /// The batch cannot be committed. What becomes of its records is known after the cut.
+    fn fails(&mut self, what: &str, error: &io::Error, site: Site, cx: &mut Cx<'_>) {
+        self.fault = fault_of(error);
         site.note(cx, Severity::Error, &format!("{what}: {error}"));
+    }
+
+    fn batch_failed(&mut self, cut: bool) -> Outcome {
+        let fault = self.fault;
         let mut appends = Vec::new();
         for member in std::mem::take(&mut self.batch) {
             match member.what {
@@ -653,7 +659,7 @@ impl Log {
                 Source::Relocation(_) => self.unmoved += 1,
             }
         }
-        Outcome::Failed { appends, fault }
+        Outcome::Failed { appends, fault, cut }
     }
 
     /// Cuts the segment back to what is committed.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
-use ron_codec::{address::Address, record::RecordHeader};
+use ron_codec::{address::Address, limits::GROUP_LEN, record::RecordHeader};
 use ron_io::sim::Chance;
 
 /// Bytes of the objects: none, one and many groups, about every limit, in segments and in files.
@@ -20,9 +20,6 @@ const _: () = assert!(LENS[EMPTY] == 0);
 /// Objects whose bytes look like records of a log.
 const MIMICS: usize = 3;
 
-/// Objects of up to so many bytes lie in segments.
-const SEGMENT_OBJECT_LEN: usize = 1024 * 1024;
-
 /// An object, by its number among all.
 pub type ObjectId = usize;
 
@@ -36,9 +33,10 @@ impl Object {
         self.bytes.len() as u64
     }
 
-    /// Whether it is stored in a file of its own.
-    pub fn is_large(&self) -> bool {
-        self.bytes.len() > SEGMENT_OBJECT_LEN
+    /// Whether it may be stored in a file of its own: what is too long for a segment, and what is
+    /// longer than a group and came when memory was short.
+    pub fn may_be_file(&self) -> bool {
+        self.bytes.len() > GROUP_LEN
     }
 }
 

@@ -232,7 +232,7 @@ impl Oracle {
     pub fn settle(&mut self, leaves: bool) {
         self.life += 1;
         for (state, object) in self.states.iter_mut().zip(objects::all()) {
-            state.left |= leaves && state.puts > 0 && object.is_large();
+            state.left |= leaves && state.puts > 0 && object.may_be_file();
             (state.puts, state.deletes) = (0, 0);
         }
     }

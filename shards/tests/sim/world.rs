@@ -559,11 +559,7 @@ impl World {
             Report::Damaged { shard, digest, what } => {
                 let address = ron_codec::address::Address::from_bytes(*digest);
                 let owner = self.layout.owner(&address).0;
-                // A commit that failed and could not be cut may have left the record of a file that
-                // was removed, because its upload failed.
-                let left = self.erred && what.contains("file is missing");
-                let sick =
-                    sick || left || self.stale.contains(&owner) || self.holes.contains(&owner);
+                let sick = sick || self.stale.contains(&owner) || self.holes.contains(&owner);
                 let object = objects::find(&address);
                 if let Some(object) = object.filter(|object| !self.ledger.excuses(*object) && !sick)
                 {
