@@ -9,7 +9,10 @@
 //! The file an act is about is looked up when it is submitted, as the driver does, so that an act
 //! and a later `Close` keep their order. All else may overtake.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use super::{Chance, Disk, Injected, InodeId};
 use crate::{
@@ -41,13 +44,16 @@ pub struct Queue {
     work: Vec<Work>,
     done: Vec<Done>,
     troubles_told: u64,
+    /// Files that were cut, and not synced since.
+    cut: BTreeSet<InodeId>,
 }
 
 #[derive(Debug)]
 struct Done {
     ticket: Ticket,
     outcome: io::Result<DiskDone>,
-    /// It failed or was short by the will of the simulation.
+    /// It failed or was short by the will of the simulation, or is the sync of a cut: who waits
+    /// until a failure is made up for learns of it then.
     troubled: bool,
 }
 
@@ -153,9 +159,15 @@ impl Queue {
         let Work { ticket, op, inode, .. } = self.work.remove(at);
         let mut what = if told { format!("{op:?}") } else { String::new() };
         let before = disk.injected;
+        let is_sync = matches!(op, DiskOp::Sync { .. });
+        if matches!(op, DiskOp::Truncate { .. }) {
+            self.cut.extend(inode);
+        }
         let (outcome, closes) = self.run(op, inode, disk);
         let Injected { errors, short_reads, .. } = disk.injected;
-        let troubled = (errors, short_reads) != (before.errors, before.short_reads);
+        let spoilt = (errors, short_reads) != (before.errors, before.short_reads);
+        let made_up = is_sync && inode.is_some_and(|inode| self.cut.remove(&inode));
+        let troubled = spoilt || made_up;
         if let (true, Err(error)) = (told, &outcome) {
             what += &format!(" fails: {error}");
         }

@@ -237,8 +237,10 @@ impl World {
             violation!("{name} is left over");
         }
         let segments = sum(|stats| stats.segments.get());
+        let marks = self.disk.files().filter(|(name, ..)| name.ends_with(".hidden")).count();
         let most = u64::from(self.plan.partitions) * (SMALL_SEGMENTS_MAX as u64 + 2)
-            + there.0 / SMALL_SEGMENT_LEN;
+            + there.0 / SMALL_SEGMENT_LEN
+            + marks as u64;
         if segments > most {
             violation!("{segments} segments of {} bytes are left", there.0);
         }
