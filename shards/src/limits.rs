@@ -278,6 +278,10 @@ pub const READS_UNDER_WAY_MAX: usize = ron_io::limits::DISK_OPS_MAX / 2;
 /// Bytes of one read of a log whose records are hashed at boot: the longest record fits.
 pub const SCAN_LEN: usize = 2 * 1024 * 1024;
 
+/// Sequences that are left out where records may be hidden: more than a log ever hides. What is
+/// written from then on comes behind what was hidden, should that be found again.
+pub const HIDDEN_SEQUENCES: u64 = 1 << 32;
+
 /// Tries to read a piece of the log at boot.
 pub const BOOT_SCAN_TRIES: u32 = 3;
 

@@ -783,7 +783,9 @@ impl Boot {
         }
         let index = self.index.take().expect("a boot ends once, with an index");
         let dirty = self.rebuild || index.changes() > 0 || index.wants_base();
-        let (position, sequence) = (self.position, (self.sequence, self.highest));
+        let left_out = self.has_holes || !self.lost.is_empty();
+        let sequence = self.sequence + u64::from(left_out) * limits::HIDDEN_SEQUENCES;
+        let (position, sequence) = (self.position, (sequence, self.highest));
         let segments = self.segments.iter().copied().collect();
         let hidden = std::mem::take(&mut self.hidden);
         let lost = std::mem::take(&mut self.lost);

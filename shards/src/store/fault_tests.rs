@@ -589,6 +589,37 @@ fn a_piece_of_the_log_that_cannot_be_read_does_not_keep_the_node_from_starting()
 }
 
 #[test]
+fn what_was_deleted_while_a_segment_could_not_be_read_stays_deleted() {
+    let mut world = World::new(12);
+    let bytes = object(1, 3000);
+    world.put(&bytes);
+    for bytes in (6..9).map(|n| object(n, 3000)) {
+        world.put(&bytes);
+    }
+    world.kill();
+    delete(&mut world, &bytes);
+    for bytes in (1..6).map(|n| object(n, 3000)) {
+        world.put(&bytes);
+    }
+    let lose = |world: &mut World| {
+        world.store = Store::new(&world.config);
+        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.disk.kill();
+    };
+    lose(&mut world);
+    let (kind, times, error) = (Kind::Scan, limits::BOOT_SCAN_TRIES as usize, ErrorKind::Other);
+    world.disk.planted.push(Planted { kind, skip: 1, times, error });
+    world.restart();
+    assert!(world.holds(&bytes) && !world.holds(&object(2, 3000)), "{:?}", world.notes);
+    delete(&mut world, &bytes);
+    // The second segment, which can be read again, has it with a higher sequence than the first.
+    lose(&mut world);
+    world.restart();
+    assert!(world.holds(&object(2, 3000)), "{:?}", world.notes);
+    assert!(!world.holds(&bytes), "a deletion is undone");
+}
+
+#[test]
 fn damage_far_from_the_end_is_no_torn_batch() {
     let objects: Vec<Vec<u8>> = (0..8).map(|n| object(n, 900_000)).collect();
     let mut world = World::new(16);

@@ -575,7 +575,9 @@ impl World {
     }
 
     fn take_verified(&mut self, object: usize, outcome: &VerifyOutcome) {
+        let owner = self.layout.owner(&objects::all()[object].address).0;
         let excused = self.ledger.excuses(object) || self.sky.errors || self.sky.short_reads;
+        let excused = excused || self.stale.contains(&owner) || self.holes.contains(&owner);
         let known = self.oracle.known(object);
         let size = objects::all()[object].len();
         let right = match outcome {
