@@ -13,7 +13,8 @@
 //! With an index the log is walked from its position, and all data are hashed. Without one it is
 //! walked from the start, by headers, and only what may be the torn last batch of a segment is
 //! hashed. What was found whole is synced before it counts: it may have been written by a process
-//! that was killed before its sync, and from now on it is answered for.
+//! that was killed before its sync, and from now on it is answered for. So is the end of the last
+//! segment: what was cut off there must not come back.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -21,11 +22,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use ron_codec::{
-    address::Address,
-    limits::DISK_BLOCK_LEN,
-    record::{RecordHeader, RecordKind, RecordPlace},
-};
+use ron_codec::{address::Address, limits::DISK_BLOCK_LEN, record::RecordKind};
 use ron_io::{
     limits::DISK_OP_LEN_MAX,
     ports::{DiskDone, DiskOp, FileId, OpenHow, Severity, Urgency},
@@ -34,15 +31,17 @@ use ron_io::{
 use super::{
     damage::{self, Harm},
     index::{Entry, Index, Location, Of, OpenSlot, Position, open_job},
-    layout::{hidden_number, object_address, segment_number, upload_prefix},
+    layout::{hidden_number, segment_number, upload_prefix},
     partition::{Recovered, Site, Tag},
     scan::{Found, Next, Walk},
 };
 use crate::{flow::Cx, flow::Waiter, limits};
 
 mod tail;
+mod unnamed;
 
 use tail::Tail;
+use unnamed::Candidate;
 
 fn scan(file: FileId, at: u64, len: u32) -> DiskOp {
     DiskOp::Scan { file, at, len, urgency: Urgency::Foreground }
@@ -71,20 +70,6 @@ enum Step {
     /// Files of deleted objects are removed one by one.
     Unlink(Address),
     Over,
-}
-
-/// A file that may be an object which the log does not name.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    address: Address,
-    len: u64,
-}
-
-impl Candidate {
-    /// Bytes of the file that say what it is.
-    fn head_len(&self) -> u64 {
-        self.len.min(DISK_BLOCK_LEN as u64)
-    }
 }
 
 fn short(found: u64, expected: u64) -> io::Error {
@@ -291,21 +276,6 @@ impl Boot {
                 Err(self.too_new(version))
             }
         }
-    }
-
-    fn on_header(
-        &mut self,
-        candidate: Candidate,
-        bytes: &[u8],
-        cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
-        let (found, expected) = (bytes.len() as u64, candidate.head_len());
-        if found < expected {
-            return self.unread_object(candidate, &short(found, expected), cx);
-        }
-        self.scan_failures = 0;
-        self.take_object(candidate, bytes, cx);
-        self.next_candidate(cx)
     }
 
     /// After a failure: whether the node can go on without the partition. It must not when a newer
@@ -518,8 +488,9 @@ impl Boot {
     fn walk_next_segment(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
         while let Some((number, len)) = self.segments.get(self.next_segment).copied() {
             self.next_segment += 1;
-            let known = Position { segment: number, offset: len } <= self.position;
-            if known || len == 0 {
+            // The last may have been cut, and the cut not synced, by a process that ended so.
+            let is_last = self.next_segment == self.segments.len();
+            if self.is_known(number, len) && !is_last {
                 continue;
             }
             let file = cx.tickets.file();
@@ -531,6 +502,11 @@ impl Boot {
         if self.rebuild { self.next_objects_dir(cx) } else { Ok(self.unlink_next(cx)) }
     }
 
+    /// Whether nothing is to be learnt from a segment of this length.
+    fn is_known(&self, segment: u32, len: u64) -> bool {
+        len == 0 || Position { segment, offset: len } <= self.position
+    }
+
     /// The segment being walked: its number, and whether it is the last.
     fn segment(&self) -> (u32, bool) {
         let (number, _) = self.segments[self.next_segment - 1];
@@ -539,6 +515,10 @@ impl Boot {
 
     fn begin_walk(&mut self, file: FileId, len: u64, cx: &mut Cx<'_>) -> Result<Progress, String> {
         let (segment, _) = self.segment();
+        if self.is_known(segment, len) {
+            self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
+            return Ok(Progress::Going);
+        }
         let known = segment == self.position.segment;
         let at = if known { self.position.offset } else { 0 };
         // A batch is never longer than this, so only so much can be torn.
@@ -695,84 +675,6 @@ impl Boot {
         if self.rebuild && done > 0 && tenth(done) > tenth(done - 1) {
             let text = format!("{done} of {all} segments, {} records", self.found);
             self.site.note(cx, Severity::Info, &text);
-        }
-    }
-
-    /// Object files whose record in the log is lost are found by their names.
-    fn next_objects_dir(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
-        let Ok(first) = u8::try_from(self.next_dir) else { return Ok(self.unlink_next(cx)) };
-        self.next_dir += 1;
-        let path = cx.config.layout.objects_dir(self.site.number, first);
-        self.act(Step::ListObjects, DiskOp::List { path }, cx);
-        Ok(Progress::Going)
-    }
-
-    fn take_candidates(&mut self, names: &[(String, u64)], cx: &mut Cx<'_>) {
-        let number = self.site.number;
-        for (name, len) in names {
-            let Some(address) = object_address(name) else { continue };
-            if self.index().get(&address).is_some() || cx.config.layout.owner(&address).0 != number
-            {
-                continue;
-            }
-            // Where part of the log cannot be read, a file may have come after its tombstone.
-            if self.tombstones.contains_key(&address) && !self.has_holes {
-                self.unlinks.insert(address);
-            } else {
-                self.candidates.push_back(Candidate { address, len: *len });
-            }
-        }
-    }
-
-    fn next_candidate(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
-        let Some(candidate) = self.candidates.pop_front() else {
-            return self.next_objects_dir(cx);
-        };
-        let file = cx.tickets.file();
-        let path = cx.config.layout.object_path(self.site.number, &candidate.address);
-        let op = DiskOp::Open { file, path, how: OpenHow::Read };
-        self.act(Step::OpenObject(file, candidate), op, cx);
-        Ok(Progress::Going)
-    }
-
-    /// The disk does not give the header of an object file: it is not taken up, and stays.
-    fn unread_object(
-        &mut self,
-        candidate: Candidate,
-        error: &io::Error,
-        cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
-        self.scan_failures += 1;
-        if self.scan_failures < limits::BOOT_SCAN_TRIES {
-            self.candidates.push_front(candidate);
-        } else {
-            self.scan_failures = 0;
-            let text =
-                format!("the file of {} cannot be read, not taken up: {error}", candidate.address);
-            self.site.note(cx, Severity::Error, &text);
-        }
-        self.next_candidate(cx)
-    }
-
-    fn take_object(&mut self, candidate: Candidate, bytes: &[u8], cx: &mut Cx<'_>) {
-        let Candidate { address, len } = candidate;
-        match RecordHeader::decode(bytes) {
-            Ok(header)
-                if header.kind() == RecordKind::Object
-                    && header.place() == RecordPlace::File
-                    && header.digest() == address
-                    && header.record_len() == len =>
-            {
-                self.found += 1;
-                self.unlinks.remove(&address);
-                let size = header.size();
-                let entry = Entry { location: Location::File { segment: 0 }, size, sequence: 0 };
-                self.index().insert(address, entry);
-            }
-            _ => {
-                let text = format!("the file of {address} is damaged and not taken up");
-                self.site.note(cx, Severity::Error, &text);
-            }
         }
     }
 

@@ -268,6 +268,26 @@ fn what_a_sync_that_failed_has_left_is_durable_before_it_counts() {
 }
 
 #[test]
+fn what_a_cut_that_was_not_synced_took_away_does_not_come_back() {
+    for seed in 0..16 {
+        let mut world = World::new(seed);
+        let (first, bytes) = (object(0, 3000), object(1, 5000));
+        world.put(&first);
+        world.put(&bytes);
+        quiesce(&mut world);
+        fail(&mut world, Kind::Sync, 2, ErrorKind::Other);
+        let answer = world.answer(Ask::Delete { address: Address::of(&bytes) });
+        assert!(matches!(answer, Reply::Failed(Fault::Disk)), "{answer:?}");
+        // The next process finds the object, and nothing behind the last checkpoint.
+        world.kill();
+        assert!(matches!(world.put(&bytes), Reply::Stored { new: false }));
+        world.disk.crash(100 + seed);
+        world.restart();
+        assert!(world.holds(&bytes) && world.holds(&first), "seed {seed}: {:?}", world.notes);
+    }
+}
+
+#[test]
 fn an_object_file_that_cannot_be_read_does_not_keep_the_node_from_starting() {
     for kind in [Kind::Open, Kind::Scan] {
         let mut world = World::new(6);

@@ -104,7 +104,8 @@ impl TestDisk {
         if let Some(error) = self.fault(kind) {
             self.half_done(&op);
             if let DiskOp::Sync { file } = op {
-                self.inode(file).fail_sync();
+                let all = self.toss();
+                self.inode(file).fail_sync(all);
             }
             return Err(error.into());
         }
@@ -346,9 +347,14 @@ impl Inode {
         self.unsynced.clear();
     }
 
-    fn fail_sync(&mut self) {
+    /// What was written is forgotten, or with `all` has come to the disk before the failure.
+    fn fail_sync(&mut self, all: bool) {
         for change in &self.unsynced {
             let Unsynced::Write { at, bytes } = change else { continue };
+            if all {
+                apply(&mut self.synced, *at, bytes);
+                continue;
+            }
             for sector in at / SECTOR_LEN..(at + bytes.len()) / SECTOR_LEN {
                 let from = (sector * SECTOR_LEN).min(self.synced.len());
                 let to = (from + SECTOR_LEN).min(self.synced.len());

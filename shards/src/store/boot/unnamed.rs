@@ -1,0 +1,133 @@
+//! Object files whose record in the log is lost, which a rebuild finds by their names.
+//!
+//! ```text
+//!   folder 0 ─► names that are not known ─► header of each ─► (entered) ─► folder 1 …
+//! ```
+
+use std::io;
+
+use ron_codec::{
+    address::Address,
+    limits::DISK_BLOCK_LEN,
+    record::{RecordHeader, RecordKind, RecordPlace},
+};
+use ron_io::ports::{DiskOp, OpenHow, Severity};
+
+use super::{Boot, Progress, Step, short};
+use crate::{
+    flow::Cx,
+    limits,
+    store::{
+        index::{Entry, Location},
+        layout::object_address,
+    },
+};
+
+/// A file that may be an object which the log does not name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    address: Address,
+    len: u64,
+}
+
+impl Candidate {
+    /// Bytes of the file that say what it is.
+    pub(super) fn head_len(&self) -> u64 {
+        self.len.min(DISK_BLOCK_LEN as u64)
+    }
+}
+
+impl Boot {
+    /// Looks through the next folder, or goes on with what comes behind all of them.
+    pub(super) fn next_objects_dir(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        let Ok(first) = u8::try_from(self.next_dir) else { return Ok(self.unlink_next(cx)) };
+        self.next_dir += 1;
+        let path = cx.config.layout.objects_dir(self.site.number, first);
+        self.act(Step::ListObjects, DiskOp::List { path }, cx);
+        Ok(Progress::Going)
+    }
+
+    pub(super) fn take_candidates(&mut self, names: &[(String, u64)], cx: &mut Cx<'_>) {
+        let number = self.site.number;
+        for (name, len) in names {
+            let Some(address) = object_address(name) else { continue };
+            if self.index().get(&address).is_some() || cx.config.layout.owner(&address).0 != number
+            {
+                continue;
+            }
+            // Where part of the log cannot be read, a file may have come after its tombstone.
+            if self.tombstones.contains_key(&address) && !self.has_holes {
+                self.unlinks.insert(address);
+            } else {
+                self.candidates.push_back(Candidate { address, len: *len });
+            }
+        }
+    }
+
+    pub(super) fn next_candidate(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        let Some(candidate) = self.candidates.pop_front() else {
+            return self.next_objects_dir(cx);
+        };
+        let file = cx.tickets.file();
+        let path = cx.config.layout.object_path(self.site.number, &candidate.address);
+        let op = DiskOp::Open { file, path, how: OpenHow::Read };
+        self.act(Step::OpenObject(file, candidate), op, cx);
+        Ok(Progress::Going)
+    }
+
+    /// The disk does not give the header of an object file: it is not taken up, and stays.
+    pub(super) fn unread_object(
+        &mut self,
+        candidate: Candidate,
+        error: &io::Error,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        self.scan_failures += 1;
+        if self.scan_failures < limits::BOOT_SCAN_TRIES {
+            self.candidates.push_front(candidate);
+        } else {
+            self.scan_failures = 0;
+            let text =
+                format!("the file of {} cannot be read, not taken up: {error}", candidate.address);
+            self.site.note(cx, Severity::Error, &text);
+        }
+        self.next_candidate(cx)
+    }
+
+    fn take_object(&mut self, candidate: Candidate, bytes: &[u8], cx: &mut Cx<'_>) {
+        let Candidate { address, len } = candidate;
+        match RecordHeader::decode(bytes) {
+            Ok(header)
+                if header.kind() == RecordKind::Object
+                    && header.place() == RecordPlace::File
+                    && header.digest() == address
+                    && header.record_len() == len =>
+            {
+                self.found += 1;
+                self.unlinks.remove(&address);
+                let size = header.size();
+                let entry = Entry { location: Location::File { segment: 0 }, size, sequence: 0 };
+                self.index().insert(address, entry);
+            }
+            _ => {
+                let text = format!("the file of {address} is damaged and not taken up");
+                self.site.note(cx, Severity::Error, &text);
+            }
+        }
+    }
+
+    pub(super) fn on_header(
+        &mut self,
+        candidate: Candidate,
+        bytes: &[u8],
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        let (found, expected) = (bytes.len() as u64, candidate.head_len());
+        if found < expected {
+            return self.unread_object(candidate, &short(found, expected), cx);
+        }
+        self.scan_failures = 0;
+        self.take_object(candidate, bytes, cx);
+        self.next_candidate(cx)
+    }
+}
