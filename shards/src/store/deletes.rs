@@ -8,7 +8,7 @@
 //! An object is invisible from its tombstone's commit on, and whoever asked is answered only when
 //! no cache can show it any more. While a file is being removed, the same object may come again:
 //! its new file waits with taking the place until the old one is gone, or it would be removed in
-//! its stead.
+//! its stead. If that is deleted meanwhile, this second deletion begins when the first is over.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -43,6 +43,8 @@ struct Deletion {
     groups: u64,
     forgotten: u64,
     adoptions: Vec<Adoption>,
+    /// What was deleted again meanwhile, and who asked: that begins when this is over.
+    next: Option<(Entry, Vec<Asker>)>,
 }
 
 /// The deletions of one partition that are not answered yet.
@@ -128,10 +130,13 @@ impl Deletes {
     /// The tombstone of an object is durable, which was `before`.
     pub(super) fn begin(&mut self, address: Address, before: &Entry, askers: Vec<Asker>) {
         if let Some(slot) = self.by_address.get(&address) {
-            // It was deleted, stored and deleted again before the first deletion was answered.
-            self.under_way[*slot].askers.extend(askers);
-            self.under_way[*slot].forgotten = 0;
-            return;
+            // It was stored again before the first deletion was answered, or was there beside a
+            // file that stood for nothing.
+            let (last, all) = self.under_way[*slot].next.get_or_insert((*before, Vec::new()));
+            if matches!(before.location, Location::File { .. }) {
+                *last = *before;
+            }
+            return all.extend(askers);
         }
         let has_file = matches!(before.location, Location::File { .. });
         let (groups, refused) = (group_count(before.size), None);
@@ -143,6 +148,7 @@ impl Deletes {
             groups,
             forgotten: 0,
             adoptions: Vec::new(),
+            next: None,
         });
     }
 
@@ -168,6 +174,7 @@ impl Deletes {
             groups: 0,
             forgotten: 0,
             adoptions: Vec::new(),
+            next: None,
         });
     }
 
@@ -239,12 +246,20 @@ impl Deletes {
     }
 
     fn finish(&mut self, slot: usize, cx: &mut Cx<'_>) -> (Address, Vec<Adoption>) {
-        let Deletion { address, askers, refused, adoptions, .. } = self.under_way.remove(slot);
+        let ended = self.under_way.remove(slot);
+        let Deletion { address, askers, refused, mut adoptions, next, .. } = ended;
         self.by_address.remove(&address);
         cx.stats.deletes.add(u64::from(refused.is_none()));
         for asker in askers {
             let reply = refused.map_or(Reply::Deleted, Reply::Failed);
             cx.replies.push_back((asker, reply));
+        }
+        if let Some((before, askers)) = next {
+            self.begin(address, &before, askers);
+            let begun = &mut self.under_way[self.by_address[&address]];
+            if begun.has_file {
+                begun.adoptions = std::mem::take(&mut adoptions);
+            }
         }
         (address, adoptions)
     }

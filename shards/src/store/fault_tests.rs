@@ -87,13 +87,18 @@ fn lose_index(world: &mut World) {
 fn scrub(world: &mut World) {
     world.scrub_now();
     while world.stats.scrub_rounds.get() == 0 {
-        if !world.step() {
-            let at = world.store.wake_at(&world.room).expect("a round is under way");
-            world.now.mono_ns = world.now.mono_ns.max(at);
-            world.settle();
-        }
+        act(world);
     }
     world.run();
+}
+
+/// One act of a round of the scrub that is under way, or time passes until the next.
+fn act(world: &mut World) {
+    if !world.step() {
+        let at = world.store.wake_at(&world.room).expect("a round is under way");
+        world.now.mono_ns = world.now.mono_ns.max(at);
+        world.settle();
+    }
 }
 
 fn object_files(world: &World) -> usize {
@@ -525,6 +530,57 @@ fn files_that_a_crash_left_are_found_and_freed() {
     assert!(matches!(put_large(&mut world, &left), Reply::Stored { new: true }));
     lose_index(&mut world);
     assert!(world.holds(&kept) && world.holds(&left) && !world.holds(&gone));
+}
+
+#[test]
+fn a_deletion_is_one_while_a_file_of_that_name_is_freed() {
+    let bytes = object(1, 3000);
+    let address = Address::of(&bytes);
+    // An object in the log, and a file of its name that nothing stands for.
+    let begin = |seed: u64| {
+        let mut world = World::new(seed);
+        world.config.storage.scrub_bytes_per_s = limits::SCRUB_BYTES_PER_S;
+        world.restart();
+        let Ask::Adopt { path, .. } = world.upload(&bytes) else { panic!() };
+        world.put(&bytes);
+        world.put(&object(2, 3000));
+        let place = world.config.layout.object_path(0, &address);
+        let file = world.disk.bytes(&path).to_vec();
+        world.disk.perform(DiskOp::MakeDir { path: place.parent().unwrap().into() }).unwrap();
+        world.disk.place(place, file);
+        world.scrub_now();
+        world
+    };
+    let mut met = 0;
+    for seed in 0..32 {
+        let mut world = begin(seed);
+        let mut acts = 0;
+        while object_files(&world) > 0 {
+            act(&mut world);
+            acts += 1;
+        }
+        for early in 1..4 {
+            let mut world = begin(seed);
+            (0..acts - early).for_each(|_| act(&mut world));
+            let asked = world.ask(Ask::Delete { address });
+            // Both go on at the same time.
+            while !world.answers.contains_key(&asked) {
+                world.now.mono_ns += limits::REMOVE_AGAIN_NS;
+                world.settle();
+                world.step();
+            }
+            match world.answers.remove(&asked) {
+                Some(Reply::Deleted) => {
+                    met += usize::from(object_files(&world) == 0);
+                    assert!(!world.holds(&bytes), "what is deleted is served");
+                }
+                // It is refused while that file is being removed.
+                Some(Reply::Failed(Fault::Busy)) => assert!(world.holds(&bytes)),
+                answer => panic!("{answer:?}, {early} acts before in world {seed}"),
+            }
+        }
+    }
+    assert!(met > 8, "only {met} deletions met the removal");
 }
 
 #[test]

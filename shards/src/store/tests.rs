@@ -641,3 +641,34 @@ fn damage_in_the_tail_is_told_from_a_torn_batch() {
     assert_eq!(world.get(&Address::of(&object(0, 5000))), Err(Some(Fault::Integrity)));
     assert!(world.holds(&object(1, 5000)), "what was acknowledged later is not cut off");
 }
+
+#[test]
+fn what_is_stored_while_its_file_is_removed_is_deleted_like_any_other() {
+    let mut met = 0;
+    for seed in 0..64 {
+        let mut world = World::new(seed);
+        let bytes = object(1, 10_000);
+        let address = Address::of(&bytes);
+        let ask = world.upload(&bytes);
+        world.answer(ask);
+        let first = world.ask(Ask::Delete { address });
+        while world.stats.objects.get() > 0 {
+            world.step();
+        }
+        // It is gone, and its file is not.
+        let ask = world.put_ask(&bytes);
+        let again = world.ask(ask);
+        while !world.answers.contains_key(&again) {
+            world.step();
+        }
+        met += usize::from(!world.answers.contains_key(&first));
+        let second = world.ask(Ask::Delete { address });
+        world.run();
+        for asked in [first, second] {
+            let answer = world.answers.remove(&asked);
+            assert!(matches!(answer, Some(Reply::Deleted)), "{answer:?}");
+        }
+        assert!(!world.holds(&bytes), "seed {seed}: what is deleted is served");
+    }
+    assert!(met > 8, "only {met} seeds met the removal");
+}
