@@ -46,6 +46,8 @@ pub struct Queue {
     troubles_told: u64,
     /// Files that were cut, and not synced since.
     cut: BTreeSet<InodeId>,
+    /// Files of which a read was spoilt, as was told, and none was told since that was not.
+    unread: BTreeSet<InodeId>,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,8 @@ struct Done {
     /// It failed or was short by the will of the simulation, or is the sync of a cut: who waits
     /// until a failure is made up for learns of it then.
     troubled: bool,
+    /// The file that it read.
+    scanned: Option<InodeId>,
 }
 
 impl Queue {
@@ -159,6 +163,7 @@ impl Queue {
         let Work { ticket, op, inode, .. } = self.work.remove(at);
         let mut what = if told { format!("{op:?}") } else { String::new() };
         let before = disk.injected;
+        let scanned = inode.filter(|_| matches!(op, DiskOp::Scan { .. }));
         let is_sync = matches!(op, DiskOp::Sync { .. });
         if matches!(op, DiskOp::Truncate { .. }) {
             self.cut.extend(inode);
@@ -174,7 +179,7 @@ impl Queue {
         if let Some(id) = closes {
             disk.closed(id);
         }
-        self.done.push(Done { ticket, outcome, troubled });
+        self.done.push(Done { ticket, outcome, troubled, scanned });
         what
     }
 
@@ -184,8 +189,11 @@ impl Queue {
     /// If there is none.
     pub fn tell(&mut self, chance: &mut Chance) -> (Ticket, io::Result<DiskDone>) {
         let at = chance.below(self.done.len());
-        let Done { ticket, outcome, troubled } = self.done.remove(at);
-        self.troubles_told += u64::from(troubled);
+        let Done { ticket, outcome, troubled, scanned } = self.done.remove(at);
+        // Two reads make one answer: the second is as good as failed.
+        let second = !troubled && scanned.is_some_and(|inode| self.unread.remove(&inode));
+        self.unread.extend(scanned.filter(|_| troubled));
+        self.troubles_told += u64::from(troubled || second);
         (ticket, outcome)
     }
 

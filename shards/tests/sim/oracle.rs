@@ -61,6 +61,8 @@ pub struct Oracle {
     life: u64,
     /// Counts the failures of the disk that a shard was told.
     pub trouble: u64,
+    /// Part of a log is hidden, a deletion maybe: what is shown may go when it is found again.
+    pub holes: bool,
 }
 
 impl Oracle {
@@ -75,7 +77,7 @@ impl Oracle {
             left: false,
             excuses_ended: 0,
         };
-        Oracle { states: vec![state; objects::all().len()], life: 0, trouble: 0 }
+        Oracle { states: vec![state; objects::all().len()], life: 0, trouble: 0, holes: false }
     }
 
     pub fn known(&self, object: ObjectId) -> Known {
@@ -124,7 +126,7 @@ impl Oracle {
             return Some(NEW_AGAIN);
         }
         if undeleted {
-            state.become_known(Known::Present);
+            state.become_present(!new && self.holes);
             state.left = false;
         }
         None
@@ -182,7 +184,7 @@ impl Oracle {
             return Some("an object is there that was not put, or was deleted");
         }
         if before.deletes == 0 && state.deletes_begun == before.deletes_begun {
-            state.become_known(Known::Present);
+            state.become_present(self.holes);
         }
         None
     }
@@ -239,6 +241,14 @@ impl Oracle {
 }
 
 impl State {
+    fn become_present(&mut self, doubtful: bool) {
+        match self.known {
+            Known::Absent if doubtful => self.become_known(Known::Unknown),
+            Known::Unknown if doubtful => {}
+            _ => self.become_known(Known::Present),
+        }
+    }
+
     fn become_known(&mut self, known: Known) {
         if self.known != known {
             self.known = known;

@@ -639,6 +639,7 @@ impl World {
         let short = parts.is_some_and(|parts| parts.iter().any(short));
         let crippled = !self.crippled.is_empty();
         let holes = !self.holes.is_empty() || !self.stale.is_empty();
+        self.oracle.holes = holes;
         let sky = Sky { short, crippled, holes, ..self.sky };
         what(&mut Stage {
             plan: &self.plan,
