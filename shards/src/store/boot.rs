@@ -13,8 +13,8 @@
 //! With an index the log is walked from its position, and all data are hashed. Without one it is
 //! walked from the start, by headers, and only what may be the torn last batch of a segment is
 //! hashed. What was found whole is synced before it counts: it may have been written by a process
-//! that was killed before its sync, and from now on it is answered for. So is the end of the last
-//! segment: what was cut off there must not come back.
+//! that was killed before its sync, and from now on it is answered for. The last segment is cut at
+//! its end, and that synced, although nothing lies there: what was cut off must not come back.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -516,7 +516,8 @@ impl Boot {
     fn begin_walk(&mut self, file: FileId, len: u64, cx: &mut Cx<'_>) -> Result<Progress, String> {
         let (segment, _) = self.segment();
         if self.is_known(segment, len) {
-            self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
+            // It is cut again: after a sync that failed, another may write nothing.
+            self.act(Step::Cut(file), DiskOp::Truncate { file, len }, cx);
             return Ok(Progress::Going);
         }
         let known = segment == self.position.segment;

@@ -156,7 +156,7 @@ impl World {
             let object = self.plan.objects[0];
             let answers = self.summary.answers;
             self.ask_once(0, |http, stage| http.store(object, stage));
-            // A refusal is no answer; a failure of the log may have been told since the faults ceased.
+            // A refusal is no answer; a log may have failed before the faults ceased.
             if self.summary.answers > answers || !self.crippled.is_empty() {
                 return;
             }
