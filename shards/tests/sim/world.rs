@@ -545,6 +545,8 @@ impl World {
             }
             Report::Partition { state: PartitionState::Serving, partition, .. } => {
                 self.crippled.remove(partition);
+                // Who was refused before may not have read it yet.
+                self.oracle.trouble += 1;
             }
             Report::Partition { partition, reason, .. } => {
                 self.crippled.insert(*partition);
