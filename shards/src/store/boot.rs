@@ -562,7 +562,7 @@ impl Boot {
                             self.remark = Some(false);
                         }
                         let at = if last { self.tail_from } else { end };
-                        self.read_tail(Tail { file, at, end, cut: false }, cx);
+                        self.read_tail(Tail { file, at, end, cut: last }, cx);
                     }
                     Some(why) if is_torn => {
                         let text = format!("segment {segment} ends at {end}: {why}");

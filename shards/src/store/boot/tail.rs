@@ -1,5 +1,6 @@
-//! The end of the log, which is written again before it counts: a process whose sync failed may
-//! have left it where it can be read and is not durable, and no later sync would make it so.
+//! The end of the log, which is written again before it counts, and cut there: a process whose sync
+//! failed may have left it where it can be read, or have cut it off, and neither is durable, nor
+//! would a later sync make it so.
 //!
 //! ```text
 //!   read ─► written in its place ─► read on … ─► (cut) ─► synced
@@ -19,7 +20,7 @@ pub(super) struct Tail {
     /// From where on it is still to be written, and where it ends.
     pub(super) at: u64,
     pub(super) end: u64,
-    /// Whether the file goes on behind it.
+    /// Whether the file goes on behind it, or may go on behind it once more.
     pub(super) cut: bool,
 }
 
