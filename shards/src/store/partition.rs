@@ -568,8 +568,8 @@ impl Partition {
 
     /// An append is not in the log. If it stands for a file, that has or may have its place: it is
     /// removed before anyone is answered, or a later rebuild would show what was refused. Unless a
-    /// boot may find its record, which without `cut` is not known to be gone; or it was to replace a
-    /// damaged one: the object is there, and this file is no worse.
+    /// boot may find its record, which without `cut` is not known to be gone; or it was to replace
+    /// a damaged one: the object is there, and this file is no worse.
     fn not_stored(&mut self, append: Append, fault: Fault, cut: bool, cx: &mut Cx<'_>) {
         cx.room.release(self.volume, append.promised);
         match append.what {
