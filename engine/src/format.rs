@@ -28,7 +28,7 @@ use ron_shards::store::layout::partition_name;
 mod file;
 mod volume;
 
-pub use file::{Format, NodeId, Place};
+pub use file::{Format, Mended, NodeId, Place};
 
 use crate::random::NoRandom;
 use volume::{State, is_unusable, lock, lock_to_read, make_dir};
@@ -44,6 +44,7 @@ pub struct DataDirs {
     created: bool,
     absent: Vec<Absent>,
     lost: Vec<u16>,
+    mended: Vec<Mended>,
     _locks: Vec<File>,
 }
 
@@ -132,10 +133,23 @@ impl DataDirs {
         let created = plan.partitions.is_none();
         let partitions = plan.partitions.unwrap_or(partitions);
         plan.make(paths, partitions)?;
-        let (paths, absent, lost) = (paths.to_vec(), plan.absent, Vec::new());
-        let mut opened = DataDirs { paths, partitions, created, absent, lost, _locks: locks };
+        let (paths, absent, lost, mended) = (paths.to_vec(), plan.absent, Vec::new(), Vec::new());
+        let mut opened =
+            DataDirs { paths, partitions, created, absent, lost, mended, _locks: locks };
+        opened.mend_formats();
         opened.make_partitions()?;
         Ok(opened)
+    }
+
+    /// Sees to it that both files of every volume say what it is.
+    fn mend_formats(&mut self) {
+        for (at, path) in (0..).zip(&self.paths) {
+            if self.absent.iter().all(|absent| absent.volume != at)
+                && let Ok(Some(format)) = Format::read(path)
+            {
+                self.mended.extend(format.mend(path));
+            }
+        }
     }
 
     /// Makes the folders of partitions on volumes that hold nothing of any yet, and notes those
@@ -181,6 +195,11 @@ impl DataDirs {
     pub fn lost(&self) -> impl Iterator<Item = (u16, PathBuf)> {
         let path = |number: u16| &self.paths[usize::from(number) % self.paths.len()];
         self.lost.iter().map(move |number| (*number, path(*number).join(partition_name(*number))))
+    }
+
+    /// Files that say what a volume is and were damaged or gone.
+    pub fn mended(&self) -> &[Mended] {
+        &self.mended
     }
 
     /// Partitions of the node: 1 to `PARTITIONS_MAX`.

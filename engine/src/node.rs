@@ -36,7 +36,7 @@ use crate::{
     certs::{self, Identity},
     config::Config,
     file_bill::{FileBill, Need},
-    format::DataDirs,
+    format::{DataDirs, Mended},
     listeners::{Addresses, Listeners},
     machine::Machine,
     memory_bill::{MemoryBill, Plan},
@@ -159,6 +159,12 @@ fn open_data(config: &Config) -> Result<DataDirs, Failure> {
     for absent in data.absent() {
         let (volume, why) = (absent.volume, &absent.why);
         tracing::warn!("volume {volume} is absent, and so is what it holds: {why}");
+    }
+    for Mended { path, failed } in data.mended() {
+        match failed {
+            None => tracing::warn!("{path:?} was damaged or gone, and is made anew from its copy"),
+            Some(why) => tracing::warn!("{path:?} is damaged or gone and not made anew: {why}"),
+        }
     }
     for (partition, path) in data.lost() {
         tracing::error!("partition {partition} is absent, because its folder {path:?} is gone");

@@ -1,15 +1,21 @@
-//! `format.json`: what a directory says that it is. Written once, all of it or none.
+//! `format.json`: what a directory says that it is. Written once, all of it or none, and a second
+//! time as `format.copy.json`, which is used where the first is damaged.
 //!
 //! ```text
-//! {"format":1,"partitions":N}                                    a node with one directory
-//! {"format":1,"partitions":N,"id":"…","volumes":V,"volume":K}    volume K of V of the node `id`
+//! {"format":1,"partitions":N,"checksum":"…"}     a node with one directory
+//! {"format":1,"partitions":N,"id":"…","volumes":V,"volume":K,"checksum":"…"}
+//!                                                volume K of V of the node `id`
 //! ```
+//!
+//! The checksum is the first 16 bytes of the BLAKE3-256 of the same text without it and without
+//! the end of the line. A file without a checksum, of an older release or made by hand, is believed
+//! where there is no copy.
 
 use std::{
     fmt,
     fs::{self, File},
     io::{self, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
@@ -21,12 +27,14 @@ use crate::{
 };
 
 pub(super) const FORMAT_FILE: &str = "format.json";
+pub(super) const COPY_FILE: &str = "format.copy.json";
 pub(super) const TEMPORARY_FILE: &str = "format.json.tmp";
 
 /// Longest `format.json` that is read.
 const FORMAT_LEN_MAX: u64 = 4096;
 
 const ID_LEN: usize = 16;
+const CHECKSUM_LEN: usize = 16;
 
 /// What all volumes of a node have in common, and no other node has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +100,7 @@ struct AnyFormat {
     id: Option<String>,
     volumes: Option<u64>,
     volume: Option<u64>,
+    checksum: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -104,23 +113,57 @@ struct Written {
     volumes: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     volume: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checksum: Option<String>,
+}
+
+/// One of the two files, read.
+struct Said {
+    format: Format,
+    checked: bool,
+}
+
+/// A file that said something else than its directory is, or nothing, and was written anew.
+#[derive(Debug)]
+pub struct Mended {
+    pub path: PathBuf,
+    /// Why it could not be written.
+    pub failed: Option<DataDirError>,
 }
 
 impl Format {
     /// What the directory `dir` says; `None` if it says nothing.
     ///
     /// # Errors
-    /// The file cannot be read, is damaged, or of another format.
+    /// Neither file can be read, is whole, and of this format: what is wrong with the first that is
+    /// there.
     pub(super) fn read(dir: &Path) -> Result<Option<Format>, DataDirError> {
-        let path = dir.join(FORMAT_FILE);
-        match File::open(&path) {
-            Ok(file) => Format::read_from(&path, file).map(Some),
+        let both = [FORMAT_FILE, COPY_FILE].map(|name| Format::read_one(&dir.join(name)));
+        let copied = !matches!(both[1], Ok(None));
+        let mut wrong = None;
+        for (read, name) in both.into_iter().zip([FORMAT_FILE, COPY_FILE]) {
+            match read {
+                Ok(Some(read)) if read.checked || !copied => return Ok(Some(read.format)),
+                Ok(Some(_)) => {
+                    let reason = format!("it has no checksum, and {COPY_FILE} is there");
+                    wrong = wrong.or(Some(DataDirError::Damaged { path: dir.join(name), reason }));
+                }
+                Ok(None) => {}
+                Err(error) => wrong = wrong.or(Some(error)),
+            }
+        }
+        wrong.map_or(Ok(None), Err)
+    }
+
+    fn read_one(path: &Path) -> Result<Option<Said>, DataDirError> {
+        match File::open(path) {
+            Ok(file) => Format::read_from(path, file).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(refused("open", &path)(error)),
+            Err(error) => Err(refused("open", path)(error)),
         }
     }
 
-    fn read_from(path: &Path, file: File) -> Result<Format, DataDirError> {
+    fn read_from(path: &Path, file: File) -> Result<Said, DataDirError> {
         let mut text = Vec::new();
         file.take(FORMAT_LEN_MAX + 1).read_to_end(&mut text).map_err(refused("read", path))?;
         let damaged = |reason: String| DataDirError::Damaged { path: path.to_owned(), reason };
@@ -152,35 +195,69 @@ impl Format {
                 return Err(damaged(reason.to_owned()));
             }
         };
-        Ok(Format { partitions, place })
+        let format = Format { partitions, place };
+        if read.checksum.as_ref().is_some_and(|found| *found != format.checksum()) {
+            return Err(damaged("its checksum is of something else".to_owned()));
+        }
+        Ok(Said { format, checked: read.checksum.is_some() })
     }
 
-    /// Writes the file into `dir`: all of it or none of it is there after a crash.
+    /// Its text without the checksum, and with this one.
+    fn written(&self, checksum: Option<String>) -> String {
+        let place = self.place;
+        let written = Written {
+            format: FORMAT,
+            partitions: self.partitions,
+            id: place.map(|place| place.id.to_string()),
+            volumes: place.map(|place| place.volumes),
+            volume: place.map(|place| place.volume),
+            checksum,
+        };
+        serde_json::to_string(&written).expect("numbers and text can be written")
+    }
+
+    fn checksum(&self) -> String {
+        let hash = blake3::hash(self.written(None).as_bytes());
+        hash.to_hex().as_str()[..2 * CHECKSUM_LEN].to_owned()
+    }
+
+    /// Writes both files into `dir`: all of each or none of it is there after a crash.
     ///
     /// # Errors
     /// What the system refused, or a number of partitions that is not allowed.
     pub(super) fn create(&self, dir: &Path) -> Result<(), DataDirError> {
-        let path = dir.join(FORMAT_FILE);
-        let partitions = check_partitions(&path, self.partitions.into())?;
-        let place = self.place;
-        let written = Written {
-            format: FORMAT,
-            partitions,
-            id: place.map(|place| place.id.to_string()),
-            volumes: place.map(|place| place.volumes),
-            volume: place.map(|place| place.volume),
-        };
-        let temporary = dir.join(TEMPORARY_FILE);
+        check_partitions(&dir.join(FORMAT_FILE), self.partitions.into())?;
+        [FORMAT_FILE, COPY_FILE].iter().try_for_each(|name| self.write(dir, name))
+    }
+
+    fn write(&self, dir: &Path, name: &str) -> Result<(), DataDirError> {
+        let (temporary, path) = (dir.join(TEMPORARY_FILE), dir.join(name));
         let write = || {
-            let mut text = serde_json::to_vec(&written)?;
-            text.push(b'\n');
             let mut file = File::create(&temporary)?;
-            file.write_all(&text)?;
+            writeln!(file, "{}", self.written(Some(self.checksum())))?;
             file.sync_all()
         };
         write().map_err(refused("write", &temporary))?;
         fs::rename(&temporary, &path).map_err(refused("create", &path))?;
         sync_dir(dir)
+    }
+
+    /// Writes those of the two files of `dir` anew that do not say this, with a checksum. Returns
+    /// those that were damaged or gone, and not only of an older release.
+    pub(super) fn mend(&self, dir: &Path) -> Vec<Mended> {
+        let read = |name: &str| Format::read_one(&dir.join(name));
+        let is_good = |name: &str| {
+            read(name)
+                .is_ok_and(|read| read.is_some_and(|read| read.checked && read.format == *self))
+        };
+        let good = [FORMAT_FILE, COPY_FILE].map(is_good);
+        let older = good == [false; 2];
+        let bad = [FORMAT_FILE, COPY_FILE].into_iter().zip(good).filter(|(_, good)| !good);
+        let write = |(name, _): (&str, bool)| {
+            let failed = self.write(dir, name).err();
+            (failed.is_some() || !older).then(|| Mended { path: dir.join(name), failed })
+        };
+        bad.filter_map(write).collect()
     }
 }
 
@@ -202,25 +279,94 @@ mod tests {
         read
     }
 
-    fn written(format: &Format) -> String {
+    fn created(format: &Format) -> String {
         let dir = tempfile::tempdir().unwrap();
         format.create(dir.path()).unwrap();
         assert!(!dir.path().join(TEMPORARY_FILE).exists());
         assert_eq!(Format::read(dir.path()).unwrap().as_ref(), Some(format));
-        fs::read_to_string(dir.path().join(FORMAT_FILE)).unwrap()
+        let text = fs::read_to_string(dir.path().join(FORMAT_FILE)).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join(COPY_FILE)).unwrap(), text);
+        text
+    }
+
+    /// The text with the checksum of STORAGE.md.
+    fn checked(text: &str) -> String {
+        let checksum = &blake3::hash(text.as_bytes()).to_hex()[..32];
+        format!("{},\"checksum\":\"{checksum}\"}}\n", text.strip_suffix('}').unwrap())
     }
 
     #[test]
     fn what_is_written_is_documented_and_read_again() {
         let single = Format { partitions: 3, place: None };
-        assert_eq!(written(&single), "{\"format\":1,\"partitions\":3}\n");
+        assert_eq!(created(&single), checked("{\"format\":1,\"partitions\":3}"));
         let id = NodeId(*b"0123456789abcde\xff");
         let volume = Format { partitions: 6, place: Some(Place { id, volumes: 2, volume: 1 }) };
         let hex = "303132333435363738396162636465ff";
         let text = format!(
-            "{{\"format\":1,\"partitions\":6,\"id\":\"{hex}\",\"volumes\":2,\"volume\":1}}\n"
+            "{{\"format\":1,\"partitions\":6,\"id\":\"{hex}\",\"volumes\":2,\"volume\":1}}"
         );
-        assert_eq!(written(&volume), text);
+        assert_eq!(created(&volume), checked(&text));
+    }
+
+    /// Every bit of either file, and either file gone.
+    #[test]
+    fn what_is_damaged_is_read_from_its_copy_and_written_anew() {
+        let id = NodeId(*b"0123456789abcde\xff");
+        let format = Format { partitions: 6, place: Some(Place { id, volumes: 2, volume: 1 }) };
+        let dir = tempfile::tempdir().unwrap();
+        format.create(dir.path()).unwrap();
+        let whole = fs::read(dir.path().join(FORMAT_FILE)).unwrap();
+        let names = [FORMAT_FILE, COPY_FILE];
+        assert!(format.mend(dir.path()).is_empty(), "nothing is wrong");
+        for (name, other) in [(names[0], names[1]), (names[1], names[0])] {
+            let path = dir.path().join(name);
+            for bit in 0..=whole.len() * 8 {
+                let mut flipped = whole.clone();
+                match flipped.get_mut(bit / 8) {
+                    Some(byte) => {
+                        *byte ^= 1 << (bit % 8);
+                        fs::write(&path, &flipped).unwrap();
+                    }
+                    None => fs::remove_file(&path).unwrap(),
+                }
+                let read = Format::read(dir.path());
+                assert!(matches!(read, Ok(Some(read)) if read == format), "{name} {bit}: {read:?}");
+                // To write is slow: each is written anew for one bit of every other byte.
+                if bit % 16 != 0 && bit < whole.len() * 8 {
+                    fs::write(&path, &whole).unwrap();
+                    continue;
+                }
+                for mended in format.mend(dir.path()) {
+                    assert!(mended.path == path && mended.failed.is_none(), "{bit}: {mended:?}");
+                }
+                for name in [name, other] {
+                    let text = fs::read(dir.path().join(name)).unwrap();
+                    let good = Format::read_one(&dir.path().join(name)).unwrap().unwrap();
+                    assert!(good.checked && good.format == format, "{name} {bit}: {text:?}");
+                }
+                fs::write(&path, &whole).unwrap();
+            }
+        }
+        names.iter().for_each(|name| fs::write(dir.path().join(name), "{").unwrap());
+        assert!(matches!(Format::read(dir.path()), Err(DataDirError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_file_without_a_checksum_is_believed_alone_and_gets_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, copy] = [FORMAT_FILE, COPY_FILE].map(|name| dir.path().join(name));
+        fs::write(&path, "{\"format\":1,\"partitions\":7}\n").unwrap();
+        let format = Format::read(dir.path()).unwrap().unwrap();
+        assert!(format.mend(dir.path()).is_empty(), "an older release is no damage");
+        let written = fs::read_to_string(&copy).unwrap();
+        assert_eq!(written, checked("{\"format\":1,\"partitions\":7}"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), written);
+        // Beside a copy it is one whose checksum was lost.
+        fs::write(&path, "{\"format\":1,\"partitions\":5}\n").unwrap();
+        assert_eq!(Format::read(dir.path()).unwrap(), Some(format));
+        fs::write(&copy, "").unwrap();
+        let wrong = Format::read(dir.path()).unwrap_err().to_string();
+        assert!(wrong.contains("no checksum"), "{wrong}");
     }
 
     #[test]

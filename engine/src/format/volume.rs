@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     DataDirError,
-    file::{FORMAT_FILE, Format, TEMPORARY_FILE},
+    file::{COPY_FILE, FORMAT_FILE, Format, TEMPORARY_FILE},
     parent, refused, sync_dir,
 };
 
@@ -19,7 +19,7 @@ const LOCK_FILE: &str = "lock";
 const NOTHING: [&str; 3] = [LOCK_FILE, TEMPORARY_FILE, "lost+found"];
 
 /// What may lie beside that in a directory that was never served.
-const UNUSED: [&str; 2] = [FORMAT_FILE, "tls"];
+const UNUSED: [&str; 3] = [FORMAT_FILE, COPY_FILE, "tls"];
 
 /// Longest note of a lock's holder.
 const PID_LEN_MAX: u64 = 32;
