@@ -145,7 +145,7 @@ fn a_kill_right_after_the_answer_brings_nothing_back() {
 #[test]
 fn only_who_may_write_may_delete() {
     let Some(outer) = outer_address() else {
-        eprintln!("SKIPPED: this machine has no address but loopback");
+        common::skipped("this machine has no address but loopback");
         return;
     };
     let data = Data::new();

@@ -43,7 +43,7 @@ impl Mounted {
             }
         };
         if !done {
-            eprintln!("SKIPPED: no {kind} can be mounted here");
+            common::skipped(&format!("no {kind} can be mounted here"));
             return None;
         }
         mounted.mounted = true;

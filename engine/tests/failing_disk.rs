@@ -8,65 +8,18 @@ mod faults;
 
 use std::{
     fs,
-    path::PathBuf,
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use common::{
-    DEADLINE, Data, Dice, KIB, MIB, Node, Object, assert_same, clean_environment, connect,
-    http::Peer, object, run,
-};
+use common::{DEADLINE, Dice, KIB, MIB, Node, Object, assert_same, http::Peer, object};
 use faults::{
     Fault, FaultyDisk, Op, Rule,
     clients::{Counts, Damage, Told, World},
+    rig::{Rig, partitions, scrub},
 };
 use serde_json::Value;
-
-/// A data directory on a faulty disk.
-struct Rig {
-    data: Data,
-    disk: FaultyDisk,
-}
-
-impl Rig {
-    fn new(seed: u64) -> Option<Rig> {
-        FaultyDisk::new(seed).map(|disk| Rig { data: Data::new(), disk })
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.disk.path().join("data")
-    }
-
-    fn start(&self, args: &[&str]) -> Node {
-        let dir = self.dir();
-        let dirs = ["--data-dirs", dir.to_str().expect("the path is text")];
-        // The scrub comes when it is ordered.
-        let scrub = ["--storage-scrub-every", "0", "--storage-scrub-rate", "1GiB"];
-        self.data.setup().args(&dirs).args(&scrub).args(args).start()
-    }
-
-    fn one_partition(&self) -> Node {
-        self.start(&["--partitions", "1"])
-    }
-
-    /// Files of the first partition whose names end so.
-    fn files(&self, ending: &str) -> Vec<PathBuf> {
-        let mut all = Vec::new();
-        common::disk::files(&self.disk.below().join("data/p000"), &mut all);
-        all.retain(|path| path.to_string_lossy().ends_with(ending));
-        all
-    }
-
-    fn fsck(&self) -> (i32, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ronctl"));
-        clean_environment(&mut command);
-        let out = run(command.arg("fsck").arg(self.dir()), b"");
-        (out.code, String::from_utf8_lossy(&out.stdout).into_owned())
-    }
-}
 
 fn put(node: &Node, object: &Object) -> u16 {
     let answer = Peer::new(node.connect()).try_put(&object.addr, &object.bytes);
@@ -86,51 +39,6 @@ fn get(node: &Node, object: &Object) -> u16 {
         assert_same(&answer.body, &object.bytes, &object.addr);
     }
     answer.status
-}
-
-/// Waits until the node reports this of its storage.
-fn until(node: &Node, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let report = node.admin("/storage").json();
-        if is_so(&report) {
-            return report;
-        }
-        assert!(Instant::now() < deadline, "{what}: {report}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// How many partitions are in a state, which the report, the metrics and `/readyz` agree on, and
-/// `ronctl storage` with them.
-fn partitions(node: &Node, state: &str, wanted: usize) {
-    let of = |report: &Value| {
-        let faults = report["partitions"].as_array().cloned().unwrap_or_default();
-        faults.iter().filter(|fault| fault["state"] == state).count()
-    };
-    until(node, state, |report| of(report) == wanted);
-    let metric = format!("ron_partitions{{state=\"{state}\"}}");
-    assert_eq!(node.metrics().sum(&metric), wanted as u64);
-    assert_eq!(of(&node.admin("/readyz").json()), wanted);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ronctl"));
-    clean_environment(&mut command);
-    let admin = format!("http://{}", node.at("admin"));
-    let out = run(command.args(["--admin", &admin, "storage"]), b"");
-    let said = String::from_utf8_lossy(&out.stdout);
-    let words = format!("{wanted} {}", state.replace('_', "-"));
-    assert!(wanted == 0 || said.contains(&words), "{words}: {said}");
-}
-
-fn scrub(node: &Node) {
-    let rounds = node.metrics().sum("ron_scrub_rounds_total");
-    let mut peer = Peer::new(connect(node.at("admin")));
-    peer.send(b"POST /scrub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
-    assert_eq!(peer.response("POST").status, 202);
-    let deadline = Instant::now() + DEADLINE;
-    while node.metrics().sum("ron_scrub_rounds_total") == rounds {
-        assert!(Instant::now() < deadline, "the scrub does not come to its end");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Whether the disk has failed since the node was started; nothing is ever flipped.

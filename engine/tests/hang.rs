@@ -54,7 +54,7 @@ fn holdable(args: &[&str]) -> Option<Holdable> {
     match cc.status() {
         Ok(status) => assert!(status.success(), "{status}"),
         Err(error) => {
-            eprintln!("SKIPPED: no C compiler: {error}");
+            common::skipped(&format!("no C compiler: {error}"));
             return None;
         }
     }

@@ -291,7 +291,7 @@ fn correlation_ids() {
 #[test]
 fn with_a_token_everybody_needs_one() {
     let Some(outer) = outer_address() else {
-        eprintln!("SKIPPED: this machine has no address but loopback");
+        common::skipped("this machine has no address but loopback");
         return;
     };
     let data = Data::new();

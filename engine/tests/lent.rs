@@ -29,7 +29,7 @@ fn moved(test: &str) -> bool {
     probe.args(["--net", "--map-root-user", "ip", "link"]);
     let may = probe.stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !may.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: all connections have bbr, and there is no network of our own");
+        common::skipped("all connections have bbr, and there is no network of our own");
         return true;
     }
     let own = env::current_exe().expect("a process knows its file");

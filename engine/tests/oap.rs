@@ -414,7 +414,7 @@ fn keys_may_change_in_the_midst_of_a_stream() {
 #[test]
 fn others_need_a_capability_to_write() {
     let Some(outer) = outer_address() else {
-        eprintln!("SKIPPED: this machine has no address but loopback");
+        common::skipped("this machine has no address but loopback");
         return;
     };
     let data = Data::new();

@@ -65,7 +65,7 @@ impl Proxy {
         let child = match nginx.spawn() {
             Ok(child) => child,
             Err(error) => {
-                eprintln!("SKIPPED: no nginx: {error}");
+                common::skipped(&format!("no nginx: {error}"));
                 return None;
             }
         };

@@ -208,7 +208,7 @@ fn an_object_is_verified_on_demand() {
 #[test]
 fn only_who_may_write_may_give_orders() {
     let Some(outer) = outer_address() else {
-        eprintln!("SKIPPED: this machine has no address but loopback");
+        common::skipped("this machine has no address but loopback");
         return;
     };
     let data = Data::new();

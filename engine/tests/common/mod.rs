@@ -9,7 +9,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -118,11 +118,23 @@ pub fn cores() -> Vec<usize> {
         .collect()
 }
 
+/// Says that a test is left out here, and why; also in the file that `SKIPPED_TESTS` names, because
+/// what a test that passes says is not shown.
+pub fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    eprintln!("SKIPPED: {test}: {why}");
+    if let Some(path) = std::env::var_os("SKIPPED_TESTS") {
+        let file = fs::OpenOptions::new().create(true).append(true).open(path);
+        let noted = file.and_then(|mut file| writeln!(file, "{test}: {why}"));
+        noted.expect("the file of skipped tests can be written");
+    }
+}
+
 /// One core, and two where there are two; says so where there are not.
 pub fn one_and_two_cores() -> Vec<usize> {
     let counts = if cores().len() >= 2 { vec![1, 2] } else { vec![1] };
     if counts.len() == 1 {
-        eprintln!("SKIPPED in part: two shards need two cores, and there is one");
+        skipped("in part: two shards need two cores, and there is one");
     }
     counts
 }
@@ -131,7 +143,7 @@ pub fn one_and_two_cores() -> Vec<usize> {
 pub fn has_two_cores() -> bool {
     let has = cores().len() >= 2;
     if !has {
-        eprintln!("SKIPPED: two shards need two cores, and there is one");
+        skipped("two shards need two cores, and there is one");
     }
     has
 }

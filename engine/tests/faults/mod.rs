@@ -8,6 +8,7 @@
 
 pub(crate) mod clients;
 mod passing;
+pub(crate) mod rig;
 
 use std::{
     fs, io,
@@ -183,7 +184,9 @@ impl FaultyDisk {
         match fuser::spawn_mount(passing, dir.path().join("disk"), &config) {
             Ok(session) => Some(FaultyDisk { faults, session: Some(session), dir }),
             Err(error) => {
-                eprintln!("SKIPPED: no FUSE file system can be mounted here: {error}");
+                crate::common::skipped(&format!(
+                    "no FUSE file system can be mounted here: {error}"
+                ));
                 None
             }
         }
