@@ -328,6 +328,11 @@ pub const COMPACT_DEAD_MIN: u64 = 1024 * 1024;
 /// Bytes that compaction hashes in one turn of the loop: about 100 µs.
 pub const COMPACT_TURN_LEN: usize = 256 * 1024;
 
+/// Disk acts of a shard under way beyond which compaction yields: it reads and moves no more than
+/// so many bytes a second then, in each partition.
+pub const COMPACT_UNDER_WAY_MAX: usize = 8;
+pub const COMPACT_YIELDING_BYTES_PER_S: u64 = 32 * 1024 * 1024;
+
 /// Segments shorter than this are small; more than so many of them in one partition, as many
 /// restarts leave, are joined.
 pub const SMALL_SEGMENT_LEN: u64 = 4 * 1024 * 1024;
@@ -372,8 +377,8 @@ pub const SCRUB_STEP_LEN: u64 = 16 * 1024;
 /// What a turn of the scrub is charged for that asks for the names in a folder, in bytes.
 pub const SCRUB_ASK_LEN: u64 = ron_codec::limits::DISK_BLOCK_LEN as u64;
 
-/// Bytes the scrub may read at once after a rest.
-pub const SCRUB_BURST_LEN: i64 = 4 * SCRUB_READ_LEN as i64;
+/// Bytes that the scrub, or a compaction that has to yield, may read at once after a rest.
+pub const PACE_BURST_LEN: i64 = 4 * SCRUB_READ_LEN as i64;
 
 /// Disk acts of a shard under way beyond which its scrub starts no read.
 pub const SCRUB_UNDER_WAY_MAX: usize = 8;
@@ -397,4 +402,4 @@ pub const DAMAGED_LEN: usize = 96;
 pub const PROBE_TRIES_MAX: u32 = 4;
 
 const _: () = assert!(SCRUB_READ_LEN as usize >= ron_codec::limits::RECORD_HEADER_LEN);
-const _: () = assert!(SCRUB_STEP_LEN < SCRUB_BURST_LEN as u64);
+const _: () = assert!(SCRUB_STEP_LEN < PACE_BURST_LEN as u64);

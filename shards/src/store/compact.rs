@@ -16,6 +16,8 @@
 //! the oldest is walked its partition's folders are looked through for files without an object, and
 //! those whose tombstones are met are removed.
 //!
+//! While others want much of the disk it goes at a pace, and else as fast as it can.
+//!
 //! A segment with a damaged header, or with a damaged object that counts, is left alone: what is
 //! in it may still be of use to who looks after the damage.
 
@@ -36,6 +38,7 @@ use super::{
     files::{FileKey, Files},
     index::{Entry, Index, Location},
     orphans::{Known, Search},
+    pace::Pace,
     partition::{Site, Tag},
     scan::{Found, Next, Walk, is_whole},
     segments::{Log, Moving, Relocation},
@@ -114,8 +117,11 @@ pub(super) struct Compaction {
     /// Whether something changed that could make a segment worth it.
     look: bool,
     looked_ns: u64,
-    /// After a failure, when it is tried again, in `Now::mono_ns`.
+    /// After a failure, when it is tried again, and while it yields, when it goes on, in
+    /// `Now::mono_ns`.
     not_before_ns: u64,
+    /// How fast it goes while it yields to what others want of the disk.
+    pace: Pace,
     /// Segments that were tried in vain, and what of them counted then.
     stuck: BTreeMap<u32, u64>,
     /// Files without an object that were found for the segment in hand, and whether there are more
@@ -145,6 +151,7 @@ impl Compaction {
             look: true,
             looked_ns: 0,
             not_before_ns: 0,
+            pace: Pace::new(limits::COMPACT_YIELDING_BYTES_PER_S),
             stuck: hidden.iter().map(|segment| (*segment, 0)).collect(),
             orphans: Default::default(),
         }
@@ -310,7 +317,9 @@ impl Compaction {
                     self.open(segment, true, books, site, cx);
                 }
             }
-            State::Moving(walker) => self.advance(walker, books, site, cx),
+            State::Moving(walker) if cx.now.mono_ns >= self.not_before_ns => {
+                self.advance(walker, books, site, cx);
+            }
             other => self.state = other,
         }
     }
@@ -465,8 +474,23 @@ impl Compaction {
         best.map(|(_, number)| number).or(oldest).or(small.first().copied().filter(|_| many))
     }
 
+    /// Whether what others want of the disk comes first for now.
+    fn yields(&mut self, cx: &Cx<'_>) -> bool {
+        if cx.tickets.under_way() <= limits::COMPACT_UNDER_WAY_MAX {
+            self.pace.forgive();
+            return false;
+        }
+        let ready_ns = self.pace.ready_at(cx.now.mono_ns);
+        self.not_before_ns = self.not_before_ns.max(ready_ns);
+        ready_ns > cx.now.mono_ns
+    }
+
     /// Moves what was found, a part of it a turn, then reads on.
     fn advance(&mut self, mut walker: Walker, books: &mut Books<'_>, site: Site, cx: &mut Cx<'_>) {
+        if self.yields(cx) {
+            self.state = State::Moving(walker);
+            return;
+        }
         let (log, index) = (&mut *books.log, &*books.index);
         let mut hashed = 0;
         while let Some(found) = walker.found.pop_front() {
@@ -485,12 +509,15 @@ impl Compaction {
                 Fate::Dead | Fate::Dropped => {}
                 Fate::Relocate(relocation) => {
                     hashed += relocation.record.len();
+                    self.pace.take(relocation.record.len() as u64);
                     cx.stats.compact_moved_bytes.add(relocation.record.len() as u64);
                     assert!(log.relocate(relocation), "there was room");
                 }
                 Fate::Read(entry) => {
                     let (file, at) = (walker.victim.file, found.offset);
                     let len = found.record_len as u32;
+                    // It is moved as well.
+                    self.pace.take(2 * found.record_len);
                     self.state = State::Reading(walker, found, entry);
                     let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
                     return site.disk(cx, Tag::Compact, op);
@@ -505,6 +532,7 @@ impl Compaction {
             Next::Read { at, len } => {
                 let file = walker.victim.file;
                 walker.piece_at = at;
+                self.pace.take(len.into());
                 self.state = State::Walking(walker);
                 let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
                 site.disk(cx, Tag::Compact, op);

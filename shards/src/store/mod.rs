@@ -44,6 +44,7 @@ mod loss_tests;
 mod objects;
 mod orphans;
 mod outboards;
+mod pace;
 mod partition;
 mod reads;
 mod room;

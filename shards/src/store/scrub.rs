@@ -29,6 +29,7 @@ use super::{
     deletes::Deletes,
     files::Files,
     index::Index,
+    pace::Pace,
     partition::{Partition, Site, Tag},
     segments::Log,
 };
@@ -44,7 +45,6 @@ use crate::{
 mod check;
 mod mark;
 mod mend;
-mod pace;
 mod patrol;
 mod probe;
 mod sweep;
@@ -52,7 +52,6 @@ mod sweep;
 mod tests;
 
 use mark::{Mark, Reached};
-use pace::Pace;
 use patrol::{Patrol, Step, Tally};
 use probe::{Probe, Verdict};
 

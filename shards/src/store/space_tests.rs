@@ -149,6 +149,49 @@ fn compaction_gives_the_room_of_deleted_objects_back() {
     }
 }
 
+/// Reads and moves of the compaction are all there is but what is held back below.
+#[test]
+fn compaction_yields_to_a_busy_disk_and_goes_on_at_its_pace() {
+    let mut world = World::new(4);
+    let live: Vec<Vec<u8>> = (0..64).map(|n| object(n, 500_000)).collect();
+    let dead: Vec<Vec<u8>> = (100..180).map(|n| object(n, 500_000)).collect();
+    for (nth, bytes) in dead.iter().enumerate() {
+        world.put(bytes);
+        live.get(nth).map(|bytes| world.put(bytes));
+    }
+    for bytes in &dead {
+        world.ask(Ask::Delete { address: Address::of(bytes) });
+    }
+    // Others want the disk all the time, and do not get it.
+    world.chill();
+    for bytes in &live[..limits::COMPACT_UNDER_WAY_MAX + 1] {
+        world.ask(Ask::Open { address: Address::of(bytes), first: Some(0) });
+    }
+    let held = |op: &DiskOp| matches!(op, DiskOp::Read { .. });
+    let begun = world.now.mono_ns;
+    let passed = loop {
+        while world.step_where(|op| !held(op)) {}
+        if world.stats.compactions.get() > 0 {
+            break world.now.mono_ns - begun;
+        }
+        let moved = world.stats.compact_moved_bytes.get();
+        let allowed = u128::from(world.now.mono_ns - begun)
+            * u128::from(limits::COMPACT_YIELDING_BYTES_PER_S)
+            / 1_000_000_000;
+        let step = u128::from(limits::PACE_BURST_LEN.unsigned_abs()) + 2 * 1024 * 1024;
+        assert!(u128::from(moved) <= allowed + step, "{moved} of {allowed}");
+        let at = world.store.wake_at(&world.room).expect("it goes on by itself");
+        assert!(at > world.now.mono_ns, "it does not ask again at once");
+        world.now.mono_ns = at;
+        world.settle();
+    };
+    let least = 32_000_000 * 1_000_000_000 / limits::COMPACT_YIELDING_BYTES_PER_S;
+    assert!(passed > least / 2, "{passed} ns");
+    assert_eq!(world.pending.iter().filter(|(_, op)| held(op)).count(), 9);
+    world.run();
+    live.iter().for_each(|bytes| assert!(world.holds(bytes)));
+}
+
 #[test]
 fn a_segment_with_damage_is_left_alone() {
     let mut world = World::new(5);

@@ -203,10 +203,17 @@ impl World {
 
     /// Performs one act, any that is under way. `false` if there is none.
     pub(super) fn step(&mut self) -> bool {
-        if self.pending.is_empty() {
+        self.step_where(|_| true)
+    }
+
+    /// Performs one act of those under way that are so. `false` if there is none.
+    pub(super) fn step_where(&mut self, is_so: impl Fn(&DiskOp) -> bool) -> bool {
+        let all = self.pending.iter().enumerate();
+        let some: Vec<usize> = all.filter(|(_, (_, op))| is_so(op)).map(|(nth, _)| nth).collect();
+        if some.is_empty() {
             return false;
         }
-        let nth = self.entropy.next_u64() as usize % self.pending.len();
+        let nth = some[self.entropy.next_u64() as usize % some.len()];
         let nth = self.first_before(nth);
         let (ticket, op) = self.pending.remove(nth);
         let done = self.disk.perform(op);

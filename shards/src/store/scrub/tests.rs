@@ -15,7 +15,7 @@ use ron_io::ports::{DiskOp, VerifyOutcome};
 use crate::{
     flow::{Ask, Fault},
     limits::{
-        CHECKPOINT_AFTER_NS, SCRUB_BURST_LEN, SCRUB_BYTES_PER_S, SCRUB_READ_LEN, VERIFIES_MAX,
+        CHECKPOINT_AFTER_NS, PACE_BURST_LEN, SCRUB_BYTES_PER_S, SCRUB_READ_LEN, VERIFIES_MAX,
     },
     store::{
         Store,
@@ -399,12 +399,12 @@ fn it_keeps_to_its_pace() {
         turn(&mut world);
         let passed = u128::from(world.now.mono_ns - began);
         let allowed = passed * 100_000 / u128::from(SECOND_NS);
-        let ahead = SCRUB_BURST_LEN as u128 + u128::from(SCRUB_READ_LEN);
+        let ahead = PACE_BURST_LEN as u128 + u128::from(SCRUB_READ_LEN);
         assert!(u128::from(world.stats.scrub_bytes.get()) <= allowed + ahead);
         assert!(world.pending.len() <= 2, "one read, and perhaps a checkpoint");
     }
     let bytes = world.stats.scrub_bytes.get();
-    let least = (bytes - SCRUB_BURST_LEN as u64) * 10_000;
+    let least = (bytes - PACE_BURST_LEN as u64) * 10_000;
     assert!(world.now.mono_ns - began >= least, "{bytes} bytes take their time");
     assert!(world.now.mono_ns - began < 2 * least, "and not much more");
 }

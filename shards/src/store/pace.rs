@@ -1,10 +1,10 @@
-//! How fast the scrub may read: a bucket of tokens, one a byte.
+//! How fast work in the background may go: a bucket of tokens, one a byte.
 //!
 //! Tokens come at the configured rate up to a small stock, so that ticks which come late are made
 //! up for and a long rest earns no burst. A read may take more than there is; then the next waits
 //! until the debt is paid. It has no clock: whoever asks says what time it is.
 
-use crate::limits::SCRUB_BURST_LEN;
+use crate::limits::PACE_BURST_LEN;
 
 const SECOND_NS: u128 = 1_000_000_000;
 
@@ -22,7 +22,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(rate: u64) -> Pace {
-        Pace { rate, tokens: SCRUB_BURST_LEN, spare: 0, counted_ns: 0 }
+        Pace { rate, tokens: PACE_BURST_LEN, spare: 0, counted_ns: 0 }
     }
 
     /// Whether anything may ever be read.
@@ -41,6 +41,11 @@ impl Pace {
         self.counted_ns.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
     }
 
+    /// What was taken and is not paid is forgotten.
+    pub(super) fn forgive(&mut self) {
+        self.tokens = self.tokens.max(0);
+    }
+
     /// Takes what a read costs.
     pub(super) fn take(&mut self, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -53,7 +58,7 @@ impl Pace {
         self.counted_ns = self.counted_ns.max(now_ns);
         self.spare = came % SECOND_NS;
         let came = i64::try_from(came / SECOND_NS).unwrap_or(i64::MAX);
-        self.tokens = self.tokens.saturating_add(came).min(SCRUB_BURST_LEN);
+        self.tokens = self.tokens.saturating_add(came).min(PACE_BURST_LEN);
     }
 }
 
@@ -67,7 +72,7 @@ mod tests {
         let mut pace = Pace::new(1000);
         let year = 365 * 24 * 3600 * 1_000_000_000;
         assert_eq!(pace.ready_at(year), year);
-        pace.take(SCRUB_BURST_LEN as u64);
+        pace.take(PACE_BURST_LEN as u64);
         assert_eq!(pace.ready_at(year), year + 1_000_000, "one token takes a millisecond");
     }
 
@@ -76,7 +81,7 @@ mod tests {
         let mut pace = Pace::new(32 * 1024 * 1024);
         let mut now = 5;
         for taken in [65_536, 1, 1_000_000, 3, 65_536] {
-            pace.take(taken + SCRUB_BURST_LEN as u64);
+            pace.take(taken + PACE_BURST_LEN as u64);
             let at = pace.ready_at(now);
             assert!(at > now);
             assert!(pace.ready_at(at - 1) > at - 1, "not before");
@@ -113,7 +118,7 @@ mod tests {
                 }
                 prop_assert_eq!(pace.ready_at(now), now);
                 let allowed = u128::from(now) * u128::from(rate) / SECOND_NS;
-                let allowed = allowed + SCRUB_BURST_LEN as u128;
+                let allowed = allowed + PACE_BURST_LEN as u128;
                 prop_assert!(u128::from(total) < allowed, "{} of {}", total, allowed);
                 pace.take(len);
                 total += len;
