@@ -18,6 +18,9 @@ use tempfile::TempDir;
 /// Bytes of the file system.
 const FS_LEN: usize = 96 * MIB;
 
+/// Files and folders that a tmpfs may have.
+const INODES: usize = 4000;
+
 /// A mounted file system of its own, gone with this.
 struct Mounted {
     dir: TempDir,
@@ -33,7 +36,10 @@ impl Mounted {
         let size = format!("size={FS_LEN}");
         let mut mounted = Mounted { dir, mounted: false };
         let done = match kind {
-            "tmpfs" => run("mount", &["-t", "tmpfs", "-o", &size, "none", text(&at)]),
+            "tmpfs" => {
+                let options = format!("{size},nr_inodes={INODES}");
+                run("mount", &["-t", "tmpfs", "-o", &options, "none", text(&at)])
+            }
             _ => {
                 let image = mounted.dir.path().join("image");
                 let file = fs::File::create(&image).expect("a file can be made");
@@ -190,4 +196,50 @@ fn a_full_ext4_loses_nothing_and_recovers() {
 #[test]
 fn a_full_tmpfs_loses_nothing_and_recovers() {
     on("tmpfs");
+}
+
+/// Somebody else makes so many files that few more can be made, though there is room for bytes.
+#[test]
+fn without_inodes_objects_are_refused_and_deletions_go_on() {
+    let Some(mounted) = Mounted::new("tmpfs") else { return };
+    let at = mounted.path();
+    let node = start(&at, "1MiB");
+    let stored: Vec<Object> = (0..4).map(|seed| object(seed, MIB + 5)).collect();
+    stored.iter().for_each(|object| assert_eq!(put(&node, object), 201));
+    let fillers = at.join("fillers");
+    fs::create_dir(&fillers).expect("a folder can be made");
+    let free = || {
+        let facts = Command::new("stat").args(["-f", "-c", "%d", text(&at)]).output();
+        let facts = String::from_utf8(facts.expect("stat is there").stdout).expect("text");
+        facts.trim().parse::<usize>().expect("a number")
+    };
+    for nth in 0..free() - INODES / 16 + 10 {
+        fs::File::create(fillers.join(nth.to_string())).expect("a file can be made");
+    }
+    let until = Instant::now() + DEADLINE;
+    let mut more = Vec::new();
+    for seed in 100.. {
+        let object = object(seed, 9000);
+        match put(&node, &object) {
+            201 => more.push(object),
+            status => {
+                assert_eq!(status, 507);
+                break;
+            }
+        }
+        assert!(Instant::now() < until, "few inodes are free, and objects are taken");
+    }
+    assert!(node.stderr().contains("few of its inodes are free"), "{}", node.stderr());
+    assert_eq!(delete(&node, &stored[0]), 204);
+    check(&node, &stored[1..]);
+    check(&node, &more);
+    // What is left is enough for a checkpoint, and for the next process.
+    node.terminate();
+    let node = start(&at, "1MiB");
+    assert_eq!(node.metrics().sum("ron_partitions{state=\"read_only\"}"), 0);
+    check(&node, &more);
+    fs::remove_dir_all(&fillers).expect("it can be removed");
+    put_when_possible(&node, &stored[0]);
+    check(&node, &stored);
+    node.terminate();
 }

@@ -134,6 +134,10 @@ pub const ACCEPT_REPORT_EVERY: Duration = Duration::from_secs(60);
 /// Connections the kernel may hold for a listener before the shard has accepted them.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
+/// Inodes that must be free where a file system has a number of them, for it to have room; of a
+/// small one a sixteenth.
+pub const FREE_INODES_MIN: u64 = 1024;
+
 const _: () = assert!(FAILURE_REPORTS_BURST > 0 && FAILURE_REPORT_EVERY.as_nanos() > 0);
 const _: () = assert!(BLOCK_PAGES == 16, "one u16 holds a bit for each page of a block");
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());

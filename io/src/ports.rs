@@ -78,6 +78,17 @@ pub enum Event<'a, M> {
     Tick,
 }
 
+/// The room of a file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What may still be written.
+    pub free: u64,
+    /// All of it.
+    pub total: u64,
+    /// It has a number of inodes, and few are free: `limits::FREE_INODES_MIN`.
+    pub few_inodes: bool,
+}
+
 /// What a disk act brought, by its kind.
 #[derive(Debug)]
 pub enum DiskDone {
@@ -91,8 +102,8 @@ pub enum DiskDone {
     Listed(Vec<(String, u64)>),
     /// `Run`: what the job returned.
     Ran(JobOutcome),
-    /// `Space`: bytes that may still be written to the file system, and bytes of all of it.
-    Space { free: u64, total: u64 },
+    /// `Space`: what may still be written to the file system.
+    Space(Space),
     /// Every other act.
     Done,
 }

@@ -264,11 +264,11 @@ impl Shard {
                 ingest::discard(file, upload, done, &mut cx!(self, now));
             }
             Waiter::Room { volume } => {
-                let free = match done {
-                    Ok(DiskDone::Space { free, .. }) => Some(free),
+                let space = match done {
+                    Ok(DiskDone::Space(space)) => Some(space),
                     _ => None,
                 };
-                self.store.on_space(volume, free, &mut cx!(self, now));
+                self.store.on_space(volume, space, &mut cx!(self, now));
             }
             Waiter::Closing(_) | Waiter::Nobody => {}
         }

@@ -18,7 +18,7 @@ use super::{
     Chance,
     inode::{Inode, SECTOR_LEN},
 };
-use crate::ports::{DiskDone, DiskOp, OpenHow, Part};
+use crate::ports::{DiskDone, DiskOp, OpenHow, Part, Space};
 
 /// Bytes of a disk that was not given a capacity.
 const CAPACITY_DEFAULT: u64 = 1 << 50;
@@ -310,7 +310,8 @@ impl Disk {
             DiskOp::Space { .. } => {
                 let free = self.capacity.saturating_sub(self.used());
                 self.injected.full += u64::from(self.capacity < CAPACITY_DEFAULT);
-                return Ok(DiskDone::Space { free, total: self.capacity });
+                let total = self.capacity;
+                return Ok(DiskDone::Space(Space { free, total, few_inodes: false }));
             }
             DiskOp::Close { .. } | DiskOp::Open { .. } => {}
         }

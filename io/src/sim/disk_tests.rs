@@ -1,7 +1,7 @@
 //! What the disk of the simulation keeps, loses and refuses.
 
 use super::*;
-use crate::ports::FileId;
+use crate::ports::{FileId, Space};
 
 const FILE: FileId = FileId(0);
 
@@ -118,7 +118,7 @@ fn a_full_disk_takes_what_fits() {
     assert_eq!((disk.used(), disk.injected.full), (3 * 4096, 1));
     write(&mut disk, id, 0, 4096).unwrap();
     match disk.perform(DiskOp::Space { path: "/a".into() }, None).0 {
-        Ok(DiskDone::Space { free: 0, total: 12_288 }) => {}
+        Ok(DiskDone::Space(Space { free: 0, total: 12_288, few_inodes: false })) => {}
         other => panic!("{other:?}"),
     }
     disk.perform(DiskOp::Remove { path: "/a/x/1".into(), durable: true }, None).0.unwrap();

@@ -17,7 +17,7 @@
 use std::{collections::VecDeque, io};
 
 use ron_codec::address::Address;
-use ron_io::ports::{Act, DiskDone, DiskOp, PartitionState, Report, Severity};
+use ron_io::ports::{Act, DiskDone, DiskOp, PartitionState, Report, Severity, Space};
 
 use crate::{
     config::Config,
@@ -312,9 +312,9 @@ impl Store {
         self.short
     }
 
-    /// The room of a volume is known: `free` bytes; `None` if it cannot be asked for.
-    pub fn on_space(&mut self, volume: u16, free: Option<u64>, cx: &mut Cx<'_>) {
-        let (severity, message) = match cx.room.told(volume, free) {
+    /// The room of a volume is known; `None` if it cannot be asked for.
+    pub fn on_space(&mut self, volume: u16, space: Option<Space>, cx: &mut Cx<'_>) {
+        let (severity, message) = match cx.room.told(volume, space) {
             Told::AsBefore => return cx.stats.disk_free_bytes.set(cx.room.least_free()),
             Told::Full(message) => (Severity::Error, message),
             Told::RoomAgain(message) => (Severity::Info, message),

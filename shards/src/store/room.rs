@@ -25,6 +25,8 @@ use std::{
     },
 };
 
+use ron_io::ports::Space;
+
 use crate::{
     config::Config,
     limits::{ROOM_AFTER_NS, ROOM_WRITTEN_MAX},
@@ -86,6 +88,8 @@ struct Volume {
     asked_ns: Option<u64>,
     asking: bool,
     full: bool,
+    /// Few more files can be made on it.
+    few_inodes: bool,
     /// Something was refused since it was asked for last: what is free may be more by now.
     refused: Cell<bool>,
 }
@@ -153,15 +157,15 @@ impl Room {
     }
 
     fn has(&self, volume: usize, promised: u64, len: u64) -> Result<(), NoRoom> {
-        let Volume { free, refused, .. } = &self.volumes[volume];
+        let Volume { free, few_inodes, refused, .. } = &self.volumes[volume];
         let left = free.saturating_sub(self.written(volume)).saturating_sub(promised);
         let free = left.saturating_sub(self.reserve);
         // Below the reserve nothing may be written, not even nothing.
-        if free >= len && left >= self.reserve {
+        if free >= len && left >= self.reserve && !few_inodes {
             return Ok(());
         }
         refused.set(true);
-        Err(NoRoom { asked: len, free })
+        Err(NoRoom { asked: len, free: if *few_inodes { 0 } else { free } })
     }
 
     /// Bytes written to a volume since its room was asked for.
@@ -192,15 +196,19 @@ impl Room {
         numbers.filter_map(|number| self.volumes[number].due(self.written(number))).min()
     }
 
-    /// A volume's room is known: `free` bytes; `None` if it cannot be asked for.
-    pub(crate) fn told(&mut self, volume: u16, free: Option<u64>) -> Told {
+    /// A volume's room is known; `None` if it cannot be asked for.
+    pub(crate) fn told(&mut self, volume: u16, space: Option<Space>) -> Told {
         let known = &mut self.volumes[usize::from(volume)];
         known.asking = false;
-        let Some(free) = free else { return Told::AsBefore };
-        (known.free, known.known) = (free, known.asking_at);
-        let was_full = std::mem::replace(&mut known.full, free < self.reserve);
+        let Some(Space { free, few_inodes, .. }) = space else { return Told::AsBefore };
+        (known.free, known.known, known.few_inodes) = (free, known.asking_at, few_inodes);
+        let full = free < self.reserve || few_inodes;
+        let was_full = std::mem::replace(&mut known.full, full);
         let path = known.path.display();
         match (was_full, known.full) {
+            (false, true) if few_inodes => {
+                Told::Full(format!("{path} is full: few of its inodes are free"))
+            }
             (false, true) => {
                 let reserve = self.reserve;
                 Told::Full(format!("{path} is full: {free} bytes are free, {reserve} are kept"))
@@ -236,6 +244,7 @@ impl Volume {
             asked_ns: None,
             asking: false,
             full: false,
+            few_inodes: false,
             refused: Cell::new(false),
         }
     }
@@ -262,13 +271,30 @@ mod tests {
         Room::new(&config)
     }
 
+    fn free(free: u64) -> Option<Space> {
+        Some(Space { free, total: u64::MAX, few_inodes: false })
+    }
+
+    #[test]
+    fn few_inodes_are_no_room() {
+        let mut room = room(1000);
+        room.ask(0);
+        let few = Space { free: 1 << 40, total: 1 << 40, few_inodes: true };
+        assert!(matches!(room.told(0, Some(few)), Told::Full(why) if why.contains("inodes")));
+        assert_eq!(room.promise(0, 0), Err(NoRoom { asked: 0, free: 0 }));
+        assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS), "it is looked at again");
+        room.ask(ROOM_AFTER_NS);
+        assert!(matches!(room.told(0, free(5000)), Told::RoomAgain(_)));
+        assert_eq!(room.promise(0, 100), Ok(()));
+    }
+
     #[test]
     fn what_is_free_above_the_reserve_may_be_written() {
         let mut room = room(1000);
         assert!(room.takes(0, 1 << 40), "before the first answer nothing is refused");
         assert_eq!(room.ask(5), Some((0, "/data".into())));
         assert_eq!(room.ask(5), None, "it is being asked for");
-        assert_eq!(room.told(0, Some(1500)), Told::AsBefore);
+        assert_eq!(room.told(0, free(1500)), Told::AsBefore);
         assert!(room.takes(0, 500) && !room.takes(0, 501));
         room.wrote(0, 1, 0);
         assert!(room.takes(0, 499) && !room.takes(0, 500));
@@ -279,11 +305,11 @@ mod tests {
     fn a_refusal_makes_room_be_asked_for() {
         let mut room = room(1000);
         room.ask(0);
-        room.told(0, Some(1100));
+        room.told(0, free(1100));
         assert!(!room.takes(0, 101));
         assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS), "though it is not full");
         assert!(room.ask(ROOM_AFTER_NS).is_some());
-        room.told(0, Some(2000));
+        room.told(0, free(2000));
         assert!(room.takes(0, 101));
         assert_eq!(room.wake_at(), None);
     }
@@ -292,20 +318,20 @@ mod tests {
     fn room_is_asked_for_while_it_changes_or_lacks() {
         let mut room = room(1000);
         room.ask(0);
-        room.told(0, Some(2000));
+        room.told(0, free(2000));
         assert_eq!(room.wake_at(), None, "nobody writes");
         room.wrote(0, 1, 0);
         assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS));
         assert_eq!(room.ask(ROOM_AFTER_NS - 1), None);
         room.wrote(0, ROOM_WRITTEN_MAX, 0);
         assert!(room.ask(1).is_some(), "so much was written that the time does not matter");
-        assert!(matches!(room.told(0, Some(999)), Told::Full(_)));
+        assert!(matches!(room.told(0, free(999)), Told::Full(_)));
         assert!(!room.takes(0, 0));
         assert_eq!(room.wake_at(), Some(1 + ROOM_AFTER_NS));
         assert!(room.ask(1 + ROOM_AFTER_NS).is_some());
         assert_eq!(room.told(0, None), Told::AsBefore);
         assert!(room.ask(1 + 2 * ROOM_AFTER_NS).is_some());
-        assert!(matches!(room.told(0, Some(1000)), Told::RoomAgain(_)));
+        assert!(matches!(room.told(0, free(1000)), Told::RoomAgain(_)));
         assert_eq!((room.wake_at(), room.least_free()), (None, 1000));
     }
 
@@ -316,7 +342,7 @@ mod tests {
         let mut rooms = [Room::new(&config), Room::new(&config)];
         for room in &mut rooms {
             room.ask(0);
-            room.told(0, Some(2000));
+            room.told(0, free(2000));
         }
         assert_eq!(rooms[0].promise(0, 600), Ok(()));
         assert_eq!(rooms[1].promise(0, 600), Err(NoRoom { asked: 600, free: 400 }));
@@ -334,7 +360,7 @@ mod tests {
         // Asked for anew it is in what is free.
         rooms[0].ask(ROOM_AFTER_NS).unwrap();
         rooms[1].wrote(0, 50, 0);
-        rooms[0].told(0, Some(1400));
+        rooms[0].told(0, free(1400));
         assert!(rooms[0].takes(0, 350) && !rooms[0].takes(0, 351));
     }
 

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Part};
+use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Part, Space};
 
 use crate::entropy::Entropy;
 
@@ -164,7 +164,8 @@ impl TestDisk {
             DiskOp::List { path } => self.list(&path),
             DiskOp::Run(job) => Ok(DiskDone::Ran(job())),
             DiskOp::Space { .. } => {
-                Ok(DiskDone::Space { free: self.capacity - self.used(), total: self.capacity })
+                let (free, total) = (self.capacity - self.used(), self.capacity);
+                Ok(DiskDone::Space(Space { free, total, few_inodes: false }))
             }
         }
     }

@@ -222,11 +222,11 @@ impl World {
                 with_cx!(self, store, cx => store.on_disk(partition, tag, done, cx));
             }
             Waiter::Room { volume } => {
-                let free = match done {
-                    Ok(DiskDone::Space { free, .. }) => Some(free),
+                let space = match done {
+                    Ok(DiskDone::Space(space)) => Some(space),
                     _ => None,
                 };
-                with_cx!(self, store, cx => store.on_space(volume, free, cx));
+                with_cx!(self, store, cx => store.on_space(volume, space, cx));
             }
             // A shard settles after every event.
             _ => self.settle(),

@@ -18,8 +18,9 @@ use std::{
 
 use super::Access;
 use crate::{
+    limits::FREE_INODES_MIN,
     limits::{BACKGROUND_READ_LEN, OPEN_AGAIN, OPEN_TRIES},
-    ports::{DiskDone, DiskOp, OpenHow},
+    ports::{DiskDone, DiskOp, OpenHow, Space},
     process::is_out_of_files,
 };
 
@@ -217,7 +218,9 @@ fn space(path: &Path) -> io::Result<DiskDone> {
         _ => return Err(io::Error::last_os_error()),
     };
     let (free, total) = (facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize);
-    Ok(DiskDone::Space { free, total })
+    // Where inodes are made as they are needed, there are none in all.
+    let few_inodes = facts.f_favail < FREE_INODES_MIN.min(facts.f_files / 16);
+    Ok(DiskDone::Space(Space { free, total, few_inodes }))
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

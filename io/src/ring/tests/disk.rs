@@ -324,7 +324,9 @@ fn the_room_of_a_file_system_is_told() {
     let mut rig = Rig::new(Access::Direct);
     let path = folder.path().to_path_buf();
     match rig.run(DiskOp::Space { path: path.clone() }).unwrap() {
-        DiskDone::Space { free, total } => assert!(free <= total && total > 0, "{free} {total}"),
+        DiskDone::Space(space) => {
+            assert!(space.free <= space.total && space.total > 0, "{space:?}");
+        }
         other => panic!("{other:?}"),
     }
     let missing = rig.run(DiskOp::Space { path: path.join("missing") }).unwrap_err();
