@@ -13,6 +13,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, date_time_ymd,
@@ -154,6 +155,11 @@ fn issuer(ca: &[u8], key: &[u8]) -> Result<Issuer<'static, KeyPair>, (bool, Stri
     if parsed.public_key().raw != public {
         return Err((true, "it is the key of another certificate".to_owned()));
     }
+    // What a certificate says that was changed since it was signed, nobody may build upon: one bit
+    // is enough for names that cannot be written again.
+    let signer = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public_key_raw());
+    let sound = signer.verify(parsed.tbs_certificate.as_ref(), &parsed.signature_value.data);
+    sound.map_err(|_| (false, "its signature is of something else".to_owned()))?;
     Issuer::from_ca_cert_pem(pem, key).map_err(|error| (false, error.to_string()))
 }
 
@@ -270,6 +276,38 @@ mod tests {
         fs::write(path.join("ca.tmp"), "half").unwrap();
         development(&path).unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
+    }
+
+    /// A flipped bit is found, or changes nothing: a leaf that this CA signs is signed by it.
+    #[test]
+    fn a_ca_with_a_flipped_bit_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        development(folder.path()).unwrap();
+        let [ca, key] =
+            ["ca.pem", "ca.key"].map(|name| fs::read(folder.path().join(name)).unwrap());
+        let flipped = |bytes: &[u8], bit: usize| {
+            let mut bytes = bytes.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes
+        };
+        let public = issuer(&ca, &key).ok().unwrap().key().subject_public_key_info();
+        let (mut found, mut same) = (0, 0);
+        let mut check = |ca: &[u8], key: &[u8]| match issuer(ca, key) {
+            Err(_) => found += 1,
+            Ok(issuer) => {
+                assert_eq!(issuer.key().subject_public_key_info(), public);
+                let leaf = CertificateParams::new(["localhost".to_owned()]).unwrap();
+                let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+                let (_, leaf) = x509_parser::parse_x509_certificate(leaf.der()).unwrap();
+                let signer =
+                    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, issuer.key().public_key_raw());
+                signer.verify(leaf.tbs_certificate.as_ref(), &leaf.signature_value.data).unwrap();
+                same += 1;
+            }
+        };
+        (0..ca.len() * 8).for_each(|bit| check(&flipped(&ca, bit), &key));
+        (0..key.len() * 8).for_each(|bit| check(&ca, &flipped(&key, bit)));
+        assert!(found > 10 * same, "{found} found, {same} of no consequence");
     }
 
     #[test]
