@@ -163,10 +163,7 @@ impl TestDisk {
             }
             DiskOp::List { path } => self.list(&path),
             DiskOp::Run(job) => Ok(DiskDone::Ran(job())),
-            DiskOp::Space { .. } => {
-                let (free, total) = (self.capacity - self.used(), self.capacity);
-                Ok(DiskDone::Space(Space { free, total, few_inodes: false }))
-            }
+            DiskOp::Space { .. } => Ok(DiskDone::Space(self.space())),
         }
     }
 
@@ -282,6 +279,11 @@ impl TestDisk {
         self.written += bytes.len() as u64;
         self.inode(file).write(at as usize, bytes);
         Ok(DiskDone::Done)
+    }
+
+    fn space(&self) -> Space {
+        let free = self.capacity - self.used();
+        Space { free, total: self.capacity, few_inodes: false }
     }
 
     fn used(&self) -> u64 {
