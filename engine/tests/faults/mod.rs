@@ -244,5 +244,9 @@ impl Drop for FaultyDisk {
         if let Err(error) = session.umount_and_join() {
             eprintln!("the faulty disk cannot be unmounted: {error}");
         }
+        if std::thread::panicking() {
+            self.dir.disable_cleanup(true);
+            eprintln!("what was on the disk is kept in {:?}", self.below());
+        }
     }
 }

@@ -36,6 +36,8 @@ pub struct Weather {
     pub writes: u32,
     pub syncs: u32,
     pub jobs: u32,
+    /// Removing; 0: as the rest.
+    pub removes: u32,
     /// Opening, renaming, cutting, listing and the rest.
     pub others: u32,
 }
@@ -235,6 +237,7 @@ impl Disk {
             DiskOp::Write { .. } => weather.writes,
             DiskOp::Sync { .. } => weather.syncs,
             DiskOp::Run(_) => weather.jobs,
+            DiskOp::Remove { .. } if weather.removes > 0 => weather.removes,
             DiskOp::Close { .. } => 0,
             _ => weather.others,
         };

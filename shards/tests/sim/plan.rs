@@ -239,11 +239,24 @@ impl Plan {
             writes: often(),
             syncs: often(),
             jobs: often(),
+            removes: 0,
             // A rebuild lists hundreds of folders.
             others: 4 * often(),
         };
+        if chance.one_in(3) {
+            self.remains(chance);
+        }
         self.pulls = Pulls { perform: 24, tell: 24, mail: 24, net: 8, client: 8 };
         self.storage.compact_below_percent = chance.pick(&[50, 90, 100]);
+    }
+
+    /// What is to be removed often stays, and the index is often lost: a rebuild meets what only
+    /// tombstones hide.
+    fn remains(&mut self, chance: &mut Chance) {
+        self.stormy.removes = chance.pick(&[1, 2, 4]);
+        self.faults.index_loss = chance.pick(&[1, 2]);
+        self.faults.kill = chance.between(300, 1200) as u32;
+        self.faults.weather = chance.between(50, 400) as u32;
     }
 }
 
@@ -293,6 +306,7 @@ fn stormy(chance: &mut Chance) -> Weather {
         writes: often(),
         syncs: often(),
         jobs: often(),
+        removes: 0,
         others: often(),
     }
 }
