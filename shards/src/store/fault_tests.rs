@@ -382,6 +382,26 @@ fn the_record_of_an_upload_that_cannot_be_cut_off_keeps_its_file() {
 }
 
 #[test]
+fn nobody_is_told_that_an_object_is_gone_whose_record_may_be_there() {
+    for (seed, (cuts, syncs)) in (0..4).zip([(1, 1), (0, 2)].into_iter().cycle()) {
+        let mut world = World::new(seed);
+        let bytes = object(1, 3000);
+        world.put(&object(0, 3000));
+        fail(&mut world, Kind::Sync, syncs, ErrorKind::Other);
+        fail(&mut world, Kind::Truncate, cuts, ErrorKind::Other);
+        assert!(matches!(world.put(&bytes), Reply::Failed(Fault::Disk)));
+        let gone = |world: &mut World| world.answer(Ask::Delete { address: Address::of(&bytes) });
+        let answer = gone(&mut world);
+        assert!(matches!(answer, Reply::Failed(Fault::Disk)), "{answer:?}");
+        world.kill();
+        let answer = gone(&mut world);
+        assert!(matches!(answer, Reply::Deleted | Reply::Missing), "{answer:?}");
+        world.kill();
+        assert!(!world.holds(&bytes));
+    }
+}
+
+#[test]
 fn an_upload_that_cannot_get_its_place_leaves_no_file() {
     for seed in 0..8 {
         let mut world = World::new(seed);

@@ -528,20 +528,20 @@ impl Partition {
             return None;
         }
         match self.index.get(&address) {
+            // What is not there may come back with a record that could not be cut off.
+            known if self.log.is_broken() || (self.read_only && known.is_some()) => {
+                Some(Reply::Failed(Fault::Disk))
+            }
             None => Some(Reply::Missing),
-            Some(_) if self.read_only => Some(Reply::Failed(Fault::Disk)),
             // It was damaged and is being stored anew: its new file must not go with the old one.
             Some(_) if self.log.is_storing(&address) || self.deletes.is_taking_back(&address) => {
                 Some(Reply::Failed(Fault::Busy))
             }
             Some(_) => {
-                let what = What::Tombstone;
-                let (size, promised, askers) = (0, 0, vec![asker]);
-                match self.log.take_up(Append { address, size, what, promised, askers }) {
-                    Some(append) => self.log.enqueue(append),
-                    None => return Some(Reply::Failed(Fault::Busy)),
-                }
-                None
+                let (size, what, askers) = (0, What::Tombstone, vec![asker]);
+                let append = Append { address, size, what, promised: 0, askers };
+                let taken = self.log.take_up(append).map(|append| self.log.enqueue(append));
+                taken.is_none().then_some(Reply::Failed(Fault::Busy))
             }
         }
     }
