@@ -104,6 +104,8 @@ impl World<'_> {
             }
             (true, 201, _) | (true, 200, Told::There | Told::Nothing) => Told::There,
             (false, 204, Told::There | Told::Nothing) => Told::Gone,
+            // Its file may be there, of a put that failed, and could not be removed.
+            (false, 404, Told::Nothing) if object.bytes.len() > MIB => Told::Nothing,
             (false, 404, Told::Gone | Told::Nothing) => Told::Gone,
             // It came back with its tombstone lost, or went with its record.
             (true, 200, Told::Gone) => self.excused(object, "stored without bytes, was deleted")?,

@@ -287,6 +287,9 @@ impl Http {
             (_, 404) => stage.missed(&token),
             (_, 500..) | (_, 408) => {
                 stage.failed(status, &token, what.needs_memory());
+                if matches!((what, status), (What::Put, 500 | 507)) {
+                    stage.put_refused(&token);
+                }
             }
             (what, status) => violation!("{what:?} was answered {status}"),
         }

@@ -272,6 +272,9 @@ impl Oap {
             (what, code @ (500.. | 408)) => {
                 let needs_memory = !matches!(what, What::Hello | What::Has);
                 stage.failed(code, &token, needs_memory);
+                if matches!((what, code), (What::Put { .. }, 500 | 507)) {
+                    stage.put_refused(&token);
+                }
             }
             (what, code) => violation!("{what:?} was answered {code}"),
         }

@@ -132,6 +132,16 @@ impl Oracle {
         None
     }
 
+    /// A put was refused by who keeps the object. It takes no effect any more, or only in the next
+    /// process.
+    pub fn put_refused(&mut self, token: &Token) {
+        let state = &mut self.states[token.object];
+        if token.life == self.life {
+            state.puts -= 1;
+            state.left |= objects::all()[token.object].may_be_file();
+        }
+    }
+
     /// A delete was acknowledged.
     pub fn deleted(&mut self, token: &Token) -> Broken {
         let (before, life) = (token.before, self.life);
@@ -150,7 +160,8 @@ impl Oracle {
         None
     }
 
-    /// There was nothing to delete. `sure` as for `missed`.
+    /// There was nothing to delete, and that was `sure` if nothing hid it: also in a process that
+    /// cannot know what its log shows the next one.
     pub fn delete_missed(&mut self, token: &Token, sure: bool) -> Broken {
         let (before, life) = (token.before, self.life);
         let state = &mut self.states[token.object];

@@ -87,6 +87,10 @@ impl Stage<'_> {
         }
     }
 
+    pub fn put_refused(&mut self, token: &Token) {
+        self.oracle.put_refused(token);
+    }
+
     pub fn deleted(&mut self, token: &Token) {
         let broken = self.oracle.deleted(token);
         self.check(broken, token);
@@ -94,7 +98,8 @@ impl Stage<'_> {
     }
 
     pub fn delete_missed(&mut self, token: &Token) {
-        let broken = self.oracle.delete_missed(token, self.is_sure(token.object));
+        let sure = !self.sky.holes && !self.ledger.excuses(token.object);
+        let broken = self.oracle.delete_missed(token, sure);
         self.check(broken, token);
     }
 
