@@ -26,7 +26,7 @@ use std::{
 use common::{Dice, Node, Object, connect, http::Peer, timed};
 use faults::{
     Fault, Op, Rule,
-    clients::{Counts, Damage, Told, World, nth_object},
+    clients::{Counts, Damage, Told, World, may_be_file, nth_object},
     rig::{Rig, partitions, scrub},
 };
 
@@ -49,7 +49,12 @@ struct Flips {
 
 impl Damage for Flips {
     fn excuses(&self, object: &Object) -> bool {
-        self.is_touched(object) || {
+        // Where a part of a log was hit, a file may have come after its tombstone, and is kept.
+        let is_kept = || {
+            let segments = self.segments.lock().expect("nobody panics with it");
+            may_be_file(object) && !segments.is_empty()
+        };
+        self.is_touched(object) || is_kept() || {
             // What was written behind a flipped bit meanwhile.
             self.look_again();
             self.is_touched(object)

@@ -66,6 +66,12 @@ pub(crate) fn nth_object(client: u64, nth: u64) -> Object {
     object(client * 1_000_000 + nth, SIZES[((nth + client) % SIZES.len() as u64) as usize])
 }
 
+/// Whether the object can lie in a file of its own: large ones do, and those for which memory was
+/// short.
+pub(crate) fn may_be_file(object: &Object) -> bool {
+    object.bytes.len() > 64 * KIB
+}
+
 fn send(peer: &mut Peer, method: &str, addr: &str) -> Option<()> {
     let head = format!("{method} /o/{addr} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     peer.try_send(head.as_bytes()).then_some(())
@@ -105,7 +111,7 @@ impl World<'_> {
             (true, 201, _) | (true, 200, Told::There | Told::Nothing) => Told::There,
             (false, 204, Told::There | Told::Nothing) => Told::Gone,
             // Its file may be there, of a put that failed, and could not be removed.
-            (false, 404, Told::Nothing) if object.bytes.len() > MIB => Told::Nothing,
+            (false, 404, Told::Nothing) if may_be_file(object) => Told::Nothing,
             (false, 404, Told::Gone | Told::Nothing) => Told::Gone,
             // It came back with its tombstone lost, or went with its record.
             (true, 200, Told::Gone) => self.excused(object, "stored without bytes, was deleted")?,

@@ -17,7 +17,7 @@
 //! its end, and that synced, although nothing lies there: what was cut off must not come back.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     io,
     sync::{Arc, PoisonError},
 };
@@ -31,7 +31,7 @@ use ron_io::{
 use super::{
     damage::{self, Harm},
     index::{Entry, Index, Location, Of, OpenSlot, Position, open_job},
-    layout::{hidden_number, segment_number, upload_prefix},
+    layout::{hidden_mark, segment_number, upload_prefix},
     partition::{Recovered, Site, Tag},
     scan::{Found, Next, Walk},
 };
@@ -119,10 +119,11 @@ pub(super) struct Boot {
     tail_from: u64,
     /// Whether part of the log is hidden by damage.
     has_holes: bool,
-    /// Segments that are marked for that, and whether the mark of the present one is to be made or
-    /// to be removed.
-    hidden: BTreeSet<u32>,
-    remark: Option<bool>,
+    /// Segments that are marked for that, with the sequence that nothing hidden is above, if it is
+    /// known; those whose mark is still to be made; and the mark that is to be removed.
+    hidden: BTreeMap<u32, Option<u64>>,
+    unmarked: Vec<u32>,
+    unmark: Option<(u32, Option<u64>)>,
     found: u64,
     /// Which folder of object files is listed next.
     next_dir: u16,
@@ -153,8 +154,9 @@ impl Boot {
             scan_failures: 0,
             tail_from: 0,
             has_holes: false,
-            hidden: BTreeSet::new(),
-            remark: None,
+            hidden: BTreeMap::new(),
+            unmarked: Vec::new(),
+            unmark: None,
             found: 0,
             next_dir: 0,
             candidates: VecDeque::new(),
@@ -203,7 +205,7 @@ impl Boot {
             (Step::Cut(file), _) => self.act(Step::Sync(file), DiskOp::Sync { file }, cx),
             (Step::Sync(file), _) => {
                 cx.close_file(file);
-                return self.mark_segment(cx);
+                return self.unmark_segment(cx);
             }
             (Step::Mark(file), _) => {
                 cx.close_file(file);
@@ -354,23 +356,31 @@ impl Boot {
     /// is never removed because nothing known is left in it.
     fn hide(&mut self, segment: u32) {
         self.has_holes = true;
-        if self.hidden.insert(segment) {
-            self.remark = Some(true);
-        }
+        let Boot { hidden, unmarked, .. } = self;
+        hidden.entry(segment).or_insert_with(|| {
+            unmarked.push(segment);
+            None
+        });
     }
 
-    /// Makes or removes the mark of the segment that was walked, if need be, and goes on.
-    fn mark_segment(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
-        let path = cx.config.layout.hidden_path(self.site.number, self.segment().0);
-        match self.remark.take() {
-            Some(true) => {
-                let file = cx.tickets.file();
-                let op = DiskOp::Open { file, path, how: OpenHow::CreateNew };
-                self.act(Step::Mark(file), op, cx);
-            }
-            Some(false) => self.act(Step::Unmark, DiskOp::Remove { path, durable: true }, cx),
-            None => return self.walk_next_segment(cx),
-        }
+    /// Whether nothing that is hidden can have come after what has this sequence.
+    fn is_behind_all_hidden(&self, sequence: u64) -> bool {
+        let is_behind = |most: &Option<u64>| most.is_some_and(|most| most < sequence);
+        !self.has_holes || self.hidden.values().all(is_behind)
+    }
+
+    /// The highest sequence that may have been used. What comes now counts before what is hidden.
+    fn highest_sequence(&self) -> u64 {
+        let left_out = self.has_holes || !self.lost.is_empty();
+        let marked = self.hidden.values().flatten().copied().max().unwrap_or(0);
+        self.sequence.max(marked) + u64::from(left_out) * limits::HIDDEN_SEQUENCES
+    }
+
+    /// Removes the mark of the segment that was walked, if need be, and goes on.
+    fn unmark_segment(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        let Some(mark) = self.unmark.take() else { return self.walk_next_segment(cx) };
+        let path = cx.config.layout.hidden_path(self.site.number, mark);
+        self.act(Step::Unmark, DiskOp::Remove { path, durable: true }, cx);
         Ok(Progress::Going)
     }
 
@@ -436,8 +446,8 @@ impl Boot {
         self.segments = numbered.collect();
         self.segments.sort_unstable();
         let there = |number: &u32| self.segments.iter().any(|(segment, _)| segment == number);
-        let marks = names.iter().filter_map(|(name, _)| hidden_number(name));
-        self.hidden = marks.filter(there).collect();
+        let marks = names.iter().filter_map(|(name, _)| hidden_mark(name));
+        self.hidden = marks.filter(|(segment, _)| there(segment)).collect();
     }
 
     fn open_index(&mut self, cx: &mut Cx<'_>) {
@@ -499,6 +509,13 @@ impl Boot {
             self.act(Step::OpenSegment(file), op, cx);
             return Ok(Progress::Going);
         }
+        if let Some(segment) = self.unmarked.pop() {
+            let (file, most) = (cx.tickets.file(), self.highest_sequence());
+            let path = cx.config.layout.hidden_path(self.site.number, (segment, Some(most)));
+            let op = DiskOp::Open { file, path, how: OpenHow::CreateNew };
+            self.act(Step::Mark(file), op, cx);
+            return Ok(Progress::Going);
+        }
         if self.rebuild { self.next_objects_dir(cx) } else { Ok(self.unlink_next(cx)) }
     }
 
@@ -558,8 +575,9 @@ impl Boot {
                     None => {
                         // All of it was read: nothing is hidden any more.
                         let kept = self.strangers_in == Some(segment);
-                        if self.rebuild && !kept && self.hidden.remove(&segment) {
-                            self.remark = Some(false);
+                        if self.rebuild && !kept {
+                            let mark = self.hidden.remove(&segment);
+                            self.unmark = mark.map(|most| (segment, most));
                         }
                         let at = if last { self.tail_from } else { end };
                         self.read_tail(Tail { file, at, end, cut: last }, cx);
@@ -661,10 +679,13 @@ impl Boot {
     /// Removes the file of an object that was deleted before the last end, or ends the boot.
     fn unlink_next(&mut self, cx: &mut Cx<'_>) -> Progress {
         // What is hidden may be that such an object was stored again: its file is better kept.
-        if self.has_holes {
-            self.unlinks.clear();
-        }
-        let Some(address) = self.unlinks.pop_first() else { return self.ready(cx) };
+        let address = loop {
+            let Some(address) = self.unlinks.pop_first() else { return self.ready(cx) };
+            let deleted = self.tombstones.get(&address);
+            if deleted.is_some_and(|sequence| self.is_behind_all_hidden(*sequence)) {
+                break address;
+            }
+        };
         let path = cx.config.layout.object_path(self.site.number, &address);
         self.act(Step::Unlink(address), DiskOp::Remove { path, durable: true }, cx);
         Progress::Going
@@ -686,11 +707,10 @@ impl Boot {
         }
         let index = self.index.take().expect("a boot ends once, with an index");
         let dirty = self.rebuild || index.changes() > 0 || index.wants_base();
-        let left_out = self.has_holes || !self.lost.is_empty();
-        let sequence = self.sequence + u64::from(left_out) * limits::HIDDEN_SEQUENCES;
+        let sequence = self.highest_sequence();
         let (position, sequence) = (self.position, (sequence, self.highest));
         let segments = self.segments.iter().copied().collect();
-        let hidden = std::mem::take(&mut self.hidden);
+        let hidden = std::mem::take(&mut self.hidden).into_keys().collect();
         let lost = std::mem::take(&mut self.lost);
         let all = Recovered { index, position, sequence, segments, lost, hidden, dirty };
         Progress::Ready(Box::new(all))

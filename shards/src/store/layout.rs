@@ -84,9 +84,11 @@ impl Layout {
         self.segments_dir(partition).join(format!("{segment:08}.seg"))
     }
 
-    /// The mark of a segment in which records are hidden: it is not removed.
-    pub fn hidden_path(&self, partition: u16, segment: u32) -> PathBuf {
-        self.segments_dir(partition).join(format!("{segment:08}.hidden"))
+    /// The mark of a segment in which records are hidden, none of them above this sequence. Older
+    /// marks name none.
+    pub fn hidden_path(&self, partition: u16, (segment, most): (u32, Option<u64>)) -> PathBuf {
+        let most = most.map_or_else(String::new, |most| format!(".{most}"));
+        self.segments_dir(partition).join(format!("{segment:08}{most}.hidden"))
     }
 
     /// Where the object files lie whose digest starts with this byte.
@@ -132,7 +134,20 @@ pub fn segment_number(name: &str) -> Option<u32> {
 
 /// The number of the segment that a mark is of, or `None` for a name that no mark has.
 pub fn hidden_number(name: &str) -> Option<u32> {
-    numbered(name, ".hidden")
+    hidden_mark(name).map(|(segment, _)| segment)
+}
+
+/// The same, with the sequence that nothing hidden is above, if the mark names it.
+pub(super) fn hidden_mark(name: &str) -> Option<(u32, Option<u64>)> {
+    let mark = name.strip_suffix(".hidden")?;
+    match mark.split_once('.') {
+        None => numbered(name, ".hidden").map(|segment| (segment, None)),
+        Some((segment, most)) => {
+            let segment = numbered(&format!("{segment}.hidden"), ".hidden")?;
+            let parsed = most.parse().ok()?;
+            (format!("{parsed}") == most).then_some((segment, Some(parsed)))
+        }
+    }
 }
 
 fn numbered(name: &str, ending: &str) -> Option<u32> {

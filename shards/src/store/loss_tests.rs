@@ -1,11 +1,13 @@
 //! A log of which a part is lost, below the position of the snapshot.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use ron_codec::address::Address;
 
 use super::{
-    layout::Layout,
+    Store,
+    layout::{Layout, hidden_mark},
+    testdisk::{Kind, Planted},
     testworld::{World, is_new, object},
 };
 use crate::flow::{Ask, Fault, Reply};
@@ -145,8 +147,49 @@ fn records_of_another_partition_are_not_taken_up_and_stay() {
         let own = address(n).partition(2) == 0;
         assert_eq!(world.get(&address(n)), if own { Ok(bytes_of(n)) } else { Err(None) });
     }
-    let marks = world.disk.paths();
-    for segment in [1, 2] {
-        assert!(marks.contains(&world.config.layout.hidden_path(0, segment)), "{segment}");
+    let paths = world.disk.paths();
+    let names = paths.iter().filter_map(|path| path.file_name()?.to_str());
+    let marks: Vec<_> = names.filter_map(hidden_mark).collect();
+    assert!(matches!(marks[..], [(1, Some(_)), (2, Some(_))]), "{marks:?}");
+}
+
+/// A rebuild that cannot read a part of the log keeps the files of what was deleted, which may have
+/// been stored again there, but not where the deletion came after all of that part.
+#[test]
+fn a_deletion_behind_all_that_is_hidden_is_not_undone() {
+    let large = |n: u64| object(n, 1_100_000);
+    let mut world = World::new(17);
+    for n in 0..8 {
+        world.put(&object(n, 900_000));
     }
+    let delete = |world: &mut World, bytes: &[u8]| {
+        let asked = world.upload(bytes);
+        assert!(matches!(world.answer(asked), Reply::Stored { new: true }));
+        let (kind, error) = (Kind::Remove, io::ErrorKind::Other);
+        world.disk.planted.push(Planted { kind, skip: 0, times: 1, error });
+        let answer = world.answer(Ask::Delete { address: Address::of(bytes) });
+        assert!(matches!(answer, Reply::Deleted), "{answer:?}");
+    };
+    delete(&mut world, &large(100));
+    let segment = world.segments().remove(0);
+    let digest = Address::of(&object(1, 900_000));
+    let bytes = world.disk.bytes(&segment);
+    let at = bytes.windows(32).position(|window| window == digest.as_bytes()).unwrap();
+    world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
+    let rebuild = |world: &mut World| {
+        world.store = Store::new(&world.config);
+        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.kill();
+    };
+    rebuild(&mut world);
+    let files = |world: &World| {
+        let paths = world.disk.paths();
+        paths.iter().filter(|path| path.extension().is_some_and(|it| it == "obj")).count()
+    };
+    assert_eq!(files(&world), 1, "it may have been stored again");
+    delete(&mut world, &large(101));
+    assert_eq!(files(&world), 2);
+    rebuild(&mut world);
+    assert!(!world.holds(&large(101)), "a deletion is undone");
+    assert_eq!(files(&world), 1);
 }

@@ -56,7 +56,8 @@ impl Boot {
                 continue;
             }
             // Where part of the log cannot be read, a file may have come after its tombstone.
-            if self.tombstones.contains_key(&address) && !self.has_holes {
+            let deleted = self.tombstones.get(&address);
+            if deleted.is_some_and(|sequence| self.is_behind_all_hidden(*sequence)) {
                 self.unlinks.insert(address);
             } else {
                 self.candidates.push_back(Candidate { address, len: *len });
