@@ -272,7 +272,7 @@ impl Oap {
             (what, code @ (500.. | 408)) => {
                 let needs_memory = !matches!(what, What::Hello | What::Has);
                 stage.failed(code, &token, needs_memory);
-                if matches!((what, code), (What::Put { .. }, 500 | 507)) {
+                if matches!((what, code), (What::Put, 500 | 507)) {
                     stage.put_refused(&token);
                 }
             }
