@@ -55,7 +55,7 @@ pub fn init(level: &str, format: Format) -> Result<(), LogError> {
             let lines = lines.json().flatten_event(true);
             lines.with_current_span(false).with_span_list(false).boxed()
         }
-        Format::Text => lines.with_ansi(io::stderr().is_terminal()).with_target(false).boxed(),
+        Format::Text => lines.with_ansi(false).with_target(false).boxed(),
     };
     let log = tracing_subscriber::registry().with(filter).with(lines);
     log.try_init().map_err(|_| LogError::Again)?;

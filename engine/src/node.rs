@@ -160,6 +160,10 @@ fn open_data(config: &Config) -> Result<DataDirs, Failure> {
         let (volume, why) = (absent.volume, &absent.why);
         tracing::warn!("volume {volume} is absent, and so is what it holds: {why}");
     }
+    if data.created() {
+        let paths = data.paths();
+        tracing::warn!("a new, empty node was made in {paths:?}; is a disk not mounted?");
+    }
     for Mended { path, failed } in data.mended() {
         match failed {
             None => tracing::warn!("{path:?} was damaged or gone, and is made anew from its copy"),

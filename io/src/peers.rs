@@ -7,6 +7,7 @@
 use std::{
     array,
     hash::{BuildHasher, Hash, RandomState},
+    sync::LazyLock,
 };
 
 use crate::stats::Counter;
@@ -28,21 +29,23 @@ struct Bucket {
 /// The peers of one shard. Written by its thread alone, and read by any.
 #[derive(Debug)]
 pub struct PeerCounts {
-    keys: RandomState,
     buckets: [Bucket; PEER_BUCKETS],
 }
+
+/// One for all shards: a peer is counted under the same number by each.
+static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl Default for PeerCounts {
     fn default() -> PeerCounts {
         let buckets = array::from_fn(|_| Bucket::default());
-        PeerCounts { keys: RandomState::new(), buckets }
+        PeerCounts { buckets }
     }
 }
 
 impl PeerCounts {
     /// What this peer is counted under, for as long as the node runs.
     pub fn bucket(&self, peer: impl Hash) -> PeerBucket {
-        PeerBucket(self.keys.hash_one(peer) as u8)
+        PeerBucket(KEYS.hash_one(peer) as u8)
     }
 
     /// A request was answered, whatever with.
@@ -70,7 +73,7 @@ mod tests {
     fn a_peer_is_known_again_and_others_are_told_apart() {
         let peers = PeerCounts::default();
         for peer in 0..100 {
-            assert_eq!(peers.bucket(peer), peers.bucket(peer));
+            assert_eq!(peers.bucket(peer), PeerCounts::default().bucket(peer), "on any shard");
             peers.asked(peers.bucket(peer));
         }
         peers.turned_away(peers.bucket(7));

@@ -261,6 +261,12 @@ impl Download {
         (self.groups().start..self.asked).contains(&index) && !self.kept.has(index)
     }
 
+    /// Whether the group that was asked for is not the one that is sent next: others are sent or
+    /// come before it.
+    pub fn is_ahead(&self, index: u64) -> bool {
+        self.wants(index) && index > self.groups().start
+    }
+
     /// Memory is short: gives up what comes behind the next group, kept or asked for.
     pub fn let_go(&mut self, cx: &mut Cx<'_>) {
         let next = self.groups().start;

@@ -125,14 +125,17 @@ impl Ask {
 
     /// Answers that nothing was done about it, and leaves nothing of it.
     pub fn refuse(self, asker: Asker, fault: Fault, cx: &mut Cx<'_>) {
+        let mut reply = Reply::Failed(fault);
         match self {
             Ask::Cancel { .. } => return,
             Ask::Adopt { path, .. } => {
                 cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
             }
+            // Not now: an answer that has something else to send asks again.
+            Ask::Group { index, .. } if fault == Fault::Busy => reply = Reply::Late { index },
             _ => {}
         }
-        cx.replies.push_back((asker, Reply::Failed(fault)));
+        cx.replies.push_back((asker, reply));
     }
 }
 

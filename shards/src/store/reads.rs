@@ -71,17 +71,11 @@ impl Wanting {
         cx.replies.push_back((self.asker, reply));
     }
 
-    /// There is no memory for group `index`.
+    /// There is no memory for group `index`, or no place to wait for it.
     fn refuse(self, index: u64, cx: &mut Cx<'_>) {
         cx.stats.memory_refusals.add(1);
         let late = Reply::Late { index };
         self.answer(if self.open { Reply::Failed(Fault::Busy) } else { late }, cx);
-    }
-
-    /// There is no place to wait.
-    fn turn_away(self, cx: &mut Cx<'_>) {
-        cx.stats.memory_refusals.add(1);
-        self.answer(Reply::Failed(Fault::Busy), cx);
     }
 
     /// Tells, once, that memory is short: it may be held by downloads that wait here for one group
@@ -317,7 +311,7 @@ impl Reads {
         if !self.wanting.count.has_room(2 * most, begins) {
             self.make_room(Room::Asker, wanting, cx);
             if !self.wanting.count.has_room(2 * most, begins) {
-                return wanting.turn_away(cx);
+                return wanting.refuse(index, cx);
             }
         }
         if let Some(key) = self.by_group.get(&(address, index)).copied() {
@@ -338,7 +332,7 @@ impl Reads {
         if !self.count.has_room(most, begins) {
             self.make_room(Room::Fetch, wanting, cx);
             if !self.count.has_room(most, begins) {
-                return wanting.turn_away(cx);
+                return wanting.refuse(index, cx);
             }
         }
         self.wanting.add(&wanting);
@@ -366,13 +360,15 @@ impl Reads {
                 let begins = self.pop_fetch(of, true);
                 let found = begins.or_else(|| cuts.then(|| self.pop_fetch(of, false))?);
                 let Some(key) = found else { return };
-                self.remove(key).wanting.into_iter().for_each(|wanting| wanting.turn_away(cx));
+                let Fetch { wanting, index, .. } = self.remove(key);
+                wanting.into_iter().for_each(|wanting| wanting.refuse(index, cx));
             }
             Room::Asker | Room::Place(_) => {
                 let begins = self.find_asker(room, of, true);
                 let found = begins.or_else(|| cuts.then(|| self.find_asker(room, of, false))?);
                 let Some((key, at)) = found else { return };
-                self.take_asker(key, at).turn_away(cx);
+                let index = self.fetches[key].index;
+                self.take_asker(key, at).refuse(index, cx);
             }
         }
     }

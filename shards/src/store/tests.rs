@@ -236,7 +236,7 @@ fn a_client_that_wants_most_makes_room_for_others() {
         world.run();
         let refused = std::mem::take(&mut world.answers);
         for answer in refused.values() {
-            assert!(matches!(answer, Reply::Failed(Fault::Busy)), "{answer:?}");
+            assert!(matches!(answer, Reply::Late { .. }), "{answer:?}");
         }
         (asked, refused.into_keys().collect::<Vec<_>>())
     };
@@ -256,7 +256,7 @@ fn a_client_that_wants_most_makes_room_for_others() {
     }
     assert_eq!(world.answers.len(), 0);
     let beyond = world.ask(Ask::Group { address, index: 13, begins: false });
-    assert!(matches!(world.answers.remove(&beyond), Some(Reply::Failed(Fault::Busy))));
+    assert!(matches!(world.answers.remove(&beyond), Some(Reply::Late { index: 13 })));
     assert_eq!(world.stats.memory_refusals.get(), 6);
     drop(held);
     world.settle();

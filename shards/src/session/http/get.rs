@@ -103,6 +103,10 @@ impl Get {
                 Turn::Wait
             }
             (Reply::Late { index }, _) if !self.download.wants(index) => Turn::Wait,
+            (Reply::Late { index }, _) if self.download.is_ahead(index) => {
+                self.download.let_go(cx);
+                Turn::Wait
+            }
             (Reply::Late { .. }, Stage::Sending { .. }) if wire.unsent() > 0 => {
                 self.download.withdraw(cx);
                 Turn::Wait

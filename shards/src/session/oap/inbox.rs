@@ -297,7 +297,9 @@ impl OapSession {
             (Ok(bytes), Some(Job::Get(get))) => {
                 // OAP/1 §7.2
                 get.credit = get.credit.map(|credit| credit.saturating_add(bytes));
-                get.starved_at = None;
+                if bytes > 0 {
+                    get.starved_at = None;
+                }
             }
             (Ok(_), _) => {}
             (Err(error), _) => self.refuse(head, &error.into(), Op::Other, cx),

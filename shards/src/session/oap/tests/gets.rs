@@ -154,6 +154,26 @@ fn nothing_leaves_before_the_first_group_is_verified() {
     assert_eq!(rig.frame().error(), (502, "integrity".into()));
 }
 
+/// No place was left to wait for what is read ahead: what comes before it is sent all the same, and
+/// the rest is asked for again.
+#[test]
+fn a_group_that_is_refused_ahead_of_its_turn_ends_nothing() {
+    let mut rig = Rig::new();
+    let data = sample(6 * GROUP_LEN, 1);
+    let address = rig.store(&data);
+    rig.bytes(&get(1, address, ""));
+    assert!(rig.answer_one());
+    let (id, ask) = rig.ask();
+    let next = rig.asks.pop_front().expect("it reads ahead");
+    assert!(matches!(ask, Ask::Group { index: 1, .. }), "{ask:?}");
+    assert!(matches!(next.1, Ask::Group { index: 2, .. }), "{next:?}");
+    rig.reply(id, Reply::Late { index: 2 });
+    rig.asks.push_front((id, ask));
+    rig.run();
+    assert!(body(&rig.frames(), 0) == data);
+    assert!(rig.ends.is_empty() && rig.open() == 0);
+}
+
 #[test]
 fn a_failure_after_bytes_ends_the_stream() {
     // OAP/1 §6.11
