@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    io::Write,
+    io::{self, Read, Write},
     net::TcpStream,
     sync::{
         Arc,
@@ -16,7 +16,8 @@ use std::{
 };
 
 use common::{
-    KIB, MIB, Object,
+    Data, KIB, MIB, Object,
+    curl::Curl,
     flood::Target,
     http::Peer,
     oap::{self, ACK_REQ, REQ},
@@ -194,4 +195,59 @@ fn streams_that_live_on_a_byte_of_credit_hold_no_memory() {
     target.measure("starved").expect_served();
     starved.end();
     target.finish();
+}
+
+/// Reads a whole answer, and says what is wrong with it.
+fn read_whole(mut socket: TcpStream, wanted: &[u8]) -> Result<(), String> {
+    let failed = |at: usize, error: io::Error| format!("after {at} bytes: {error}");
+    let (mut head, mut at) = (Vec::new(), 0);
+    let mut part = vec![0; 256 * KIB];
+    while at < wanted.len() {
+        let len = socket.read(&mut part).map_err(|error| failed(at, error))?;
+        let mut came = &part[..len];
+        if came.is_empty() {
+            return Err(format!("it ends after {at} bytes"));
+        }
+        if at == 0 {
+            head.extend_from_slice(came);
+            let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            if !head.starts_with(b"HTTP/1.1 200 ") {
+                return Err(String::from_utf8_lossy(&head[..end]).into_owned());
+            }
+            came = &head[end + 4..];
+        }
+        if wanted.get(at..at + came.len()) != Some(came) {
+            return Err(format!("wrong bytes behind {at}"));
+        }
+        at += came.len();
+    }
+    Ok(())
+}
+
+/// What each reads ahead is more, for all of them, than there are places to wait in.
+#[test]
+fn a_crowd_that_reads_one_cold_object_has_all_of_it() {
+    const READERS: usize = 2000;
+    ron_io::process::raise_file_limit().expect("the test may have as many files as it likes");
+    for cores in common::one_and_two_cores() {
+        let data = Data::new();
+        let many = ["--connections-max", "6000", "--connections-per-peer", "6000"];
+        let node = data.setup().shards(cores).args(&many).args(&["--cache", "256MiB"]).start();
+        let large = Arc::new(object(5, 4 * MIB));
+        Curl::http(&node).store(&large);
+        let sockets: Vec<TcpStream> = (0..READERS).map(|_| node.connect()).collect();
+        for mut socket in &sockets {
+            socket.write_all(&common::rude::get(&large.addr)).expect("it can be sent");
+        }
+        let read = |socket: TcpStream| {
+            let large = Arc::clone(&large);
+            let thread = thread::Builder::new().stack_size(64 * KIB);
+            thread.spawn(move || read_whole(socket, &large.bytes)).expect("a thread")
+        };
+        let threads: Vec<_> = sockets.into_iter().map(read).collect();
+        let ends = threads.into_iter().map(|thread| thread.join().expect("no panic"));
+        let cut: Vec<String> = ends.filter_map(Result::err).collect();
+        assert!(cut.is_empty(), "{cores}: {} of {READERS} were cut: {:?}", cut.len(), cut[0]);
+        node.terminate();
+    }
 }

@@ -25,7 +25,8 @@
 //!
 //! When a group that was asked for waits for memory, the download lets go of all that it keeps
 //! behind the next group, and asks for one at a time until that has come: what it keeps may be what
-//! it waits for.
+//! it waits for. It does the same for a while when a group behind the next found no place to wait:
+//! so many want something that there is room for what is needed next only.
 //!
 //! This room gives out only what was verified, and nothing outside the range; it does not know what
 //! a failed group means for an answer that has begun.
@@ -41,7 +42,10 @@ use ron_io::arena::Block;
 
 use crate::{
     flow::{Ask, Body, Cx, StreamId, Verified},
-    limits::{READER_BEHIND_NS, READS_BUSY, READS_UNDER_WAY_MAX, WINDOW_GROUPS, WINDOW_GROUPS_MAX},
+    limits::{
+        READ_AHEAD_PAUSE_NS, READER_BEHIND_NS, READS_BUSY, READS_UNDER_WAY_MAX, WINDOW_GROUPS,
+        WINDOW_GROUPS_MAX,
+    },
 };
 
 /// Groups that a download keeps without allocating.
@@ -123,6 +127,8 @@ pub struct Download {
     starved: bool,
     /// Memory is short: no group is asked for but the next, until one comes.
     narrow: bool,
+    /// Until when, in `Now::mono_ns`, no group is asked for but the next.
+    crowded_until: u64,
     /// Whether groups were let go that were asked for: they may still come.
     let_go: bool,
     /// Whether anything was taken.
@@ -147,6 +153,7 @@ impl Download {
             behind_since: None,
             starved: false,
             narrow: false,
+            crowded_until: 0,
             let_go: false,
             begun: false,
             kept: Kept::NONE,
@@ -197,7 +204,8 @@ impl Download {
     }
 
     fn ask(&mut self, room: u64, cx: &mut Cx<'_>) {
-        let narrow = self.narrow || cx.memory.is_tight();
+        let crowded = cx.now.mono_ns < self.crowded_until;
+        let narrow = self.narrow || crowded || cx.memory.is_tight();
         let window = if narrow { 1 } else { window(cx) + self.ahead };
         let groups = self.groups();
         self.kept.widen(window.min(groups.end - groups.start));
@@ -206,7 +214,8 @@ impl Download {
             && self.under_way() < room
         {
             let begins = !self.begun;
-            let ask = Ask::Group { address: self.address, index: self.asked, begins };
+            let ahead = self.asked > groups.start;
+            let ask = Ask::Group { address: self.address, index: self.asked, begins, ahead };
             cx.asks.push_back((self.stream, ask));
             self.asked += 1;
         }
@@ -277,6 +286,19 @@ impl Download {
         self.give_up(next + 1, cx);
         (self.asked, self.ahead) = (next + 1, 0);
         self.narrow = true;
+    }
+
+    /// A group that was asked for ahead of its turn found no place to wait. If it is the next by
+    /// now, the next `pump` asks for it again.
+    pub fn crowded(&mut self, index: u64, cx: &mut Cx<'_>) {
+        if !self.wants(index) {
+            return;
+        }
+        self.crowded_until = cx.now.mono_ns.saturating_add(READ_AHEAD_PAUSE_NS);
+        match self.is_ahead(index) {
+            true => self.let_go(cx),
+            false => self.withdraw(cx),
+        }
     }
 
     /// The question about the object was answered.

@@ -87,8 +87,8 @@ pub enum Ask {
     /// that a small object takes one question. Answered by `Opened` or `Missing`.
     Open { address: Address, first: Option<u64> },
     /// One group of an object that was opened. Answered by `Group`. With `begins`, nothing of the
-    /// object was given out before.
-    Group { address: Address, index: u64, begins: bool },
+    /// object was given out before; with `ahead`, the answer needs others before it.
+    Group { address: Address, index: u64, begins: bool, ahead: bool },
     /// Keep these bytes; they hash to the address. Answered by `Stored` once durable.
     Put { address: Address, size: u64, outboard: Outboard, blocks: Vec<Block> },
     /// Keep this file: a complete, durable record of the object. Whoever takes the question, or
@@ -132,7 +132,9 @@ impl Ask {
                 cx.disk(Waiter::Nobody, DiskOp::Remove { path, durable: false });
             }
             // Not now: an answer that has something else to send asks again.
-            Ask::Group { index, .. } if fault == Fault::Busy => reply = Reply::Late { index },
+            Ask::Group { index, ahead, .. } if fault == Fault::Busy => {
+                reply = Reply::Late { index, ahead };
+            }
             _ => {}
         }
         cx.replies.push_back((asker, reply));
@@ -152,8 +154,10 @@ pub enum Reply {
     /// A group that was asked for waits for memory, and the answer is still to come. A download
     /// that keeps groups behind it lets them go, because they may be what it waits for.
     Short,
-    /// A group waited too long for memory. It may be one that the download let go meanwhile.
-    Late { index: u64 },
+    /// A group waited too long for memory, or found no place to wait in. It may be one that the
+    /// download let go meanwhile. With `ahead` it was asked for ahead of its turn and found no
+    /// place: when it is its turn, it is asked for again.
+    Late { index: u64, ahead: bool },
     /// The object is durable; `new` unless it was there before.
     Stored { new: bool },
     /// The object was there, and durably is no more.

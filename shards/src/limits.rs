@@ -48,7 +48,7 @@ pub const MESH_PARKED_BEGINS_MAX: usize = MESH_PARKED_MAX / 4 * 3;
 
 /// Questions that wait for a place among `MESH_READS_MAX` and `MESH_OTHERS_MAX`, over all shards;
 /// beyond it: 503.
-pub const MESH_READS_WAITING_MAX: usize = 3072;
+pub const MESH_READS_WAITING_MAX: usize = 8192;
 pub const MESH_OTHERS_WAITING_MAX: usize = 1024;
 
 /// Messages of one lane of the mesh: the open questions of one side; for each of the other side's
@@ -193,6 +193,9 @@ pub const READ_NEXT_WAIT_NS: u64 = 5_000_000_000;
 pub const READER_STALE_NS: u64 = 400_000_000;
 pub const READER_LEAST_LEN: usize = 16 * 1024;
 
+/// Nanoseconds for which a download reads nothing ahead after what it read ahead found no place.
+pub const READ_AHEAD_PAUSE_NS: u64 = 100_000_000;
+
 /// Nanoseconds for which reads wait for memory before readers are cut for it.
 pub const RELIEVE_AFTER_NS: u64 = 100_000_000;
 
@@ -265,7 +268,8 @@ pub const OUTBOARD_LOADS_LEN_MAX: usize = 8 * 1024 * 1024;
 
 const _: () = assert!(ron_codec::limits::OUTBOARD_LEN_MAX <= OUTBOARD_LOADS_LEN_MAX);
 
-/// Groups of one partition that are being read, or wait for it (503 beyond it).
+/// Groups of one partition that are being read, or wait for it (503 beyond it). Half of them, and
+/// of those who wait for them, are for what an answer needs next, not for what is read ahead.
 pub const FETCHES_MAX: usize = 16 * 1024;
 
 /// Askers of one partition who wait for those groups (503 beyond it).

@@ -106,6 +106,11 @@ impl Mesh {
             acts.push(Act::Mail { to, mail: Mail::Ask { from, ask } });
             return None;
         }
+        // What is ahead of its turn leaves half of the room to what is not, and takes none of it.
+        let ahead = matches!(ask, Ask::Group { ahead: true, .. });
+        if ahead && self.waiting[kind] >= waiting_max / 2 {
+            return Some((from, ask));
+        }
         let own = other.waiting[kind].len_of(from.peer);
         let refused = if self.waiting[kind] < waiting_max {
             self.waiting[kind] += 1;
@@ -129,9 +134,13 @@ impl Mesh {
         }
         let longest = waiting().enumerate().filter_map(|(at, turns)| Some((turns.longest()?, at)));
         let ((len, client), at) = longest.max()?;
-        (len > more_than)
-            .then(|| self.others[at].waiting[kind].pop_newest(client, |_| true))
-            .flatten()
+        if len <= more_than {
+            return None;
+        }
+        let waiting = &mut self.others[at].waiting[kind];
+        let is_ahead = |(_, ask): &(Asker, Ask)| matches!(ask, Ask::Group { ahead: true, .. });
+        let ahead = waiting.pop_newest(client, is_ahead);
+        ahead.or_else(|| waiting.pop_newest(client, |_| true))
     }
 
     /// A shard said something about a question that has this place.
@@ -293,6 +302,29 @@ mod tests {
             assert!(ask(&mut mesh, first, &mut acts));
             assert_eq!(acts.len(), open_max + 2, "it waits behind the others");
         }
+    }
+
+    #[test]
+    fn what_is_read_ahead_leaves_room_to_what_is_needed_next() {
+        let (mut mesh, mut acts) = (Mesh::new(ShardId(0), 2), Acts::default());
+        let mut ask = |client, ahead| {
+            let stream = StreamId { conn: ConnId { slot: 0, generation: 0 }, stream: 0 };
+            let peer = Some(Peer::of([192, 0, 2, client].into()));
+            let from = Asker { shard: ShardId(0), stream, peer, place: Place::Other };
+            let address = Address::of(b"");
+            let ask = Ask::Group { address, index: 1, begins: false, ahead };
+            match mesh.ask(PEER, from, ask, &mut acts) {
+                None => None,
+                Some((_, Ask::Group { ahead, .. })) => Some(ahead),
+                other => panic!("{other:?}"),
+            }
+        };
+        let half = MESH_READS_WAITING_MAX / 2;
+        assert!((0..MESH_READS_MAX + half).all(|_| ask(0, true).is_none()));
+        assert_eq!(ask(0, true), Some(true));
+        assert!((0..half).all(|_| ask(0, false).is_none()));
+        assert_eq!(ask(0, false), Some(false), "nobody else has more");
+        assert_eq!(ask(1, false), Some(true), "what loses least comes first");
     }
 
     #[test]

@@ -173,8 +173,8 @@ impl Partition {
         }
         let reply = match ask {
             Ask::Open { address, first } => self.open(asker, address, first, cx),
-            Ask::Group { address, index, begins } => {
-                self.group((asker, begins), address, index, cx)
+            Ask::Group { address, index, begins, ahead } => {
+                self.group(Wanting::group(asker, begins, ahead), address, index, cx)
             }
             Ask::Put { address, size, outboard, blocks } => {
                 let len: usize = blocks.iter().map(Block::len).sum();
@@ -431,7 +431,7 @@ impl Partition {
 
     fn group(
         &mut self,
-        (asker, begins): (Asker, bool),
+        wanting: Wanting,
         address: Address,
         index: u64,
         cx: &mut Cx<'_>,
@@ -439,7 +439,6 @@ impl Partition {
         match self.index.get(&address) {
             Some(entry) if index < group_count(entry.size) => {
                 cx.stats.cache_misses.add(1);
-                let wanting = Wanting::group(asker, begins);
                 let group = (address, index, entry);
                 self.reads.want(group, wanting, &mut self.files, self.site, cx);
                 None
@@ -785,7 +784,7 @@ pub(super) fn cached_answer(ask: &Ask, cx: &mut Cx<'_>) -> Option<Reply> {
             let first = within.then_some(cached.group);
             Some(Reply::Opened { size: cached.size, first })
         }
-        Ask::Group { address, index, begins } => {
+        Ask::Group { address, index, begins, .. } => {
             let purpose = if *begins { Purpose::ReadFirst } else { Purpose::ReadNext };
             let cached = cx.memory.get_for(purpose, address, *index)?;
             Some(Reply::Group(cached.group))

@@ -47,8 +47,7 @@ pub(super) struct Wanting {
     pub(super) asker: Asker,
     /// Whether the question was about the object, and the group comes with the answer.
     pub(super) open: bool,
-    /// Whether it is what an answer begins with.
-    begins: bool,
+    need: Need,
     /// Whether it knows that the group waits for memory.
     told: bool,
 }
@@ -56,12 +55,12 @@ pub(super) struct Wanting {
 impl Wanting {
     /// Wants an object, and a group of it with the answer.
     pub(super) fn open(asker: Asker) -> Wanting {
-        Wanting { asker, open: true, begins: true, told: false }
+        Wanting { asker, open: true, need: Need { begins: true, ahead: false }, told: false }
     }
 
     /// Wants a group of an object that was opened.
-    pub(super) fn group(asker: Asker, begins: bool) -> Wanting {
-        Wanting { asker, open: false, begins, told: false }
+    pub(super) fn group(asker: Asker, begins: bool, ahead: bool) -> Wanting {
+        Wanting { asker, open: false, need: Need { begins, ahead }, told: false }
     }
 
     fn answer(self, reply: Reply, cx: &mut Cx<'_>) {
@@ -74,7 +73,7 @@ impl Wanting {
     /// There is no memory for group `index`, or no place to wait for it.
     fn refuse(self, index: u64, cx: &mut Cx<'_>) {
         cx.stats.memory_refusals.add(1);
-        let late = Reply::Late { index };
+        let late = Reply::Late { index, ahead: self.need.ahead };
         self.answer(if self.open { Reply::Failed(Fault::Busy) } else { late }, cx);
     }
 
@@ -91,7 +90,7 @@ impl Wanting {
             }
             return true;
         }
-        if !cx.memory.park(self.asker.shard, self.begins) {
+        if !cx.memory.park(self.asker.shard, self.need.begins) {
             self.refuse(index, cx);
             return false;
         }
@@ -136,27 +135,65 @@ enum Room {
     Place(ShardId),
 }
 
-/// Of all, and of those that answers begin with.
+/// What may be refused to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+enum Cut {
+    /// What is ahead of its turn.
+    Ahead,
+    /// What an answer begins with.
+    Begins,
+    /// What an answer goes on with as well.
+    Any,
+}
+
+impl Cut {
+    /// What loses least comes first.
+    const ALL: [Cut; 3] = [Cut::Ahead, Cut::Begins, Cut::Any];
+
+    fn takes(self, wanting: &Wanting) -> bool {
+        match self {
+            Cut::Ahead => wanting.need.ahead,
+            Cut::Begins => wanting.need.begins,
+            Cut::Any => true,
+        }
+    }
+}
+
+/// What an answer needs something for.
+#[derive(Clone, Copy, Debug)]
+struct Need {
+    /// The answer begins with it.
+    begins: bool,
+    /// Others come before it.
+    ahead: bool,
+}
+
+/// Of all, of those that answers begin with, and of those that are ahead of their turn.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     all: usize,
     begins: usize,
+    ahead: usize,
 }
 
 impl Count {
-    fn add(&mut self, begins: bool) {
+    fn add(&mut self, need: Need) {
         self.all += 1;
-        self.begins += usize::from(begins);
+        self.begins += usize::from(need.begins);
+        self.ahead += usize::from(need.ahead);
     }
 
-    fn take(&mut self, begins: bool) {
+    fn take(&mut self, need: Need) {
         self.all -= 1;
-        self.begins -= usize::from(begins);
+        self.begins -= usize::from(need.begins);
+        self.ahead -= usize::from(need.ahead);
     }
 
-    /// Whether there is room for one more, of `most`: some is kept for answers that began.
-    fn has_room(self, most: usize, begins: bool) -> bool {
-        self.all < most && (!begins || self.begins < most / 4 * 3)
+    /// Whether there is room for one more, of `most`: some is kept for answers that began, and half
+    /// for what is needed next.
+    fn has_room(self, most: usize, need: Need) -> bool {
+        let begins = !need.begins || self.begins < most / 4 * 3;
+        self.all < most && begins && (!need.ahead || self.ahead < most / 2)
     }
 }
 
@@ -170,12 +207,12 @@ struct Askers {
 
 impl Askers {
     fn add(&mut self, wanting: &Wanting) {
-        self.count.add(wanting.begins);
+        self.count.add(wanting.need);
         *self.of.entry(wanting.asker.peer).or_default() += 1;
     }
 
     fn take(&mut self, wanting: &Wanting) {
-        self.count.take(wanting.begins);
+        self.count.take(wanting.need);
         let btree_map::Entry::Occupied(mut of) = self.of.entry(wanting.asker.peer) else {
             unreachable!("who goes had come");
         };
@@ -200,8 +237,8 @@ struct Fetch {
     address: Address,
     index: u64,
     entry: Entry,
-    /// Whether the first who wanted it was to begin with it.
-    begins: bool,
+    /// What the first who wanted it needs it for.
+    need: Need,
     wanting: Vec<Wanting>,
     line: Option<Line>,
     /// Since when it waits for memory, in `Now::mono_ns`.
@@ -225,10 +262,10 @@ impl Fetch {
     fn purpose(&self, len: usize) -> Purpose {
         if len <= COPY_LEN_MAX {
             Purpose::ReadShort
-        } else if self.wanting.iter().any(|wanting| wanting.told && !wanting.begins) {
+        } else if self.wanting.iter().any(|wanting| wanting.told && !wanting.need.begins) {
             // Whoever was told asks for no more than this one.
             Purpose::ReadNext
-        } else if self.wanting.iter().any(|wanting| wanting.begins) {
+        } else if self.wanting.iter().any(|wanting| wanting.need.begins) {
             Purpose::ReadFirst
         } else {
             Purpose::ReadAhead
@@ -307,10 +344,10 @@ impl Reads {
         cx: &mut Cx<'_>,
     ) {
         debug_assert!(index < group_count(entry.size));
-        let (most, begins) = (cx.config.fetches_max, wanting.begins);
-        if !self.wanting.count.has_room(2 * most, begins) {
+        let (most, need) = (cx.config.fetches_max, wanting.need);
+        if !self.wanting.count.has_room(2 * most, need) {
             self.make_room(Room::Asker, wanting, cx);
-            if !self.wanting.count.has_room(2 * most, begins) {
+            if !self.wanting.count.has_room(2 * most, need) {
                 return wanting.refuse(index, cx);
             }
         }
@@ -323,49 +360,52 @@ impl Reads {
             let fetch = &mut self.fetches[key];
             fetch.wanting.push(wanting);
             self.wanting.add(&wanting);
-            if !begins && fetch.line == Some(Line::First) {
+            if !need.begins && fetch.line == Some(Line::First) {
                 self.lines[Line::First as usize].retain(|other| *other != key);
                 self.advance(key, files, site, cx);
             }
             return;
         }
-        if !self.count.has_room(most, begins) {
+        if !self.count.has_room(most, need) {
             self.make_room(Room::Fetch, wanting, cx);
-            if !self.count.has_room(most, begins) {
+            if !self.count.has_room(most, need) {
                 return wanting.refuse(index, cx);
             }
         }
         self.wanting.add(&wanting);
         let wanting = vec![wanting];
         let (line, since, reading) = (None, None, None);
-        let fetch = Fetch { address, index, entry, begins, wanting, line, since, reading };
+        let fetch = Fetch { address, index, entry, need, wanting, line, since, reading };
         let key = self.fetches.insert(fetch);
-        self.count.add(begins);
+        self.count.add(need);
         self.by_group.insert((address, index), key);
         self.advance(key, files, site, cx);
     }
 
     /// Refuses something of the client that wants most here, if that is more than who wants this
-    /// does: what an answer begins with before what one goes on with. For an answer that begins,
-    /// one that goes on is cut only when its client has more than all that is kept for such.
+    /// does: what is ahead of its turn before what an answer begins with, and that before what one
+    /// goes on with. For an answer that begins, one that goes on is cut only when its client has
+    /// more than all that is kept for such; for what is ahead, only what is ahead as well.
     fn make_room(&mut self, room: Room, wanting: Wanting, cx: &mut Cx<'_>) {
         let own = self.wanting.of(wanting.asker.peer);
-        let kept = if wanting.begins { cx.config.fetches_max / 4 } else { 0 };
+        let kept = if wanting.need.begins { cx.config.fetches_max / 4 } else { 0 };
         let Some((most, of)) = self.wanting.most().filter(|(most, _)| *most > own + 1) else {
             return;
         };
-        let cuts = most > own + 1 + kept;
+        let least = match wanting.need.ahead {
+            true => Cut::Ahead,
+            false if most > own + 1 + kept => Cut::Any,
+            false => Cut::Begins,
+        };
+        let mut cuts = Cut::ALL.into_iter().filter(|cut| *cut <= least);
         match room {
             Room::Fetch => {
-                let begins = self.pop_fetch(of, true);
-                let found = begins.or_else(|| cuts.then(|| self.pop_fetch(of, false))?);
-                let Some(key) = found else { return };
+                let Some(key) = cuts.find_map(|cut| self.pop_fetch(of, cut)) else { return };
                 let Fetch { wanting, index, .. } = self.remove(key);
                 wanting.into_iter().for_each(|wanting| wanting.refuse(index, cx));
             }
             Room::Asker | Room::Place(_) => {
-                let begins = self.find_asker(room, of, true);
-                let found = begins.or_else(|| cuts.then(|| self.find_asker(room, of, false))?);
+                let found = cuts.find_map(|cut| self.find_asker(room, of, cut));
                 let Some((key, at)) = found else { return };
                 let index = self.fetches[key].index;
                 self.take_asker(key, at).refuse(index, cx);
@@ -373,26 +413,25 @@ impl Reads {
         }
     }
 
-    /// Takes the newest fetch out of a line that only this client wants: one that answers begin
-    /// with, or any.
-    fn pop_fetch(&mut self, of: Client, begins: bool) -> Option<usize> {
+    /// Takes the newest fetch out of a line that only this client wants, and so.
+    fn pop_fetch(&mut self, of: Client, cut: Cut) -> Option<usize> {
         let fetches = &self.fetches;
         let may_go = |key: &usize| {
             let all = &fetches[*key].wanting;
-            all.iter().all(|wanting| wanting.asker.peer == of && (wanting.begins || !begins))
+            all.iter().all(|wanting| wanting.asker.peer == of && cut.takes(wanting))
         };
         self.lines.iter_mut().find_map(|line| line.pop_newest(of, may_go))
     }
 
     /// An asker of this client whose fetch waits, and that has the place that is wanted.
-    fn find_asker(&self, room: Room, of: Client, begins: bool) -> Option<(usize, usize)> {
+    fn find_asker(&self, room: Room, of: Client, cut: Cut) -> Option<(usize, usize)> {
         let may_go = |wanting: &Wanting| {
             let asker = wanting.asker;
             let has_place = match room {
                 Room::Place(shard) => asker.place == Place::Parked && asker.shard == shard,
                 Room::Fetch | Room::Asker => true,
             };
-            asker.peer == of && has_place && (wanting.begins || !begins)
+            asker.peer == of && has_place && cut.takes(wanting)
         };
         let of_fetch = |(key, fetch): (usize, &Fetch)| {
             Some((key, fetch.line.and(fetch.wanting.iter().rposition(may_go))?))
@@ -408,7 +447,7 @@ impl Reads {
     fn let_wait(&mut self, wanting: &mut Wanting, index: u64, cx: &mut Cx<'_>) -> bool {
         let Asker { shard, .. } = wanting.asker;
         let wants_place = !wanting.told && shard != cx.config.shard;
-        if wants_place && !cx.memory.may_park(shard, wanting.begins) {
+        if wants_place && !cx.memory.may_park(shard, wanting.need.begins) {
             self.make_room(Room::Place(shard), *wanting, cx);
         }
         wanting.wait(index, cx)
@@ -612,7 +651,11 @@ impl Reads {
             late.sort_unstable_by_key(|key| self.fetches[*key].since);
             for key in late {
                 let Fetch { index, wanting, .. } = self.remove(key);
-                wanting.into_iter().for_each(|wanting| wanting.refuse(index, cx));
+                for wanting in wanting {
+                    // That it was ahead when it was asked for says nothing after that time.
+                    let need = Need { ahead: false, ..wanting.need };
+                    Wanting { need, ..wanting }.refuse(index, cx);
+                }
             }
         }
     }
@@ -745,7 +788,7 @@ impl Reads {
 
     fn remove(&mut self, key: usize) -> Fetch {
         let fetch = self.fetches.remove(key);
-        self.count.take(fetch.begins);
+        self.count.take(fetch.need);
         fetch.wanting.iter().for_each(|wanting| self.wanting.take(wanting));
         self.by_group.remove(&(fetch.address, fetch.index));
         fetch

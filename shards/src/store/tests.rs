@@ -112,13 +112,13 @@ fn readers_of_one_group_share_one_read() {
     let address = Address::of(&bytes);
     for _ in 0..10 {
         world.ask(Ask::Open { address, first: Some(70_000) });
-        world.ask(Ask::Group { address, index: 1, begins: false });
+        world.ask(Ask::Group { address, index: 1, begins: false, ahead: false });
     }
     world.run();
     let reads = world.disk.performed.iter().filter(|kind| **kind == Kind::Read).count();
     assert_eq!((reads, world.answers.len()), (1, 20));
     assert!(matches!(
-        world.answer(Ask::Group { address, index: 4, begins: false }),
+        world.answer(Ask::Group { address, index: 4, begins: false, ahead: false }),
         Reply::Missing
     ));
 }
@@ -137,8 +137,8 @@ fn reads_that_no_memory_comes_for_are_refused_after_a_while() {
     let (address, held) = without_memory(&mut world);
     let asked = [
         world.ask(Ask::Open { address, first: Some(0) }),
-        world.ask(Ask::Group { address, index: 1, begins: false }),
-        world.ask(Ask::Group { address, index: 1, begins: false }),
+        world.ask(Ask::Group { address, index: 1, begins: false, ahead: false }),
+        world.ask(Ask::Group { address, index: 1, begins: false, ahead: false }),
     ];
     world.run();
     assert!(world.store.awaits_memory());
@@ -155,14 +155,15 @@ fn reads_that_no_memory_comes_for_are_refused_after_a_while() {
     world.settle();
     for asked in asked {
         let answer = world.answers.remove(&asked);
-        let refused = matches!(answer, Some(Reply::Failed(Fault::Busy) | Reply::Late { index: 1 }));
+        let refused =
+            matches!(answer, Some(Reply::Failed(Fault::Busy) | Reply::Late { index: 1, .. }));
         assert!(refused, "{answer:?}");
     }
     assert_eq!((world.stats.memory_waits.get(), world.stats.memory_refusals.get()), (2, 3));
     assert!(!world.store.awaits_memory());
     drop(held);
     assert!(matches!(
-        world.answer(Ask::Group { address, index: 1, begins: false }),
+        world.answer(Ask::Group { address, index: 1, begins: false, ahead: false }),
         Reply::Group(_)
     ));
 }
@@ -172,11 +173,11 @@ fn answers_that_began_go_on_before_those_that_begin() {
     let mut world = World::new(11);
     let (address, mut held) = without_memory(&mut world);
     let opened = world.ask(Ask::Open { address, first: Some(0) });
-    let begins = world.ask(Ask::Group { address, index: 3, begins: true });
+    let begins = world.ask(Ask::Group { address, index: 3, begins: true, ahead: false });
     let both = world.ask(Ask::Open { address, first: Some(4 * GROUP_LEN as u64) });
-    let began = world.ask(Ask::Group { address, index: 5, begins: false });
+    let began = world.ask(Ask::Group { address, index: 5, begins: false, ahead: false });
     // Who reads on does not wait longer because a newcomer wants the same.
-    let joined = world.ask(Ask::Group { address, index: 4, begins: false });
+    let joined = world.ask(Ask::Group { address, index: 4, begins: false, ahead: false });
     world.run();
     for expected in [&[both, joined][..], &[began], &[opened], &[begins]] {
         held.truncate(held.len() - 1);
@@ -203,7 +204,7 @@ fn reads_of_many_clients_take_turns() {
     let (address, mut held) = without_memory(&mut world);
     let mut ask = |of, index| {
         world.peer = client(of);
-        let asked = world.ask(Ask::Group { address, index, begins: true });
+        let asked = world.ask(Ask::Group { address, index, begins: true, ahead: false });
         world.run();
         asked
     };
@@ -232,7 +233,7 @@ fn a_client_that_wants_most_makes_room_for_others() {
     world.config.fetches_max = 8;
     let mut ask = |of, index| {
         world.peer = client(of);
-        let asked = world.ask(Ask::Group { address, index, begins: true });
+        let asked = world.ask(Ask::Group { address, index, begins: true, ahead: false });
         world.run();
         let refused = std::mem::take(&mut world.answers);
         for answer in refused.values() {
@@ -252,11 +253,11 @@ fn a_client_that_wants_most_makes_room_for_others() {
     // Answers that began have places of their own, and nothing of them is refused for others.
     world.peer = client(1);
     for index in [11, 12] {
-        world.ask(Ask::Group { address, index, begins: false });
+        world.ask(Ask::Group { address, index, begins: false, ahead: false });
     }
     assert_eq!(world.answers.len(), 0);
-    let beyond = world.ask(Ask::Group { address, index: 13, begins: false });
-    assert!(matches!(world.answers.remove(&beyond), Some(Reply::Late { index: 13 })));
+    let beyond = world.ask(Ask::Group { address, index: 13, begins: false, ahead: false });
+    assert!(matches!(world.answers.remove(&beyond), Some(Reply::Late { index: 13, .. })));
     assert_eq!(world.stats.memory_refusals.get(), 6);
     drop(held);
     world.settle();
@@ -271,7 +272,7 @@ fn answers_of_a_client_that_began_most_make_room_for_others() {
     world.config.fetches_max = 8;
     let mut ask = |of, index, begins| {
         world.peer = client(of);
-        let asked = world.ask(Ask::Group { address, index, begins });
+        let asked = world.ask(Ask::Group { address, index, begins, ahead: false });
         world.run();
         let refused = std::mem::take(&mut world.answers);
         (asked, refused.into_keys().collect::<Vec<_>>())
@@ -300,7 +301,7 @@ fn who_waits_most_for_one_group_makes_room_for_others() {
     world.config.fetches_max = 8;
     let mut ask = |of, begins| {
         world.peer = client(of);
-        let asked = world.ask(Ask::Group { address, index: 1, begins });
+        let asked = world.ask(Ask::Group { address, index: 1, begins, ahead: false });
         world.run();
         let refused = std::mem::take(&mut world.answers);
         (asked, refused.into_keys().collect::<Vec<_>>())
@@ -318,6 +319,39 @@ fn who_waits_most_for_one_group_makes_room_for_others() {
 }
 
 #[test]
+fn what_is_read_ahead_leaves_room_to_what_is_needed_next() {
+    let mut world = World::new(16);
+    let (address, held) = without_memory(&mut world);
+    world.config.fetches_max = 8;
+    let mut ask = |of, index, ahead| {
+        world.peer = client(of);
+        let asked = world.ask(Ask::Group { address, index, begins: false, ahead });
+        world.run();
+        let refused = |(number, reply)| match reply {
+            Reply::Late { ahead, .. } => (number, ahead),
+            other => panic!("{other:?}"),
+        };
+        (asked, std::mem::take(&mut world.answers).into_iter().map(refused).collect::<Vec<_>>())
+    };
+    let greedy: Vec<u32> = (0..4).map(|index| ask(1, index, true).0).collect();
+    let (asked, refused) = ask(1, 4, true);
+    assert_eq!(refused, [(asked, true)], "half is all that is read ahead has");
+    assert_eq!(ask(2, 5, true).1, [(greedy[3], true)], "of it each has a part");
+    for index in 6..10 {
+        assert_eq!(ask(1, index, false).1, [], "the other half is free");
+    }
+    // The first has seven of eight, and loses first what it needs last.
+    assert_eq!(ask(2, 10, false).1, [(greedy[2], true)]);
+    assert_eq!(ask(3, 11, false).1, [(greedy[1], true)]);
+    assert_eq!(ask(3, 12, true).1.len(), 1, "for what is ahead, only what is ahead is refused");
+    drop(held);
+    world.settle();
+    world.run();
+    assert!(world.answers.values().all(|reply| matches!(reply, Reply::Group(_))));
+    assert_eq!(world.answers.len(), 8);
+}
+
+#[test]
 fn what_nobody_wants_any_more_takes_no_memory() {
     let mut world = World::new(8);
     let (address, mut held) = without_memory(&mut world);
@@ -325,11 +359,11 @@ fn what_nobody_wants_any_more_takes_no_memory() {
         |world: &World| world.disk.performed.iter().filter(|kind| **kind == Kind::Read).count();
     let before = reads(&world);
     for index in 0..8 {
-        let asked = world.ask(Ask::Group { address, index, begins: false });
+        let asked = world.ask(Ask::Group { address, index, begins: false, ahead: false });
         world.run();
         world.cancel(asked, address, index);
     }
-    let wanted = world.ask(Ask::Group { address, index: 9, begins: false });
+    let wanted = world.ask(Ask::Group { address, index: 9, begins: false, ahead: false });
     held.truncate(held.len() - 1);
     world.settle();
     world.run();
@@ -354,7 +388,8 @@ fn a_read_of_another_shard_is_told_that_it_waits_and_has_no_place_any_more() {
     assert_eq!(world.short.last(), Some(&other));
     // Another client takes the newest place of who has most.
     world.peer = client(2);
-    let modest = world.ask_from(ShardId(1), Ask::Group { address, index: 1, begins: true });
+    let modest =
+        world.ask_from(ShardId(1), Ask::Group { address, index: 1, begins: true, ahead: false });
     let refused = std::mem::take(&mut world.answers);
     assert_eq!(world.short.last(), Some(&modest));
     assert_eq!(refused.len(), 1);
@@ -377,7 +412,7 @@ fn reads_wait_for_memory_and_go_on() {
     let address = Address::of(&bytes);
     let opening = world.ask(Ask::Open { address, first: Some(0) });
     for index in 0..16 {
-        world.ask(Ask::Group { address, index, begins: false });
+        world.ask(Ask::Group { address, index, begins: false, ahead: false });
     }
     world.run();
     world.settle();

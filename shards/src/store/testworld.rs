@@ -325,7 +325,8 @@ impl World {
         let Some(first) = first else { return Ok(Vec::new()) };
         let mut bytes = first.body(0, first.len()).bytes().to_vec();
         for index in 1..group_count(size) {
-            match self.answer(Ask::Group { address: *address, index, begins: false }) {
+            match self.answer(Ask::Group { address: *address, index, begins: false, ahead: false })
+            {
                 Reply::Group(group) => {
                     assert_eq!((group.index(), group.len()), (index, group_len(size, index)));
                     bytes.extend(group.body(0, group.len()).bytes());

@@ -102,8 +102,12 @@ impl Get {
                 }
                 Turn::Wait
             }
-            (Reply::Late { index }, _) if !self.download.wants(index) => Turn::Wait,
-            (Reply::Late { index }, _) if self.download.is_ahead(index) => {
+            (Reply::Late { index, .. }, _) if !self.download.wants(index) => Turn::Wait,
+            (Reply::Late { index, ahead: true }, _) => {
+                self.download.crowded(index, cx);
+                self.send_more(wire, cx)
+            }
+            (Reply::Late { index, .. }, _) if self.download.is_ahead(index) => {
                 self.download.let_go(cx);
                 Turn::Wait
             }

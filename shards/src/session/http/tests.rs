@@ -91,6 +91,8 @@ struct Bench {
     hold_disk: bool,
     /// What the question of this number, from 0, is answered with.
     fault: Option<(usize, Fault)>,
+    /// Whether there is no place for groups that are asked for ahead of their turn.
+    crowded: bool,
     /// The question of this number is answered as if the object were gone.
     missing: Option<usize>,
 }
@@ -130,6 +132,7 @@ impl Bench {
             hold_asks: false,
             hold_disk: false,
             fault: None,
+            crowded: false,
             missing: None,
         };
         let proto = if tls { Proto::Https } else { Proto::Http };
@@ -297,6 +300,9 @@ impl Bench {
                     Reply::Opened { size, first }
                 }
             },
+            Ask::Group { index, ahead: true, .. } if self.crowded => {
+                Reply::Late { index, ahead: true }
+            }
             Ask::Group { address, index, .. } => Reply::Group(self.group(&address, index)),
             Ask::Put { address, size, blocks, .. } => {
                 let bytes: Vec<u8> =

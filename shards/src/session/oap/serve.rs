@@ -49,7 +49,8 @@ impl OapSession {
                 get.download.withdraw(cx);
             }
             (Job::Get(get), Reply::Short) => get.download.let_go(cx),
-            (Job::Get(get), Reply::Late { index }) => match get.download.wants(index) {
+            (Job::Get(get), Reply::Late { index, ahead: true }) => get.download.crowded(index, cx),
+            (Job::Get(get), Reply::Late { index, .. }) => match get.download.wants(index) {
                 true if get.download.is_ahead(index) => get.download.let_go(cx),
                 true if self.wire.unsent() > 0 => get.download.withdraw(cx),
                 true => self.fail(place, &Fault::Busy.into(), cx),

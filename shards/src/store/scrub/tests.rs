@@ -416,13 +416,13 @@ fn a_busy_shard_is_left_alone() {
     put_all(&mut world, std::slice::from_ref(&bytes));
     let address = Address::of(&bytes);
     for index in 0..16 {
-        world.ask(Ask::Group { address, index, begins: false });
+        world.ask(Ask::Group { address, index, begins: false, ahead: false });
     }
     world.run();
     world.answers.clear();
     world.chill();
     for index in 0..16 {
-        world.ask(Ask::Group { address, index, begins: false });
+        world.ask(Ask::Group { address, index, begins: false, ahead: false });
     }
     let busy = world.pending.len();
     assert!(busy > 8, "{busy}");

@@ -303,3 +303,21 @@ fn a_reader_that_takes_a_few_bytes_now_and_then_is_stale() {
     }
     assert_eq!(stale(&bench), None, "nothing is held for it");
 }
+
+/// So many want something that there is room for what is needed next only: it is asked for one
+/// after the other, each once more when it is its turn, and nothing is cut.
+#[test]
+fn a_group_that_found_no_place_ahead_of_its_turn_is_asked_for_again() {
+    let mut bench = Bench::new();
+    bench.crowded = true;
+    let data = sample(7 * GROUP_LEN);
+    let address = bench.store(&data);
+    let answer = bench.ask(get(format!("/o/{address}"), ""));
+    assert_eq!(answer.status, 200);
+    assert!(answer.body == data);
+    let times = |index: u64| {
+        let group = format!("group {index}");
+        bench.asked.iter().filter(|asked| **asked == group).count()
+    };
+    assert_eq!([1, 2, 3, 4, 5, 6].map(times), [1, 2, 2, 2, 2, 2], "{:?}", bench.asked);
+}

@@ -167,7 +167,7 @@ fn a_group_that_is_refused_ahead_of_its_turn_ends_nothing() {
     let next = rig.asks.pop_front().expect("it reads ahead");
     assert!(matches!(ask, Ask::Group { index: 1, .. }), "{ask:?}");
     assert!(matches!(next.1, Ask::Group { index: 2, .. }), "{next:?}");
-    rig.reply(id, Reply::Late { index: 2 });
+    rig.reply(id, Reply::Late { index: 2, ahead: false });
     rig.asks.push_front((id, ask));
     rig.run();
     assert!(body(&rig.frames(), 0) == data);
