@@ -19,7 +19,7 @@ use std::{
         mpsc::{self, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ron_codec::authority::Authority;
@@ -42,6 +42,7 @@ mod damage;
 mod debug;
 pub mod health;
 pub mod limits;
+mod load;
 pub mod logging;
 pub mod metrics;
 mod orders;
@@ -58,6 +59,7 @@ pub use admin::{Ordered, Verdict, VerdictKind};
 pub use bus::{Bus, KernelEvent};
 pub use debug::shards;
 pub use health::HealthState;
+pub use load::Clients;
 pub use metrics::Metrics;
 pub use reload::{Reload, ReloadState, Reloaded};
 pub use signals::wait_for_ctrl_c;
@@ -92,6 +94,8 @@ pub struct ControlConfig {
     /// The admin listener, bound and listening.
     pub listener: TcpListener,
     pub stats: Vec<Arc<Stats>>,
+    /// Whether clients are told apart by their addresses.
+    pub clients: Clients,
     /// What the shards report, and the bell of that lane.
     pub reports: Receiver<Report>,
     pub bell: Arc<Bell>,
@@ -180,6 +184,7 @@ impl Kernel {
     pub(crate) fn announce(&self, event: KernelEvent) {
         self.health.apply(&event);
         pump::log(&event);
+        self.health.measure(Instant::now());
         let milestone = match &event {
             KernelEvent::Shutdown => Some(Milestone::Ending(Ending::Asked)),
             KernelEvent::ServiceCrashed { service, reason } => {
@@ -244,7 +249,7 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
     ));
     let kernel = Arc::new(Kernel {
         stats: config.stats.clone(),
-        health: HealthState::new(config.stats.clone(), Arc::clone(&storage)),
+        health: HealthState::new(config.stats.clone(), Arc::clone(&storage), config.clients),
         storage,
         verifies: Verifies::default(),
         orders: Orders::new(config.orders),

@@ -95,6 +95,10 @@ pub const LOAD_LEAVE: LoadLimit = LoadLimit { rate: 1.0, share: 0.05, connection
 pub const LOAD_ALL_SHARE: f64 = 0.9;
 pub const LOAD_ALL_MIN: u64 = 3;
 
+/// How many of the addresses that are refused most make no load, so that whoever has one, or a few,
+/// cannot have the node taken out of service.
+pub const LOAD_PEERS_SPARED: usize = 3;
+
 /// Seconds after which to ask again: a node that is starting, and one that will not come back.
 pub const RETRY_BOOT_S: u64 = 1;
 pub const RETRY_GONE_S: u64 = 30;

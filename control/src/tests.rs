@@ -87,6 +87,7 @@ fn node_of(shards: usize, authority: Authority) -> Node {
         })
     });
     let control = start(ControlConfig {
+        clients: Clients::Direct,
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
         stats: stats.clone(),
         reports: received,
@@ -164,8 +165,10 @@ fn a_node_is_alive_before_it_is_ready() {
     node.stats[1].turn_away(peer);
     let (is_ready, keys) = ready(&node);
     assert!(is_ready && keys.get("reasons").is_none(), "one request is no overload: {keys}");
-    for _ in 0..1000 {
-        node.stats[1].turn_away(peer);
+    (0..1000).for_each(|_| node.stats[1].turn_away(peer));
+    assert!(ready(&node).0, "one address is refused, and no other");
+    for peer in 0..100 {
+        node.stats[1].turn_away(node.stats[1].peers.bucket(peer));
     }
     let (is_ready, keys) = ready(&node);
     assert!(!is_ready && keys["overload"] == true && keys["retry_after"] == 10, "{keys}");

@@ -10,14 +10,17 @@
 
 use std::io;
 
-use ron_io::process;
+use ron_io::{limits::ACCEPTS_MAX, process};
 use ron_shards::limits::{
     FILES_IDLE_MAX, READ_FILES_MAX, REFUSED_MAX, UPLOAD_FILES_MAX, refused_max,
 };
 
 /// Descriptors of one shard beside connections and objects: its rings, its executor's, listeners,
-/// bells, arena, pipe.
-const SHARD_FILES: u64 = 32;
+/// bells, arena, pipe; and what is accepted while the last connection is.
+const SHARD_FILES: u64 = 32 + SPOKEN_MAX * ACCEPTS_MAX as u64;
+
+/// Listeners of one shard: `http`, `https`, `oap` and `oap_plain`.
+const SPOKEN_MAX: u64 = 4;
 
 /// Descriptors of one partition: the segment that is written, its index, a folder that is synced.
 const PARTITION_FILES: u64 = 8;

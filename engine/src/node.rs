@@ -27,7 +27,7 @@ use ron_shards::{
     config::{Config as ShardConfig, Deadlines, Listener as Spoken, Storage},
     entropy::Secret,
     flow::Mail,
-    limits::{MESH_LANE_LEN, ORDER_LANE_LEN},
+    limits::{MESH_LANE_LEN, ORDER_LANE_LEN, refused_max},
     shard::Shard,
     store::{Accounts, layout::Layout},
 };
@@ -112,6 +112,7 @@ pub fn run(
     let control = ron_control::start(ControlConfig {
         listener: admin,
         stats: stats.clone(),
+        clients: config.clients(),
         reports,
         bell,
         orders,
@@ -453,11 +454,18 @@ fn start_shard(
 ) -> std::io::Result<()> {
     let shard = settings.shard;
     let name = format!("ron-shard-{}", shard.0);
+    let connections_max = settings.connections_max + refused_max(settings.connections_max);
     let core = config.cores[usize::from(shard.0)];
     thread::Builder::new().name(name.clone()).spawn(move || {
         let reports = mailboxes.reports.clone();
-        let driver =
-            Driver { core: Some(core), name, listeners, mailboxes, stats: Arc::clone(&stats) };
+        let driver = Driver {
+            core: Some(core),
+            name,
+            listeners,
+            connections_max,
+            mailboxes,
+            stats: Arc::clone(&stats),
+        };
         let run = || driver.run(|| Shard::new(settings, Arc::clone(&stats)));
         let reason = match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Ok(())) => None,

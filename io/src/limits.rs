@@ -128,6 +128,12 @@ pub const LISTENERS_MAX: usize = 8;
 /// How long a shard that could not accept a connection waits before it tries again.
 pub const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// After how many of these it counts as unable to: a shortage that passes is none.
+pub const ACCEPT_RETRIES_PAUSED: u32 = 10;
+
+/// Accepts that a listener asks the kernel for at once.
+pub const ACCEPTS_MAX: u32 = 8;
+
 /// How often a shard says that it cannot accept connections.
 pub const ACCEPT_REPORT_EVERY: Duration = Duration::from_secs(60);
 

@@ -1,4 +1,4 @@
-//! How many requests came from which peers, and how many of them were turned away.
+//! How many requests came from which peers, and what was turned away of each.
 //!
 //! Peers are told apart by a few bits of a keyed hash of their address: enough to see whether many
 //! are turned away or one is, again and again. Where there are more peers than buckets, several
@@ -19,11 +19,23 @@ pub const PEER_BUCKETS: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerBucket(u8);
 
-/// The requests of the peers in one bucket.
+/// What was counted of the peers in one bucket.
 #[derive(Debug, Default)]
 struct Bucket {
     asked: Counter,
     turned_away: Counter,
+    unconnected: Counter,
+}
+
+/// What the peers in one bucket did since the node began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerWork {
+    /// Requests that were answered, whatever with.
+    pub asked: u64,
+    /// Those of them that were turned away for want of memory or of room in a queue.
+    pub turned_away: u64,
+    /// Connections that were refused because there were too many.
+    pub unconnected: u64,
 }
 
 /// The peers of one shard. Written by its thread alone, and read by any.
@@ -59,9 +71,18 @@ impl PeerCounts {
         self.buckets[usize::from(peer.0)].turned_away.add(1);
     }
 
-    /// Of each bucket, how many requests were answered, and turned away among them.
-    pub fn all(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.buckets.iter().map(|bucket| (bucket.asked.get(), bucket.turned_away.get()))
+    /// A connection was refused because there were too many.
+    pub(crate) fn unconnected(&self, peer: PeerBucket) {
+        self.buckets[usize::from(peer.0)].unconnected.add(1);
+    }
+
+    /// What was counted of each bucket.
+    pub fn all(&self) -> impl Iterator<Item = PeerWork> {
+        self.buckets.iter().map(|bucket| PeerWork {
+            asked: bucket.asked.get(),
+            turned_away: bucket.turned_away.get(),
+            unconnected: bucket.unconnected.get(),
+        })
     }
 }
 
@@ -77,10 +98,10 @@ mod tests {
             peers.asked(peers.bucket(peer));
         }
         peers.turned_away(peers.bucket(7));
-        let used = peers.all().filter(|(asked, _)| *asked > 0).count();
+        let used = peers.all().filter(|work| work.asked > 0).count();
         // 83 are to be expected of 100.
         assert!((60..=100).contains(&used), "{used} buckets");
-        assert_eq!(peers.all().map(|(asked, _)| asked).sum::<u64>(), 100);
-        assert_eq!(peers.all().filter(|(_, turned_away)| *turned_away == 1).count(), 1);
+        assert_eq!(peers.all().map(|work| work.asked).sum::<u64>(), 100);
+        assert_eq!(peers.all().filter(|work| work.turned_away == 1).count(), 1);
     }
 }

@@ -341,6 +341,12 @@ impl Stats {
         self.peers.turned_away(peer);
     }
 
+    /// Counts a connection of a peer that is refused because there are too many.
+    pub fn refuse_connection(&self, peer: PeerBucket) {
+        self.reject(Rejected::Connections);
+        self.peers.unconnected(peer);
+    }
+
     pub fn rejected(&self, why: Rejected) -> u64 {
         self.rejected[why as usize].get()
     }
@@ -349,6 +355,7 @@ impl Stats {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::PeerWork;
 
     #[test]
     fn requests_are_counted_by_their_labels() {
@@ -357,7 +364,8 @@ mod tests {
         stats.request(peer, (Proto::Oap, Op::Has), 404, 10_001);
         stats.request(peer, (Proto::Oap, Op::Has), 499, u64::from(u32::MAX) * 1000);
         stats.turn_away(peer);
-        assert_eq!(stats.peers.all().max(), Some((2, 1)));
+        let of_peer = stats.peers.all().find(|work| work.asked > 0);
+        assert_eq!(of_peer, Some(PeerWork { asked: 2, turned_away: 1, unconnected: 0 }));
         assert_eq!(stats.rejected(Rejected::Overload), 1);
         let at = CODES.iter().position(|code| *code == 404).unwrap();
         assert_eq!(stats.requests(Proto::Oap, Op::Has, at), 1);

@@ -195,7 +195,12 @@ impl Shard {
             _ => None,
         };
         if let Some(why) = refusal {
-            self.stats.reject(why);
+            match why {
+                Rejected::Connections => {
+                    self.stats.refuse_connection(self.stats.peers.bucket(from));
+                }
+                _ => self.stats.reject(why),
+            }
             // Saying why takes a connection, for a moment. Under TLS it would take a handshake.
             let most = refused_max(self.config.connections_max);
             let room = why != Rejected::Draining && self.sessions.refused() < most;

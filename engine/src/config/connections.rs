@@ -1,10 +1,23 @@
 //! How many connections there may be, and how much they may buffer.
 
-use super::{ConfigError, Settings, limits};
+use ron_control::Clients;
+
+use super::{Config, ConfigError, Settings, limits};
 use crate::{
     machine::Machine,
     memory_bill::{CONNECTION_LEN, TLS_CONNECTION_LEN},
 };
+
+impl Config {
+    /// Whose connections come from one address: of an address that may have all there are, those of
+    /// many clients.
+    pub fn clients(&self) -> Clients {
+        match self.connections_per_peer >= self.connections_max {
+            true => Clients::Proxied,
+            false => Clients::Direct,
+        }
+    }
+}
 
 impl Settings {
     /// Connections of one shard.

@@ -72,6 +72,10 @@ pub struct Driver<M> {
     pub core: Option<usize>,
     pub name: String,
     pub listeners: Vec<Listener>,
+    /// Connections with which no more are accepted, but for [`ACCEPTS_MAX`] of each listener.
+    ///
+    /// [`ACCEPTS_MAX`]: crate::limits::ACCEPTS_MAX
+    pub connections_max: usize,
     pub mailboxes: Mailboxes<M>,
     pub stats: Arc<Stats>,
 }
@@ -108,7 +112,8 @@ impl<M: Send + 'static> Driver<M> {
             .make()
             .map_err(|error| DriverError::Executor(error.to_string()))?;
         executor.run(async move {
-            let net = Net::new(self.mailboxes.bell.eventfd(), self.listeners)?;
+            let bell = self.mailboxes.bell.eventfd();
+            let net = Net::new(bell, self.listeners, self.connections_max)?;
             let start_ns = clock_ns();
             self.stats.watch.thread.set(own_thread() as u64);
             self.stats.watch.set_lanes(self.mailboxes.from.iter().map(Receiver::depth).collect());

@@ -147,8 +147,12 @@ pub(super) struct Net {
     /// The set of them is polled.
     awaits_room: bool,
     accepting: bool,
+    /// Connections with which no more are accepted.
+    connections_max: usize,
     /// A timer runs, after which accepting is tried again.
     retrying: bool,
+    /// How often in a row accepting was tried again.
+    retries: u32,
     /// Why the last accept failed that did.
     accept_errno: i32,
     /// What a wait in the ring is called with besides.
@@ -194,7 +198,11 @@ impl Counts {
 
 impl Net {
     /// Sets up the ring, which hears `bell`.
-    pub(super) fn new(bell: RawFd, listeners: Vec<Listener>) -> Result<Net, probe::Refused> {
+    pub(super) fn new(
+        bell: RawFd,
+        listeners: Vec<Listener>,
+        connections_max: usize,
+    ) -> Result<Net, probe::Refused> {
         let ring = probe::ring()?;
         let pool = RecvPool::new(&ring).map_err(|source| probe::refused("buffers", source))?;
         let listeners = listeners.into_iter().map(|listener| ListenerState {
@@ -202,7 +210,7 @@ impl Net {
             by_reference: listener.tls.is_none() && !paces(&listener.socket),
             socket: listener.socket,
             tls: listener.tls,
-            armed: false,
+            armed: 0,
         });
         let wait_flags = probe::wait_flags(&ring);
         let mut net = Net {
@@ -221,7 +229,9 @@ impl Net {
             half_closed: HalfClosed::new().map_err(|source| probe::refused("epoll", source))?,
             awaits_room: false,
             accepting: true,
+            connections_max,
             retrying: false,
+            retries: 0,
             accept_errno: 0,
             wait_flags,
             bell,
@@ -268,8 +278,7 @@ impl Net {
 
     pub(super) fn counts(&self) -> Counts {
         let (waiting, conns) = (self.waiting.len() as u64, self.conns.len() as u64);
-        let paused = self.listeners.iter().filter(|listener| self.accepting && !listener.armed);
-        Counts { waiting, conns, accept_paused: paused.count() as u64, ..self.counts }
+        Counts { waiting, conns, accept_paused: self.accept_paused(), ..self.counts }
     }
 
     /// How many things happened that were not told.
@@ -479,10 +488,7 @@ impl Net {
             Kind::Send => self.sent_some(conn, entry.result()),
             Kind::Poll => self.polled(conn, entry.result()),
             Kind::Room => self.room_again(),
-            Kind::Retry => {
-                self.retrying = false;
-                self.arm_listeners();
-            }
+            Kind::Retry => self.accept_again(),
             Kind::Cancel => {}
             // The loop looks into its mailboxes in every turn.
             Kind::Bell if cqueue::more(entry.flags()) => {}
@@ -694,6 +700,7 @@ impl Net {
         let slot = id.slot as usize;
         if self.conns.get(slot).is_some_and(|conn| !conn.is_busy()) {
             self.conns.remove(slot);
+            self.arm_listeners();
             self.heard.push_back(Heard::Closed { conn: id });
         }
     }

@@ -183,6 +183,11 @@ fn start() -> Running {
 }
 
 fn start_with(tls: Option<TlsConfig>, sent: Arc<AtomicUsize>) -> Running {
+    start_for(1024, tls, sent)
+}
+
+/// One that has so many connections at most.
+fn start_for(connections_max: usize, tls: Option<TlsConfig>, sent: Arc<AtomicUsize>) -> Running {
     let folder = tempfile::tempdir().unwrap();
     let (address, mut sockets) = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
     // Under one that paces, which may be the system's own, nothing would leave by reference.
@@ -196,6 +201,7 @@ fn start_with(tls: Option<TlsConfig>, sent: Arc<AtomicUsize>) -> Running {
         core: None,
         name: "toy".into(),
         listeners: vec![Listener { socket: sockets.remove(0), tls }],
+        connections_max,
         mailboxes: Mailboxes { bell, from: vec![from], to: vec![None], reports },
         stats: Arc::clone(&stats),
     };

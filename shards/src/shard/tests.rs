@@ -152,7 +152,10 @@ fn connections_beyond_the_most_are_told_and_those_beyond_that_are_closed() {
     assert_eq!(rig.aborted, [] as [u32; 0]);
     let (http, oap) = (rig.open(HTTP, "192.0.2.1:1"), rig.open(OAP, "192.0.2.1:1"));
     assert_eq!(rig.aborted, [http.slot, oap.slot]);
-    assert_eq!(rig.stats.rejected(Rejected::Connections), refused_max(2) as u64 + 2);
+    let refused = refused_max(2) as u64 + 2;
+    assert_eq!(rig.stats.rejected(Rejected::Connections), refused);
+    let of_peer = rig.stats.peers.all().map(|work| work.unconnected).max();
+    assert_eq!(of_peer, Some(refused), "all of one peer");
     rig.bytes(first, REQUEST);
     assert!(rig.queued[first.slot as usize] > 0, "those that are served are served on");
 }
@@ -310,5 +313,6 @@ fn a_question_that_finds_no_room_is_refused_and_counted_once() {
     assert_eq!(rig.queued[other.slot as usize], 0);
     assert!(rig.queued[room - 1] > 0);
     assert_eq!(rig.stats.rejected(Rejected::Overload), 6);
-    assert_eq!(rig.stats.peers.all().max(), Some((6, 6)), "all of them of one peer");
+    let most = rig.stats.peers.all().map(|work| (work.asked, work.turned_away)).max();
+    assert_eq!(most, Some((6, 6)), "all of them of one peer");
 }

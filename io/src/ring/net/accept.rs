@@ -1,8 +1,14 @@
 //! Accepting connections, and what happens when there is nothing left to accept them with.
+//!
+//! Each accept is asked for by itself, a few at a time: an accept that goes on by itself takes all
+//! that wait in the kernel, and with them every descriptor that uploads, reads and the admin
+//! listener need. With [`Net::connections_max`] open, none is asked for; the kernel keeps
+//! newcomers waiting until one has closed.
 
 use std::{
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    ptr::null_mut,
 };
 
 use io_uring::{
@@ -19,7 +25,7 @@ use super::{
     GENERATION_MASK, Heard, Kind, Net, listener_id, tag,
 };
 use crate::{
-    limits::ACCEPT_RETRY_AFTER,
+    limits::{ACCEPT_RETRIES_PAUSED, ACCEPT_RETRY_AFTER, ACCEPTS_MAX},
     ports::{ConnId, ListenerId},
 };
 
@@ -31,7 +37,8 @@ pub(super) struct ListenerState {
     pub(super) tls: Option<TlsConfig>,
     /// Whether bodies may be sent by reference.
     pub(super) by_reference: bool,
-    pub(super) armed: bool,
+    /// Accepts that are asked for, [`ACCEPTS_MAX`] at most.
+    pub(super) armed: u32,
 }
 
 impl Net {
@@ -51,21 +58,35 @@ impl Net {
 
     pub(super) fn arm_listeners(&mut self) {
         for at in 0..self.listeners.len() {
-            if self.accepting && !self.listeners[at].armed {
-                self.listeners[at].armed = true;
+            while self.may_accept() && self.listeners[at].armed < ACCEPTS_MAX {
+                self.listeners[at].armed += 1;
                 let fd = Fd(self.listeners[at].socket.as_raw_fd());
                 // Sockets do not block, for the sake of `splice`; the ring waits all the same.
                 let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-                let accept = opcode::AcceptMulti::new(fd).flags(flags).build();
+                let accept = opcode::Accept::new(fd, null_mut(), null_mut()).flags(flags).build();
                 self.submit(accept.user_data(tag(Kind::Accept, listener_id(at))));
             }
         }
     }
 
+    fn may_accept(&self) -> bool {
+        self.accepting && !self.retrying && self.conns.len() < self.connections_max
+    }
+
+    /// Tries again to accept after it failed.
+    pub(super) fn accept_again(&mut self) {
+        self.retrying = false;
+        self.arm_listeners();
+    }
+
+    /// Listeners that accept nothing since a while, because accepting fails.
+    pub(super) fn accept_paused(&self) -> u64 {
+        let lasts = self.accepting && self.retries >= ACCEPT_RETRIES_PAUSED;
+        if lasts { self.listeners.len() as u64 } else { 0 }
+    }
+
     pub(super) fn accepted(&mut self, listener: usize, entry: &cqueue::Entry) {
-        if !cqueue::more(entry.flags()) {
-            self.listeners[listener].armed = false;
-        }
+        self.listeners[listener].armed -= 1;
         match -entry.result() {
             // The connection was gone before it was accepted, or the ring was interrupted.
             libc::ECONNABORTED | libc::EINTR | libc::EAGAIN => self.arm_listeners(),
@@ -73,6 +94,7 @@ impl Net {
             _ => {
                 // SAFETY: the kernel made this descriptor for us just now.
                 let socket = unsafe { OwnedFd::from_raw_fd(entry.result()) };
+                self.retries = 0;
                 self.open(listener, socket);
                 self.arm_listeners();
             }
@@ -89,6 +111,7 @@ impl Net {
         self.accept_errno = errno;
         if !self.retrying {
             self.retrying = true;
+            self.retries = self.retries.saturating_add(1);
             let timer = opcode::Timeout::new(&ACCEPT_RETRY).build();
             self.submit(timer.user_data(tag(Kind::Retry, listener_id(0))));
         }

@@ -1,11 +1,12 @@
 //! Accepting when descriptors run out. The limit is that of a process, so the test runs itself in a
 //! process of its own.
 
-use std::{fs::File, process::Command};
+use std::{collections::VecDeque, fs::File, process::Command};
 
 use socket2::{Domain, Socket, Type};
 
 use super::*;
+use crate::limits::ACCEPTS_MAX;
 
 /// The test, and what is set in the process that has few descriptors.
 const NAME: &str = "accepting_goes_on_by_itself_whatever_freed_a_descriptor";
@@ -23,6 +24,27 @@ fn accepting_goes_on_by_itself_whatever_freed_a_descriptor() {
     let out = command.output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// However many come at once, they take no more descriptors than they may.
+#[test]
+fn connections_beyond_the_most_wait_in_the_kernel() {
+    const MOST: usize = 4;
+    let node = start_for(MOST, None, Arc::default());
+    let ring = &node.stats.watch.ring;
+    let mut clients: VecDeque<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(node.address).unwrap()).collect();
+    while let Some(mut client) = clients.pop_front() {
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"echo in\n").unwrap();
+        let mut answer = [0; 2];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"in");
+        let open = ring.conns.get() as usize;
+        assert!(open < MOST + ACCEPTS_MAX as usize, "{open} connections are open");
+        assert!(ring.accept_paused.get() == 0 && ring.accept_failures.get() == 0);
+    }
+    node.stop();
 }
 
 fn run_out() {

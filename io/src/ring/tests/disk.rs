@@ -73,6 +73,7 @@ impl Rig {
             core: None,
             name: "disk".into(),
             listeners: Vec::new(),
+            connections_max: 1024,
             mailboxes: Mailboxes { bell, from: vec![from], to: vec![None], reports: to_control },
             stats: Arc::new(Stats::default()),
         };
@@ -407,6 +408,7 @@ fn the_disk_works_on_for_as_long_as_no_socket_has_anything_to_say() {
         core: None,
         name: "asking".into(),
         listeners: Vec::new(),
+        connections_max: 1024,
         mailboxes: Mailboxes { bell, from: Vec::new(), to: vec![None], reports: to_control },
         stats: Arc::new(Stats::default()),
     };

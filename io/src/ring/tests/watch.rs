@@ -82,6 +82,7 @@ impl Rig {
             core: None,
             name: "watched".into(),
             listeners: Vec::new(),
+            connections_max: 1024,
             mailboxes: Mailboxes { bell, from: vec![from], to: vec![None], reports: to_control },
             stats: Arc::clone(&stats),
         };
