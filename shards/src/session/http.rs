@@ -303,7 +303,8 @@ impl HttpSession {
 
     /// Since when it is between two requests, with nothing on its way.
     pub fn idle_since(&self) -> Option<u64> {
-        let waits = matches!(self.state, State::Head) && self.skip == 0 && self.inbox.is_empty();
+        // One that is to send the rest of a body nobody wants is owed nothing either.
+        let waits = matches!(self.state, State::Head) && self.inbox.is_empty();
         (waits && self.wire.unsent() == 0).then(|| self.phase_ns.max(self.heard_ns))
     }
 
@@ -421,6 +422,7 @@ impl HttpSession {
             State::Head if self.skip > 0 => {
                 let len = rest.len().min(self.skip);
                 self.skip -= len;
+                self.pace.heard(len as u64);
                 self.phase_ns = cx.now.mono_ns;
                 Some(len)
             }
@@ -631,6 +633,7 @@ impl HttpSession {
     fn answered(&mut self, request: &Request, status: u16, cx: &mut Cx<'_>) {
         self.count(request, status, cx);
         self.phase_ns = cx.now.mono_ns;
+        self.pace.restart(cx.now.mono_ns);
         if request.keep_alive {
             self.state = State::Head;
         } else {

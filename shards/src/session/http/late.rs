@@ -50,6 +50,7 @@ impl HttpSession {
             State::Head if self.is_within_head() => {
                 self.refuse_unread(Refusal::Slow(Slow::Head), cx);
             }
+            State::Head if self.skip > 0 => self.run_rest_late(cx),
             State::Head => self.close(cx),
             State::Get(get) if get.has_begun() => {
                 cx.stats.reject(Rejected::Timeout);
@@ -77,6 +78,19 @@ impl HttpSession {
         }
     }
 
+    /// Ends the connection if the rest of a body that nobody wants comes too slowly, or not at all.
+    fn run_rest_late(&mut self, cx: &mut Cx<'_>) {
+        let (now, allowed) = (cx.now.mono_ns, &cx.config.deadlines);
+        // Nothing is read before the answers to what came before have left.
+        if !self.wire.takes_request(cx) {
+            self.pace.restart(now);
+        }
+        if self.body_deadline(allowed) <= now || self.pace.is_late(now, allowed) {
+            cx.stats.reject(Rejected::Timeout);
+            self.close(cx);
+        }
+    }
+
     /// Whether some bytes of a head came, and not all.
     fn is_within_head(&self) -> bool {
         self.skip == 0 && self.scanned > 0
@@ -84,7 +98,8 @@ impl HttpSession {
 
     fn head_deadline(&self, allowed: &Deadlines) -> Option<u64> {
         if self.skip > 0 {
-            return Some(self.body_deadline(allowed));
+            let body = self.body_deadline(allowed);
+            return Some(self.pace.due(allowed).map_or(body, |due| due.min(body)));
         }
         if self.is_within_head() || self.stream == 0 {
             return Some(self.phase_ns.saturating_add(allowed.head_ns));

@@ -166,6 +166,8 @@ fn empty_lines_are_no_head() {
     }
 }
 
+const LEN: &str = "Content-Length: 1000000\r\n";
+
 /// A bench whose uploads must bring 1000 bytes a second, and the time they have for it.
 fn paced() -> (Bench, u64) {
     let mut config = config();
@@ -188,6 +190,31 @@ fn a_body_that_trickles_is_refused() {
     assert_eq!((answers[0].status, answers[0].error().as_str()), (408, "timeout"));
     assert_eq!(bench.did, [Did::Finish]);
     assert_eq!(bench.stats.rejected(Rejected::Timeout), 1);
+}
+
+#[test]
+fn an_unwanted_body_that_trickles_ends_the_connection() {
+    for head in [get("/", LEN), request("PUT", "/no", LEN)] {
+        let (mut bench, span) = paced();
+        bench.bytes(head);
+        assert_eq!(bench.answers(&[]).len(), 1);
+        for _ in 0..3 {
+            pass(&mut bench, span / 4);
+            bench.bytes(vec![1; 1000]);
+            assert_eq!(bench.did, []);
+        }
+        bench.run_out(span - 3 * (span / 4));
+        assert_eq!((bench.did, bench.stats.rejected(Rejected::Timeout)), (vec![Did::Finish], 1));
+    }
+    // One that comes fast enough is passed over, however long that takes.
+    let (mut bench, span) = paced();
+    bench.bytes(get("/", "Content-Length: 93000\r\n"));
+    for _ in 0..31 {
+        bench.bytes(vec![1; 3000]);
+        pass(&mut bench, span / 10);
+    }
+    bench.bytes(get("/", ""));
+    assert_eq!((bench.answers(&[]).len(), bench.did.len()), (2, 0));
 }
 
 #[test]
