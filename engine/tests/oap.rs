@@ -407,7 +407,13 @@ fn keys_may_change_in_the_midst_of_a_stream() {
     }
     assert!(frames > 300);
     assert_same(&gathering.got.bytes, &object.bytes, "with changing keys");
+    // OAP/1 §4.2
     oap.hello();
+    (0..32).for_each(|_| oap.update_keys());
+    oap.hello();
+    (0..33).for_each(|_| oap.update_keys());
+    oap.expect_end();
+    Oap::tls(&node).hello();
     node.terminate();
 }
 

@@ -199,9 +199,16 @@ fn a_transfer_that_never_ends_does_not_hold_the_node() {
     let mut up = Peer::new(node.connect());
     up.send(put_head(&large.addr, 1000).as_bytes());
     let began = Instant::now();
-    node.terminate();
+    node.signal("TERM");
+    let (code, said) = node.exit();
+    assert_eq!(code, 0, "{said}");
     // Without the setting it is 30 s.
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let took = began.elapsed();
+    assert!((Duration::from_millis(500)..Duration::from_secs(20)).contains(&took), "{took:?}");
+    assert!(said.contains("deadlines.drain is over: 2 connections are cut"), "{said}");
+    for line in ["\"ready\"", "not ready: leaving"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
     assert!(down.read(large.bytes.len()).len() < large.bytes.len());
 }
 

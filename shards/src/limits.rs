@@ -103,6 +103,9 @@ pub const fn refused_max(connections_max: usize) -> usize {
     }
 }
 
+/// How often a shard says at most that it refuses connections.
+pub const REFUSED_TELL_NS: u64 = 60_000_000_000;
+
 /// Places for connections that a shard keeps for newcomers: where fewer are left, idle connections
 /// are closed. A sixteenth of all.
 pub const fn spare_connections(connections_max: usize) -> usize {

@@ -17,7 +17,10 @@ use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc};
 
 use ron_codec::address::Address;
 use ron_io::{
-    ports::{Act, Acts, ConnId, DiskDone, Event, ListenerId, Machine, Now, Order, Report, Ticket},
+    ports::{
+        Act, Acts, ConnId, DiskDone, Event, ListenerId, Machine, Now, Order, Report, Severity,
+        Ticket,
+    },
     stats::{Phase, Proto, Rejected, Stats},
     wheel::Wheel,
 };
@@ -30,8 +33,8 @@ use crate::{
     ingest,
     limits::{
         IDLE_CUT_NS, IDLE_CUTS_MAX, IDLE_LOOK_NS, MEMORY_RETRY_NS, READER_STALE_NS,
-        RELIEVE_AFTER_NS, RELIEVE_CUTS_MAX, RELIEVE_EVERY_NS, SETTLE_ROUNDS_MAX, SHED_SHARE,
-        UPLOAD_SLOW_NS, refused_max, spare_connections,
+        REFUSED_TELL_NS, RELIEVE_AFTER_NS, RELIEVE_CUTS_MAX, RELIEVE_EVERY_NS, SETTLE_ROUNDS_MAX,
+        SHED_SHARE, UPLOAD_SLOW_NS, refused_max, spare_connections,
     },
     mesh::{self, Mesh},
     session::{Session, http::HttpSession, oap::OapSession},
@@ -69,6 +72,9 @@ pub struct Shard {
     relief_at: u64,
     /// Before this no idle connections are looked for.
     idle_look_at: u64,
+    /// Before this nothing is said of refused connections, and how many there were meanwhile.
+    refused_tell_at: u64,
+    refused_untold: u64,
     /// When uploads that wait for memory try again.
     uploads_at: Option<u64>,
     /// When slow uploads are looked for again, while others wait for memory.
@@ -89,6 +95,7 @@ enum Life {
     /// No new connections; those there are finish, or are dropped at this time.
     Draining {
         until_ns: u64,
+        cut: bool,
     },
     /// All connections are gone; other shards may still ask for objects.
     Drained,
@@ -142,6 +149,8 @@ impl Shard {
             due: Vec::new(),
             relief_at: 0,
             idle_look_at: 0,
+            refused_tell_at: 0,
+            refused_untold: 0,
             uploads_at: None,
             uploads_relief_at: None,
             life: Life::New,
@@ -201,6 +210,7 @@ impl Shard {
                 }
                 _ => self.stats.reject(why),
             }
+            self.tell_refused(why, now);
             // Saying why takes a connection, for a moment. Under TLS it would take a handshake.
             let most = refused_max(self.config.connections_max);
             let room = why != Rejected::Draining && self.sessions.refused() < most;
@@ -226,6 +236,24 @@ impl Shard {
                 session.turn_away(cx);
             }
         });
+    }
+
+    /// Says now and then that connections are refused, and what for.
+    fn tell_refused(&mut self, why: Rejected, now: Now) {
+        let setting = match why {
+            Rejected::Connections => "connections_max",
+            Rejected::PeerConnections => "connections_per_peer",
+            _ => return,
+        };
+        self.refused_untold += 1;
+        if self.refused_tell_at > now.mono_ns {
+            return;
+        }
+        self.refused_tell_at = now.mono_ns + REFUSED_TELL_NS;
+        let count = std::mem::take(&mut self.refused_untold);
+        self.note(format!(
+            "connections are refused, the last for {setting} ({count} since the last such line)"
+        ));
     }
 
     /// Closes idle connections where hardly any place is left for newcomers.
@@ -486,11 +514,9 @@ impl Shard {
                     self.acts.push(Act::Report(Report::Ready { shard: self.config.shard }));
                 }
             }
-            Life::Draining { until_ns } => {
+            Life::Draining { until_ns, cut } => {
                 if now.mono_ns >= until_ns {
-                    for conn in self.sessions.all() {
-                        self.acts.push(Act::Abort { conn });
-                    }
+                    self.cut_all(until_ns, cut);
                 }
                 // What nobody waits for any more is asked all the same: it may leave a file.
                 if self.sessions.is_empty() && !self.mesh.has_waiting() {
@@ -513,12 +539,30 @@ impl Shard {
         if !matches!(self.life, Life::New | Life::Booting | Life::Serving) {
             return;
         }
-        self.life = Life::Draining { until_ns: now.mono_ns + within_ms * 1_000_000 };
+        self.life = Life::Draining { until_ns: now.mono_ns + within_ms * 1_000_000, cut: false };
         self.stats.set_phase(Phase::Draining);
         self.acts.push(Act::StopAccepting);
         for conn in self.sessions.all() {
             self.tell(conn, now, |session, cx| session.on_drain(cx));
         }
+    }
+
+    /// Drops the connections that did not end in time.
+    fn cut_all(&mut self, until_ns: u64, is_told: bool) {
+        let left = self.sessions.all();
+        if !is_told && !left.is_empty() {
+            self.life = Life::Draining { until_ns, cut: true };
+            let message = format!("deadlines.drain is over: {} connections are cut", left.len());
+            self.note(message);
+        }
+        for conn in left {
+            self.acts.push(Act::Abort { conn });
+        }
+    }
+
+    fn note(&mut self, message: String) {
+        let (shard, severity) = (self.config.shard, Severity::Warn);
+        self.acts.push(Act::Report(Report::Note { shard, severity, message }));
     }
 
     fn stop(&mut self, phase: Phase, reason: Option<String>) {
@@ -547,7 +591,7 @@ impl Machine for Shard {
 
     fn wake_at(&self) -> Option<u64> {
         let drained = match self.life {
-            Life::Draining { until_ns } => Some(until_ns),
+            Life::Draining { until_ns, .. } => Some(until_ns),
             _ => None,
         };
         let unsettled = !self.asks.is_empty() || !self.replies.is_empty();

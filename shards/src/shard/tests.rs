@@ -28,6 +28,8 @@ struct Rig {
     queued: Vec<usize>,
     finished: Vec<u32>,
     aborted: Vec<u32>,
+    /// What the log was told.
+    notes: Vec<String>,
 }
 
 impl Rig {
@@ -40,9 +42,9 @@ impl Rig {
         change(&mut config);
         let stats = Arc::new(Stats::default());
         let shard = Shard::new(config, Arc::clone(&stats)).unwrap();
-        let (queued, finished, aborted) = Default::default();
+        let (queued, finished, aborted, notes) = Default::default();
         let now = Now { mono_ns: 1, unix_ms: 0 };
-        Rig { shard, stats, now, opened: 0, queued, finished, aborted }
+        Rig { shard, stats, now, opened: 0, queued, finished, aborted, notes }
     }
 
     fn tell(&mut self, event: Event<'_, Mail>) {
@@ -55,6 +57,7 @@ impl Rig {
                     let body = body.map_or(0, |body| body.len());
                     self.queued[conn.slot as usize] += head.len() + body;
                 }
+                Act::Report(Report::Note { message, .. }) => self.notes.push(message),
                 Act::Finish { conn } => self.finished.push(conn.slot),
                 Act::Abort { conn } => {
                     self.aborted.push(conn.slot);
@@ -154,8 +157,13 @@ fn connections_beyond_the_most_are_told_and_those_beyond_that_are_closed() {
     assert_eq!(rig.aborted, [http.slot, oap.slot]);
     let refused = refused_max(2) as u64 + 2;
     assert_eq!(rig.stats.rejected(Rejected::Connections), refused);
+    assert_eq!(rig.notes.len(), 1, "once a minute: {:?}", rig.notes);
+    rig.now.mono_ns += REFUSED_TELL_NS;
+    rig.open(OAP, "192.0.2.1:1");
+    let said = format!("connections_max ({refused} since the last such line)");
+    assert!(rig.notes[1].contains(&said), "{:?}", rig.notes);
     let of_peer = rig.stats.peers.all().map(|work| work.unconnected).max();
-    assert_eq!(of_peer, Some(refused), "all of one peer");
+    assert_eq!(of_peer, Some(refused + 1), "all of one peer");
     rig.bytes(first, REQUEST);
     assert!(rig.queued[first.slot as usize] > 0, "those that are served are served on");
 }

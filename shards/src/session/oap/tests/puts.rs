@@ -162,6 +162,7 @@ fn data_after_the_end_is_refused() {
     rig.run();
     assert!(rig.frames().is_empty());
     assert_eq!(rig.open(), 0);
+    assert_eq!(rig.objects[&Address::of(b"data")], b"data", "the put was complete");
 }
 
 #[test]
