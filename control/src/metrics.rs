@@ -158,7 +158,7 @@ impl Load {
 type Pick = fn(&Stats) -> &Counter;
 
 /// Counters that are one number a shard: name without `_total`, help, and where it is counted.
-const COUNTERS: [(&str, &str, Pick); 27] = [
+const COUNTERS: [(&str, &str, Pick); 28] = [
     ("ron_reject_oversize", "Uploads refused for their size.", |s| &s.oversize),
     ("ron_accept_failures", "Connections that could not be accepted.", |s| {
         &s.watch.ring.accept_failures
@@ -179,6 +179,7 @@ const COUNTERS: [(&str, &str, Pick); 27] = [
     }),
     ("ron_verify_groups", "Groups hashed and compared before use.", |s| &s.verify_groups),
     ("ron_verify_bytes", "Bytes hashed and compared before use.", |s| &s.verify_bytes),
+    ("ron_lent_bytes", "Bytes of bodies sent from memory without a copy.", |s| &s.lent_bytes),
     ("ron_verify_sends", "Bodies hashed again when they were sent.", |s| &s.verify_sends),
     ("ron_verify_send_failures", "Those that failed.", |s| &s.verify_send_failures),
     ("ron_integrity_fail", "Stored groups or outboards that failed.", |s| &s.integrity_fail),

@@ -36,6 +36,8 @@ pub struct Identity {
     pub certificate: Certificate,
     /// When the leaf ends, in seconds since 1970.
     pub not_after: u64,
+    /// What an operator should know: that clients refuse it today.
+    pub warning: Option<String>,
     /// The file of the CA to trust, when it is our own.
     pub ca: Option<PathBuf>,
     /// Why our own CA was made anew, so that clients must be given it again.
@@ -83,13 +85,16 @@ pub fn from_files(chain_path: &Path, key_path: &Path) -> Result<Identity, CertEr
     let of =
         |setting| move |source: CertError| CertError::Setting { setting, source: Box::new(source) };
     let (chain, not_after) = read_chain(chain_path).map_err(of("tls_cert"))?;
+    let warning = out_of_date(&chain).map(|span| {
+        format!("tls_cert {}: clients refuse it, for it is valid {span}", chain_path.display())
+    });
     let key = read_key(key_path).map_err(of("tls_key"))?;
     let (cert, key_file) = (chain_path.to_path_buf(), key_path.to_path_buf());
     let certificate = Certificate::new(chain, key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => CertError::Mismatch { cert, key: key_file },
         reason => CertError::Unusable { cert, key: key_file, reason },
     })?;
-    Ok(Identity { certificate, not_after, ca: None, ca_remade: None })
+    Ok(Identity { certificate, not_after, warning, ca: None, ca_remade: None })
 }
 
 fn read_chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, u64), CertError> {
@@ -139,7 +144,7 @@ pub fn development(folder: &Path) -> Result<Identity, CertError> {
     let chain = vec![leaf.der().clone()];
     let certificate = Certificate::new(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))
         .map_err(CertError::Development)?;
-    Ok(Identity { certificate, not_after, ca: Some(ca_path), ca_remade })
+    Ok(Identity { certificate, not_after, warning: None, ca: Some(ca_path), ca_remade })
 }
 
 /// The CA in these two files. Where they cannot be used: whether it is the key, and why.
@@ -201,6 +206,15 @@ fn not_after(leaf: &CertificateDer<'_>, path: &Path) -> Result<u64, CertError> {
         CertError::Certificate { path: path.to_path_buf(), reason: error.to_string() }
     })?;
     Ok(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0))
+}
+
+/// When a certificate of `chain` is valid, if not now.
+fn out_of_date(chain: &[CertificateDer<'_>]) -> Option<String> {
+    chain.iter().find_map(|certificate| {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let (from, to) = (parsed.validity().not_before, parsed.validity().not_after);
+        (!parsed.validity().is_valid()).then(|| format!("from {from} to {to}"))
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertError> {
@@ -337,7 +351,15 @@ mod tests {
         fs::write(&key, pair.serialize_pem()).unwrap();
         let identity = from_files(&chain, &key).unwrap();
         assert_eq!((identity.certificate.chain().len(), identity.not_after), (1, end));
-        assert!(identity.ca.is_none());
+        assert!(identity.ca.is_none() && identity.warning.is_none());
+        for (from, to) in [(2020, 2021), (2980, 2990)] {
+            (params.not_before, params.not_after) =
+                (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
+            fs::write(&chain, params.self_signed(&pair).unwrap().pem()).unwrap();
+            let said = from_files(&chain, &key).unwrap().warning.unwrap();
+            let spans = said.contains(&from.to_string()) && said.contains(&to.to_string());
+            assert!(said.contains("chain.pem: clients refuse it") && spans, "{said}");
+        }
         fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
         let said = from_files(&chain, &key).unwrap_err().to_string();
         let expected = "tls_key KEY does not belong to tls_cert CHAIN";

@@ -73,6 +73,8 @@ pub struct Config {
     pub hang_limit: Duration,
     /// Partitions of a data directory that is created now.
     pub partitions: u32,
+    /// Whether the settings name that number.
+    pub partitions_given: bool,
     /// What is allowed but worth a line in the log.
     pub warnings: Vec<String>,
 }
@@ -263,6 +265,7 @@ impl Settings {
             verify_sends: self.verify_sends()?,
             hang_limit: self.hang_limit()?,
             partitions,
+            partitions_given: self.layers.contains_key("partitions"),
             warnings: Vec::new(),
         };
         self.check_listeners(&config)?;

@@ -165,6 +165,10 @@ fn open_data(config: &Config) -> Result<DataDirs, Failure> {
         let paths = data.paths();
         tracing::warn!("a new, empty node was made in {paths:?}; is a disk not mounted?");
     }
+    let (given, found) = (config.partitions, data.partitions());
+    if config.partitions_given && given != found {
+        tracing::warn!("partitions = {given} is without effect: the data directory has {found}");
+    }
     for Mended { path, failed } in data.mended() {
         match failed {
             None => tracing::warn!("{path:?} was damaged or gone, and is made anew from its copy"),
@@ -346,6 +350,9 @@ fn identity(config: &Config, data: &DataDirs) -> Result<Option<Identity>, Failur
     if let (Some(broken), Some(ca)) = (&identity.ca_remade, &identity.ca) {
         let ca = ca.display();
         tracing::warn!("{broken}: the development CA was made anew, give clients {ca} again");
+    }
+    if let Some(warning) = &identity.warning {
+        tracing::warn!("{warning}");
     }
     Ok(Some(identity))
 }

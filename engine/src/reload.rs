@@ -53,6 +53,7 @@ pub(crate) fn reload(
             let waiting = waiting.join(", ");
             warnings.push(format!("settings that wait for a restart have changed: {waiting}"));
         }
+        warnings.extend(identity.as_ref().and_then(|identity| identity.warning.clone()));
         running.writers.tokens = read.writers.tokens.clone();
         let tls_not_after = identity.as_ref().map(|identity| identity.not_after);
         let certificates = certificates.clone();

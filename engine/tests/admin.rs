@@ -62,7 +62,7 @@ fn a_node_that_ends_is_not_ready() {
 }
 
 /// What must be there, whether or not anything happened yet.
-const NAMES: [&str; 46] = [
+const NAMES: [&str; 47] = [
     "ron_config_last_reload_success",
     "ron_config_last_reload_timestamp_seconds",
     "process_open_fds",
@@ -80,6 +80,7 @@ const NAMES: [&str; 46] = [
     "ron_not_modified_total",
     "ron_range_requests_total",
     "ron_verify_groups_total",
+    "ron_lent_bytes_total",
     "ron_verify_sends_total",
     "ron_verify_send_failures_total",
     "ron_integrity_fail_total",

@@ -92,6 +92,7 @@ fn late_readers_of_hot_objects_read_what_was_stored() {
             assert_same(&answer.body, &object.bytes, &format!("round {round}"));
         }
     }
+    assert!(node.metrics().sum("ron_lent_bytes_total") > 0, "nothing was sent by reference");
     node.terminate();
 }
 

@@ -146,6 +146,17 @@ fn one_data_directory_has_one_node() {
 }
 
 #[test]
+fn a_number_of_partitions_that_comes_too_late_is_said() {
+    let data = Data::new();
+    for (given, said) in [("3", false), ("3", false), ("5", true)] {
+        let node = data.setup().args(&["--partitions", given]).start();
+        let line = format!("partitions = {given} is without effect: the data directory has 3");
+        assert_eq!(node.stderr().contains(&line), said, "{}", node.stderr());
+        node.terminate();
+    }
+}
+
+#[test]
 fn a_directory_of_something_else_is_left_alone() {
     let data = Data::new();
     fs::create_dir(data.path().join("data")).expect("it can be made");

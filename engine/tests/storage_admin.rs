@@ -205,6 +205,25 @@ fn an_object_is_verified_on_demand() {
     }
 }
 
+/// What a verification alone knows of is not dropped as known when it comes again.
+#[test]
+fn an_upload_heals_what_only_a_verification_knows() {
+    for shards in one_and_two_cores() {
+        let data = Data::new();
+        let (node, all) = with_damage(&data, shards, 3 * MIB, 3 * MIB + 5);
+        let verify = || {
+            let answer = post(&node, &format!("/verify/{}", all[0].addr), "");
+            answer.json()["outcome"].clone()
+        };
+        assert_eq!(verify(), "damaged", "its outboard");
+        assert_eq!(Curl::http(&node).put(&all[0].addr, &all[0].bytes, &[]).status, 201);
+        assert_eq!(verify(), "whole");
+        Curl::http(&node).check(&all[0]);
+        until(&node, "it is listed no more", |report| damaged(report).is_empty());
+        node.terminate();
+    }
+}
+
 #[test]
 fn only_who_may_write_may_give_orders() {
     let Some(outer) = outer_address() else {

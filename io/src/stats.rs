@@ -239,6 +239,8 @@ pub struct Stats {
     pub verify_groups: Counter,
     pub verify_bytes: Counter,
     pub integrity_fail: Counter,
+    /// Bytes of bodies that were sent by reference, without a copy.
+    pub lent_bytes: Counter,
     pub verify_sends: Counter,
     pub verify_send_failures: Counter,
     pub reports_dropped: Counter,

@@ -86,6 +86,9 @@ pub enum Ask {
     /// Is it there, and how long is it? With `first`, also the group that holds this byte, so
     /// that a small object takes one question. Answered by `Opened` or `Missing`.
     Open { address: Address, first: Option<u64> },
+    /// Is it there, with nothing of it known to be damaged, so that its bytes need not be kept
+    /// again? Answered by `Opened` or `Missing`.
+    Whole { address: Address },
     /// One group of an object that was opened. Answered by `Group`. With `begins`, nothing of the
     /// object was given out before; with `ahead`, the answer needs others before it.
     Group { address: Address, index: u64, begins: bool, ahead: bool },
@@ -111,6 +114,7 @@ impl Ask {
             | Ask::Put { address, .. }
             | Ask::Adopt { address, .. }
             | Ask::Cancel { address, .. }
+            | Ask::Whole { address }
             | Ask::Delete { address } => address,
         }
     }

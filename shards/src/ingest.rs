@@ -547,7 +547,7 @@ impl Ingest {
     /// The object is too long for memory.
     fn outgrow(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
         let Some(address) = self.expected else { return self.open_file(cx) };
-        cx.asks.push_back((self.stream, Ask::Open { address, first: None }));
+        cx.asks.push_back((self.stream, Ask::Whole { address }));
         self.state = State::Asking;
         Ok(())
     }
@@ -611,7 +611,7 @@ impl Ingest {
                 self.state = State::Putting;
             }
             State::Known => {
-                cx.asks.push_back((self.stream, Ask::Open { address, first: None }));
+                cx.asks.push_back((self.stream, Ask::Whole { address }));
                 self.state = State::Confirming;
             }
             _ => {

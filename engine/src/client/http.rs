@@ -170,10 +170,22 @@ impl Http {
             StatusCode::OK => {}
             // The answer to HEAD has no body that could say so.
             StatusCode::NOT_FOUND => return Err(ClientError::NotFound { address: *address }),
-            _ => return Err(refusal(&mut response)),
+            // A node with too much to do is not asked twice.
+            StatusCode::SERVICE_UNAVAILABLE => return Err(refusal(&mut response)),
+            status => {
+                let told = refusal(&mut response);
+                return Err(self.reason(address, status).unwrap_or(told));
+            }
         }
         check_identity(response.headers())?;
         content_length(response.headers()).ok_or_else(|| AnswerFault::NoLength.into())
+    }
+
+    /// Why HEAD was answered with `status`, in the words of the node: the first byte is asked for.
+    fn reason(&self, address: &Address, status: StatusCode) -> Option<ClientError> {
+        let request = self.authorize(self.agent.get(self.node.object(Some(address))));
+        let mut response = request.header("Range", "bytes=0-0").call().ok()?;
+        (response.status() == status).then(|| refusal(&mut response))
     }
 
     /// Deletes an object.

@@ -204,6 +204,25 @@ fn stat_prints_address_and_size() {
     assert!(node.join().is_ok());
 }
 
+/// The answer to HEAD has no body that could say why; `ronctl` asks for the first byte then.
+#[test]
+fn stat_of_what_is_damaged_exits_with_5() {
+    let address = Address::of(BYTES).to_string();
+    let head = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 99\r\nConnection: close\r\n\r\n";
+    let because = error_answer("502 Bad Gateway", "integrity", "");
+    let (url, node) = http_node(vec![head.to_vec(), because]);
+    let outcome = ronctl(&["--node", &url, "stat", &address]);
+    assert_eq!(outcome.exit(), 5);
+    let line = outcome.result.unwrap_err().to_string();
+    assert!(line.starts_with("integrity: "), "{line}");
+    let asked = node.join().unwrap();
+    assert!(asked[1].starts_with(format!("GET /o/{address} HTTP/1.1\r\n").as_bytes()));
+    // What stands between says 502, too, and has not heard of objects.
+    let (url, node) = http_node(vec![head.to_vec(), head.to_vec()]);
+    assert_eq!(ronctl(&["--node", &url, "stat", &address]).exit(), 6);
+    assert!(node.join().is_ok());
+}
+
 fn stored(bytes: &[u8]) -> Vec<u8> {
     let address = Address::of(bytes);
     let json = format!(r#"{{"addr":"{address}","size":{}}}"#, bytes.len());

@@ -204,6 +204,38 @@ impl Key {
     }
 }
 
+impl Key {
+    /// What types a value in the file may have.
+    fn types(&self) -> &'static str {
+        match (self.is_number(), self.is_switch(), self.many) {
+            (true, _, true) => "text, a number, or a list of them",
+            (true, _, false) => "text or a number",
+            (_, true, _) => "text or a boolean",
+            (_, _, true) => "text, or a list of texts",
+            (_, _, false) => "text",
+        }
+    }
+
+    /// The text of a value in the file; none if it has a type that the setting cannot have.
+    fn scalar(&self, value: &Value) -> Option<String> {
+        match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Integer(number) if self.is_number() => Some(number.to_string()),
+            Value::Float(number) if self.is_number() => Some(number.to_string()),
+            Value::Boolean(value) if self.is_switch() => Some(value.to_string()),
+            _ => None,
+        }
+    }
+
+    fn is_number(&self) -> bool {
+        ["N", "SIZE", "DURATION", "PERCENT", "LIST"].contains(&self.value)
+    }
+
+    fn is_switch(&self) -> bool {
+        ["BOOL", "on|off"].contains(&self.value)
+    }
+}
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -343,28 +375,14 @@ fn add_value(
         return Err(ConfigError::BareCores { value: *value });
     }
     let texts = match value {
-        Value::Array(values) if key.many => values.iter().map(scalar).collect(),
-        value => scalar(value).map(|text| vec![text]),
+        Value::Array(values) if key.many => values.iter().map(|value| key.scalar(value)).collect(),
+        value => key.scalar(value).map(|text| vec![text]),
     };
     let texts = texts.ok_or_else(|| ConfigError::Type {
         key: key.name,
         found: value.type_str(),
-        allowed: if key.many {
-            "text, a number, or a list of them"
-        } else {
-            "text, a number or a boolean"
-        },
+        allowed: key.types(),
     })?;
     layers.entry(key.name).or_insert(Given { texts, source: Source::File });
     Ok(())
-}
-
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Integer(number) => Some(number.to_string()),
-        Value::Float(number) => Some(number.to_string()),
-        Value::Boolean(value) => Some(value.to_string()),
-        _ => None,
-    }
 }

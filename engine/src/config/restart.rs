@@ -31,6 +31,7 @@ impl Config {
             verify_sends,
             hang_limit,
             partitions,
+            partitions_given: _,
             warnings: _,
         } = self;
         let changed = [

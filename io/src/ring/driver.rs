@@ -324,6 +324,7 @@ impl<S: Machine> Driving<S> {
         ring.starved.set(counts.starved);
         ring.waiting.set(counts.waiting);
         ring.conns.set(counts.conns);
+        self.stats.lent_bytes.set(counts.lent_bytes);
         self.stats.verify_sends.set(counts.proofs.made);
         self.stats.verify_send_failures.set(counts.proofs.failed);
         ring.accept_failures.set(counts.accept_failures);

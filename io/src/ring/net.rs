@@ -176,6 +176,8 @@ pub(super) struct Counts {
     pub(super) conns: u64,
     /// Bodies whose bytes were proved again right before they were sent, and those that failed.
     pub(super) proofs: Proofs,
+    /// Bytes that sockets took by reference.
+    pub(super) lent_bytes: u64,
     /// Accepts that failed, for want of descriptors or memory most likely.
     pub(super) accept_failures: u64,
     /// Listeners that accept nothing until accepting is tried again, as of now.
@@ -650,7 +652,9 @@ impl Net {
                 }
                 Next::Lend => {
                     self.counts.note(conn.out.prove())?;
-                    self.pipe.send(fd, conn.out.lent())?
+                    let sent = self.pipe.send(fd, conn.out.lent())?;
+                    self.counts.lent_bytes += sent.len as u64;
+                    sent
                 }
             };
             let Sent { len, full } = sent;

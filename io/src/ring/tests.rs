@@ -251,6 +251,7 @@ fn answers_come_in_order_and_the_sleeping_loop_wakes_for_mail() {
 #[test]
 fn blocks_go_out_by_copy_and_by_reference() {
     let node = start();
+    let mut lent = 0;
     // The longest is more than the sockets on both sides keep: it goes in many parts.
     for (len, hot) in [
         (4096, "hot"),
@@ -267,8 +268,12 @@ fn blocks_go_out_by_copy_and_by_reference() {
         let expected = |n: usize| ((n % 65536) % 251) as u8;
         assert!((0..len).all(|n| answer[1 + n] == expected(n)), "{len} {hot}");
         assert!(answer.ends_with(b"end"));
+        // Only whole blocks are lent.
+        lent += if hot == "hot" { len / 65536 * 65536 } else { 0 };
     }
+    let stats = Arc::clone(&node.stats);
     node.stop();
+    assert_eq!(stats.lent_bytes.get(), lent as u64, "what is hot, and nothing else");
 }
 
 /// What is no longer as it was verified does not leave, on no way out.

@@ -155,7 +155,7 @@ impl Case {
         let wants = self.ingest.wants_more();
         let busy = !self.disk.under_way.is_empty();
         // The owner does not know the object, and says so sooner or later.
-        let asked = matches!(self.bench.asks.front(), Some((_, Ask::Open { .. })));
+        let asked = matches!(self.bench.asks.front(), Some((_, Ask::Whole { .. })));
         if asked && (!wants || self.ended || choice.is_multiple_of(5)) {
             self.answer_open(Reply::Missing);
         } else if wants && !self.ended && (!busy || choice.is_multiple_of(3)) {
@@ -198,7 +198,7 @@ impl Case {
     fn answer_open(&mut self, reply: Reply) -> Outcome {
         let (stream, ask) = self.bench.asks.pop_front().expect("the owner is asked");
         let expected = self.ingest.expected.expect("only a known address is asked for");
-        assert!(matches!(ask, Ask::Open { address, first: None } if address == expected));
+        assert!(matches!(ask, Ask::Whole { address } if address == expected));
         assert_eq!(stream, Bench::STREAM);
         let outcome = self.ingest.on_reply(reply, &mut self.bench.cx());
         self.disk.collect(&mut self.bench);

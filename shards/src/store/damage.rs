@@ -39,11 +39,6 @@ pub struct Damage {
 }
 
 impl Damage {
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
-    }
-
     /// Whether the object is not to be opened.
     pub fn bars(&self, address: &Address) -> bool {
         self.objects.get(address) == Some(&Harm::Data)

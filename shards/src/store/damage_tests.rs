@@ -8,7 +8,7 @@ use ron_io::ports::VerifyOutcome;
 use super::{
     Store,
     testdisk::{Kind, Planted},
-    testworld::{World, object},
+    testworld::{World, hashed, object},
 };
 use crate::{
     flow::{Ask, Fault, Reply},
@@ -110,6 +110,35 @@ fn who_brings_the_bytes_again_heals() {
         assert!(world.holds(&bytes));
         lose_index(&mut world);
         assert!(world.holds(&bytes), "{len}: {:?}", world.notes);
+    }
+}
+
+/// Whoever brings its bytes again heals it before a read has met the damage.
+#[test]
+fn what_lies_beside_the_data_heals_too() {
+    for len in [200_000, LARGE] {
+        let (mut world, bytes) = stored(len);
+        let address = Address::of(&bytes);
+        let path = file_of(&world, &bytes);
+        let outboard = hashed(&bytes).outboard;
+        let start = find(world.disk.bytes(&path), &outboard.as_bytes()[..32]);
+        world.disk.damage(&path, |file| file[start + 9] ^= 1);
+        world.chill();
+        world.verify(1, address);
+        world.run();
+        assert!(matches!(world.verified.pop(), Some((1, VerifyOutcome::Damaged { .. }))));
+        let answer = world.answer(Ask::Open { address, first: None });
+        assert!(matches!(answer, Reply::Opened { .. }), "{len}: its data are right");
+        let answer = world.answer(Ask::Whole { address });
+        assert!(matches!(answer, Reply::Failed(Fault::Integrity)), "its bytes are wanted");
+        let answer = store(&mut world, &bytes);
+        assert!(matches!(answer, Reply::Stored { new: true }), "{len}: {answer:?}");
+        let answer = world.answer(Ask::Whole { address });
+        assert!(matches!(answer, Reply::Opened { .. }), "{len}: {answer:?}");
+        world.chill();
+        world.verify(2, address);
+        world.run();
+        assert_eq!(world.verified, [(2, VerifyOutcome::Whole { size: len as u64 })]);
     }
 }
 

@@ -173,8 +173,12 @@ impl Store {
     /// Takes a question about an object of this shard. Its one answer is in `cx.replies`, at once
     /// or later.
     pub fn on_ask(&mut self, asker: Asker, ask: Ask, cx: &mut Cx<'_>) {
-        if !cx.damage.is_empty() && matches!(ask, Ask::Open { .. }) && cx.damage.bars(ask.address())
-        {
+        let refused = match &ask {
+            Ask::Open { address, .. } => cx.damage.bars(address),
+            Ask::Whole { address } => cx.damage.knows(address),
+            _ => false,
+        };
+        if refused {
             return ask.refuse(asker, Fault::Integrity, cx);
         }
         if let Some(reply) = cached_answer(&ask, cx) {

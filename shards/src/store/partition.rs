@@ -173,6 +173,7 @@ impl Partition {
         }
         let reply = match ask {
             Ask::Open { address, first } => self.open(asker, address, first, cx),
+            Ask::Whole { address } => self.open(asker, address, None, cx),
             Ask::Group { address, index, begins, ahead } => {
                 self.group(Wanting::group(asker, begins, ahead), address, index, cx)
             }
@@ -789,10 +790,6 @@ pub(super) fn cached_answer(ask: &Ask, cx: &mut Cx<'_>) -> Option<Reply> {
             let cached = cx.memory.get_for(purpose, address, *index)?;
             Some(Reply::Group(cached.group))
         }
-        Ask::Open { first: None, .. }
-        | Ask::Put { .. }
-        | Ask::Adopt { .. }
-        | Ask::Cancel { .. }
-        | Ask::Delete { .. } => None,
+        _ => None,
     }
 }

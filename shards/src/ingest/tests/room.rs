@@ -20,7 +20,7 @@ fn a_long_upload_for_which_there_is_no_room_writes_nothing() {
         case.bench.room = Room::new(&case.bench.config);
         case.bench.room.told(0, self::free(free));
         let mut outcome = case.ingest.push(&case.data[..len as usize], &mut case.bench.cx());
-        if matches!(case.bench.asks.front(), Some((_, Ask::Open { .. })))
+        if matches!(case.bench.asks.front(), Some((_, Ask::Whole { .. })))
             && let Outcome::Failed(fault) = case.answer_open(Reply::Missing)
         {
             outcome = Err(IngestError::Failed(fault));

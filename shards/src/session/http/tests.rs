@@ -276,6 +276,7 @@ impl Bench {
         let number = self.asked.len();
         let text = match &ask {
             Ask::Open { first, .. } => format!("open {first:?}"),
+            Ask::Whole { .. } => "whole".to_owned(),
             Ask::Group { index, .. } => format!("group {index}"),
             Ask::Put { size, .. } => format!("put {size}"),
             Ask::Adopt { size, .. } => format!("adopt {size}"),
@@ -299,6 +300,10 @@ impl Bench {
                     let first = first.map(|byte| self.group(&address, byte / GROUP_LEN as u64));
                     Reply::Opened { size, first }
                 }
+            },
+            Ask::Whole { address } => match self.objects.get(&address) {
+                None => Reply::Missing,
+                Some(object) => Reply::Opened { size: object.len() as u64, first: None },
             },
             Ask::Group { index, ahead: true, .. } if self.crowded => {
                 Reply::Late { index, ahead: true }

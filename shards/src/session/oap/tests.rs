@@ -265,6 +265,10 @@ impl Rig {
                     Reply::Opened { size: len as u64, first }
                 }
             },
+            Ask::Whole { .. } => match self.objects.get(&address).map(Vec::len) {
+                None => Reply::Missing,
+                Some(len) => Reply::Opened { size: len as u64, first: None },
+            },
             Ask::Group { index, .. } => Reply::Group(self.group(address, index)),
             Ask::Put { size, outboard, blocks, .. } => {
                 let data: Vec<u8> =
