@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{DEADLINE, Data, MIB, Node, assert_same, curl::Curl, object, run};
+use common::{DEADLINE, Data, MIB, Node, assert_same, curl::Curl, http::Peer, object, run};
 
 /// A certificate for this machine that signs itself, and its key, in files.
 struct Pair {
@@ -187,11 +187,23 @@ fn a_token_that_is_taken_away_no_longer_writes() {
         let auth = format!("Authorization: Bearer {token}");
         common::curl::curl(&["-X", "POST", "-H", &auth, &url]).status
     };
+    let mut kept = Peer::new(node.connect());
+    let mut put_on_kept = |token: &str, bytes: &[u8]| {
+        let (addr, len) = (common::addr_of(bytes), bytes.len());
+        let head =
+            format!("PUT /o/{addr} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len}\r\n");
+        kept.send(format!("{head}Authorization: Bearer {token}\r\n\r\n").as_bytes());
+        kept.send(bytes);
+        kept.response("PUT").status
+    };
     assert_eq!((put("one", 1), put("two", 2), put("three", 3)), (201, 201, 401));
+    assert_eq!(put_on_kept("one", b"before"), 201);
     assert_eq!((scrub("one"), scrub("three")), (202, 401));
     fs::write(&file, "write_tokens = ['two', 'three']\n").expect("it can be written");
     assert!(reload(&node));
     assert_eq!((put("one", 4), put("two", 5), put("three", 6)), (401, 201, 201));
+    // A connection from before that is judged by the new ones, too.
+    assert_eq!((put_on_kept("three", b"new"), put_on_kept("one", b"old")), (201, 401));
     assert_eq!((scrub("one"), scrub("three")), (401, 202));
     assert!(!node.stderr().contains("three"), "a token is never shown");
     node.terminate();

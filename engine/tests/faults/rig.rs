@@ -75,13 +75,20 @@ pub(crate) fn until(node: &Node, what: &str, is_so: impl Fn(&Value) -> bool) -> 
 }
 
 /// How many partitions are in a state, which the report, the metrics and `/readyz` agree on, and
-/// `ronctl storage` with them.
+/// `ronctl storage` with them. The report, `/readyz` and the log name the same reason for each.
 pub(crate) fn partitions(node: &Node, state: &str, wanted: usize) {
     let of = |report: &Value| {
         let faults = report["partitions"].as_array().cloned().unwrap_or_default();
         faults.iter().filter(|fault| fault["state"] == state).count()
     };
-    until(node, state, |report| of(report) == wanted);
+    let report = until(node, state, |report| of(report) == wanted);
+    for fault in report["partitions"].as_array().into_iter().flatten() {
+        let reason = fault["reason"].as_str().expect("it has a reason");
+        assert!(!reason.is_empty(), "{report}");
+        let ready = node.admin("/readyz").json()["partitions"].to_string();
+        assert!(ready.contains(&fault.to_string()), "{fault} is not in {ready}");
+        node.wait_stderr(reason);
+    }
     let metric = format!("ron_partitions{{state=\"{state}\"}}");
     assert_eq!(node.metrics().sum(&metric), wanted as u64);
     assert_eq!(of(&node.admin("/readyz").json()), wanted);

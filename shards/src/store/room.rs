@@ -307,7 +307,7 @@ mod tests {
         room.ask(0);
         room.told(0, free(1100));
         assert!(!room.takes(0, 101));
-        assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS), "though it is not full");
+        assert_eq!(room.wake_at(), Some(1_000_000_000), "every second, though it is not full");
         assert!(room.ask(ROOM_AFTER_NS).is_some());
         room.told(0, free(2000));
         assert!(room.takes(0, 101));

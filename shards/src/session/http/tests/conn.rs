@@ -476,4 +476,12 @@ fn a_flood_of_refusals_is_summed_up_and_hides_no_failure() {
     bench.ask(request("PUT", "/o/", ""));
     let Some(Report::Failed { failure, .. }) = bench.reports.last() else { panic!("no report") };
     assert_eq!(failure.unreported, 30);
+    // As much as an operator is told: 20 at once, one a second.
+    assert_eq!(burst, 20);
+    let before = bench.reports.len();
+    for _ in 0..10 {
+        bench.now.mono_ns += 1_000_000_000;
+        (0..50).for_each(|_| drop(bench.ask(request("PUT", "/o/", ""))));
+    }
+    assert_eq!(bench.reports.len(), before + 10);
 }
