@@ -8,6 +8,7 @@ mod faults;
 
 use std::{
     fs,
+    io::Write,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -15,7 +16,7 @@ use std::{
 
 use common::{DEADLINE, Dice, KIB, MIB, Node, Object, assert_same, http::Peer, object};
 use faults::{
-    Fault, FaultyDisk, Op, Rule,
+    Fault, FaultyDisk, OPS_ALL, Op, Rule,
     clients::{Counts, Damage, Told, World},
     rig::{Rig, partitions, scrub},
 };
@@ -315,5 +316,51 @@ fn a_slow_disk_holds_up_only_what_needs_it() {
     assert!(waiting < Duration::from_secs(1) + AT_ONCE, "{waiting:?}");
     rig.disk.heal();
     node.terminate();
+    assert_eq!(rig.fsck().0, 0);
+}
+
+/// Whatever fails of a disk while the node starts on it, behind a write that was cut off: it serves
+/// what it can, or ends and says why; and once the disk is sound, all is as it was.
+#[test]
+fn a_disk_that_fails_at_the_start_loses_and_undoes_nothing() {
+    let Some(rig) = Rig::new(9) else { return };
+    let (large, gone) = (object(1, 2 * MIB), object(2, 2 * MIB));
+    let setup = rig.setup().args(&["--partitions", "1"]);
+    let node = setup.start();
+    assert_eq!((put(&node, &large), put(&node, &gone), delete(&node, &gone)), (201, 201, 204));
+    node.terminate();
+    let (mut stored, mut ended) = (vec![large], 0);
+    for op in OPS_ALL {
+        for part in ["", "p000", ".seg", "/index/", ".obj", "/tls/"] {
+            let last = rig.files(".seg").into_iter().max().expect("there is a segment");
+            let mut last =
+                fs::OpenOptions::new().append(true).open(last).expect("it can be written");
+            last.write_all(&[7; 5000]).expect("it can be written");
+            rig.disk.fail(Rule::always(op, Fault::Error).on(part));
+            match setup.start_or_end() {
+                Ok(node) => {
+                    let found = get(&node, &stored[0]);
+                    assert!([200, 500, 503].contains(&found), "{op:?} {part}: {found}");
+                    let found = get(&node, &gone);
+                    assert!([404, 503].contains(&found), "{op:?} {part}: {found}");
+                    node.kill();
+                }
+                Err((code, said)) => {
+                    assert_eq!(code, 1, "{op:?} {part}: {said}");
+                    assert!(said.contains("rond: ") && said.contains("os error 5"), "{said}");
+                    ended += 1;
+                }
+            }
+            rig.disk.heal();
+            let node = setup.start();
+            let new = object(100 + stored.len() as u64, 5000);
+            assert_eq!(put(&node, &new), 201);
+            stored.push(new);
+            assert!(stored.iter().all(|object| get(&node, object) == 200), "{op:?} {part}");
+            assert_eq!(get(&node, &gone), 404, "{op:?} {part}");
+            node.kill();
+        }
+    }
+    assert!((1..40).contains(&ended), "{ended} of 60 starts ended");
     assert_eq!(rig.fsck().0, 0);
 }

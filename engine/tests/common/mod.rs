@@ -242,10 +242,18 @@ impl Setup {
 
     /// Runs a node that is expected to give up at once: its exit code and what it said.
     pub fn refused(&self) -> (i32, String) {
+        self.start_or_end().err().expect("the node does not start")
+    }
+
+    /// Runs a node that may be ready or give up: then its exit code and what it said.
+    pub fn start_or_end(&self) -> Result<Node, (i32, String)> {
         let (mut node, first) = Node::spawn(self.command());
-        assert_eq!(first, None, "the node starts");
+        if let Some(line) = first {
+            node.ready = serde_json::from_str(&line).expect("the ready line is JSON");
+            return Ok(node);
+        }
         let status = node.wait();
-        (status.code().unwrap_or(-1), node.said.end())
+        Err((status.code().unwrap_or(-1), node.said.end()))
     }
 }
 

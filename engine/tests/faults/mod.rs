@@ -46,7 +46,19 @@ pub(crate) enum Op {
     List,
 }
 
-pub(crate) const OPS: usize = Op::List as usize + 1;
+pub(crate) const OPS_ALL: [Op; 10] = [
+    Op::Read,
+    Op::Write,
+    Op::Sync,
+    Op::SyncDir,
+    Op::Truncate,
+    Op::Create,
+    Op::Open,
+    Op::Rename,
+    Op::Unlink,
+    Op::List,
+];
+pub(crate) const OPS: usize = OPS_ALL.len();
 
 /// What becomes of it. A read that brings fewer bytes is not among them: to the kernel that is the
 /// end of the file, and it makes up the rest.

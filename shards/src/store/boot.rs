@@ -96,6 +96,8 @@ pub(super) struct Boot {
     /// Which of the segments is walked next.
     next_segment: usize,
     rebuild: bool,
+    /// Why there is a rebuild: the disk does not give the index.
+    index_unread: bool,
     /// From where the log is walked, and in the end where it ends.
     position: Position,
     sequence: u64,
@@ -141,6 +143,7 @@ impl Boot {
             segments: Vec::new(),
             next_segment: 0,
             rebuild: false,
+            index_unread: false,
             position: Position::default(),
             sequence: 0,
             tombstones: HashMap::new(),
@@ -288,7 +291,8 @@ impl Boot {
     }
 
     /// The disk does not give a piece of the log. With an index it may be about what was
-    /// acknowledged since the last checkpoint, so the partition does not open. In a rebuild, which
+    /// acknowledged since the last checkpoint, so the partition does not open, and neither if the
+    /// disk gives nothing of the index: both may be there another time. In a rebuild, which
     /// is the only way back, the segment ends there: nothing is cut, and what lies behind is not
     /// known until another rebuild can read it.
     fn unread(
@@ -303,7 +307,7 @@ impl Boot {
             let next = walk.start();
             return self.on_walked(file, walk, next, cx);
         }
-        if !self.rebuild {
+        if !self.rebuild || self.index_unread {
             self.unreadable = true;
             cx.close_file(file);
             return Err(self.failed(&Step::Scan(file, walk), &error.to_string()));
@@ -482,6 +486,7 @@ impl Boot {
         (self.highest, self.sequence) = (segment, self.sequence.max(sequence));
         self.lost = opened.lost.clone();
         self.rebuild = opened.reached.is_none();
+        self.index_unread = opened.unread;
         if self.rebuild && !self.segments.is_empty() {
             let (count, len) = (self.segments.len(), self.log_len());
             let text = format!("rebuilding the index from {count} segments, {len} bytes");

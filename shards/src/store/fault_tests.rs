@@ -633,6 +633,37 @@ fn a_partition_whose_index_cannot_be_saved_takes_no_more() {
     assert!(!world.holds(&bytes) && world.holds(&object(100, 3000)));
 }
 
+/// Where the disk gives neither the index nor the log, what is there is not known: nothing is said
+/// to be missing, and all is there once it can be read.
+#[test]
+fn an_index_and_a_log_that_cannot_be_read_are_no_empty_partition() {
+    let bytes = object(1, 900_000);
+    let mut world = World::new(13);
+    world.put(&bytes);
+    quiesce(&mut world);
+    let dir = world.config.layout.index_dir(0);
+    let snapshots: Vec<_> =
+        std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!snapshots.is_empty());
+    // A folder is opened, and cannot be read.
+    for path in &snapshots {
+        std::fs::rename(path, path.with_extension("aside")).unwrap();
+        std::fs::create_dir(path).unwrap();
+    }
+    world.disk.kill();
+    fail(&mut world, Kind::Scan, limits::BOOT_SCAN_TRIES as usize, ErrorKind::Other);
+    world.restart();
+    assert_eq!(world.stats.partitions_absent.get(), 1);
+    assert_eq!(world.get(&Address::of(&bytes)), Err(Some(Fault::Absent)));
+    for path in &snapshots {
+        std::fs::remove_dir(path).unwrap();
+        std::fs::rename(path.with_extension("aside"), path).unwrap();
+    }
+    world.kill();
+    assert_eq!(world.stats.partitions_absent.get(), 0);
+    assert!(world.holds(&bytes));
+}
+
 #[test]
 fn a_piece_of_the_log_that_cannot_be_read_does_not_keep_the_node_from_starting() {
     let objects: Vec<Vec<u8>> = (0..3).map(|n| object(n, 900_000)).collect();

@@ -22,7 +22,7 @@ use ron_io::ports::Job;
 
 use super::{
     Location, Position, Snapshot, Tally, Totals,
-    snapshot::{self, Commit, Loaded},
+    snapshot::{self, Commit, Loaded, Unusable},
     table::{self, Table},
 };
 
@@ -49,6 +49,8 @@ pub(in crate::store) struct Opened {
     pub(in crate::store) lost: BTreeSet<u32>,
     /// All it names is of other partitions, of this one for instance.
     pub(in crate::store) foreign: Option<u16>,
+    /// No snapshot can be used, and one that is there cannot be read: it may be another time.
+    pub(in crate::store) unread: bool,
     /// What was found to be damaged, for the operator, and what of that is lost.
     pub(in crate::store) notes: Vec<String>,
     pub(in crate::store) losses: Vec<String>,
@@ -76,13 +78,14 @@ pub(in crate::store) fn open_job(dir: PathBuf, of: Of, slot: Slot) -> Job {
 }
 
 fn open(dir: PathBuf, of: &Of) -> Opened {
-    let mut notes = Vec::new();
+    let (mut notes, mut unread) = (Vec::new(), false);
     // Without it nothing can be written, which each checkpoint will say.
     if let Err(error) = fs::create_dir_all(&dir) {
         notes.push(format!("the folder of the index cannot be made: {error}"));
     }
     let there = snapshot::generations(&dir).unwrap_or_else(|error| {
         notes.push(format!("the index cannot be listed: {error}"));
+        unread = true;
         Vec::new()
     });
     let newest = there.last().copied().unwrap_or(0);
@@ -91,7 +94,10 @@ fn open(dir: PathBuf, of: &Of) -> Opened {
     for generation in there.iter().rev().filter(|_| !old) {
         match choose(&dir, *generation, &there, &of.segments, &mut notes) {
             Ok((loaded, stale)) => return take(dir, loaded, stale, (of, newest), notes),
-            Err(why) => notes.push(format!("snapshot {generation:08} of the index: {why}")),
+            Err(why) => {
+                unread |= matches!(why, Unusable::Unread(_));
+                notes.push(format!("snapshot {generation:08} of the index: {why}"));
+            }
         }
     }
     if old {
@@ -110,6 +116,7 @@ fn open(dir: PathBuf, of: &Of) -> Opened {
         highest: (0, 0),
         lost: BTreeSet::new(),
         foreign: None,
+        unread,
         notes,
         losses: Vec::new(),
     }
@@ -122,13 +129,13 @@ fn choose(
     there: &[u32],
     segments: &[(u32, u64)],
     notes: &mut Vec<String>,
-) -> Result<(Loaded, bool), String> {
+) -> Result<(Loaded, bool), Unusable> {
     let mut loaded = snapshot::load(dir, generation)?;
     let position = loaded.commit.position;
     let Position { segment, offset } = position;
     // A log whose torn end was cut ends behind any record.
     if !offset.is_multiple_of(RECORD_ALIGN as u64) || offset > SEGMENT_LEN_MAX {
-        return Err(format!("it knows the log to {position:?}"));
+        return Err(Unusable::Damaged(format!("it knows the log to {position:?}")));
     }
     let previous = loaded.commit.previous;
     let alone = previous > 0 && !there.contains(&previous);
@@ -141,7 +148,7 @@ fn choose(
     }
     // It may have been compacted away since, with the tombstones that were behind the position.
     if segment > 0 && !is_there(segments, segment) {
-        return Err(format!("it is stale and knows the log to {position:?}"));
+        return Err(Unusable::Damaged(format!("it is stale and knows the log to {position:?}")));
     }
     let mut unknown = false;
     let dropped = loaded.table.retain(|entry| match entry.location {
@@ -154,7 +161,8 @@ fn choose(
         Location::File { segment } => is_there(segments, segment),
     });
     if unknown {
-        return Err("it is stale and names files that the log does not".to_string());
+        let why = "it is stale and names files that the log does not";
+        return Err(Unusable::Damaged(why.to_string()));
     }
     if dropped > 0 {
         notes.push(format!("{dropped} entries of segments that are gone are dropped"));
@@ -257,6 +265,7 @@ fn take(
         totals,
         commit,
         notes,
+        unread: false,
         losses,
     }
 }

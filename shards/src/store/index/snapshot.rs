@@ -267,6 +267,16 @@ impl Changes {
 }
 
 /// A file on its way into memory.
+/// Why a snapshot, or a frame of it, cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    /// The disk does not give it, and might another time.
+    #[error(transparent)]
+    Unread(#[from] io::Error),
+    #[error("{0}")]
+    Damaged(String),
+}
+
 struct Reader {
     file: File,
     generation: u32,
@@ -285,13 +295,12 @@ struct Block<'a> {
 
 impl Reader {
     /// The next block; `None` at the end.
-    fn next(&mut self) -> Result<Option<Block<'_>>, String> {
+    fn next(&mut self) -> Result<Option<Block<'_>>, Unusable> {
         if self.at == self.bytes.len() {
             self.bytes.clear();
             self.at = 0;
             let most = (BATCH_BLOCKS * BLOCK_LEN) as u64;
-            let read = (&mut self.file).take(most).read_to_end(&mut self.bytes);
-            read.map_err(|error| error.to_string())?;
+            (&mut self.file).take(most).read_to_end(&mut self.bytes)?;
         }
         let number = self.number;
         let block = &self.bytes[self.at..];
@@ -299,14 +308,14 @@ impl Reader {
             return Ok(None);
         }
         let Some(block) = block.get(..BLOCK_LEN) else {
-            return Err(format!("block {number} is cut"));
+            return Err(Unusable::Damaged(format!("block {number} is cut")));
         };
         if block[..16] != checksum(block) {
-            return Err(format!("block {number} does not match its checksum"));
+            return Err(Unusable::Damaged(format!("block {number} does not match its checksum")));
         }
         let head: [u32; 3] = [16, 24, 28].map(|at| u32::from_le_bytes(array(block, at)));
         if head != [u32::from_le_bytes(MAGIC), self.generation, number] {
-            return Err(format!("block {number} is of another file or version"));
+            return Err(Unusable::Damaged(format!("block {number} is of another file or version")));
         }
         self.at += BLOCK_LEN;
         self.number += 1;
@@ -314,26 +323,32 @@ impl Reader {
         let most = [0, BLOCK_SLOTS, BLOCK_TALLIES, BODY_LEN - COMMIT_LEN];
         match most.get(usize::from(block[20])) {
             Some(most) if count <= *most => {}
-            _ => return Err(format!("block {number} is of no known kind")),
+            _ => return Err(Unusable::Damaged(format!("block {number} is of no known kind"))),
         }
         Ok(Some(Block { kind: block[20], count, body: &block[HEAD_LEN..] }))
     }
 
     /// The next frame; what its slots are is told in their order. `None` at the end.
-    fn frame(&mut self, mut slot: impl FnMut(Slot) -> bool) -> Result<Option<Commit>, String> {
+    fn frame(&mut self, mut slot: impl FnMut(Slot) -> bool) -> Result<Option<Commit>, Unusable> {
         let (first, mut slots) = (self.number, 0);
         let mut tombstones = Vec::new();
         loop {
             let number = self.number;
             let Some(Block { kind, count, body }) = self.next()? else {
                 let cut = number > first;
-                return if cut { Err(format!("it ends at block {number}")) } else { Ok(None) };
+                return if cut {
+                    Err(Unusable::Damaged(format!("it ends at block {number}")))
+                } else {
+                    Ok(None)
+                };
             };
             match kind {
                 SLOTS => {
                     for bytes in body.chunks_exact(SLOT_LEN).take(count) {
                         if !slot(array(bytes, 0)) {
-                            return Err(format!("block {number} is out of order"));
+                            return Err(Unusable::Damaged(format!(
+                                "block {number} is out of order"
+                            )));
                         }
                     }
                     slots += count as u64;
@@ -349,7 +364,9 @@ impl Reader {
                     let word = |at| u32::from_le_bytes(array(body, at));
                     let long = |at| u64::from_le_bytes(array(body, at));
                     if (long(20), word(28) as usize) != (slots, tombstones.len()) {
-                        return Err(format!("block {number} ends another frame"));
+                        return Err(Unusable::Damaged(format!(
+                            "block {number} ends another frame"
+                        )));
                     }
                     return Ok(Some(Commit {
                         position: Position { segment: word(0), offset: long(4) },
@@ -368,12 +385,12 @@ impl Reader {
 ///
 /// # Errors
 /// Why not even the base is.
-pub(super) fn load(dir: &Path, generation: u32) -> Result<Loaded, String> {
-    let file = File::open(path(dir, generation)).map_err(|error| error.to_string())?;
+pub(super) fn load(dir: &Path, generation: u32) -> Result<Loaded, Unusable> {
+    let file = File::open(path(dir, generation))?;
     let mut reader = Reader { file, generation, number: 0, bytes: Vec::new(), at: 0 };
     let mut table = Table::new();
     let base = reader.frame(|slot| table.push(slot))?;
-    let mut commit = base.ok_or("it is empty")?;
+    let mut commit = base.ok_or_else(|| Unusable::Damaged("it is empty".to_string()))?;
     let base_blocks = reader.number;
     let mut tombstones: BTreeMap<u32, u64> = commit.tombstones.iter().copied().collect();
     let mut changes: Vec<Slot> = Vec::new();
@@ -385,7 +402,7 @@ pub(super) fn load(dir: &Path, generation: u32) -> Result<Loaded, String> {
         });
         match frame {
             Ok(None) => break (blocks, None),
-            Err(why) => break (blocks, Some(why)),
+            Err(why) => break (blocks, Some(why.to_string())),
             Ok(Some(next)) => {
                 tombstones.extend(next.tombstones.iter().copied());
                 commit = Commit { previous: commit.previous, ..next };
