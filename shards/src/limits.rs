@@ -340,6 +340,10 @@ pub const COMPACT_TURN_LEN: usize = 256 * 1024;
 pub const COMPACT_UNDER_WAY_MAX: usize = 8;
 pub const COMPACT_YIELDING_BYTES_PER_S: u64 = 32 * 1024 * 1024;
 
+/// The highest number of a segment or snapshot: a file with a higher one is none of ours. The next
+/// is one higher than any that is there, and so many are never made.
+pub const FILE_NUMBER_MAX: u32 = u32::MAX / 2;
+
 /// Segments shorter than this are small; more than so many of them in one partition, as many
 /// restarts leave, are joined.
 pub const SMALL_SEGMENT_LEN: u64 = 4 * 1024 * 1024;

@@ -645,10 +645,10 @@ fn an_index_and_a_log_that_cannot_be_read_are_no_empty_partition() {
     let snapshots: Vec<_> =
         std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(!snapshots.is_empty());
-    // A folder is opened, and cannot be read.
+    // A link to itself leads to nothing that can be read.
     for path in &snapshots {
         std::fs::rename(path, path.with_extension("aside")).unwrap();
-        std::fs::create_dir(path).unwrap();
+        std::os::unix::fs::symlink(path, path).unwrap();
     }
     world.disk.kill();
     fail(&mut world, Kind::Scan, limits::BOOT_SCAN_TRIES as usize, ErrorKind::Other);
@@ -656,7 +656,7 @@ fn an_index_and_a_log_that_cannot_be_read_are_no_empty_partition() {
     assert_eq!(world.stats.partitions_absent.get(), 1);
     assert_eq!(world.get(&Address::of(&bytes)), Err(Some(Fault::Absent)));
     for path in &snapshots {
-        std::fs::remove_dir(path).unwrap();
+        std::fs::remove_file(path).unwrap();
         std::fs::rename(path.with_extension("aside"), path).unwrap();
     }
     world.kill();

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use ron_codec::address::Address;
 use ron_io::ports::ShardId;
 
+use crate::limits;
+
 /// A data directory and who owns what of it.
 ///
 /// Partition `p` lies on volume `p % volumes` and belongs to shard `p % shards`, so a directory may
@@ -132,6 +134,11 @@ pub fn segment_number(name: &str) -> Option<u32> {
     numbered(name, ".seg")
 }
 
+/// The number of a snapshot of the index, or `None` for a name that none has.
+pub(super) fn snapshot_number(name: &str) -> Option<u32> {
+    numbered(name, ".idx")
+}
+
 /// The number of the segment that a mark is of, or `None` for a name that no mark has.
 pub fn hidden_number(name: &str) -> Option<u32> {
     hidden_mark(name).map(|(segment, _)| segment)
@@ -153,7 +160,8 @@ pub(super) fn hidden_mark(name: &str) -> Option<(u32, Option<u64>)> {
 fn numbered(name: &str, ending: &str) -> Option<u32> {
     let digits = name.strip_suffix(ending)?;
     let number = digits.parse().ok()?;
-    (number > 0 && format!("{number:08}") == digits).then_some(number)
+    let is_ours = (1..=limits::FILE_NUMBER_MAX).contains(&number);
+    (is_ours && format!("{number:08}") == digits).then_some(number)
 }
 
 /// The object in a file, or `None` for a name that no object file has.
@@ -215,6 +223,11 @@ mod tests {
             assert_eq!(segment_number(name), None, "{name}");
         }
         assert_eq!(segment_number("99999999999.seg"), None);
+        // One more than the highest that counts is a number, too.
+        let most = u32::MAX / 2;
+        assert_eq!(segment_number(&format!("{most}.seg")), Some(most));
+        assert_eq!(segment_number(&format!("{}.seg", most + 1)), None);
+        assert_eq!(snapshot_number(&format!("{}.idx", u32::MAX)), None);
         assert_eq!(object_address("b3:00.obj"), None);
         assert_eq!(object_address(&format!("b3:{}.obj", "0".repeat(64))), None);
         assert!(object_address(&format!("{}.obj", "0".repeat(64))).is_some());

@@ -30,7 +30,7 @@ use super::{
     Position, array,
     table::{SLOT_LEN, Slot, Table},
 };
-use crate::limits;
+use crate::{limits, store::layout::snapshot_number};
 
 /// Bytes of a block, of its header, and what the rest holds.
 const BLOCK_LEN: usize = DISK_BLOCK_LEN;
@@ -106,9 +106,12 @@ pub(super) fn generations(dir: &Path) -> io::Result<Vec<u32>> {
         entries => entries?,
     };
     for entry in entries {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".idx"));
-        found.extend(number.and_then(|number| number.parse::<u32>().ok()).filter(|n| *n > 0));
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        // To open anything else might wait without an end.
+        if kind.is_file() || kind.is_symlink() {
+            found.extend(entry.file_name().to_str().and_then(snapshot_number));
+        }
     }
     found.sort_unstable();
     Ok(found)
