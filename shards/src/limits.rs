@@ -310,6 +310,11 @@ pub const RESERVE_BYTES: u64 = 512 * 1024 * 1024;
 /// Share of a segment that must count, in percent, for it not to be compacted.
 pub const COMPACT_BELOW_PERCENT: u8 = 50;
 
+/// Most percent that may be asked for. What fills up a batch counts for nothing, so a segment of
+/// which all else counts may still be below a higher share, and would be written anew without an
+/// end.
+pub const COMPACT_BELOW_MAX: u8 = 90;
+
 /// Bytes a second of one shard's scrub unless configured otherwise.
 pub const SCRUB_BYTES_PER_S: u64 = 32 * 1024 * 1024;
 

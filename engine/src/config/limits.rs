@@ -17,10 +17,8 @@ pub const VOLUMES_MAX: usize = 64;
 /// Least room for objects that a node may be limited to: the longest that a segment takes.
 pub const MAX_BYTES_MIN: u64 = 1024 * 1024;
 
-/// Most percent of a segment that may be asked to count. Filling counts for nothing, so a segment
-/// of small objects that all count may still be below a higher share, and would be written anew
-/// for ever.
-pub const COMPACT_BELOW_MAX: u8 = 90;
+/// Most percent of a segment that may be asked to count.
+pub const COMPACT_BELOW_MAX: u8 = ron_shards::limits::COMPACT_BELOW_MAX;
 
 /// Most bytes a second of the scrub of a node: no limit, in effect.
 pub const SCRUB_RATE_MAX: u64 = 1 << 40;

@@ -247,7 +247,8 @@ impl Plan {
             self.remains(chance);
         }
         self.pulls = Pulls { perform: 24, tell: 24, mail: 24, net: 8, client: 8 };
-        self.storage.compact_below_percent = chance.pick(&[50, 90, 100]);
+        self.storage.compact_below_percent =
+            chance.pick(&[50, limits::COMPACT_BELOW_MAX, limits::COMPACT_BELOW_MAX]);
     }
 
     /// What is to be removed often stays, and the index is often lost: a rebuild meets what only
@@ -324,7 +325,8 @@ fn storage(chance: &mut Chance, faults: &Faults) -> Storage {
     if chance.one_in(8) {
         storage.max_bytes = Some(chance.between(1, 16) * MIB);
     }
-    storage.compact_below_percent = chance.pick(&[0, 50, 90, 100]);
+    storage.compact_below_percent =
+        chance.pick(&[0, 50, limits::COMPACT_BELOW_MAX, limits::COMPACT_BELOW_MAX]);
     if chance.toss() {
         // A node that is always about to scrub never comes to rest.
         storage.scrub_every_ms = chance.between(1_000, 60_000);
