@@ -16,8 +16,8 @@ use ron_shards::limits::{
 };
 
 /// Descriptors of one shard beside connections and objects: its rings, its executor's, listeners,
-/// bells, arena, pipe; and what is accepted while the last connection is.
-const SHARD_FILES: u64 = 32 + SPOKEN_MAX * ACCEPTS_MAX as u64;
+/// bells, arena, pipe; the connection that is ended at once, and what is accepted meanwhile.
+const SHARD_FILES: u64 = 32 + 1 + SPOKEN_MAX * ACCEPTS_MAX as u64;
 
 /// Listeners of one shard: `http`, `https`, `oap` and `oap_plain`.
 const SPOKEN_MAX: u64 = 4;

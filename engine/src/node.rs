@@ -461,7 +461,9 @@ fn start_shard(
 ) -> std::io::Result<()> {
     let shard = settings.shard;
     let name = format!("ron-shard-{}", shard.0);
-    let connections_max = settings.connections_max + refused_max(settings.connections_max);
+    // With all that are served and all that are told why not, one more is still heard of: the shard
+    // closes idle connections for it, or ends it at once.
+    let connections_max = settings.connections_max + refused_max(settings.connections_max) + 1;
     let core = config.cores[usize::from(shard.0)];
     thread::Builder::new().name(name.clone()).spawn(move || {
         let reports = mailboxes.reports.clone();

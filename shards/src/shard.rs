@@ -216,7 +216,7 @@ impl Shard {
             let room = why != Rejected::Draining && self.sessions.refused() < most;
             if !room || listener.proto != Proto::Http {
                 self.acts.push(Act::Abort { conn });
-                return;
+                return self.close_idle(now);
             }
         }
         self.stats.connections[listener.proto as usize].add(1);
