@@ -229,7 +229,7 @@ fn without_inodes_objects_are_refused_and_deletions_go_on() {
         }
         assert!(Instant::now() < until, "few inodes are free, and objects are taken");
     }
-    assert!(node.stderr().contains("few of its inodes are free"), "{}", node.stderr());
+    node.wait_stderr("few of its inodes are free");
     assert_eq!(delete(&node, &stored[0]), 204);
     check(&node, &stored[1..]);
     check(&node, &more);

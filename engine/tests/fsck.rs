@@ -270,7 +270,7 @@ fn a_start_keeps_what_a_damaged_header_hides() {
     let (code, findings, _) = stopped.fsck(&[]);
     assert_eq!((code, kinds(&findings)), (1, vec!["log_ends", "no_index"]));
     let node = stopped.start();
-    assert!(node.stderr().contains("is damaged at"), "it is said");
+    node.wait_stderr("is damaged at");
     let mut peer = Peer::new(node.connect());
     let status = |peer: &mut Peer, at: usize| peer.get(&format!("/o/{}", stopped.objects[at].addr));
     assert_eq!((status(&mut peer, 0).status, status(&mut peer, 9).status), (200, 404));

@@ -151,7 +151,9 @@ fn a_number_of_partitions_that_comes_too_late_is_said() {
     for (given, said) in [("3", false), ("3", false), ("5", true)] {
         let node = data.setup().args(&["--partitions", given]).start();
         let line = format!("partitions = {given} is without effect: the data directory has 3");
-        assert_eq!(node.stderr().contains(&line), said, "{}", node.stderr());
+        // What a start has to say comes before this.
+        let log = node.wait_stderr("\"ready\"");
+        assert_eq!(log.contains(&line), said, "{log}");
         node.terminate();
     }
 }

@@ -33,7 +33,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Answers each line: `echo TEXT`, `block N HOT` (N bytes of a block), `file` (written, synced,
-/// read back), `bye`.
+/// read back), `bye` (the node's side ends), anything else (the connection is dropped).
 struct Toy {
     acts: Acts<&'static str>,
     arena: Arena,

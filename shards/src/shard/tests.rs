@@ -158,14 +158,33 @@ fn connections_beyond_the_most_are_told_and_those_beyond_that_are_closed() {
     let refused = refused_max(2) as u64 + 2;
     assert_eq!(rig.stats.rejected(Rejected::Connections), refused);
     assert_eq!(rig.notes.len(), 1, "once a minute: {:?}", rig.notes);
+    rig.bytes(first, REQUEST);
+    assert!(rig.queued[first.slot as usize] > 0, "those that are served are served on");
     rig.now.mono_ns += REFUSED_TELL_NS;
     rig.open(OAP, "192.0.2.1:1");
     let said = format!("connections_max ({refused} since the last such line)");
     assert!(rig.notes[1].contains(&said), "{:?}", rig.notes);
     let of_peer = rig.stats.peers.all().map(|work| work.unconnected).max();
     assert_eq!(of_peer, Some(refused + 1), "all of one peer");
-    rig.bytes(first, REQUEST);
-    assert!(rig.queued[first.slot as usize] > 0, "those that are served are served on");
+}
+
+/// While all places are used, those of connections that are told why they are refused as well, the
+/// shard still accepts one more, and closes idle connections for it.
+#[test]
+fn idle_connections_are_closed_while_every_place_is_used() {
+    let mut rig = Rig::new(|config| {
+        config.connections_max = 2;
+        config.connection_buffers = 32 * BUFFERS_LEN;
+    });
+    let idle = [rig.open(HTTP, "192.0.2.1:1"), rig.open(OAP, "192.0.2.1:1")];
+    for _ in 0..refused_max(2) {
+        rig.open(HTTP, "192.0.2.2:1");
+    }
+    let early = rig.open(OAP, "192.0.2.3:1");
+    assert_eq!(rig.aborted, [early.slot], "none was idle for long");
+    rig.now.mono_ns += IDLE_CUT_NS;
+    rig.open(OAP, "192.0.2.3:1");
+    assert!(idle.iter().any(|conn| rig.aborted.contains(&conn.slot)), "{:?}", rig.aborted);
 }
 
 #[test]

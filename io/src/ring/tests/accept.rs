@@ -43,6 +43,8 @@ fn connections_beyond_the_most_wait_in_the_kernel() {
         let open = ring.conns.get() as usize;
         assert!(open < MOST + ACCEPTS_MAX as usize, "{open} connections are open");
         assert!(ring.accept_paused.get() == 0 && ring.accept_failures.get() == 0);
+        // Has the node drop this connection, so that another one can be accepted.
+        client.write_all(b"drop\n").unwrap();
     }
     node.stop();
 }
