@@ -1,5 +1,7 @@
 //! The numbers this crate is bounded by, each with its name and its reason.
 
+use ron_codec::limits::{RECORD_HEADER_LEN, SEGMENT_LEN_MAX};
+
 /// Connections of one shard, unless configured otherwise.
 pub const CONNECTIONS_MAX: usize = 10_000;
 
@@ -285,9 +287,11 @@ pub const READS_UNDER_WAY_MAX: usize = ron_io::limits::DISK_OPS_MAX / 2;
 /// Bytes of one read of a log whose records are hashed at boot: the longest record fits.
 pub const SCAN_LEN: usize = 2 * 1024 * 1024;
 
-/// Sequences that are left out where records may be hidden: more than a log ever hides. What is
-/// written from then on comes behind what was hidden, should that be found again.
-pub const HIDDEN_SEQUENCES: u64 = 1 << 32;
+/// Sequences of one segment, at most. Records of segment `n` have sequences below
+/// `(n + 1) * SEGMENT_SEQUENCES`, however little of the log is known: a segment has fewer records
+/// than that, and where records may be hidden the next segment begins with this times its number.
+pub const SEGMENT_SEQUENCES: u64 = 1 << 32;
+const _: () = assert!(SEGMENT_LEN_MAX / (RECORD_HEADER_LEN as u64) < SEGMENT_SEQUENCES / 2);
 
 /// Tries to read a piece of the log at boot.
 pub const BOOT_SCAN_TRIES: u32 = 3;
@@ -347,7 +351,9 @@ pub const COMPACT_YIELDING_BYTES_PER_S: u64 = 32 * 1024 * 1024;
 
 /// The highest number of a segment or snapshot: a file with a higher one is none of ours. The next
 /// is one higher than any that is there, and so many are never made.
-pub const FILE_NUMBER_MAX: u32 = u32::MAX / 2;
+pub const FILE_NUMBER_MAX: u32 = u32::MAX / 4;
+// No record has a sequence of 2⁶³ or more.
+const _: () = assert!(FILE_NUMBER_MAX as u64 + 2 < (1 << 63) / SEGMENT_SEQUENCES);
 
 /// Segments shorter than this are small; more than so many of them in one partition, as many
 /// restarts leave, are joined.

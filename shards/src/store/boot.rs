@@ -373,11 +373,21 @@ impl Boot {
         !self.has_holes || self.hidden.values().all(is_behind)
     }
 
-    /// The highest sequence that may have been used. What comes now counts before what is hidden.
+    /// The highest sequence that may have been used. What comes now counts before what is hidden:
+    /// no record of an earlier segment has a sequence from that of the next segment on.
     fn highest_sequence(&self) -> u64 {
-        let left_out = self.has_holes || !self.lost.is_empty();
         let marked = self.hidden.values().flatten().copied().max().unwrap_or(0);
-        self.sequence.max(marked) + u64::from(left_out) * limits::HIDDEN_SEQUENCES
+        let known = self.sequence.max(marked);
+        match self.has_holes || !self.lost.is_empty() {
+            true => known.max(u64::from(self.new_segment()) * limits::SEGMENT_SEQUENCES),
+            false => known,
+        }
+    }
+
+    /// The number of the segment in which writing goes on: above that of any that there was.
+    fn new_segment(&self) -> u32 {
+        let last = self.segments.last().map_or(0, |(number, _)| *number);
+        last.max(self.highest).max(self.position.segment) + 1
     }
 
     /// Removes the mark of the segment that was walked, if need be, and goes on.
@@ -713,11 +723,19 @@ impl Boot {
         let index = self.index.take().expect("a boot ends once, with an index");
         let dirty = self.rebuild || index.changes() > 0 || index.wants_base();
         let sequence = self.highest_sequence();
-        let (position, sequence) = (self.position, (sequence, self.highest));
+        let (position, next_segment) = (self.position, self.new_segment());
         let segments = self.segments.iter().copied().collect();
         let hidden = std::mem::take(&mut self.hidden).into_keys().collect();
         let lost = std::mem::take(&mut self.lost);
-        let all = Recovered { index, position, sequence, segments, lost, hidden, dirty };
-        Progress::Ready(Box::new(all))
+        Progress::Ready(Box::new(Recovered {
+            index,
+            position,
+            sequence,
+            next_segment,
+            segments,
+            lost,
+            hidden,
+            dirty,
+        }))
     }
 }

@@ -746,6 +746,38 @@ fn what_was_deleted_while_a_segment_could_not_be_read_stays_deleted() {
     assert!(!world.holds(&bytes), "a deletion is undone");
 }
 
+/// Two processes can read nothing of the log, and the second knows nothing of the first.
+#[test]
+fn what_was_deleted_while_nothing_could_be_read_stays_deleted_though_it_happens_again() {
+    let mut world = World::new(12);
+    world.put(&object(2, 3000));
+    let bytes = object(1, 3000);
+    let (kind, error) = (Kind::Scan, ErrorKind::Other);
+    let lose = |world: &mut World, segments: usize| {
+        world.store = Store::new(&world.config);
+        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.disk.kill();
+        let times = segments * limits::BOOT_SCAN_TRIES as usize;
+        world.disk.planted.push(Planted { kind, skip: 0, times, error });
+        world.restart();
+    };
+    lose(&mut world, 1);
+    for bytes in (3..9).map(|n| object(n, 3000)) {
+        world.put(&bytes);
+    }
+    world.put(&bytes);
+    // All of it is read, and the marks are gone.
+    lose(&mut world, 0);
+    assert!(world.holds(&bytes), "{:?}", world.notes);
+    lose(&mut world, 2);
+    assert!(!world.holds(&bytes), "{:?}", world.notes);
+    world.put(&bytes);
+    delete(&mut world, &bytes);
+    lose(&mut world, 0);
+    assert!(world.holds(&object(2, 3000)), "{:?}", world.notes);
+    assert!(!world.holds(&bytes), "a deletion is undone");
+}
+
 #[test]
 fn damage_far_from_the_end_is_no_torn_batch() {
     let objects: Vec<Vec<u8>> = (0..8).map(|n| object(n, 900_000)).collect();

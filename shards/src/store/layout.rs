@@ -224,7 +224,7 @@ mod tests {
         }
         assert_eq!(segment_number("99999999999.seg"), None);
         // One more than the highest that counts is a number, too.
-        let most = u32::MAX / 2;
+        let most = u32::MAX / 4;
         assert_eq!(segment_number(&format!("{most}.seg")), Some(most));
         assert_eq!(segment_number(&format!("{}.seg", most + 1)), None);
         assert_eq!(snapshot_number(&format!("{}.idx", u32::MAX)), None);

@@ -79,8 +79,10 @@ pub(super) struct Recovered {
     pub(super) index: Index,
     /// The end of the log.
     pub(super) position: Position,
-    /// Highest sequence of any record, and number of any segment that there was.
-    pub(super) sequence: (u64, u32),
+    /// The highest that a record may have.
+    pub(super) sequence: u64,
+    /// The number of the segment that is begun next.
+    pub(super) next_segment: u32,
     /// Numbers and lengths of all segments.
     pub(super) segments: BTreeMap<u32, u64>,
     /// Those in which records may be hidden by damage.
@@ -132,8 +134,8 @@ impl Partition {
         idle_files_max: usize,
         cx: &mut Cx<'_>,
     ) -> Self {
-        let Recovered { mut index, position, sequence, segments, lost, mut hidden, dirty } =
-            recovered;
+        let Recovered { mut index, position, segments, lost, mut hidden, dirty, .. } = recovered;
+        let next = (recovered.sequence, recovered.next_segment);
         let lossy = !lost.is_empty();
         hidden.extend(lost);
         index.serve();
@@ -142,7 +144,7 @@ impl Partition {
         let mut partition = Partition {
             site,
             index,
-            log: Log::new(position, segments, sequence, lossy),
+            log: Log::new(position, segments, next, lossy),
             files: Files::new(idle_files_max),
             reads: Reads::new(),
             objects: Objects::new(),

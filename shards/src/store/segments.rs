@@ -202,19 +202,17 @@ pub(super) struct Log {
 
 impl Log {
     /// A log of these segments (number and length) that ends at `position`, where `sequence` is the
-    /// highest of any record and `highest` of any segment that there was. A new segment is begun.
-    /// With `lossy`, part of it is lost.
+    /// highest of any record. The segment `next_segment` is begun. With `lossy`, part of it is lost.
     pub(super) fn new(
         position: Position,
         segments: BTreeMap<u32, u64>,
-        (sequence, highest): (u64, u32),
+        (sequence, next_segment): (u64, u32),
         lossy: bool,
     ) -> Log {
-        let last = segments.last_key_value().map_or(0, |(number, _)| *number);
         Log {
             phase: Phase::Idle,
             current: None,
-            next_segment: last.max(highest).max(position.segment) + 1,
+            next_segment,
             sequence: sequence + 1,
             committed_sequence: sequence,
             appends: Slab::new(),

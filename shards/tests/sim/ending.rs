@@ -1,7 +1,7 @@
 //! How a run ends: the faults cease, what is under way comes to its end, and after one more boot
 //! every object is looked at.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use ron_codec::{limits::GROUP_LEN, record::record_len_max};
 use ron_io::{
@@ -66,11 +66,27 @@ impl World {
             self.check_room();
         }
         self.end_well();
+        if self.plan.churn {
+            self.check_rebuilt();
+        }
+    }
+
+    /// The log and the object files alone say the same once more.
+    fn check_rebuilt(&mut self) {
+        for partition in 0..self.plan.partitions {
+            // It may never have been there.
+            let _ = fs::remove_dir_all(self.layout.index_dir(partition));
+        }
+        self.boot();
+        self.wait_until_ready();
+        self.check_all();
+        self.end_well();
     }
 
     /// The faults cease.
     fn calm_down(&mut self) {
         self.trace.note(|| "calm".to_string());
+        self.plan.hunt = None;
         self.plan.faults = Faults { index_loss: self.plan.faults.index_loss, ..Faults::default() };
         // Nor does time pass so fast that deadlines end what is checked.
         self.plan.pace_ns = self.plan.pace_ns.min(PACE_CALM_NS);

@@ -9,7 +9,7 @@ use ron_io::{
 };
 use ron_shards::flow::Mail;
 
-use super::{node::Node, objects, trace::violation, world::World};
+use super::{node::Node, objects, plan::Hunt, trace::violation, world::World};
 
 /// Milliseconds a drain may take until what is not finished is dropped.
 const DRAIN_MS: u64 = 20_000;
@@ -23,6 +23,9 @@ const JUMP_MS: u64 = 1_600_000_000_000;
 /// Acts within which a process ends that is about to.
 const FUSE_MAX: u64 = 30;
 
+/// Steps for which what is hunted fails, at most.
+const HUNTING_MAX: u64 = 120;
+
 /// Bits of a file that flip at once.
 const FLIPS_MAX: u64 = 8;
 
@@ -30,6 +33,10 @@ impl World {
     /// Lets go wrong what goes wrong before the next step.
     pub(super) fn strike(&mut self) {
         let faults = self.plan.faults;
+        self.hunting = self.hunting.saturating_sub(1);
+        if self.plan.hunt.is_some() && self.hunting == 0 {
+            self.disk.weather = Weather::default();
+        }
         // A rebuild takes many steps, and would hardly ever come to its end.
         let is_ready = self.node.as_ref().is_some_and(Node::is_ready);
         let spares = self.plan.churn && !is_ready && !self.chance.one_in(8);
@@ -68,8 +75,16 @@ impl World {
         }
     }
 
+    /// What is hunted fails for some steps.
+    pub(super) fn aim(&mut self, hunt: Hunt) {
+        let often = self.chance.pick(&[1, 2, 4]);
+        self.disk.weather = hunt.weather(often);
+        self.hunting = self.chance.between(4, HUNTING_MAX);
+        self.trace.note(|| format!("hunt: {:?}", hunt.weather(often)));
+    }
+
     /// The process will end in the midst of one of its next acts.
-    fn light_fuse(&mut self) {
+    pub(super) fn light_fuse(&mut self) {
         let acts = self.chance.between(1, FUSE_MAX) as u32;
         if let Some(node) = &mut self.node {
             node.fuse.get_or_insert(acts);
@@ -82,6 +97,9 @@ impl World {
         let kill = faults.power == 0 || (faults.kill > 0 && self.chance.toss());
         self.end(if kill { End::Kill } else { End::Power });
         self.boot();
+        if self.plan.hunt == Some(Hunt::Rebuild) && self.chance.toss() {
+            self.aim(Hunt::Rebuild);
+        }
     }
 
     /// The process ends.
@@ -176,7 +194,9 @@ impl World {
     fn lose_index(&mut self) {
         for partition in 0..self.plan.partitions {
             let dir = self.layout.index_dir(partition);
-            if self.chance.below(4) == 0 {
+            // What is lost in part only may be believed, and then excuses much.
+            let whole = if self.plan.hunt.is_some() { 3 } else { 1 };
+            if self.chance.below(4) < whole {
                 self.trace.note(|| format!("index {partition} is gone"));
                 // It may never have been there.
                 let _ = fs::remove_dir_all(&dir);

@@ -98,11 +98,12 @@ impl Http {
             return self.read(object, stage);
         }
         let deletes = if stage.plan.churn { 2 } else { 3 };
-        if stage.plan.deletes && !*stage.no_deletes && stage.chance.one_in(deletes) {
+        let may_delete = stage.plan.deletes && !stage.plan.kept.contains(&object);
+        if may_delete && !*stage.no_deletes && stage.chance.one_in(deletes) {
             let token = stage.oracle.begin_delete(object);
             return self.ask(What::Delete, token, head("DELETE", object, ""));
         }
-        self.put(object, stage)
+        if stage.sky.ebb { self.read(object, stage) } else { self.put(object, stage) }
     }
 
     /// Writes the request for the whole of an object.

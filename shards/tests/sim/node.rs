@@ -16,7 +16,7 @@ use ron_shards::{
     shard::Shard,
 };
 
-use super::{ledger::Ledger, trace::Trace, trace::violation};
+use super::{ledger::Ledger, plan::Hunt, trace::Trace, trace::violation};
 
 /// What is spoken on the listeners, by number.
 pub const LISTENERS: [Listener; 4] = [
@@ -71,6 +71,9 @@ pub struct Deck<'a> {
     pub slow: u32,
     /// Nanoseconds that the others take, at most; 0 for none.
     pub disk_ns: u64,
+    /// What failures are aimed at, and whether it happened.
+    pub hunt: Option<Hunt>,
+    pub prey_seen: &'a mut bool,
 }
 
 pub struct Node {
@@ -290,6 +293,7 @@ impl Node {
             Act::Resume { conn } => part.net.resume(conn),
             Act::Disk { ticket, op } => {
                 deck.trace.note(|| format!("{at}: wants {op:?}"));
+                *deck.prey_seen |= deck.hunt.is_some_and(|hunt| hunt.is_prey(&op));
                 if let Some(inode) = part.queue.inode_of(&op) {
                     deck.ledger.note(&op, inode);
                 }

@@ -91,7 +91,7 @@ impl Oap {
                 let frame = self.header(Flags::REQ | Flags::START | Flags::END);
                 (What::Has, stage.oracle.begin_read(object), encode(&frame, &json))
             }
-            n if n >= 2 + stage.plan.writes => self.get(object, stage),
+            n if stage.sky.ebb || n >= 2 + stage.plan.writes => self.get(object, stage),
             _ => self.put(object, stage),
         };
         self.streams.insert(self.corr, Asked { what, token });

@@ -2,7 +2,10 @@
 //! much and each is short.
 
 use ron_codec::limits::SEGMENT_LEN_MAX;
-use ron_io::sim::{Chance, Weather};
+use ron_io::{
+    ports::DiskOp,
+    sim::{Chance, Weather},
+};
 use ron_shards::{
     config::{Deadlines, Storage},
     limits,
@@ -90,10 +93,69 @@ pub struct Flood {
     pub disk_ns: u64,
 }
 
+/// An event of the store after which failures are aimed at what follows it. Each is rare, and so is
+/// the failure that could undo a promise there: left to chance, they would hardly ever meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hunt {
+    /// Records are moved by compaction: their commit fails.
+    Move,
+    /// A batch is cut off: the cut fails, or the power does.
+    Cut,
+    /// A file is removed: that fails.
+    Removal,
+    /// An index is rebuilt: part of the log cannot be read.
+    Rebuild,
+    /// A checkpoint is written: it fails.
+    Checkpoint,
+    /// The file of an upload gets its name: the commit of its record fails.
+    Record,
+}
+
+impl Hunt {
+    const ALL: [Hunt; 6] =
+        [Hunt::Move, Hunt::Cut, Hunt::Removal, Hunt::Rebuild, Hunt::Checkpoint, Hunt::Record];
+
+    /// Whether this act is such an event. Moves and rebuilds are seen otherwise.
+    pub fn is_prey(self, op: &DiskOp) -> bool {
+        match self {
+            Hunt::Cut => matches!(op, DiskOp::Truncate { .. }),
+            Hunt::Removal => matches!(op, DiskOp::Remove { durable: true, .. }),
+            Hunt::Checkpoint => matches!(op, DiskOp::Run(_)),
+            Hunt::Record => matches!(op, DiskOp::Rename { .. }),
+            Hunt::Move | Hunt::Rebuild => false,
+        }
+    }
+
+    /// What fails, one in so `often`.
+    pub fn weather(self, often: u32) -> Weather {
+        let calm = Weather::default();
+        match self {
+            Hunt::Move => Weather { writes: often, syncs: often, ..calm },
+            Hunt::Cut => Weather { syncs: often, others: 8 * often, ..calm },
+            Hunt::Removal => Weather { removes: often, ..calm },
+            Hunt::Rebuild => Weather { reads: often, short_reads: often, ..calm },
+            Hunt::Checkpoint => Weather { jobs: often, ..calm },
+            Hunt::Record => Weather { writes: often, ..calm },
+        }
+    }
+}
+
+/// A part of a run in which nothing is stored, so that what was deleted stays deleted for long.
+#[derive(Clone, Copy, Debug)]
+pub struct Tide {
+    /// Steps of a flow and of the ebb that follows it.
+    pub flow: u64,
+    pub ebb: u64,
+}
+
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// In place of the faults.
     pub flood: Option<Flood>,
+    pub hunt: Option<Hunt>,
+    pub tide: Option<Tide>,
+    /// Objects that nobody deletes: they keep the segments in which they are.
+    pub kept: Vec<ObjectId>,
     pub shards: u16,
     pub partitions: u16,
     /// File systems that the partitions are spread over.
@@ -171,6 +233,9 @@ impl Plan {
         };
         let mut plan = Plan {
             flood,
+            hunt: None,
+            tide: None,
+            kept: Vec::new(),
             connection_buffers,
             mesh_reads: chance.pick(&[1, 2, 8, limits::MESH_READS_MAX]),
             mesh_others: chance.pick(&[2, 4, 16, limits::MESH_OTHERS_MAX]),
@@ -243,12 +308,31 @@ impl Plan {
             // A rebuild lists hundreds of folders.
             others: 4 * often(),
         };
-        if chance.one_in(3) {
-            self.remains(chance);
+        match chance.below(4) {
+            0 => self.remains(chance),
+            1 | 2 => self.hunt(chance),
+            _ => {}
         }
         self.pulls = Pulls { perform: 24, tell: 24, mail: 24, net: 8, client: 8 };
         self.storage.compact_below_percent =
             chance.pick(&[50, limits::COMPACT_BELOW_MAX, limits::COMPACT_BELOW_MAX]);
+    }
+
+    /// Failures are aimed at what follows one kind of event, soon after which the process may end
+    /// and its index with it. Some objects stay, and so do deletions.
+    fn hunt(&mut self, chance: &mut Chance) {
+        self.hunt = Some(chance.pick(&Hunt::ALL));
+        self.tide = Some(Tide { flow: chance.between(200, 1000), ebb: chance.between(200, 3000) });
+        self.kept = self.objects.iter().copied().filter(|_| chance.one_in(3)).collect();
+        self.faults.weather = 0;
+        self.faults.index_loss = chance.pick(&[1, 1, 2]);
+        self.faults.kill = chance.between(400, 3000) as u32;
+        self.compact_dead_min = 8 << 10;
+    }
+
+    /// Whether nothing is stored at this step.
+    pub fn is_ebb(&self, step: u64) -> bool {
+        self.tide.is_some_and(|Tide { flow, ebb }| step % (flow + ebb) >= flow)
     }
 
     /// What is to be removed often stays, and the index is often lost: a rebuild meets what only

@@ -27,6 +27,8 @@ pub struct Sky {
     /// Reads, uploads or connections were refused, or readers and uploads cut, for want of memory
     /// or places: time passes in leaps, which none of them may wait for.
     pub short: bool,
+    /// Nothing is stored for a while.
+    pub ebb: bool,
     /// The node is not told what is wanted, and may be late: it drains, boots or time leaps.
     pub chaos: bool,
 }
@@ -56,6 +58,7 @@ impl Stage<'_> {
 
     /// The object was there.
     pub fn seen(&mut self, token: &Token) {
+        self.note(token, "is there");
         let broken = self.oracle.seen(token);
         self.check(broken, token);
         self.reckon(token.object, |ledger, disk| ledger.seen(token.object, disk));
@@ -72,11 +75,13 @@ impl Stage<'_> {
 
     /// The object was not there.
     pub fn missed(&mut self, token: &Token) {
+        self.note(token, "is not there");
         let broken = self.oracle.missed(token, self.is_sure(token.object));
         self.check(broken, token);
     }
 
     pub fn stored(&mut self, token: &Token, new: bool) {
+        self.note(token, if new { "is stored" } else { "was there when it was put" });
         let broken = self.oracle.stored(token, new);
         // What a short read made look damaged is stored anew.
         let looked_damaged = new && self.sky.short_reads && self.oracle.had_trouble(token);
@@ -92,12 +97,14 @@ impl Stage<'_> {
     }
 
     pub fn deleted(&mut self, token: &Token) {
+        self.note(token, "is deleted");
         let broken = self.oracle.deleted(token);
         self.check(broken, token);
         self.reckon(token.object, |ledger, disk| ledger.settled(token.object, true, disk));
     }
 
     pub fn delete_missed(&mut self, token: &Token) {
+        self.note(token, "was not there to be deleted");
         let sure = !self.sky.holes && !self.ledger.excuses(token.object);
         let broken = self.oracle.delete_missed(token, sure);
         self.check(broken, token);
@@ -153,6 +160,10 @@ impl Stage<'_> {
     /// Whether what is missed is not there, and not only hidden.
     fn is_sure(&self, object: ObjectId) -> bool {
         !self.sky.crippled && !self.sky.holes && !self.ledger.excuses(object)
+    }
+
+    fn note(&mut self, token: &Token, what: &str) {
+        self.trace.note(|| format!("  object {} {what}", token.object));
     }
 
     fn check(&mut self, broken: Broken, token: &Token) {

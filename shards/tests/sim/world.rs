@@ -18,7 +18,7 @@ use std::{
 
 use ron_io::{
     ports::{PartitionState, Report, ShardId, VerifyOutcome},
-    sim::{self, Chance, Clock, Disk, Injected, Link},
+    sim::{self, Chance, Clock, Disk, Injected, Link, Weather},
     stats::Rejected,
 };
 use ron_shards::{
@@ -35,7 +35,7 @@ use super::{
     node::{Deck, HTTP, LISTENERS, Node, OAP},
     objects::{self, ObjectId},
     oracle::{Known, Oracle},
-    plan::{Faults, Plan, SHARDS_MAX},
+    plan::{Faults, Hunt, Plan, SHARDS_MAX},
     stage::{Sky, Stage},
     trace::{Telling, Trace, violation},
 };
@@ -127,6 +127,11 @@ pub struct World {
     pub(super) nothing_came_of_it: bool,
     /// Whether clients come and ask for more.
     pub(super) busy: bool,
+    /// What failures are aimed at happened, the steps for which they last, and the bytes that
+    /// compaction had moved when it was looked at.
+    pub(super) prey_seen: bool,
+    pub(super) hunting: u64,
+    pub(super) moved: u64,
     /// What `heap::node_len` was before the first node.
     heap_before: isize,
     /// What the heap of the node may hold.
@@ -179,6 +184,9 @@ impl World {
             booted: BTreeSet::new(),
             nothing_came_of_it: false,
             busy: true,
+            prey_seen: false,
+            hunting: 0,
+            moved: 0,
             heap_before: sim::heap::node_len(),
             bill: Bill::default(),
             peak: Held::default(),
@@ -216,6 +224,10 @@ impl World {
         self.summary.boots += 1;
         self.draining = false;
         self.disk.injected = Injected::default();
+        self.moved = 0;
+        if self.plan.hunt.is_some() {
+            (self.disk.weather, self.hunting) = (Weather::default(), 0);
+        }
         self.crippled.clear();
         self.accused.clear();
         self.booted.clear();
@@ -484,6 +496,7 @@ impl World {
         if self.nothing_came_of_it {
             return;
         }
+        self.hunt();
         let Some(node) = &mut self.node else { return };
         // Somebody looks after a node that failed, and starts it once more.
         let gone = node.is_blown() || node.failed;
@@ -518,6 +531,24 @@ impl World {
             self.peak = held;
         }
         Some(held)
+    }
+
+    /// Lets fail what follows an event that is hunted, and the process end soon, if chance will.
+    fn hunt(&mut self) {
+        let Some(hunt) = self.plan.hunt else { return };
+        let mut seen = std::mem::take(&mut self.prey_seen);
+        if hunt == Hunt::Move
+            && let Some(node) = &self.node
+        {
+            let moved = node.parts.iter().map(|part| part.stats.compact_moved_bytes.get()).sum();
+            seen |= moved != std::mem::replace(&mut self.moved, moved);
+        }
+        if seen && self.hunting == 0 && self.chance.toss() {
+            self.aim(hunt);
+            if self.chance.one_in(3) {
+                self.light_fuse();
+            }
+        }
     }
 
     fn take_report(&mut self, report: &Report) {
@@ -626,6 +657,8 @@ impl World {
             trace: &mut self.trace,
             slow: if self.sky.chaos { self.plan.faults.slow } else { 0 },
             disk_ns: self.plan.flood.as_ref().map_or(0, |flood| flood.disk_ns),
+            hunt: self.plan.hunt,
+            prey_seen: &mut self.prey_seen,
         };
         Some(what(node, &mut deck))
     }
@@ -642,7 +675,8 @@ impl World {
         let crippled = !self.crippled.is_empty();
         let holes = !self.holes.is_empty() || !self.stale.is_empty();
         self.oracle.holes = holes;
-        let sky = Sky { short, crippled, holes, ..self.sky };
+        let ebb = self.plan.is_ebb(self.summary.steps);
+        let sky = Sky { short, crippled, holes, ebb, ..self.sky };
         what(&mut Stage {
             plan: &self.plan,
             oracle: &mut self.oracle,
