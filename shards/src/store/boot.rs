@@ -101,8 +101,11 @@ pub(super) struct Boot {
     /// From where the log is walked, and in the end where it ends.
     position: Position,
     sequence: u64,
-    /// The highest tombstone of each object that the walk met.
-    tombstones: HashMap<Address, u64>,
+    /// The highest tombstone of each object that the walk met, and its segment.
+    tombstones: HashMap<Address, (u64, u32)>,
+    /// Those that an older record of their object follows in a later segment: it was moved there
+    /// while the tombstone was hidden.
+    overtaken: BTreeMap<Address, u64>,
     /// Files of objects that are deleted.
     unlinks: BTreeSet<Address>,
     /// Whether the log has records of a newer program.
@@ -147,6 +150,7 @@ impl Boot {
             position: Position::default(),
             sequence: 0,
             tombstones: HashMap::new(),
+            overtaken: BTreeMap::new(),
             unlinks: BTreeSet::new(),
             newer: false,
             unreadable: false,
@@ -640,9 +644,16 @@ impl Boot {
             }
         };
         // A record that was moved lies behind what came after it.
-        let buried = self.tombstones.get(&digest).is_some_and(|tombstone| *tombstone > sequence);
+        if let Some((deleted, its)) = self.tombstones.get(&digest).copied()
+            && deleted > sequence
+        {
+            if its < segment {
+                self.overtaken.insert(digest, deleted);
+            }
+            return;
+        }
         let known = self.index().get(&digest);
-        if buried || known.is_some_and(|known| known.sequence > sequence) {
+        if known.is_some_and(|known| known.sequence > sequence) {
             return;
         }
         if damaged {
@@ -678,7 +689,10 @@ impl Boot {
     fn take_tombstone(&mut self, segment: u32, digest: Address, sequence: u64, cx: &mut Cx<'_>) {
         self.index().bury(segment);
         let before = self.tombstones.entry(digest).or_default();
-        *before = sequence.max(*before);
+        if sequence >= before.0 {
+            *before = (sequence, segment);
+            self.overtaken.remove(&digest);
+        }
         match self.index().get(&digest) {
             Some(known) if known.sequence < sequence => {
                 if matches!(known.location, Location::File { .. }) {
@@ -697,7 +711,7 @@ impl Boot {
         let address = loop {
             let Some(address) = self.unlinks.pop_first() else { return self.ready(cx) };
             let deleted = self.tombstones.get(&address);
-            if deleted.is_some_and(|sequence| self.is_behind_all_hidden(*sequence)) {
+            if deleted.is_some_and(|(sequence, _)| self.is_behind_all_hidden(*sequence)) {
                 break address;
             }
         };
@@ -735,6 +749,7 @@ impl Boot {
             segments,
             lost,
             hidden,
+            overtaken: std::mem::take(&mut self.overtaken),
             dirty,
         }))
     }

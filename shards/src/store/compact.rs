@@ -16,6 +16,10 @@
 //! the oldest is walked its partition's folders are looked through for files without an object, and
 //! those whose tombstones are met are removed.
 //!
+//! A record that was moved while its tombstone was hidden by damage lies behind it, and would outlive
+//! it. A rebuild that can read both finds such tombstones, and they are written again at the end of
+//! the log before any segment is looked at and before any checkpoint.
+//!
 //! While others want much of the disk it goes at a pace, and else as fast as it can.
 //!
 //! A segment with a damaged header, or with a damaged object that counts, is left alone: what is
@@ -57,6 +61,8 @@ const LOOK_EVERY_NS: u64 = 1_000_000_000;
 
 #[derive(Debug)]
 enum State {
+    /// Tombstones are written again: those that are left, and `Log::unmoved` when it was begun.
+    Renewing(Vec<(Address, u64)>, u64),
     Idle,
     /// The oldest segment has tombstones: files are looked for that they may stand for. With `true`
     /// an act is under way.
@@ -127,6 +133,8 @@ pub(super) struct Compaction {
     /// Files without an object that were found for the segment in hand, and whether there are more
     /// of them than that.
     orphans: (BTreeSet<Address>, bool),
+    /// Tombstones that are to be written again before all else.
+    overtaken: Vec<(Address, u64)>,
 }
 
 /// What compaction works with.
@@ -144,17 +152,25 @@ impl Books<'_> {
 }
 
 impl Compaction {
-    /// With segments that it must not touch: records may be hidden in them.
-    pub(super) fn new(hidden: &BTreeSet<u32>) -> Compaction {
+    /// With segments that it must not touch, because records may be hidden in them, and tombstones
+    /// that an older record of their object follows in a later segment.
+    pub(super) fn new(hidden: &BTreeSet<u32>, overtaken: Vec<(Address, u64)>) -> Compaction {
+        let is_over = overtaken.is_empty();
         Compaction {
-            state: State::Idle,
+            state: if is_over { State::Idle } else { State::Renewing(overtaken.clone(), 0) },
             look: true,
             looked_ns: 0,
             not_before_ns: 0,
             pace: Pace::new(limits::COMPACT_YIELDING_BYTES_PER_S),
             stuck: hidden.iter().map(|segment| (*segment, 0)).collect(),
             orphans: Default::default(),
+            overtaken,
         }
+    }
+
+    /// Whether tombstones are still to be written again, without which no index must be saved.
+    pub(super) fn is_renewing(&self) -> bool {
+        !self.overtaken.is_empty()
     }
 
     /// Something was deleted, written or removed.
@@ -172,6 +188,7 @@ impl Compaction {
         match &self.state {
             _ if now_ns < self.not_before_ns => false,
             State::Idle => self.look && log.is_idle() && log.extent().0 <= OFTEN_SEGMENTS_MAX,
+            State::Renewing(left, _) => !left.is_empty() && log.has_room_to_move(),
             State::Searching(_, _, under_way) => !under_way,
             State::Moving(_) => log.has_room_to_move() || log.is_broken(),
             State::Moved(_) => log.is_broken(),
@@ -183,7 +200,7 @@ impl Compaction {
     pub(super) fn retry_at(&self, now_ns: u64) -> Option<u64> {
         let waits = match self.state {
             State::Idle => self.look,
-            State::Moving(_) | State::Moved(_) => true,
+            State::Renewing(..) | State::Moving(_) | State::Moved(_) => true,
             _ => false,
         };
         (waits && now_ns < self.not_before_ns).then_some(self.not_before_ns)
@@ -268,7 +285,7 @@ impl Compaction {
             State::Moving(Walker { victim, .. }) | State::Moved(victim) => {
                 cx.close_file(victim.file);
             }
-            State::Searching(_, _, false) => {}
+            State::Searching(_, _, false) | State::Renewing(..) => {}
             // Their act is under way, and ends them.
             busy => self.state = busy,
         }
@@ -284,6 +301,7 @@ impl Compaction {
     ) {
         let log = &mut *books.log;
         match std::mem::replace(&mut self.state, State::Idle) {
+            State::Renewing(left, unmoved) => self.renew(left, unmoved, log, cx),
             // Nothing can be moved any more, so nothing is removed.
             State::Moving(Walker { victim, .. }) | State::Moved(victim) if log.is_broken() => {
                 cx.close_file(victim.file);
@@ -321,6 +339,32 @@ impl Compaction {
                 self.advance(walker, books, site, cx);
             }
             other => self.state = other,
+        }
+    }
+
+    /// Writes tombstones again, as many as the log takes up, until all are committed.
+    fn renew(
+        &mut self,
+        mut left: Vec<(Address, u64)>,
+        unmoved: u64,
+        log: &mut Log,
+        cx: &mut Cx<'_>,
+    ) {
+        if unmoved != log.unmoved() {
+            // Some were not committed: all of them again, later.
+            left = self.overtaken.clone();
+            self.on_failed(cx.now.mono_ns);
+        }
+        while cx.now.mono_ns >= self.not_before_ns
+            && log.has_room_to_move()
+            && let Some((address, sequence)) = left.pop()
+        {
+            assert!(log.relocate(Relocation::tombstone(address, sequence)), "there was room");
+        }
+        if !left.is_empty() || log.is_moving() {
+            self.state = State::Renewing(left, log.unmoved());
+        } else {
+            self.overtaken = Vec::new();
         }
     }
 
@@ -562,10 +606,7 @@ impl Walker {
             RecordKind::Pad => Fate::Dead,
             RecordKind::Tombstone if self.victim.oldest => Fate::Dropped,
             RecordKind::Tombstone => {
-                let (address, sequence) = (found.digest, found.sequence);
-                let record = RecordHeader::tombstone(address, sequence).encode().to_vec();
-                let what = Moving::Tombstone { sequence };
-                let relocation = Relocation { address, what, record };
+                let relocation = Relocation::tombstone(found.digest, found.sequence);
                 match relocation.counts(index) {
                     Some(true) => Fate::Relocate(relocation),
                     Some(false) => Fate::Dead,

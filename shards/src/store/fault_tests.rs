@@ -778,6 +778,57 @@ fn what_was_deleted_while_nothing_could_be_read_stays_deleted_though_it_happens_
     assert!(!world.holds(&bytes), "a deletion is undone");
 }
 
+/// A record is moved behind the tombstone that it has, while a rebuild cannot read that: it must not
+/// outlive it.
+#[test]
+fn what_was_moved_behind_its_tombstone_stays_deleted() {
+    let mut world = World::new(14);
+    world.config.compact_dead_min = 64 << 10;
+    let lose = |world: &mut World, unread: Option<usize>| {
+        world.store = Store::new(&world.config);
+        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.disk.kill();
+        if let Some(skip) = unread {
+            let (kind, times) = (Kind::Scan, limits::BOOT_SCAN_TRIES as usize);
+            world.disk.planted.push(Planted { kind, skip, times, error: ErrorKind::Other });
+        }
+        world.restart();
+    };
+    let below = std::mem::take(&mut world.config.storage.compact_below_percent);
+    let gone = object(1, 5000);
+    let sparse: Vec<Vec<u8>> = (10..14).map(|n| object(n, 100_000)).collect();
+    world.put(&gone);
+    sparse.iter().for_each(|bytes| drop(world.put(bytes)));
+    world.kill();
+    // The second segment has its tombstone, and what keeps the segment.
+    delete(&mut world, &gone);
+    let kept: Vec<Vec<u8>> = (20..24).map(|n| object(n, 100_000)).collect();
+    kept.iter().for_each(|bytes| drop(world.put(bytes)));
+    world.config.storage.compact_below_percent = below;
+    lose(&mut world, Some(1));
+    assert!(world.holds(&gone) && !world.holds(&kept[0]), "{:?}", world.notes);
+    sparse.iter().for_each(|bytes| delete(&mut world, bytes));
+    quiesce(&mut world);
+    assert!(world.stats.compactions.get() > 0, "{:?}", world.notes);
+    // It keeps the segment with the record that was moved.
+    world.put(&object(30, 5000));
+    // All is read again, and the second segment is the oldest. What is about to be compacted may be
+    // written anew only in part.
+    for disk_fails in [true, false] {
+        if disk_fails {
+            fail(&mut world, Kind::Write, 1, ErrorKind::StorageFull);
+        }
+        lose(&mut world, None);
+        assert!(!world.holds(&gone) && world.holds(&kept[0]), "{:?}", world.notes);
+    }
+    quiesce(&mut world);
+    kept.iter().for_each(|bytes| delete(&mut world, bytes));
+    quiesce(&mut world);
+    assert!(!world.segments()[0].ends_with("00000002.seg"), "{:?}", world.segments());
+    lose(&mut world, None);
+    assert!(!world.holds(&gone), "a deletion is undone");
+}
+
 #[test]
 fn damage_far_from_the_end_is_no_torn_batch() {
     let objects: Vec<Vec<u8>> = (0..8).map(|n| object(n, 900_000)).collect();

@@ -87,6 +87,8 @@ pub(super) struct Recovered {
     pub(super) segments: BTreeMap<u32, u64>,
     /// Those in which records may be hidden by damage.
     pub(super) hidden: BTreeSet<u32>,
+    /// Tombstones that an older record of their object follows in a later segment.
+    pub(super) overtaken: BTreeMap<Address, u64>,
     /// Those of which the end, or all, is lost.
     pub(super) lost: BTreeSet<u32>,
     /// Whether the last checkpoint is older than what was found.
@@ -136,6 +138,7 @@ impl Partition {
     ) -> Self {
         let Recovered { mut index, position, segments, lost, mut hidden, dirty, .. } = recovered;
         let next = (recovered.sequence, recovered.next_segment);
+        let overtaken = recovered.overtaken.into_iter().collect();
         let lossy = !lost.is_empty();
         hidden.extend(lost);
         index.serve();
@@ -149,7 +152,7 @@ impl Partition {
             reads: Reads::new(),
             objects: Objects::new(),
             deletes: Deletes::default(),
-            compaction: Compaction::new(&hidden),
+            compaction: Compaction::new(&hidden, overtaken),
             volume: layout.volume_number(site.number),
             bytes_max: cx.config.storage.max_bytes.map_or(u64::MAX, share),
             index_max: cx.config.storage.index_len / u64::from(layout.partitions),
@@ -335,9 +338,14 @@ impl Partition {
         self.reads.retry(&mut self.files, site, cx);
         self.files.close_gone(cx);
         let last = self.stopping && self.is_quiet();
+        // With an index the next boot would not see which tombstones are to be written again.
+        let may_save = !self.deletes.owes_removal() && !self.compaction.is_renewing();
+        if last && self.compaction.is_renewing() {
+            self.dirty = false;
+        }
         if (self.dirty || self.compaction.wants_checkpoint(&self.log, cx.now.mono_ns))
             && !self.index.is_frozen()
-            && !self.deletes.owes_removal()
+            && may_save
             && (self.checkpoint_due || last)
         {
             self.checkpoint(cx);

@@ -99,6 +99,12 @@ pub(super) enum Moving {
 }
 
 impl Relocation {
+    /// A tombstone that is written again.
+    pub(super) fn tombstone(address: Address, sequence: u64) -> Relocation {
+        let record = RecordHeader::tombstone(address, sequence).encode().to_vec();
+        Relocation { address, what: Moving::Tombstone { sequence }, record }
+    }
+
     fn sequence(&self) -> u64 {
         match self.what {
             Moving::Entry(entry) => entry.sequence,

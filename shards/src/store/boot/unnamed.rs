@@ -57,7 +57,7 @@ impl Boot {
             }
             // Where part of the log cannot be read, a file may have come after its tombstone.
             let deleted = self.tombstones.get(&address);
-            if deleted.is_some_and(|sequence| self.is_behind_all_hidden(*sequence)) {
+            if deleted.is_some_and(|(sequence, _)| self.is_behind_all_hidden(*sequence)) {
                 self.unlinks.insert(address);
             } else {
                 self.candidates.push_back(Candidate { address, len: *len });
