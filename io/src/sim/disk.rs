@@ -47,6 +47,8 @@ pub struct Weather {
 pub struct Injected {
     pub errors: u64,
     pub short_reads: u64,
+    /// Those of the errors that kept a file.
+    pub kept: u64,
     /// Writes that found the disk full, and answers that told of less room than there was before.
     pub full: u64,
 }
@@ -255,6 +257,7 @@ impl Disk {
             return None;
         }
         self.injected.errors += 1;
+        self.injected.kept += u64::from(matches!(op, DiskOp::Remove { .. }));
         match (op, inode) {
             (DiskOp::Run(_), _) => return Some(Ok(DiskDone::Ran(Err("no luck".to_string())))),
             (DiskOp::Sync { .. }, Some(id)) => self.inodes[id.0].fail_sync(),

@@ -138,7 +138,7 @@ fn bad_weather_is_counted_and_leaves_part_of_a_write() {
     let job = Box::new(|| -> Result<(), String> { panic!("it does not run") });
     let (done, _) = disk.perform(DiskOp::Run(job), None);
     assert!(matches!(done, Ok(DiskDone::Ran(Err(_)))));
-    assert_eq!(disk.injected, Injected { errors: 4, short_reads: 0, full: 0 });
+    assert_eq!(disk.injected, Injected { errors: 4, kept: 0, short_reads: 0, full: 0 });
     disk.weather = Weather::default();
     disk.perform(DiskOp::Sync { file: FILE }, Some(id)).0.unwrap();
 }

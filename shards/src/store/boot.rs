@@ -65,6 +65,8 @@ enum Step {
     Mark(FileId),
     Unmark,
     ListObjects,
+    /// The names of the candidates in a folder are made durable.
+    SyncObjects,
     OpenObject(FileId, Candidate),
     ReadObject(FileId, Candidate),
     /// Files of deleted objects are removed one by one.
@@ -222,8 +224,9 @@ impl Boot {
             (Step::Unlink(_), _) => return Ok(self.unlink_next(cx)),
             (Step::ListObjects, DiskDone::Listed(names)) => {
                 self.take_candidates(&names, cx);
-                return self.next_candidate(cx);
+                return self.sync_candidates(cx);
             }
+            (Step::SyncObjects, _) => return self.next_candidate(cx),
             (Step::OpenObject(file, candidate), _) => {
                 let op = scan(file, 0, DISK_BLOCK_LEN as u32);
                 self.act(Step::ReadObject(file, candidate), op, cx);
@@ -340,6 +343,7 @@ impl Boot {
             Step::ListObjects if error.kind() == io::ErrorKind::NotFound => {
                 Some(self.next_objects_dir(cx))
             }
+            Step::SyncObjects => Some(self.unsynced_candidates(error, cx)),
             // The object is gone all the same; its file takes space and nothing else.
             Step::Unlink(address) => {
                 let text =
@@ -416,7 +420,9 @@ impl Boot {
             Step::ReadTail(_) => "reading its log",
             Step::WriteTail(_) | Step::Cut(_) | Step::Sync(_) => "syncing its log",
             Step::Mark(_) | Step::Unmark => "marking damage in its log",
-            Step::OpenObject(..) | Step::ReadObject(..) => "reading its object files",
+            Step::SyncObjects | Step::OpenObject(..) | Step::ReadObject(..) => {
+                "reading its object files"
+            }
             Step::Unlink(_) => "removing deleted files",
             Step::Over => "booting",
         };

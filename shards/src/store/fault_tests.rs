@@ -778,6 +778,35 @@ fn what_was_deleted_while_nothing_could_be_read_stays_deleted_though_it_happens_
     assert!(!world.holds(&bytes), "a deletion is undone");
 }
 
+/// A rebuild takes up a file whose name a killed process did not make durable: from then on it is
+/// answered for.
+#[test]
+fn what_a_rebuild_takes_up_stays_there() {
+    for seed in 0..8 {
+        let mut world = World::new(15);
+        let bytes = object(1, LARGE);
+        world.put(&object(2, 3000));
+        let ask = world.upload(&bytes);
+        world.ask(ask);
+        let is_rename = |op: &DiskOp| matches!(op, DiskOp::Rename { .. });
+        while !world.pending.iter().any(|(_, op)| is_rename(op)) {
+            assert!(world.step(), "it gets its place by a rename");
+        }
+        let at = world.pending.iter().position(|(_, op)| is_rename(op)).unwrap();
+        while object_files(&world) == 0 {
+            world.disk.half_done(&world.pending[at].1);
+        }
+        world.store = Store::new(&world.config);
+        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.kill();
+        assert!(world.holds(&bytes), "{:?}", world.notes);
+        world.store = Store::new(&world.config);
+        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.crash(seed);
+        assert!(world.holds(&bytes), "seed {seed}: {:?}", world.notes);
+    }
+}
+
 /// A record is moved behind the tombstone that it has, while a rebuild cannot read that: it must not
 /// outlive it.
 #[test]

@@ -153,7 +153,7 @@ impl TestDisk {
             DiskOp::Remove { path, durable } => {
                 self.names.remove(&path);
                 if durable {
-                    self.synced_names.remove(&path);
+                    self.sync_folder(path.parent());
                 }
                 Ok(DiskDone::Done)
             }
@@ -279,6 +279,12 @@ impl TestDisk {
         self.written += bytes.len() as u64;
         self.inode(file).write(at as usize, bytes);
         Ok(DiskDone::Done)
+    }
+
+    fn sync_folder(&mut self, folder: Option<&Path>) {
+        self.synced_names.retain(|name, _| name.parent() != folder);
+        let there = self.names.iter().filter(|(name, _)| name.parent() == folder);
+        self.synced_names.extend(there.map(|(name, inode)| (name.clone(), *inode)));
     }
 
     fn space(&self) -> Space {

@@ -77,9 +77,13 @@ impl World {
 
     /// What is hunted fails for some steps.
     pub(super) fn aim(&mut self, hunt: Hunt) {
-        let often = self.chance.pick(&[1, 2, 4]);
+        let (often, most) = match hunt {
+            // A read is tried again.
+            Hunt::Rebuild => (1, HUNTING_MAX / 4),
+            _ => (self.chance.pick(&[1, 2, 4]), HUNTING_MAX),
+        };
         self.disk.weather = hunt.weather(often);
-        self.hunting = self.chance.between(4, HUNTING_MAX);
+        self.hunting = self.chance.between(4, most);
         self.trace.note(|| format!("hunt: {:?}", hunt.weather(often)));
     }
 
@@ -97,9 +101,6 @@ impl World {
         let kill = faults.power == 0 || (faults.kill > 0 && self.chance.toss());
         self.end(if kill { End::Kill } else { End::Power });
         self.boot();
-        if self.plan.hunt == Some(Hunt::Rebuild) && self.chance.toss() {
-            self.aim(Hunt::Rebuild);
-        }
     }
 
     /// The process ends.

@@ -132,13 +132,13 @@ impl Oracle {
         None
     }
 
-    /// A put was refused by who keeps the object. It takes no effect any more, or only in the next
-    /// process.
-    pub fn put_refused(&mut self, token: &Token) {
+    /// A put was refused by who keeps the object. It takes no effect any more, or with `leaves` only
+    /// in a later process, which may find its file.
+    pub fn put_refused(&mut self, token: &Token, leaves: bool) {
         let state = &mut self.states[token.object];
         if token.life == self.life {
             state.puts -= 1;
-            state.left |= objects::all()[token.object].may_be_file();
+            state.left |= leaves && objects::all()[token.object].may_be_file();
         }
     }
 

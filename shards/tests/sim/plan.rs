@@ -3,7 +3,7 @@
 
 use ron_codec::limits::SEGMENT_LEN_MAX;
 use ron_io::{
-    ports::DiskOp,
+    ports::{DiskOp, OpenHow},
     sim::{Chance, Weather},
 };
 use ron_shards::{
@@ -115,14 +115,16 @@ impl Hunt {
     const ALL: [Hunt; 6] =
         [Hunt::Move, Hunt::Cut, Hunt::Removal, Hunt::Rebuild, Hunt::Checkpoint, Hunt::Record];
 
-    /// Whether this act is such an event. Moves and rebuilds are seen otherwise.
+    /// Whether this act is such an event. Moves are seen otherwise.
     pub fn is_prey(self, op: &DiskOp) -> bool {
         match self {
             Hunt::Cut => matches!(op, DiskOp::Truncate { .. }),
             Hunt::Removal => matches!(op, DiskOp::Remove { durable: true, .. }),
+            // A segment that a boot is about to walk.
+            Hunt::Rebuild => matches!(op, DiskOp::Open { how: OpenHow::ReadWrite, .. }),
             Hunt::Checkpoint => matches!(op, DiskOp::Run(_)),
             Hunt::Record => matches!(op, DiskOp::Rename { .. }),
-            Hunt::Move | Hunt::Rebuild => false,
+            Hunt::Move => false,
         }
     }
 
@@ -328,6 +330,11 @@ impl Plan {
         self.faults.index_loss = chance.pick(&[1, 1, 2]);
         self.faults.kill = chance.between(400, 3000) as u32;
         self.compact_dead_min = 8 << 10;
+        if chance.toss() {
+            // What is left over stays longer.
+            self.faults.orders = 0;
+            self.storage.scrub_every_ms = Storage::default().scrub_every_ms;
+        }
     }
 
     /// Whether nothing is stored at this step.

@@ -20,6 +20,8 @@ pub struct Sky {
     pub errors: bool,
     pub short_reads: bool,
     pub full: bool,
+    /// A file could not be removed.
+    pub kept: bool,
     /// A partition cannot be written, or not be read.
     pub crippled: bool,
     /// The last rebuild of a partition could not read everything, or its index is not the last.
@@ -93,7 +95,7 @@ impl Stage<'_> {
     }
 
     pub fn put_refused(&mut self, token: &Token) {
-        self.oracle.put_refused(token);
+        self.oracle.put_refused(token, self.sky.kept || self.sky.crippled);
     }
 
     pub fn deleted(&mut self, token: &Token) {

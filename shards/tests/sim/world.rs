@@ -119,7 +119,7 @@ pub struct World {
     holes: BTreeSet<u16>,
     /// Partitions whose index lost what was durable: it may name segments that are gone.
     pub(super) stale: BTreeSet<u16>,
-    /// A disk act failed in some process.
+    /// A disk act failed, or a read was short, in some process.
     pub(super) erred: bool,
     /// Shards of this process that were ready.
     booted: BTreeSet<ShardId>,
@@ -488,9 +488,10 @@ impl World {
 
     /// Looks at what came of a step.
     pub(super) fn after(&mut self) {
-        let Injected { errors, short_reads, full } = self.disk.injected;
+        let Injected { errors, kept, short_reads, full } = self.disk.injected;
+        self.sky.kept |= kept > 0;
         self.sky.errors |= errors > 0;
-        self.erred |= errors > 0;
+        self.erred |= errors + short_reads > 0;
         self.sky.short_reads |= short_reads > 0;
         self.sky.full |= full > 0;
         if self.nothing_came_of_it {

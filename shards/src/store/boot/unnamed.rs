@@ -1,7 +1,7 @@
 //! Object files whose record in the log is lost, which a rebuild finds by their names.
 //!
 //! ```text
-//!   folder 0 ─► names that are not known ─► header of each ─► (entered) ─► folder 1 …
+//!   folder 0 ─► names that are not known ─► made durable ─► header of each ─► (entered) ─► folder 1 …
 //! ```
 
 use std::io;
@@ -63,6 +63,33 @@ impl Boot {
                 self.candidates.push_back(Candidate { address, len: *len });
             }
         }
+    }
+
+    /// A process that was killed may have given a file its name and not made that durable. From now
+    /// on it is answered for.
+    pub(super) fn sync_candidates(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        let Some(Candidate { address, .. }) = self.candidates.front() else {
+            return self.next_objects_dir(cx);
+        };
+        let object = cx.config.layout.object_path(self.site.number, address);
+        // No file has this name: what is wanted is that the folder is synced.
+        let path = object.with_file_name("none");
+        self.act(Step::SyncObjects, DiskOp::Remove { path, durable: true }, cx);
+        Ok(Progress::Going)
+    }
+
+    /// The folder could not be synced: its files are not taken up, and stay.
+    pub(super) fn unsynced_candidates(
+        &mut self,
+        error: &io::Error,
+        cx: &mut Cx<'_>,
+    ) -> Result<Progress, String> {
+        let (count, folder) = (self.candidates.len(), self.next_dir - 1);
+        self.candidates.clear();
+        let text =
+            format!("{count} files in objects/{folder:02x} are not taken up, cannot sync: {error}");
+        self.site.note(cx, Severity::Error, &text);
+        self.next_objects_dir(cx)
     }
 
     pub(super) fn next_candidate(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
