@@ -226,7 +226,10 @@ impl Boot {
                 self.take_candidates(&names, cx);
                 return self.sync_candidates(cx);
             }
-            (Step::SyncObjects, _) => return self.next_candidate(cx),
+            (Step::SyncObjects, _) => {
+                self.scan_failures = 0;
+                return self.next_candidate(cx);
+            }
             (Step::OpenObject(file, candidate), _) => {
                 let op = scan(file, 0, DISK_BLOCK_LEN as u32);
                 self.act(Step::ReadObject(file, candidate), op, cx);

@@ -116,6 +116,15 @@ impl World {
             node.end(how, &mut self.disk, &mut self.chance);
         }
         self.oracle.settle(true);
+        for partition in std::mem::take(&mut self.unsynced) {
+            let objects = objects::all().iter().enumerate();
+            let there = objects.filter(|(_, object)| object.may_be_file());
+            let there =
+                there.filter(|(_, object)| self.layout.owner(&object.address).0 == partition);
+            if how == End::Power {
+                there.for_each(|(id, _)| self.oracle.doubt(id));
+            }
+        }
         if self.chance.one_in(self.plan.faults.index_loss) {
             self.lose_index();
         }

@@ -219,6 +219,15 @@ impl Oracle {
         }
     }
 
+    /// An object may be gone, and come back: its file may not have been durable.
+    pub fn doubt(&mut self, object: ObjectId) {
+        let state = &mut self.states[object];
+        if state.known == Known::Present {
+            state.become_known(Known::Unknown);
+            state.left = true;
+        }
+    }
+
     /// Whether a shard was told of a failure of the disk since the request began.
     pub fn had_trouble(&self, token: &Token) -> bool {
         self.trouble > token.trouble

@@ -119,6 +119,8 @@ pub struct World {
     holes: BTreeSet<u16>,
     /// Partitions whose index lost what was durable: it may name segments that are gone.
     pub(super) stale: BTreeSet<u16>,
+    /// Partitions with object files whose names this process could not make durable.
+    pub(super) unsynced: BTreeSet<u16>,
     /// A disk act failed, or a read was short, in some process.
     pub(super) erred: bool,
     /// Shards of this process that were ready.
@@ -180,6 +182,7 @@ impl World {
             accused: BTreeSet::new(),
             holes: BTreeSet::new(),
             stale: BTreeSet::new(),
+            unsynced: BTreeSet::new(),
             erred: false,
             booted: BTreeSet::new(),
             nothing_came_of_it: false,
@@ -637,6 +640,8 @@ impl World {
             self.stale.remove(&partition);
         } else if text.contains("cannot be read") {
             self.holes.insert(partition);
+        } else if text.contains("cannot be synced: ") {
+            self.unsynced.insert(partition);
         }
     }
 

@@ -78,18 +78,25 @@ impl Boot {
         Ok(Progress::Going)
     }
 
-    /// The folder could not be synced: its files are not taken up, and stay.
+    /// The folder could not be synced. Its files are taken up all the same: they are there, and may
+    /// have been for long.
     pub(super) fn unsynced_candidates(
         &mut self,
         error: &io::Error,
         cx: &mut Cx<'_>,
     ) -> Result<Progress, String> {
-        let (count, folder) = (self.candidates.len(), self.next_dir - 1);
-        self.candidates.clear();
-        let text =
-            format!("{count} files in objects/{folder:02x} are not taken up, cannot sync: {error}");
+        self.scan_failures += 1;
+        if self.scan_failures < limits::BOOT_SCAN_TRIES {
+            return self.sync_candidates(cx);
+        }
+        self.scan_failures = 0;
+        let folder = self.next_dir - 1;
+        let text = format!(
+            "objects/{folder:02x} cannot be synced: {error}; objects there may be lost if the power \
+             fails"
+        );
         self.site.note(cx, Severity::Error, &text);
-        self.next_objects_dir(cx)
+        self.next_candidate(cx)
     }
 
     pub(super) fn next_candidate(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
