@@ -135,6 +135,9 @@ pub(super) struct Compaction {
     orphans: (BTreeSet<Address>, bool),
     /// Tombstones that are to be written again before all else.
     overtaken: Vec<(Address, u64)>,
+    /// Records are hidden, and what a tombstone hides may be among them, in whatever segment: no
+    /// tombstone is dropped.
+    has_hidden: bool,
 }
 
 /// What compaction works with.
@@ -165,6 +168,7 @@ impl Compaction {
             stuck: hidden.iter().map(|segment| (*segment, 0)).collect(),
             orphans: Default::default(),
             overtaken,
+            has_hidden: !hidden.is_empty(),
         }
     }
 
@@ -320,7 +324,7 @@ impl Compaction {
                     self.look = true;
                     return;
                 }
-                let oldest = log.segments().next().is_some_and(|(first, _)| first == segment);
+                let oldest = self.oldest(log) == Some(segment);
                 if oldest && books.index.tally_of(segment).tombstones > 0 {
                     self.state = State::Searching(segment, Search::new(), false);
                 } else {
@@ -375,6 +379,12 @@ impl Compaction {
         let (unmoved, unremoved) = (books.log.unmoved(), books.deletes.failed());
         self.state = State::Opening(Victim { segment, file, oldest, unmoved, unremoved });
         site.disk(cx, Tag::Compact, DiskOp::Open { file, path, how: OpenHow::Read });
+    }
+
+    /// The oldest segment, of which tombstones may be dropped, if that is so of any.
+    fn oldest(&self, log: &Log) -> Option<u32> {
+        let oldest = log.segments().next().map(|(number, _)| number);
+        oldest.filter(|_| !self.has_hidden)
     }
 
     /// Looking costs a moment for each segment, so with many of them it is not done all the time.
@@ -488,7 +498,7 @@ impl Compaction {
     fn choose(&self, log: &Log, index: &Index, cx: &Cx<'_>) -> Option<u32> {
         let percent = u64::from(cx.config.storage.compact_below_percent);
         let dead_min = cx.config.compact_dead_min;
-        let oldest = log.segments().next().map(|(number, _)| number);
+        let oldest = self.oldest(log);
         let (mut best, mut small, mut all_tombstones) = (None, Vec::new(), 0);
         for (number, len) in log.segments() {
             let tally = index.tally_of(number);
