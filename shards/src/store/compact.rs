@@ -16,9 +16,9 @@
 //! the oldest is walked its partition's folders are looked through for files without an object, and
 //! those whose tombstones are met are removed.
 //!
-//! A record that was moved while its tombstone was hidden by damage lies behind it, and would outlive
-//! it. A rebuild that can read both finds such tombstones, and they are written again at the end of
-//! the log before any segment is looked at and before any checkpoint.
+//! A record that was moved while its tombstone was hidden by damage lies behind it, and would
+//! outlive it. A rebuild that can read both finds such tombstones, and they are written again at the
+//! end of the log before any segment is looked at and before any checkpoint.
 //!
 //! While others want much of the disk it goes at a pace, and else as fast as it can.
 //!

@@ -208,7 +208,8 @@ pub(super) struct Log {
 
 impl Log {
     /// A log of these segments (number and length) that ends at `position`, where `sequence` is the
-    /// highest of any record. The segment `next_segment` is begun. With `lossy`, part of it is lost.
+    /// highest of any record. The segment `next_segment` is begun. With `lossy`, part of it is
+    /// lost.
     pub(super) fn new(
         position: Position,
         segments: BTreeMap<u32, u64>,

@@ -132,8 +132,8 @@ impl Oracle {
         None
     }
 
-    /// A put was refused by who keeps the object. It takes no effect any more, or with `leaves` only
-    /// in a later process, which may find its file.
+    /// A put was refused by who keeps the object. It takes no effect any more, or with `leaves`
+    /// only in a later process, which may find its file.
     pub fn put_refused(&mut self, token: &Token, leaves: bool) {
         let state = &mut self.states[token.object];
         if token.life == self.life {

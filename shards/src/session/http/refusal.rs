@@ -160,8 +160,8 @@ impl Refusal {
                 "invalid address, which is b3: and 64 lowercase hex digits"
             }
             Refusal::BadAddress { put: true } => {
-                "invalid address: PUT /o/ or /o/b3:<64 lowercase hex digits> (curl -T FILE adds the \
-                 name of the file to a URL that ends in /; use -T - < FILE)"
+                "invalid address: PUT /o/ or /o/b3:<64 lowercase hex digits> (curl -T FILE adds \
+                 the name of the file to a URL that ends in /; use -T - < FILE)"
             }
             Refusal::NotAcceptable => "only the identity encoding is stored",
             Refusal::Precondition => "precondition does not hold",

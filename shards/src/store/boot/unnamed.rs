@@ -1,7 +1,7 @@
 //! Object files whose record in the log is lost, which a rebuild finds by their names.
 //!
 //! ```text
-//!   folder 0 ─► names that are not known ─► made durable ─► header of each ─► (entered) ─► folder 1 …
+//!   folder 0 ─► names that are not known ─► synced ─► header of each ─► (entered) ─► folder 1 …
 //! ```
 
 use std::io;
@@ -92,8 +92,8 @@ impl Boot {
         self.scan_failures = 0;
         let folder = self.next_dir - 1;
         let text = format!(
-            "objects/{folder:02x} cannot be synced: {error}; objects there may be lost if the power \
-             fails"
+            "objects/{folder:02x} cannot be synced: {error}; objects there may be lost if the \
+             power fails"
         );
         self.site.note(cx, Severity::Error, &text);
         self.next_candidate(cx)
