@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::frame::VERSION;
+use super::json::append_json;
 use super::limits::{FRAME_LEN_MAX, OAP_INFLIGHT_MAX};
 use crate::address::Address;
 
@@ -146,13 +147,6 @@ pub fn write_meta(
     // OAP/1 §6.6
     let (offset, len) = (window.offset, window.len);
     append_json(out, &MetaOut { obj, size, offset, len, content_type });
-}
-
-/// Appends the JSON of `value`, which consists of strings, integers and flags.
-pub(super) fn append_json<T: Serialize>(out: &mut Vec<u8>, value: &T) {
-    // Such values always have a JSON form, and a vector takes every write.
-    let written = serde_json::to_writer(out, value);
-    debug_assert!(written.is_ok());
 }
 
 #[cfg(test)]

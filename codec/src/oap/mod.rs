@@ -9,6 +9,7 @@
 mod answer;
 mod deframe;
 mod frame;
+mod json;
 pub mod limits;
 mod request;
 

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use thiserror::Error;
 
-use super::answer::append_json;
 use super::frame::{APP_HELLO, APP_MAILBOX, APP_STORAGE, Flags, FrameHeader};
+use super::json::append_json;
 use super::limits::{OP_ECHO_LEN_MAX, REQUEST_LEN_MAX};
 use crate::address::Address;
 use crate::error::ErrorCode;
