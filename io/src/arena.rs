@@ -18,33 +18,30 @@
 //!           a block goes out whole, as quarters of 16 KiB, or as pages of 4 KiB
 //! ```
 
-use std::{
-    fmt, io,
-    ops::Range,
-    ptr::NonNull,
-    sync::{Arc, atomic::AtomicU64},
-};
-
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use std::{io, sync::Arc};
 
 use crate::{
     limits::{ARENA_BLOCKS_MAX, BLOCK_LEN, BLOCK_PAGES, PAGE_LEN},
-    sync::{AtomicU32, Ordering, Touched, fence},
+    sync::Ordering,
 };
 
 mod bits;
+mod block;
 #[cfg(feature = "sim")]
 mod frames;
 mod lent;
 mod owners;
+#[cfg(feature = "sim")]
+mod queued;
+mod shared;
 
 use bits::Bits;
-#[cfg(feature = "sim")]
-pub(crate) use frames::Queued;
-pub use lent::Lent;
-use lent::LentPages;
+pub use block::{Block, BlockMut, Lent};
 use owners::Owners;
 pub use owners::{Held, Owner};
+#[cfg(feature = "sim")]
+pub(crate) use queued::Queued;
+use shared::{KEPT, NO_PAGE, Page, Shared};
 
 /// How much of a block a piece of memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,45 +79,6 @@ impl Class {
     }
 }
 
-/// Huge pages are this long, and begin at its multiples.
-const HUGE_LEN: usize = 2 * 1024 * 1024;
-
-/// "No page", at the end of the list of returned ones.
-const NONE: u32 = u32::MAX;
-
-/// In `Page::handles`, beside their number: one of them is the keeper's, see [`Arena::keep`].
-const KEPT: u32 = 1 << 31;
-
-/// What all holders of an arena's memory share.
-struct Shared {
-    map: MmapRaw,
-    /// Bytes of the mapping before the first block, which begins on a huge page.
-    lead: usize,
-    pages: Box<[Page]>,
-    /// Pages that were sent by reference since their memory was fresh.
-    lent: LentPages,
-    /// Those that are queued on a socket of a simulation.
-    #[cfg(feature = "sim")]
-    frames: frames::Frames,
-    /// Head of the list of pieces whose last handle was dropped, linked through `Page::next`.
-    /// Anyone pushes; the owner takes the whole list at once, so no ABA can arise.
-    returned: AtomicU32,
-    /// Whole kept blocks that somebody else held and nobody else holds any more, over all time.
-    unpins: AtomicU64,
-}
-
-/// Book-keeping of the piece that starts at a page.
-struct Page {
-    /// Handles to the piece, and `KEPT`; 0 while it is free or being filled.
-    handles: AtomicU32,
-    /// The next returned piece.
-    next: AtomicU32,
-    /// Pages of the piece, written by the owner when it is handed out.
-    span: AtomicU32,
-    /// That the bytes of the piece were read, or written, for a model that looks for races.
-    touched: Touched,
-}
-
 /// The owner's end of an arena: the only one that hands memory out.
 pub struct Arena {
     shared: Arc<Shared>,
@@ -146,32 +104,8 @@ impl Arena {
     /// If `blocks` is 0 or over [`ARENA_BLOCKS_MAX`].
     pub fn new(blocks: usize) -> io::Result<Arena> {
         assert!((1..=ARENA_BLOCKS_MAX).contains(&blocks), "an arena of {blocks} blocks");
-        let len = blocks * BLOCK_LEN;
-        let map = MmapOptions::new().len(len + HUGE_LEN).map_anon()?;
-        // Hints: huge pages cost less to send, and a forked child has no use for the memory. Where
-        // the kernel declines, all works the same.
-        let _ = map.advise(Advice::HugePage);
-        let _ = map.advise(Advice::DontFork);
-        let lead = map.as_ptr().align_offset(HUGE_LEN);
-        let map = MmapRaw::from(map);
-        let page = || Page {
-            handles: AtomicU32::new(0),
-            next: AtomicU32::new(NONE),
-            span: AtomicU32::new(0),
-            touched: Touched::default(),
-        };
-        let shared = Shared {
-            map,
-            lead,
-            pages: (0..blocks * BLOCK_PAGES).map(|_| page()).collect(),
-            lent: LentPages::none(blocks),
-            #[cfg(feature = "sim")]
-            frames: frames::Frames::default(),
-            returned: AtomicU32::new(NONE),
-            unpins: AtomicU64::new(0),
-        };
         Ok(Arena {
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared::map(blocks)?),
             free: vec![u16::MAX; blocks],
             whole: Bits::full(blocks),
             quarters: Bits::empty(blocks),
@@ -203,17 +137,17 @@ impl Arena {
         while let Some((first, count)) = self.shared.lent.first_run(page, span) {
             self.shared.renew(first, count);
         }
-        Some(BlockMut { shared: Some(Arc::clone(&self.shared)), page, len: len as u32 })
+        Some(BlockMut::new(Arc::clone(&self.shared), page, len))
     }
 
     /// Takes back what was dropped since the last time. Returns the pages gained.
     pub fn collect(&mut self) -> usize {
         let before = self.free_pages;
         // Acquire: the droppers' last uses happen before we hand the memory out again.
-        let mut page = self.shared.returned.swap(NONE, Ordering::Acquire);
-        while page != NONE {
+        let mut page = self.shared.returned.swap(NO_PAGE, Ordering::Acquire);
+        while page != NO_PAGE {
             let entry = &self.shared.pages[page as usize];
-            let next = entry.next.swap(NONE, Ordering::Relaxed);
+            let next = entry.next.swap(NO_PAGE, Ordering::Relaxed);
             let span = entry.span.swap(0, Ordering::Relaxed) as usize;
             self.owners.remove(page, span);
             self.put_back(page as usize, span);
@@ -224,7 +158,7 @@ impl Arena {
 
     /// Charges memory that was just handed out to an owner, until it is kept or given back.
     pub fn charge(&mut self, block: &BlockMut, owner: Owner) {
-        self.owners.change(block.page, self.shared.span(block.page), owner);
+        self.owners.change(block.page(), self.shared.span(block.page()), owner);
     }
 
     /// The block is the cache's from now on, and `block` the cache's handle to it, until
@@ -233,7 +167,7 @@ impl Arena {
     /// # Panics
     /// If it is kept already.
     pub fn keep(&mut self, block: &Block) {
-        let (page, span) = (block.page, self.shared.span(block.page));
+        let (page, span) = (block.page(), self.shared.span(block.page()));
         let before = self.shared.pages[page as usize].handles.fetch_or(KEPT, Ordering::Relaxed);
         assert_eq!(before & KEPT, 0, "page {page} is kept already");
         self.owners.change(page, span, Owner::Cache);
@@ -245,7 +179,7 @@ impl Arena {
     /// # Panics
     /// If it is not kept.
     pub fn unkeep(&mut self, block: &Block) {
-        let (page, span) = (block.page, self.shared.span(block.page));
+        let (page, span) = (block.page(), self.shared.span(block.page()));
         let before = self.shared.pages[page as usize].handles.fetch_and(!KEPT, Ordering::Relaxed);
         assert_ne!(before & KEPT, 0, "page {page} is not kept");
         if before > KEPT | 1 {
@@ -257,7 +191,7 @@ impl Arena {
     /// Another handle to a kept block, made from the keeper's.
     pub fn pin(&mut self, block: &Block) -> Block {
         let (copy, before) = block.duplicate();
-        let whole = self.shared.span(block.page) == BLOCK_PAGES;
+        let whole = self.shared.span(block.page()) == BLOCK_PAGES;
         self.pins += u64::from(whole && before == KEPT | 1);
         copy
     }
@@ -286,7 +220,7 @@ impl Arena {
 
     /// Whether this arena handed the block out.
     pub fn owns(&self, block: &Block) -> bool {
-        Arc::ptr_eq(&block.shared, &self.shared)
+        block.is_of(&self.shared)
     }
 
     /// Writes a page that others hold: the violation that a test is about.
@@ -312,8 +246,8 @@ impl Arena {
 
     fn take(&mut self, class: Class, neighbour: Option<&Block>) -> Option<u32> {
         let near = neighbour
-            .filter(|block| Arc::ptr_eq(&block.shared, &self.shared))
-            .map_or(0, |block| block.page as usize / BLOCK_PAGES + 1);
+            .filter(|block| self.owns(block))
+            .map_or(0, |block| block.page() as usize / BLOCK_PAGES + 1);
         let block = match class {
             Class::Whole => self.whole.first_from(near),
             Class::Quarter => self.quarters.first_from(0).or_else(|| self.whole.first_from(0)),
@@ -352,233 +286,6 @@ impl Arena {
         self.whole.set(block, mask == u16::MAX);
         self.quarters.set(block, quarter && mask != u16::MAX);
         self.singles.set(block, mask != 0 && !quarter);
-    }
-}
-
-impl Shared {
-    /// Pages of the piece that starts at a page and is handed out.
-    fn span(&self, page: u32) -> usize {
-        self.pages[page as usize].span.load(Ordering::Relaxed) as usize
-    }
-
-    fn bytes(&self, page: u32) -> NonNull<u8> {
-        let at = self.lead + page as usize * PAGE_LEN;
-        assert!(at < self.map.len());
-        // SAFETY: `at` is within the mapping, which lives as long as `self`.
-        unsafe { NonNull::new_unchecked(self.map.as_mut_ptr().add(at)) }
-    }
-
-    /// Gives `count` pages of a free piece fresh memory: queued packets keep the old pages
-    /// unchanged. From now on these pages, and no others, are not lent.
-    fn renew(&self, page: u32, count: u32) {
-        let (start, len) = (self.bytes(page).as_ptr(), count as usize * PAGE_LEN);
-        let pages = &self.pages[page as usize..][..count as usize];
-        pages.iter().for_each(|page| page.touched.write());
-        #[cfg(feature = "sim")]
-        (page..page + count).for_each(|page| self.frames.give_up(self, page));
-        // SAFETY: the range lies within our private anonymous mapping. No one reads or writes
-        // it: the piece is free, so it has no handle. It reads as zeros from now on.
-        let given_up = unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTNEED) };
-        // Going on would let bytes that were verified change under a reader: better to stop.
-        assert_eq!(given_up, 0, "cannot renew memory: {}", io::Error::last_os_error());
-        // One call in place of a fault for each page. It is only a hint: a failure costs the
-        // faults and nothing else.
-        // SAFETY: the range is mapped, and free.
-        unsafe {
-            libc::madvise(start.cast(), len, libc::MADV_POPULATE_WRITE);
-        }
-        self.lent.clear(page, count);
-    }
-
-    /// What a page holds now, for a simulation, which has one thread.
-    #[cfg(feature = "sim")]
-    fn page_now(&self, page: u32) -> Vec<u8> {
-        // SAFETY: the page is in the mapping, which is initialized; nobody writes it meanwhile,
-        // because the only thread is here.
-        unsafe { std::slice::from_raw_parts(self.bytes(page).as_ptr(), PAGE_LEN) }.to_vec()
-    }
-
-    fn give_back(&self, page: u32) {
-        let entry = &self.pages[page as usize];
-        let mut head = self.returned.load(Ordering::Relaxed);
-        loop {
-            entry.next.store(head, Ordering::Relaxed);
-            // Release: our uses of the piece happen before the owner collects it.
-            match self.returned.compare_exchange_weak(
-                head,
-                page,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return,
-                Err(now) => head = now,
-            }
-        }
-    }
-}
-
-/// Memory that is being filled. It has one holder.
-pub struct BlockMut {
-    /// `None` once it was frozen.
-    shared: Option<Arc<Shared>>,
-    page: u32,
-    len: u32,
-}
-
-impl BlockMut {
-    /// The bytes asked for, with what was there before or zeros.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let (start, _) = self.writable();
-        // SAFETY: the piece is at least `len` long and this is its only handle; none of its pages
-        // is lent. The mapping is initialized.
-        unsafe { std::slice::from_raw_parts_mut(start, self.len as usize) }
-    }
-
-    /// The whole pages that the first `len` bytes lie in; the piece has no less.
-    ///
-    /// # Panics
-    /// If `len` is more than was asked for.
-    #[cfg(feature = "ring")]
-    pub(crate) fn pages_mut(&mut self, len: usize) -> &mut [u8] {
-        assert!(len <= self.len as usize, "{len} bytes of {}", self.len);
-        let pages = len.next_multiple_of(PAGE_LEN);
-        let (start, span) = self.writable();
-        assert!(pages <= span as usize * PAGE_LEN);
-        // SAFETY: as in `bytes_mut`; the piece is `span` pages long, all of them its own.
-        unsafe { std::slice::from_raw_parts_mut(start, pages) }
-    }
-
-    /// Where the piece starts and how many pages it has, to be written. The counterpart of
-    /// [`Block::lend`]: what that marked must have been renewed.
-    fn writable(&self) -> (*mut u8, u32) {
-        let shared = self.shared.as_ref().expect("a frozen block is consumed");
-        let span = shared.pages[self.page as usize].span.load(Ordering::Relaxed);
-        let lent = shared.lent.first_run(self.page, span);
-        // Going on would change bytes that a peer has yet to read: better to stop.
-        assert_eq!(lent, None, "lent pages of a block are about to be written");
-        let pages = &shared.pages[self.page as usize..][..span as usize];
-        pages.iter().for_each(|page| page.touched.write());
-        (shared.bytes(self.page).as_ptr(), span)
-    }
-
-    pub fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Ends the filling, with the first `len` bytes. From here on they never change.
-    ///
-    /// # Panics
-    /// If `len` is more than was asked for.
-    pub fn freeze(mut self, len: usize) -> Block {
-        assert!(len <= self.len as usize, "{len} bytes of {}", self.len);
-        let shared = self.shared.take().expect("a block is frozen once");
-        shared.pages[self.page as usize].handles.store(1, Ordering::Relaxed);
-        Block { shared, page: self.page, len: len as u32 }
-    }
-}
-
-impl Drop for BlockMut {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            shared.give_back(self.page);
-        }
-    }
-}
-
-/// Bytes that never change. Cloning counts; the last drop gives the memory back to its owner.
-pub struct Block {
-    shared: Arc<Shared>,
-    page: u32,
-    len: u32,
-}
-
-impl Block {
-    pub fn bytes(&self) -> &[u8] {
-        let start = self.shared.bytes(self.page).as_ptr();
-        self.shared.pages[self.page as usize].touched.read();
-        // SAFETY: the piece is at least `len` long, it is not handed out again while this handle
-        // lives, and nothing writes a frozen piece.
-        unsafe { std::slice::from_raw_parts(start, self.len as usize) }
-    }
-
-    pub fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Bytes of memory the block takes, which is its class and not its length.
-    pub fn footprint(&self) -> usize {
-        self.shared.pages[self.page as usize].span.load(Ordering::Relaxed) as usize * PAGE_LEN
-    }
-
-    /// Some of the bytes, to be queued on a socket by reference. All pages of the block are lent
-    /// from now on: they are renewed before they are written again.
-    ///
-    /// # Panics
-    /// If the range does not lie within the block.
-    pub fn lend(&self, range: Range<usize>) -> Lent<'_> {
-        let span = self.shared.pages[self.page as usize].span.load(Ordering::Relaxed);
-        self.shared.lent.mark(self.page, span);
-        Lent::new(&self.bytes()[range], &self.shared)
-    }
-
-    /// Whether there are other handles to the block. "No" stays true while the asker makes none.
-    pub fn is_shared(&self) -> bool {
-        self.shared.pages[self.page as usize].handles.load(Ordering::Relaxed) & !KEPT > 1
-    }
-
-    /// A number for the block that no other live block of the same arena has.
-    pub fn page(&self) -> u32 {
-        self.page
-    }
-}
-
-impl Block {
-    /// Another handle, and what the handles were before.
-    fn duplicate(&self) -> (Block, u32) {
-        let before = self.shared.pages[self.page as usize].handles.fetch_add(1, Ordering::Relaxed);
-        assert!((1..KEPT / 2).contains(&(before & !KEPT)), "{before:#x} handles before a clone");
-        (Block { shared: Arc::clone(&self.shared), page: self.page, len: self.len }, before)
-    }
-}
-
-impl Clone for Block {
-    fn clone(&self) -> Self {
-        self.duplicate().0
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        let entry = &self.shared.pages[self.page as usize];
-        // Release each use; the last dropper acquires them all before it gives the piece back.
-        let before = entry.handles.fetch_sub(1, Ordering::Release);
-        assert!(before & !KEPT > 0, "a block was dropped twice");
-        if before == 1 {
-            fence(Ordering::Acquire);
-            self.shared.give_back(self.page);
-        } else if before == KEPT | 2 && self.shared.span(self.page) == BLOCK_PAGES {
-            self.shared.unpins.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl fmt::Debug for Block {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Block(page {}, {} bytes)", self.page, self.len)
-    }
-}
-
-impl fmt::Debug for BlockMut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BlockMut(page {}, {} bytes)", self.page, self.len)
     }
 }
 

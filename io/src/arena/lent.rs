@@ -16,38 +16,10 @@
 //!
 //! Any thread that holds a block marks; only the owner clears, and only pages that nobody holds.
 
-use std::sync::Arc;
-
-use super::Shared;
 use crate::{
     limits::BLOCK_PAGES,
     sync::{AtomicU16, Ordering},
 };
-
-/// Bytes of a block on their way to a socket by reference. Only [`super::Block::lend`] makes it,
-/// and `Pipe::send` takes nothing else, so no other memory goes out without a copy.
-#[derive(Clone, Copy)]
-pub struct Lent<'a> {
-    pub(super) bytes: &'a [u8],
-    #[cfg(feature = "sim")]
-    pub(super) shared: &'a Arc<Shared>,
-}
-
-impl<'a> Lent<'a> {
-    pub(super) fn new(bytes: &'a [u8], shared: &'a Arc<Shared>) -> Lent<'a> {
-        // Only a simulation asks whose the pages are.
-        let _ = shared;
-        Lent {
-            bytes,
-            #[cfg(feature = "sim")]
-            shared,
-        }
-    }
-
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
-    }
-}
 
 /// For each block of an arena, a bit for each page that is lent.
 pub(super) struct LentPages(Box<[AtomicU16]>);
