@@ -339,13 +339,13 @@ mod tests {
         let (stats, health) = node(2);
         stats.iter().for_each(|stats| stats.set_phase(Phase::Serving));
         stats[1].watch.turn(clock_ns() + TURN_STALL.as_nanos() as u64);
-        stats[1].watch.begin(ron_io::watch::Work::Tls);
+        stats[1].watch.begin(ron_io::work::Work::Tls);
         assert!(health.look(Instant::now()).ready, "it has just begun");
         // Nothing here moves the clock: the turn began long ago instead.
         stats[1].watch.turn(1);
         let begun = Instant::now();
         while health.look(Instant::now()).ready {
-            stats[1].watch.begin(ron_io::watch::Work::Tls);
+            stats[1].watch.begin(ron_io::work::Work::Tls);
             assert!(begun.elapsed() < 10 * TURN_STALL, "no stall was seen");
             std::thread::yield_now();
         }

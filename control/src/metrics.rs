@@ -19,8 +19,9 @@ use prometheus_client::{
 };
 use ron_io::{
     arena::Owner,
-    stats::{CODES, Counter, Op, Proto, Rejected, SECONDS_BUCKETS_US, Stats},
-    watch::Work,
+    counter::Counter,
+    stats::{CODES, Op, Proto, Rejected, SECONDS_BUCKETS_US, Stats},
+    work::Work,
 };
 
 use crate::{

@@ -84,7 +84,7 @@ fn take(pending: &mut Pending, now: Instant) -> Option<Summary> {
 
 #[cfg(test)]
 mod tests {
-    use ron_io::watch::Work;
+    use ron_io::work::Work;
 
     use super::*;
 

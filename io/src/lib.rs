@@ -10,6 +10,7 @@
 //! All the unsafe code of the node is here, each block with its argument.
 
 pub mod arena;
+pub mod counter;
 pub mod lane;
 pub mod limits;
 pub mod peers;
@@ -31,3 +32,4 @@ mod sync;
 pub mod tls;
 pub mod watch;
 pub mod wheel;
+pub mod work;

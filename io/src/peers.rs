@@ -10,7 +10,7 @@ use std::{
     sync::LazyLock,
 };
 
-use crate::stats::Counter;
+use crate::counter::Counter;
 
 /// Peers that are told apart at most.
 pub const PEER_BUCKETS: usize = 256;

@@ -17,7 +17,7 @@ use std::{collections::VecDeque, fmt, io, net::SocketAddr, ops::Range, path::Pat
 use crate::{
     arena::{Block, BlockMut},
     stats::{Op, Proto},
-    watch::Work,
+    work::Work,
 };
 
 /// The time an event happened, handed in because a shard has no clock.
@@ -76,6 +76,23 @@ pub enum Event<'a, M> {
     Mail(M),
     /// The time of `wake_at` has come.
     Tick,
+}
+
+impl<M> Event<'_, M> {
+    /// What applying this event is called.
+    pub fn work(&self) -> Work {
+        match self {
+            Event::Opened { .. } => Work::Opened,
+            Event::Secured { .. } => Work::Secured,
+            Event::Bytes { .. } => Work::Bytes,
+            Event::Sent { .. } => Work::Sent,
+            Event::Eof { .. } => Work::Eof,
+            Event::Closed { .. } => Work::Closed,
+            Event::Disk { .. } => Work::Disk,
+            Event::Mail(_) => Work::Mail,
+            Event::Tick => Work::Tick,
+        }
+    }
 }
 
 /// The room of a file system, in bytes.

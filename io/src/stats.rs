@@ -1,45 +1,16 @@
 //! The counters of one shard, written by its thread alone and read by any.
 //!
-//! A counter is a relaxed load and store, not a locked add: there is one writer. Readers see
-//! values that may be a moment old, never torn.
+//! Readers see values that may be a moment old, never torn.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::{
     arena::Owner,
+    counter::Counter,
     limits::{FAILURE_REPORT_EVERY, FAILURE_REPORTS_BURST},
     peers::{PeerBucket, PeerCounts},
     watch::Watch,
 };
-
-/// A number that one thread changes and others read.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds, by the one writer.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Takes away, by the one writer.
-    #[inline]
-    pub fn sub(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
-    }
-
-    /// Sets, by the one writer.
-    #[inline]
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Lets through a burst of reports and then one every so often, and counts the others. Written by
 /// the shard's thread alone.

@@ -18,78 +18,12 @@ use std::{
 };
 
 use crate::{
+    counter::Counter,
     lane::{Bell, Depth},
     limits::SLOWEST_SPAN,
-    ports::Event,
     seqlock::SeqLock,
-    stats::Counter,
+    work::Work,
 };
-
-/// Work that may hold a shard: an event with all that it causes, or what the driver does besides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Work {
-    Opened,
-    Secured,
-    Bytes,
-    Sent,
-    Eof,
-    Closed,
-    Disk,
-    Mail,
-    Tick,
-    /// TLS takes in what a peer sent.
-    Tls,
-    /// Submitting to the ring, sending, and collecting, where that does not wait.
-    Ring,
-}
-
-impl Work {
-    pub const ALL: [Work; 11] = [
-        Work::Opened,
-        Work::Secured,
-        Work::Bytes,
-        Work::Sent,
-        Work::Eof,
-        Work::Closed,
-        Work::Disk,
-        Work::Mail,
-        Work::Tick,
-        Work::Tls,
-        Work::Ring,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Work::Opened => "opened",
-            Work::Secured => "secured",
-            Work::Bytes => "bytes",
-            Work::Sent => "sent",
-            Work::Eof => "eof",
-            Work::Closed => "closed",
-            Work::Disk => "disk",
-            Work::Mail => "mail",
-            Work::Tick => "tick",
-            Work::Tls => "tls",
-            Work::Ring => "ring",
-        }
-    }
-
-    /// What applying this event is called.
-    pub fn of<M>(event: &Event<'_, M>) -> Work {
-        match event {
-            Event::Opened { .. } => Work::Opened,
-            Event::Secured { .. } => Work::Secured,
-            Event::Bytes { .. } => Work::Bytes,
-            Event::Sent { .. } => Work::Sent,
-            Event::Eof { .. } => Work::Eof,
-            Event::Closed { .. } => Work::Closed,
-            Event::Disk { .. } => Work::Disk,
-            Event::Mail(_) => Work::Mail,
-            Event::Tick => Work::Tick,
-        }
-    }
-}
 
 /// Nanoseconds of the clock that all threads of the process share for this.
 pub fn clock_ns() -> u64 {
@@ -373,13 +307,6 @@ mod tests {
 
     fn step(work: Work, held_ns: u64, at_ns: u64) -> Step {
         Step { work, held_ns, at_ns }
-    }
-
-    #[test]
-    fn works_stand_at_their_own_index_and_have_names_of_their_own() {
-        assert!(Work::ALL.iter().enumerate().all(|(n, work)| *work as usize == n));
-        let names: std::collections::BTreeSet<_> = Work::ALL.iter().map(|w| w.name()).collect();
-        assert_eq!(names.len(), Work::ALL.len());
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ron_io::{
     stats::{Phase, Proto, Stats},
-    watch::{Work, clock_ns},
+    watch::clock_ns,
+    work::Work,
 };
 use serde::{Deserialize, Serialize};
 

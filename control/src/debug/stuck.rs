@@ -20,11 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ron_io::{
-    lane::Bell,
-    stats::Stats,
-    watch::{Doing, Work},
-};
+use ron_io::{lane::Bell, stats::Stats, watch::Doing, work::Work};
 use tokio::io::unix::AsyncFd;
 
 use crate::{

@@ -8,7 +8,8 @@ use std::{
 use ron_io::{
     ports::{Failure, Stall},
     stats::{Op, Proto},
-    watch::{Work, clock_ns},
+    watch::clock_ns,
+    work::Work,
 };
 use serde_json::{Value, json};
 

@@ -27,7 +27,8 @@ use crate::{
     ports::{Act, ConnId, Event, Machine, Now, Report, Severity, ShardId},
     stats::Stats,
     tls,
-    watch::{Work, clock_ns, own_thread},
+    watch::{clock_ns, own_thread},
+    work::Work,
 };
 
 /// Bytes of buffers that glommio registers with its rings, and so counts as locked memory.
@@ -378,7 +379,7 @@ impl<S: Machine> Driving<S> {
     }
 
     fn apply(&mut self, event: Event<'_, S::Mail>, now: Now) {
-        let work = Work::of(&event);
+        let work = event.work();
         self.laps.begin(work);
         self.shard.apply(event, now);
         self.perform();

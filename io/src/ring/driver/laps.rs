@@ -11,7 +11,8 @@ use crate::{
     limits::STALL_REPORT_EVERY,
     ports::{Report, ShardId, Stall},
     stats::Stats,
-    watch::{Step, Work, own_cpu_ns},
+    watch::{Step, own_cpu_ns},
+    work::Work,
 };
 
 const WORKS: usize = Work::ALL.len();

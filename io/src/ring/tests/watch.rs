@@ -6,10 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::{
-    lane::Receiver,
-    watch::{Work, clock_ns},
-};
+use crate::{lane::Receiver, watch::clock_ns, work::Work};
 
 /// Long enough to be no stall on any machine.
 const NEVER: Duration = Duration::from_secs(30);
