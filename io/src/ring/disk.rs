@@ -35,23 +35,17 @@ use crate::{
 
 mod buffer;
 mod names;
+mod open;
 mod transfer;
 mod workers;
 
 use buffer::{Buffer, Spares};
-use names::{OpenFile, Opened};
+pub(super) use open::Access;
+use open::{OpenFile, Opened};
 use transfer::Transfer;
 
 /// The outcome of one operation.
 pub(super) type Outcome = (Ticket, io::Result<DiskDone>);
-
-/// Whether files are opened for direct I/O where that can be had, or never.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
-    Direct,
-    #[cfg_attr(not(test), expect(dead_code, reason = "what happens without is tested anywhere"))]
-    Buffered,
-}
 
 /// What a thread is asked to do.
 #[derive(Debug)]
@@ -311,7 +305,7 @@ impl Disk {
     fn open(&mut self, ticket: Ticket, id: FileId, path: PathBuf, how: OpenHow) {
         let access = self.access;
         self.give(About { ticket, load: Load::Short }, move || {
-            let opened = names::open(&path, how, access)?;
+            let opened = open::open(&path, how, access)?;
             Ok(Done::Opened { id, path, opened })
         });
     }

@@ -5,72 +5,19 @@ use std::{
     ffi::CString,
     fs, io,
     mem::MaybeUninit,
-    ops::Deref,
-    os::{
-        fd::AsRawFd,
-        unix::{
-            ffi::OsStrExt,
-            fs::{FileExt, MetadataExt},
-        },
-    },
+    os::unix::{ffi::OsStrExt, fs::FileExt},
     path::Path,
 };
 
-use super::Access;
 use crate::{
-    limits::FREE_INODES_MIN,
-    limits::{BACKGROUND_READ_LEN, OPEN_AGAIN, OPEN_TRIES},
-    ports::{DiskDone, DiskOp, OpenHow, Space},
+    limits::{BACKGROUND_READ_LEN, FREE_INODES_MIN, OPEN_AGAIN, OPEN_TRIES},
+    ports::{DiskDone, DiskOp, Space},
     process::is_out_of_files,
 };
 
-/// An open file.
-#[derive(Debug)]
-pub(super) struct OpenFile {
-    file: fs::File,
-    /// Whether the kernel waits for the disk while it takes an operation on the file, where it
-    /// should say that it would have to. FUSE does, also in Linux 6.18.
-    pub(super) holds_up: bool,
-}
-
-impl Deref for OpenFile {
-    type Target = fs::File;
-
-    fn deref(&self) -> &fs::File {
-        &self.file
-    }
-}
-
-/// A file that was just opened.
-#[derive(Debug)]
-pub(in crate::ring) struct Opened {
-    pub(super) file: OpenFile,
-    pub(super) len: u64,
-    pub(super) device: u64,
-    /// Whether what is read and written goes past the page cache.
-    pub(super) direct: bool,
-}
-
-/// Opens a file, for direct I/O where the file system has that.
-pub(super) fn open(path: &Path, how: OpenHow, access: Access) -> io::Result<Opened> {
-    let mut options = fs::OpenOptions::new();
-    options.read(true).write(how != OpenHow::Read).create_new(how == OpenHow::CreateNew);
-    let file = patiently(|| options.open(path))?;
-    if how == OpenHow::CreateNew {
-        sync_folder(parent(path))?;
-    }
-    let facts = file.metadata()?;
-    let kind = file_system(&file)?;
-    // Newer kernels take the flag on tmpfs and go through the page cache, which is all there is.
-    let may = access == Access::Direct && kind != libc::TMPFS_MAGIC;
-    let direct = may && make_direct(&file)?;
-    let file = OpenFile { file, holds_up: kind == libc::FUSE_SUPER_MAGIC };
-    Ok(Opened { file, len: facts.len(), device: facts.dev(), direct })
-}
-
 /// Opens something, again and again for a moment while there are as many open files as there may
 /// be: connections that were one too many are being closed then.
-fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..OPEN_TRIES {
         match open() {
             Err(error) if is_out_of_files(&error) => std::thread::sleep(OPEN_AGAIN),
@@ -78,35 +25,6 @@ fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         }
     }
     open()
-}
-
-/// Asks for direct I/O on an open file. It is not asked for while opening, because a file system
-/// that refuses it then has created the file already.
-fn make_direct(file: &fs::File) -> io::Result<bool> {
-    // SAFETY: the descriptor is open, and the call takes and changes flags only.
-    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
-    if flags < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: as above.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_DIRECT) } {
-        0 => Ok(true),
-        _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
-            error => Err(error),
-        },
-    }
-}
-
-/// The kind of file system that a file lies on.
-fn file_system(file: &fs::File) -> io::Result<libc::__fsword_t> {
-    let mut facts = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the descriptor is open, and the call fills `facts` when it returns 0.
-    match unsafe { libc::fstatfs(file.as_raw_fd(), facts.as_mut_ptr()) } {
-        // SAFETY: see above.
-        0 => Ok(unsafe { facts.assume_init() }.f_type),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Reads into `buffer` at `at`, both aligned, with the lowest priority there is. Returns how many
@@ -201,7 +119,8 @@ pub(super) fn carry(from: &Path, to: &Path) -> io::Result<DiskDone> {
     sync_names(from, to)
 }
 
-fn parent(path: &Path) -> &Path {
+/// The folder of a name.
+pub(super) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(above) if !above.as_os_str().is_empty() => above,
         _ => Path::new("."),
@@ -223,7 +142,8 @@ fn space(path: &Path) -> io::Result<DiskDone> {
     Ok(DiskDone::Space(Space { free, total, few_inodes }))
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     patiently(|| fs::File::open(path))?.sync_all()
 }
 

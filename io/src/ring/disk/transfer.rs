@@ -14,7 +14,7 @@ use io_uring::{
 
 use super::{
     buffer::{Buffer, Spares},
-    names::OpenFile,
+    open::OpenFile,
 };
 use crate::{
     arena::BlockMut,
