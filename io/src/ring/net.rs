@@ -20,33 +20,29 @@ use io_uring::{
     types::{Fd, Timespec},
 };
 use slab::Slab;
-use socket2::{SockRef, Socket};
+use socket2::SockRef;
 
 mod accept;
+mod listener;
 mod receive;
+mod tag;
 
-use accept::ListenerState;
+pub use listener::Listener;
+use listener::ListenerState;
+use tag::{Kind, conn_of, kind_of, listener_id, tag};
 
 use super::{
     conn::{Conn, Ending, Next, Proofs, Spares},
     half_closed::HalfClosed,
-    listen::paces,
     probe::{self, WaitArgument},
     recv_pool::RecvPool,
-    tls::{self, Flushed, TlsConfig},
+    tls::{self, Flushed},
 };
 use crate::{
     limits::{COPY_LEN_MAX, DISK_OPS_MAX, RING_COMPLETIONS, SEND_TURN_LEN_MAX},
     pipe::{Pipe, Sent},
     ports::{ConnId, ListenerId, Slice},
 };
-
-/// A listener of this shard.
-pub struct Listener {
-    pub socket: Socket,
-    /// Settings of TLS, where a handshake comes first.
-    pub tls: Option<TlsConfig>,
-}
 
 /// What the ring has to tell, in the driver's words.
 #[derive(Debug)]
@@ -82,45 +78,6 @@ pub(super) enum Wait {
     Not,
     For(Duration),
     Forever,
-}
-
-/// What a completion belongs to, carried in its `user_data`: kind, generation, slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Accept = 0,
-    Receive = 1,
-    Send = 2,
-    Poll = 3,
-    Cancel = 4,
-    Bell = 5,
-    Transfer = 6,
-    /// Some of the half-closed connections have room.
-    Room = 7,
-    /// It is time to try again to accept.
-    Retry = 8,
-}
-
-const KINDS: [Kind; 9] = [
-    Kind::Accept,
-    Kind::Receive,
-    Kind::Send,
-    Kind::Poll,
-    Kind::Cancel,
-    Kind::Bell,
-    Kind::Transfer,
-    Kind::Room,
-    Kind::Retry,
-];
-
-const GENERATION_BITS: u32 = 28;
-const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
-
-fn tag(kind: Kind, conn: ConnId) -> u64 {
-    (kind as u64) << 60 | u64::from(conn.generation & GENERATION_MASK) << 32 | u64::from(conn.slot)
-}
-
-fn conn_of(data: u64) -> ConnId {
-    ConnId { slot: data as u32, generation: (data >> 32) as u32 & GENERATION_MASK }
 }
 
 /// The ring and its connections.
@@ -207,18 +164,11 @@ impl Net {
     ) -> Result<Net, probe::Refused> {
         let ring = probe::ring()?;
         let pool = RecvPool::new(&ring).map_err(|source| probe::refused("buffers", source))?;
-        let listeners = listeners.into_iter().map(|listener| ListenerState {
-            // TLS is encrypted from the mapping and never sent by reference.
-            by_reference: listener.tls.is_none() && !paces(&listener.socket),
-            socket: listener.socket,
-            tls: listener.tls,
-            armed: 0,
-        });
         let wait_flags = probe::wait_flags(&ring);
         let mut net = Net {
             ring,
             pool: ManuallyDrop::new(pool),
-            listeners: listeners.collect(),
+            listeners: listeners.into_iter().map(ListenerState::new).collect(),
             conns: Slab::with_capacity(1024),
             generation: 0,
             waiting: VecDeque::new(),
@@ -482,9 +432,8 @@ impl Net {
 
     fn complete(&mut self, entry: &cqueue::Entry) {
         let data = entry.user_data();
-        let kind = KINDS[(data >> 60) as usize];
         let conn = conn_of(data);
-        match kind {
+        match kind_of(data) {
             Kind::Accept => self.accepted(conn.slot as usize, entry),
             Kind::Receive => self.received_some(conn, entry),
             Kind::Send => self.sent_some(conn, entry.result()),
@@ -720,10 +669,6 @@ impl Drop for Net {
             }
         }
     }
-}
-
-fn listener_id(at: usize) -> ConnId {
-    ConnId { slot: at as u32, generation: 0 }
 }
 
 /// Sends bytes with more to come. `None` when the socket is full.

@@ -15,14 +15,12 @@ use io_uring::{
     cqueue, opcode,
     types::{Fd, Timespec},
 };
-use socket2::{SockRef, Socket};
+use socket2::SockRef;
 
 use super::{
-    super::{
-        conn::Conn,
-        tls::{Tls, TlsConfig},
-    },
-    GENERATION_MASK, Heard, Kind, Net, listener_id, tag,
+    super::{conn::Conn, tls::Tls},
+    Heard, Net,
+    tag::{GENERATION_MASK, Kind, listener_id, tag},
 };
 use crate::{
     limits::{ACCEPT_RETRIES_PAUSED, ACCEPT_RETRY_AFTER, ACCEPTS_MAX},
@@ -31,15 +29,6 @@ use crate::{
 
 /// How long accepting pauses after it failed. It lies still for as long as a ring may read it.
 static ACCEPT_RETRY: Timespec = Timespec::new().nsec(ACCEPT_RETRY_AFTER.subsec_nanos());
-
-pub(super) struct ListenerState {
-    pub(super) socket: Socket,
-    pub(super) tls: Option<TlsConfig>,
-    /// Whether bodies may be sent by reference.
-    pub(super) by_reference: bool,
-    /// Accepts that are asked for, [`ACCEPTS_MAX`] at most.
-    pub(super) armed: u32,
-}
 
 impl Net {
     /// Takes no more connections: from now on they are refused, and so are those that wait.

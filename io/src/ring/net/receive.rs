@@ -10,7 +10,8 @@ use super::{
         conn::{Ending, Receive},
         recv_pool::GROUP,
     },
-    Heard, Kind, Net, tag,
+    Heard, Net,
+    tag::{Kind, tag},
 };
 use crate::ports::ConnId;
 
