@@ -15,8 +15,9 @@ use axum::{
 use ron_codec::error::ErrorCode;
 
 use crate::{
-    admin::{self, Admin},
+    admin::Admin,
     conn::Client,
+    respond::{answer, error, json},
 };
 
 mod ask;
@@ -31,7 +32,7 @@ use profile::NoProfile;
 /// `GET /debug/shards`.
 pub(crate) async fn shards(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     let report = shards::ShardsReport::new(&admin.kernel.stats);
-    admin::json(&headers, StatusCode::OK, &report)
+    json(&headers, StatusCode::OK, &report)
 }
 
 /// `GET /debug/profile`.
@@ -44,7 +45,7 @@ pub(crate) async fn profile(
     let stats = &admin.kernel.stats;
     let ask = match Ask::parse(uri.query().unwrap_or_default(), stats.len()) {
         Ok(ask) => ask,
-        Err(wrong) => return admin::error(&headers, ErrorCode::BadRequest, &wrong.to_string()),
+        Err(wrong) => return error(&headers, ErrorCode::BadRequest, &wrong.to_string()),
     };
     let profile = match admin.kernel.profiles.begin(ask, stats) {
         Ok(profile) => profile,
@@ -52,7 +53,7 @@ pub(crate) async fn profile(
     };
     let _waiting = client.wait();
     match profile.outcome().await {
-        Ok(text) => admin::answer(&headers, StatusCode::OK, content_type(ask.form), text),
+        Ok(text) => answer(&headers, StatusCode::OK, content_type(ask.form), text),
         Err(no) => refused(&headers, &no),
     }
 }
@@ -71,7 +72,7 @@ fn refused(headers: &HeaderMap, no: &NoProfile) -> Response {
         NoProfile::Draining => ErrorCode::Draining,
         NoProfile::Failed { .. } => ErrorCode::Internal,
     };
-    let mut response = admin::error(headers, code, &no.to_string());
+    let mut response = error(headers, code, &no.to_string());
     if let Some(seconds) = no.retry_after_s() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -19,7 +19,7 @@ use std::{
         mpsc::{self, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ron_codec::authority::Authority;
@@ -28,7 +28,6 @@ use ron_io::{
     ports::{Order, Report, WriteTokens},
     stats::Stats,
 };
-use serde::Serialize;
 use tokio::{
     io::unix::AsyncFd,
     runtime::{Builder, Runtime},
@@ -36,11 +35,14 @@ use tokio::{
 };
 
 mod admin;
+mod bell;
+mod build_info;
 pub mod bus;
 mod conn;
 mod damage;
 mod debug;
 pub mod health;
+mod kernel;
 pub mod limits;
 mod load;
 pub mod logging;
@@ -48,7 +50,10 @@ pub mod metrics;
 mod orders;
 mod process;
 mod pump;
+mod refused;
 mod reload;
+mod respond;
+mod routes;
 mod sender;
 pub mod signals;
 mod stalls;
@@ -56,38 +61,28 @@ pub mod storage;
 mod verifies;
 
 pub use admin::{Ordered, Verdict, VerdictKind};
+pub use build_info::BuildInfo;
 pub use bus::{Bus, KernelEvent};
 pub use debug::shards;
 pub use health::HealthState;
+pub use kernel::Ending;
 pub use load::Clients;
 pub use metrics::Metrics;
+pub use orders::OrderPort;
 pub use reload::{Reload, ReloadState, Reloaded};
 pub use signals::wait_for_ctrl_c;
 pub use storage::SetAside;
 
 use crate::{
     admin::Admin,
+    bell::BellFd,
     conn::{Client, Limited, Patience},
-    debug::{profile::Profiles, stuck},
-    orders::Orders,
-    pump::BellFd,
+    debug::stuck,
+    kernel::{Kernel, Milestone},
     reload::Reloader,
     signals::{Asked, Signals},
-    stalls::Stalls,
     storage::StorageState,
-    verifies::Verifies,
 };
-
-/// Leaves an order in a shard's mailbox; `false` when the mailbox is full. It must always have room
-/// for one `Drain`, whatever was ordered before.
-pub type OrderPort = Box<dyn Fn(Order) -> bool + Send>;
-
-/// Which build of the node this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct BuildInfo {
-    pub version: &'static str,
-    pub commit: &'static str,
-}
 
 /// What the control plane is given. Shards are in the order of their numbers.
 pub struct ControlConfig {
@@ -146,68 +141,6 @@ pub struct NotTaken {
     pub shards: Vec<usize>,
 }
 
-/// Why the node should end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Somebody asked for it.
-    Asked,
-    /// A service ended that should not have.
-    Crashed { service: String, reason: String },
-    /// The event loop of a shard hangs, and will not end by itself.
-    Hung { shard: usize },
-    /// The control thread itself is gone.
-    ControlLost,
-}
-
-/// What the thread that started the node waits for.
-enum Milestone {
-    /// One more service serves.
-    Serving,
-    Ending(Ending),
-}
-
-/// What the parts of the control plane share.
-pub(crate) struct Kernel {
-    pub(crate) stats: Vec<Arc<Stats>>,
-    pub(crate) health: HealthState,
-    pub(crate) storage: Arc<StorageState>,
-    pub(crate) verifies: Verifies,
-    pub(crate) orders: Orders,
-    pub(crate) profiles: Arc<Profiles>,
-    pub(crate) stalls: Arc<Stalls>,
-    bus: Bus,
-    milestones: mpsc::Sender<Milestone>,
-}
-
-impl Kernel {
-    /// Lets everyone know: health first, the log, who waits for the end, then the bus.
-    pub(crate) fn announce(&self, event: KernelEvent) {
-        self.health.apply(&event);
-        pump::log(&event);
-        self.health.measure(Instant::now());
-        let milestone = match &event {
-            KernelEvent::Shutdown => Some(Milestone::Ending(Ending::Asked)),
-            KernelEvent::ServiceCrashed { service, reason } => {
-                let (service, reason) = (service.clone(), reason.clone());
-                Some(Milestone::Ending(Ending::Crashed { service, reason }))
-            }
-            KernelEvent::Health { ok: true, .. } => Some(Milestone::Serving),
-            KernelEvent::Health { ok: false, .. } | KernelEvent::ConfigUpdated { .. } => None,
-        };
-        if let Some(milestone) = milestone {
-            // The only error is that the handle is gone, and with it the only waiter.
-            let _ = self.milestones.send(milestone);
-        }
-        self.bus.publish(event);
-    }
-
-    /// Tells who waits for the end that it has come.
-    pub(crate) fn end(&self, ending: Ending) {
-        // The only error is that the handle is gone, and with it the only waiter.
-        let _ = self.milestones.send(Milestone::Ending(ending));
-    }
-}
-
 /// What an admin connection may take.
 const PATIENCE: Patience = Patience { idle: limits::IDLE_MAX, ask: limits::ASK_MAX };
 
@@ -229,39 +162,18 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
     let runtime =
         Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
     let entered = runtime.enter();
-    config.listener.set_nonblocking(true).map_err(ControlError::Listener)?;
-    let listener =
-        tokio::net::TcpListener::from_std(config.listener).map_err(ControlError::Listener)?;
-    let addr = listener.local_addr().map_err(ControlError::Listener)?;
-    let bell = pump::watch(config.bell).map_err(ControlError::Bell)?;
-    let woken = stuck::bell(&config.stats).map_err(ControlError::Bell)?;
-    let signals = match config.signals {
-        true => Some(Signals::install().map_err(ControlError::Signals)?),
-        false => None,
-    };
+    let sources = Sources::register(config.listener, config.bell, &config.stats, config.signals)?;
     drop(entered);
-    let bus = Bus::default();
-    let (milestones_in, milestones) = mpsc::channel();
-    let storage = Arc::new(StorageState::new(
-        config.stats.clone(),
-        config.partitions,
-        config.set_aside.clone(),
-    ));
-    let kernel = Arc::new(Kernel {
-        stats: config.stats.clone(),
-        health: HealthState::new(config.stats.clone(), Arc::clone(&storage), config.clients),
-        storage,
-        verifies: Verifies::default(),
-        orders: Orders::new(config.orders),
-        profiles: Arc::default(),
-        stalls: Arc::default(),
-        bus: bus.clone(),
-        milestones: milestones_in,
-    });
+    let addr = sources.listener.local_addr().map_err(ControlError::Listener)?;
+    let storage =
+        StorageState::new(config.stats.clone(), config.partitions, config.set_aside.clone());
+    let (kernel, milestones) =
+        Kernel::new(config.stats.clone(), storage, config.clients, config.orders);
+    let kernel = Arc::new(kernel);
     let reloads = Arc::new(ReloadState::new(config.tls_not_after));
     let admin = Arc::new(Admin {
         kernel: Arc::clone(&kernel),
-        metrics: Metrics::new(config.stats, bus, config.build, Arc::clone(&reloads))
+        metrics: Metrics::new(config.stats, kernel.bus.clone(), config.build, Arc::clone(&reloads))
             .with_bill(config.memory_bill)
             .with_set_aside(config.set_aside),
         build: config.build,
@@ -278,12 +190,9 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
     };
     let (stop, stopped) = oneshot::channel();
     let plane = Plane {
-        listener: Limited::new(listener, limits::CONNECTIONS_MAX, PATIENCE),
+        sources,
         reports: Arc::new(config.reports),
-        bell,
-        woken,
         hang_limit: config.hang_limit,
-        signals,
         reloader,
         admin,
         stopped,
@@ -386,15 +295,42 @@ impl Control {
     }
 }
 
-/// All that moves to the thread.
-struct Plane {
-    listener: Limited,
-    reports: Arc<Receiver<Report>>,
+/// What the thread sleeps on.
+struct Sources {
+    listener: tokio::net::TcpListener,
+    /// The bell of the reports' lane.
     bell: AsyncFd<BellFd>,
     /// Rung by shards that wake.
     woken: AsyncFd<BellFd>,
-    hang_limit: Duration,
     signals: Option<Signals>,
+}
+
+impl Sources {
+    /// Registers them with the reactor. Must be called inside a tokio runtime.
+    fn register(
+        listener: TcpListener,
+        bell: Arc<Bell>,
+        stats: &[Arc<Stats>],
+        signals: bool,
+    ) -> Result<Sources, ControlError> {
+        listener.set_nonblocking(true).map_err(ControlError::Listener)?;
+        let listener =
+            tokio::net::TcpListener::from_std(listener).map_err(ControlError::Listener)?;
+        let bell = bell::watch(bell).map_err(ControlError::Bell)?;
+        let woken = stuck::watch(stats).map_err(ControlError::Bell)?;
+        let signals = match signals {
+            true => Some(Signals::install().map_err(ControlError::Signals)?),
+            false => None,
+        };
+        Ok(Sources { listener, bell, woken, signals })
+    }
+}
+
+/// All that moves to the thread.
+struct Plane {
+    sources: Sources,
+    reports: Arc<Receiver<Report>>,
+    hang_limit: Duration,
     reloader: Reloader,
     admin: Arc<Admin>,
     stopped: oneshot::Receiver<()>,
@@ -407,20 +343,22 @@ impl Plane {
     }
 
     async fn serve(self) {
+        let Sources { listener, bell, woken, signals } = self.sources;
         let kernel = Arc::clone(&self.admin.kernel);
         kernel.announce(KernelEvent::ConfigUpdated { version: 1 });
-        let pump = pump::run(Arc::clone(&self.reports), self.bell, Arc::clone(&kernel));
+        let pump = pump::run(Arc::clone(&self.reports), bell, Arc::clone(&kernel));
         let pump = tokio::spawn(pump);
-        let watch = stuck::run(self.woken, self.hang_limit, Arc::clone(&kernel));
+        let watch = stuck::run(woken, self.hang_limit, Arc::clone(&kernel));
         let watch = tokio::spawn(watch);
-        if let Some(signals) = self.signals {
+        if let Some(signals) = signals {
             let reload = Arc::clone(&self.reloader.asked);
             tokio::spawn(announce_signals(signals, reload, Arc::clone(&kernel)));
         }
         tokio::spawn(self.reloader.run());
         let (finish, finished) = oneshot::channel::<()>();
-        let routes = admin::routes(self.admin).into_make_service_with_connect_info::<Client>();
-        let server = axum::serve(self.listener, routes);
+        let listener = Limited::new(listener, limits::CONNECTIONS_MAX, PATIENCE);
+        let routes = routes::routes(self.admin).into_make_service_with_connect_info::<Client>();
+        let server = axum::serve(listener, routes);
         let server = server.with_graceful_shutdown(async move {
             let _ = finished.await;
         });
@@ -447,7 +385,7 @@ struct LostGuard(Arc<Kernel>);
 impl Drop for LostGuard {
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self.0.milestones.send(Milestone::Ending(Ending::ControlLost));
+            self.0.end(Ending::ControlLost);
         }
     }
 }

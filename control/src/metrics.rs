@@ -25,7 +25,7 @@ use ron_io::{
 };
 
 use crate::{
-    BuildInfo,
+    build_info::BuildInfo,
     bus::Bus,
     process::Process,
     reload::ReloadState,

@@ -4,7 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use ron_io::ports::Order;
 
-use crate::OrderPort;
+/// Leaves an order in a shard's mailbox; `false` when the mailbox is full. It must always have room
+/// for one `Drain`, whatever was ordered before.
+pub type OrderPort = Box<dyn Fn(Order) -> bool + Send>;
 
 /// Ports in the order of the shards' numbers.
 pub(crate) struct Orders(Mutex<Vec<OrderPort>>);

@@ -1,50 +1,28 @@
 //! The shards' reports, turned into events and log lines.
 //!
-//! The thread sleeps on the eventfd of the lane's bell. tokio polls edge-triggered, where every
-//! write of an eventfd is an event of its own, so its count need not be read.
+//! The thread sleeps on the bell of the lane. This room keeps nothing: what a report changes is in
+//! the kernel.
 
 use std::{
-    io,
-    os::fd::{AsRawFd, RawFd},
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ron_codec::address::Address;
 use ron_io::{
-    lane::{Bell, Receiver},
+    lane::Receiver,
     ports::{Failure, PartitionState, Report, Severity, ShardId, Stall, VerifyOutcome},
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::unix::AsyncFd;
 
 use crate::{
-    Kernel,
+    bell::BellFd,
     bus::KernelEvent,
+    kernel::Kernel,
     limits::REPORTS_TURN_MAX,
     stalls::{Next, Summary},
     storage::state_name,
 };
-
-/// A bell as something to be polled.
-pub(crate) struct BellFd(pub(crate) Arc<Bell>);
-
-impl AsRawFd for BellFd {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.eventfd()
-    }
-}
-
-/// Registers a bell with the reactor. Must be called inside a tokio runtime.
-///
-/// # Errors
-/// What `epoll_ctl(2)` answered.
-#[expect(deprecated, reason = "its successor is unsafe, and unsafe code is for the I/O room")]
-pub(crate) fn watch(bell: Arc<Bell>) -> io::Result<AsyncFd<BellFd>> {
-    // The old constructor is deprecated because a descriptor might be closed or change while it
-    // is registered. This one cannot: the bell owns it until the last handle is dropped, always
-    // names the same one, and `BellFd` holds a handle.
-    AsyncFd::with_interest(BellFd(bell), Interest::READABLE)
-}
 
 /// Takes reports until it is dropped, or the descriptor fails.
 pub(crate) async fn run(
@@ -204,17 +182,4 @@ fn unix_s() -> u64 {
 /// What a shard is called as a service.
 fn name(ShardId(shard): ShardId) -> String {
     format!("shard-{shard}")
-}
-
-/// Writes an event to the log.
-pub(crate) fn log(event: &KernelEvent) {
-    match event {
-        KernelEvent::Health { service, ok: true } => tracing::info!(%service, "serving"),
-        KernelEvent::Health { service, ok: false } => tracing::info!(%service, "stopped"),
-        KernelEvent::ConfigUpdated { version } => tracing::info!(version, "configuration accepted"),
-        KernelEvent::ServiceCrashed { service, reason } => {
-            tracing::error!(%service, %reason, "crashed");
-        }
-        KernelEvent::Shutdown => tracing::info!("shutting down"),
-    }
 }

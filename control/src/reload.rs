@@ -8,13 +8,7 @@
 //!
 //! A new version is applied as a whole or not at all. Nothing that goes on is cut.
 
-use std::{
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::sync::{Arc, PoisonError};
 
 use ron_io::ports::{Order, WriteTokens};
 use tokio::{
@@ -28,6 +22,10 @@ use crate::{
     limits::{RELOAD_AGAIN, RELOAD_ORDER_MAX},
     logging,
 };
+
+mod state;
+
+pub use state::ReloadState;
 
 /// Reads the settings again and checks them as a whole, on a thread that may block.
 pub type Reload = Arc<dyn Fn() -> Result<Reloaded, String> + Send + Sync>;
@@ -43,39 +41,6 @@ pub struct Reloaded {
     pub commit: Box<dyn FnOnce() + Send>,
     /// What the operator should know, such as settings that wait for a restart.
     pub warnings: Vec<String>,
-}
-
-/// What became of the last attempt, and what is in force.
-#[derive(Debug)]
-pub struct ReloadState {
-    succeeded: AtomicBool,
-    /// When settings were last put in force, in seconds since 1970.
-    applied_unix_s: AtomicU64,
-    /// When the certificate ends; 0 when there is none.
-    tls_not_after: AtomicU64,
-}
-
-impl ReloadState {
-    /// The settings of a node that starts are in force.
-    pub fn new(tls_not_after: Option<u64>) -> ReloadState {
-        ReloadState {
-            succeeded: AtomicBool::new(true),
-            applied_unix_s: AtomicU64::new(unix_s()),
-            tls_not_after: AtomicU64::new(tls_not_after.unwrap_or(0)),
-        }
-    }
-
-    pub fn succeeded(&self) -> bool {
-        self.succeeded.load(Ordering::Relaxed)
-    }
-
-    pub fn applied_unix_s(&self) -> u64 {
-        self.applied_unix_s.load(Ordering::Relaxed)
-    }
-
-    pub fn tls_not_after(&self) -> Option<u64> {
-        Some(self.tls_not_after.load(Ordering::Relaxed)).filter(|not_after| *not_after > 0)
-    }
 }
 
 /// Reloads whenever it is asked to, one time after another.
@@ -94,11 +59,10 @@ impl Reloader {
         loop {
             self.asked.notified().await;
             let outcome = self.once().await;
-            self.state.succeeded.store(outcome.is_ok(), Ordering::Relaxed);
+            self.state.attempted(outcome.is_ok());
             match outcome {
                 Ok(warnings) => {
                     version += 1;
-                    self.state.applied_unix_s.store(unix_s(), Ordering::Relaxed);
                     self.admin.kernel.announce(KernelEvent::ConfigUpdated { version });
                     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 }
@@ -123,7 +87,7 @@ impl Reloader {
         }
         self.write_tokens = write_tokens;
         if let Some(not_after) = tls_not_after {
-            self.state.tls_not_after.store(not_after, Ordering::Relaxed);
+            self.state.renewed(not_after);
         }
         commit();
         Ok(warnings)
@@ -152,8 +116,4 @@ impl Reloader {
         let reason = format!("shards {left:?} took no order for {RELOAD_ORDER_MAX:?}");
         Err(if stuck.is_empty() { reason } else { format!("{reason}, shards {stuck:?} now") })
     }
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }

@@ -16,8 +16,9 @@ use axum::{
 use ron_codec::authority::{Sender, bearer, is_page_field, is_proxy_field};
 
 use crate::{
-    admin::{self, Admin, Refused},
+    admin::Admin,
     conn::Client,
+    refused::{Refused, refusal},
 };
 
 /// What is known of the sender of this request.
@@ -47,6 +48,11 @@ pub(crate) fn sender<'a>(
     sender
 }
 
+/// Whether a GET of this costs as much as an order.
+fn costs(uri: &Uri) -> bool {
+    uri.path() == "/debug/profile"
+}
+
 /// Passes on requests whose sender may do what their method says: look, or change something.
 pub(crate) async fn guard(
     State(admin): State<Arc<Admin>>,
@@ -56,14 +62,14 @@ pub(crate) async fn guard(
 ) -> Response {
     let (headers, method) = (request.headers(), request.method());
     let sender = sender(&client, request.version(), request.uri(), headers);
-    let looks = [Method::GET, Method::HEAD].contains(method) && !admin::costs(request.uri());
+    let looks = [Method::GET, Method::HEAD].contains(method) && !costs(request.uri());
     let allowed = {
         let authority = admin.authority.read().unwrap_or_else(PoisonError::into_inner);
         if looks { authority.may_look(&sender) } else { authority.may_write(&sender) }
     };
     match allowed {
         Ok(()) => next.run(request).await,
-        Err(denied) => admin::refusal(headers, Refused::Denied(denied)),
+        Err(denied) => refusal(headers, Refused::Denied(denied)),
     }
 }
 

@@ -24,9 +24,9 @@ use ron_io::{lane::Bell, stats::Stats, watch::Doing, work::Work};
 use tokio::io::unix::AsyncFd;
 
 use crate::{
-    Ending, Kernel,
+    bell::{self, BellFd},
+    kernel::{Ending, Kernel},
     limits::{HELD_AGAIN, HELD_LOOK_EVERY, TURN_STALL},
-    pump::{self, BellFd},
 };
 
 /// What was seen of each shard.
@@ -137,10 +137,10 @@ impl Span {
 ///
 /// # Errors
 /// What `eventfd(2)` or `epoll_ctl(2)` answered.
-pub(crate) fn bell(stats: &[Arc<Stats>]) -> io::Result<AsyncFd<BellFd>> {
+pub(crate) fn watch(stats: &[Arc<Stats>]) -> io::Result<AsyncFd<BellFd>> {
     let bell = Arc::new(Bell::new()?);
     stats.iter().for_each(|stats| stats.watch.set_watcher(Arc::clone(&bell)));
-    pump::watch(bell)
+    bell::watch(bell)
 }
 
 /// Looks at the shards, and at their load, until it is dropped, or one hangs for `hang_limit`.

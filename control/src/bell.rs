@@ -1,0 +1,34 @@
+//! Bells of other threads as something that tokio polls.
+//!
+//! tokio polls edge-triggered, where every write of an eventfd is an event of its own, so its count
+//! need not be read. Who rings, and why, is not known here.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, RawFd},
+    sync::Arc,
+};
+
+use ron_io::lane::Bell;
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// A bell as something to be polled.
+pub(crate) struct BellFd(pub(crate) Arc<Bell>);
+
+impl AsRawFd for BellFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.eventfd()
+    }
+}
+
+/// Registers a bell with the reactor. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// What `epoll_ctl(2)` answered.
+#[expect(deprecated, reason = "its successor is unsafe, and unsafe code is for the I/O room")]
+pub(crate) fn watch(bell: Arc<Bell>) -> io::Result<AsyncFd<BellFd>> {
+    // The old constructor is deprecated because a descriptor might be closed or change while it
+    // is registered. This one cannot: the bell owns it until the last handle is dropped, always
+    // names the same one, and `BellFd` holds a handle.
+    AsyncFd::with_interest(BellFd(bell), Interest::READABLE)
+}
