@@ -15,8 +15,9 @@ use serde::de::DeserializeOwned;
 use super::{
     args::Shared,
     error::{AnswerFault, ClientError, Exit, Shown},
-    http, print,
+    http::Http,
     retry::with_retries,
+    stdout::print,
     table,
 };
 
@@ -35,7 +36,7 @@ pub(super) fn rm(
     out: &mut dyn Write,
     wait: Wait<'_>,
 ) -> Result<(), ClientError> {
-    let http = http(shared, &shared.node)?;
+    let http = Http::from_args(shared, &shared.node)?;
     let (mut failed, mut exit) = (0, Exit::NotFound);
     for address in addresses {
         match with_retries(wait, || http.delete(address)) {
@@ -63,7 +64,7 @@ pub(super) fn scrub(
     out: &mut dyn Write,
     wait: Wait<'_>,
 ) -> Result<(), ClientError> {
-    let http = http(shared, &shared.admin)?;
+    let http = Http::from_args(shared, &shared.admin)?;
     let json = with_retries(wait, || http.order("/scrub", shared.timeout.0))?;
     let Ordered { ordered } = read(&json)?;
     print(out, format_args!("ordered from {ordered} shards; see ronctl storage"))
@@ -76,7 +77,7 @@ pub(super) fn verify(
     out: &mut dyn Write,
     wait: Wait<'_>,
 ) -> Result<(), ClientError> {
-    let http = http(shared, &shared.admin)?;
+    let http = Http::from_args(shared, &shared.admin)?;
     let patience = shared.timeout.0.max(VERIFY_TIME_MAX);
     let (mut damaged, mut missing, mut failed) = (0, 0, 0);
     for address in addresses {
@@ -119,7 +120,7 @@ pub(super) fn storage(
     out: &mut dyn Write,
     wait: Wait<'_>,
 ) -> Result<(), ClientError> {
-    let http = http(shared, &shared.admin)?;
+    let http = Http::from_args(shared, &shared.admin)?;
     let json = with_retries(wait, || http.report("/storage"))?;
     let report: StorageReport = read(&json)?;
     if as_json {

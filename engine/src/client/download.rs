@@ -23,6 +23,7 @@ use ron_codec::{address::Address, outboard::Hashing};
 use super::{
     error::{AnswerFault, ClientError},
     progress::Progress,
+    stdout::stdout_failed,
     unfinished::Unfinished,
 };
 
@@ -207,10 +208,6 @@ impl Sink {
 /// Whether a terminal shows these bytes, and does not obey them.
 fn is_text(bytes: &[u8]) -> bool {
     !bytes.iter().any(|byte| byte.is_ascii_control() && !b"\t\n\r".contains(byte))
-}
-
-fn stdout_failed(source: io::Error) -> ClientError {
-    ClientError::Standard { name: "stdout", source }
 }
 
 /// A file under its partial name; removed when it is dropped before `commit`.

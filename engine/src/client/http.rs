@@ -23,7 +23,7 @@ use ureq::{
 };
 
 use super::{
-    args::{Cap, NodeUrl, Range},
+    args::{Cap, NodeUrl, Range, Shared},
     download::{Download, Part},
     early::Deaf,
     error::{AnswerFault, ClientError},
@@ -60,6 +60,12 @@ pub(super) struct Stored {
 }
 
 impl Http {
+    /// The node at this address, spoken to as the arguments say.
+    pub(super) fn from_args(shared: &Shared, at: &NodeUrl) -> Result<Self, ClientError> {
+        let ca = if at.is_tls() { tls::trusted(shared.ca.as_deref())? } else { Vec::new() };
+        Ok(Http::new(at, shared.cap.as_ref(), &ca, shared.timeout.0))
+    }
+
     /// `ca` are the certificates to trust; none are needed without TLS.
     pub(super) fn new(
         node: &NodeUrl,

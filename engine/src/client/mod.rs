@@ -14,6 +14,7 @@ mod oap;
 mod progress;
 mod retry;
 mod source;
+mod stdout;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -42,6 +43,7 @@ use http::Http;
 use oap::Oap;
 use retry::{sleep, with_retries};
 use source::{Input, Source, hash_file};
+use stdout::{print, stdout_failed};
 
 /// Reads the arguments, the first of which is the program's name, and does what they say. Results
 /// go to stdout; a failure is one line on stderr.
@@ -86,7 +88,7 @@ fn execute(
             Ok(())
         }
         Command::Stat { address, json } => {
-            let http = http(shared, &shared.node)?;
+            let http = Http::from_args(shared, &shared.node)?;
             let size = with_retries(wait, || http.stat(address))?;
             print_stat(out, address, size, *json)
         }
@@ -108,7 +110,7 @@ fn put(
     path: &Path,
     wait: &mut dyn FnMut(&ClientError, Duration),
 ) -> Result<Address, ClientError> {
-    let http = http(shared, &shared.node)?;
+    let http = Http::from_args(shared, &shared.node)?;
     let quiet = shared.quiet;
     let (sent, stored) = match Input::open(path)? {
         Input::File { file, path, len } => {
@@ -146,7 +148,7 @@ fn fetch(
     let (address, range) = (&get.address, get.range.as_ref());
     let mut download = Download::new(*address, get.output.as_deref(), shared.quiet);
     let Some(at) = &get.oap else {
-        let http = http(shared, &shared.node)?;
+        let http = Http::from_args(shared, &shared.node)?;
         return with_retries(wait, || http.get(address, range, &mut download));
     };
     let ca = tls::trusted(shared.ca.as_deref())?;
@@ -158,11 +160,6 @@ fn fetch(
         timeout: shared.timeout.0,
     };
     with_retries(wait, || oap.get(address, range, &mut download))
-}
-
-fn http(shared: &Shared, at: &NodeUrl) -> Result<Http, ClientError> {
-    let ca = if at.is_tls() { tls::trusted(shared.ca.as_deref())? } else { Vec::new() };
-    Ok(Http::new(at, shared.cap.as_ref(), &ca, shared.timeout.0))
 }
 
 fn print_stat(
@@ -182,12 +179,4 @@ fn print_stat(
     let written = serde_json::to_string(&Stat { addr: address, size });
     let line = written.map_err(|error| stdout_failed(error.into()))?;
     print(out, format_args!("{line}"))
-}
-
-fn print(out: &mut dyn Write, line: std::fmt::Arguments<'_>) -> Result<(), ClientError> {
-    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(stdout_failed)
-}
-
-fn stdout_failed(source: io::Error) -> ClientError {
-    ClientError::Standard { name: "stdout", source }
 }

@@ -290,7 +290,7 @@ fn a_node_that_takes_no_more_is_heard() {
             ronctl(&["--node", &url, "put", text(&path)])
         } else {
             let file = fs::File::open(&path).unwrap();
-            let http = http(
+            let http = Http::from_args(
                 &Args::parse_from(["ronctl", "--node", &url, "put", "-"]).shared,
                 &url.parse().unwrap(),
             )
