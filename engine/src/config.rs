@@ -7,32 +7,31 @@
 //! Nothing here opens, binds or creates anything except for reading the one file. What is wrong is
 //! said with the key, the value, where it came from and what would be allowed.
 
-use std::{
-    ffi::OsString,
-    fs::File,
-    io::{self, Read},
-    net::SocketAddr,
-    ops::RangeInclusive,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{ffi::OsString, fs::File, io::Read, net::SocketAddr, path::PathBuf, time::Duration};
 
+use ron_codec::authority::Authority;
 use ron_control::logging::LEVELS;
 
 use crate::machine::Machine;
 
 mod connections;
+mod error;
+mod given;
 pub mod keys;
 pub mod limits;
 mod restart;
+mod settings;
 mod storage;
 pub mod values;
 mod writers;
 
+pub use error::ConfigError;
+pub use given::Source;
 pub use storage::Storage;
 pub use writers::{Tokens, Writers};
 
-use keys::{FILE_VARIABLE, Given, Layers, Source};
+use keys::FILE_VARIABLE;
+use settings::{Settings, spans};
 
 /// The settings of a node, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,63 +110,6 @@ pub struct Deadlines {
     pub drain: Duration,
 }
 
-/// Why there are no settings.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The command line is not understood, or asks for the help or the version.
-    #[error("{0}")]
-    Usage(clap::Error),
-    #[error("the file of settings {file:?} cannot be read: {source}")]
-    Read { file: String, source: io::Error },
-    #[error("the file of settings {file:?} is longer than {max} bytes")]
-    TooLong { file: String, max: u64 },
-    #[error("the file of settings {file:?} is no TOML: {source}")]
-    Syntax { file: String, source: Box<toml::de::Error> },
-    #[error("there is no setting {key:?} (file {file:?})")]
-    UnknownKey { key: String, file: String },
-    #[error("{key}: a value of type {found} (file); allowed: {allowed}")]
-    Type { key: &'static str, found: &'static str, allowed: &'static str },
-    #[error("the variable {variable} is no UTF-8")]
-    NotText { variable: String },
-    #[error("{key} = {value:?} ({origin}); allowed: {allowed}")]
-    Value { key: &'static str, value: String, origin: Source, allowed: String },
-    #[error("{first} and {second} are both {address}")]
-    SameAddress { first: &'static str, second: &'static str, address: SocketAddr },
-    #[error("http, https, oap and oap_plain are all off; at least one must be on")]
-    NothingServed,
-    #[error(
-        "{first} ({first_origin}) and {second} ({second_origin}) are both set; set one of them"
-    )]
-    Both { first: &'static str, first_origin: Source, second: &'static str, second_origin: Source },
-    #[error(
-        "cores = {value} (file): a number alone may be meant as a core or as a count; write \
-         cores = \"{value}\" for that core, cores = \"0-3\" for several, or shards = {value} for \
-         so many"
-    )]
-    BareCores { value: i64 },
-    #[error("{given} is set but {missing} is not; set both or neither")]
-    Half { given: &'static str, missing: &'static str },
-}
-
-impl ConfigError {
-    /// The exit code of a process that stops here: 0 after help or version, else 2.
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            ConfigError::Usage(usage) => usage.exit_code(),
-            _ => 2,
-        }
-    }
-
-    /// Tells the user: help and version on standard output, all else on standard error.
-    pub fn print(&self) {
-        match self {
-            // There is nobody left to tell when this fails.
-            ConfigError::Usage(usage) => drop(usage.print()),
-            error => eprintln!("rond: {error}"),
-        }
-    }
-}
-
 impl Config {
     /// The settings that these arguments (the first is the program's name), this environment and
     /// the file they name amount to, on this machine.
@@ -188,7 +130,7 @@ impl Config {
         if let Some(file) = file {
             keys::add_file(&mut layers, &file, &read(&file)?)?;
         }
-        Settings { layers }.resolve(machine)
+        Settings::new(layers).resolve(machine)
     }
 
     pub fn shards(&self) -> usize {
@@ -203,6 +145,11 @@ impl Config {
     /// Bytes that the connections of one shard may buffer.
     pub fn shard_buffers_len(&self) -> u64 {
         self.connection_buffers_len / self.cores.len() as u64
+    }
+
+    /// What the listeners judge writers by.
+    pub fn authority(&self) -> Authority {
+        self.writers.authority()
     }
 
     /// Bytes of one shard's arena.
@@ -220,11 +167,6 @@ fn read(file: &str) -> Result<String, ConfigError> {
         return Err(ConfigError::TooLong { file: file.to_owned(), max: limits::FILE_LEN_MAX });
     }
     Ok(text)
-}
-
-/// What was given, before it means anything.
-struct Settings {
-    layers: Layers,
 }
 
 impl Settings {
@@ -265,7 +207,7 @@ impl Settings {
             verify_sends: self.verify_sends()?,
             hang_limit: self.hang_limit()?,
             partitions,
-            partitions_given: self.layers.contains_key("partitions"),
+            partitions_given: self.given("partitions").is_some(),
             warnings: Vec::new(),
         };
         self.check_listeners(&config)?;
@@ -274,43 +216,6 @@ impl Settings {
             config.warnings.push(format!("admin = {}: {said}", config.admin));
         }
         Ok(config)
-    }
-
-    /// The value of a key that is given once.
-    fn text(&self, key: &'static str) -> Option<&str> {
-        let given = self.layers.get(key)?;
-        given.texts.first().map(String::as_str)
-    }
-
-    /// The error of a key whose value is not allowed.
-    fn refuse(&self, key: &'static str, allowed: impl Into<String>) -> ConfigError {
-        let none = Given { texts: Vec::new(), source: Source::File };
-        let given = self.layers.get(key).unwrap_or(&none);
-        let value = given.texts.join(",");
-        ConfigError::Value { key, value, origin: given.source.clone(), allowed: allowed.into() }
-    }
-
-    fn whole(&self, key: &'static str, min: u64, max: u64) -> Result<Option<u64>, ConfigError> {
-        let Some(text) = self.text(key) else { return Ok(None) };
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = digits.then(|| text.parse().ok()).flatten();
-        let number = number.filter(|number| (min..=max).contains(number));
-        number.map(Some).ok_or_else(|| self.refuse(key, format!("a whole number, {min} to {max}")))
-    }
-
-    fn size(&self, key: &'static str, min: u64, max: u64) -> Result<Option<u64>, ConfigError> {
-        let Some(text) = self.text(key) else { return Ok(None) };
-        let len = values::size(text).filter(|len| (min..=max).contains(len));
-        len.map(Some).ok_or_else(|| {
-            let (min, max) = (values::human_size(min), values::human_size(max));
-            self.refuse(key, format!("a size such as 512MiB, {min} to {max}"))
-        })
-    }
-
-    fn path(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
-        let Some(text) = self.text(key) else { return Ok(None) };
-        let good = !text.is_empty() && !text.contains('\0');
-        good.then(|| Some(PathBuf::from(text))).ok_or_else(|| self.refuse(key, "a path"))
     }
 
     fn listener(
@@ -373,7 +278,7 @@ impl Settings {
             self.only_one("cores", "shards")?;
             cores.truncate(shards as usize);
         }
-        if let Some(given) = self.layers.get("cores") {
+        if let Some(given) = self.given("cores") {
             let named = values::number_list(&given.texts.join(","));
             let named = named.filter(|named| named.iter().all(|core| cores.contains(core)));
             cores = named.filter(|named| named.len() <= limits::SHARDS_MAX).ok_or_else(|| {
@@ -390,15 +295,6 @@ impl Settings {
         let default = || (machine.memory_len / limits::CACHE_SHARE).clamp(min, max);
         let len = self.size("cache", min, max)?.unwrap_or_else(default);
         Ok((cores, len - len % (limits::CACHE_UNIT * shards)))
-    }
-
-    /// Refuses two settings that say the same in different words.
-    fn only_one(&self, first: &'static str, second: &'static str) -> Result<(), ConfigError> {
-        let (Some(one), Some(other)) = (self.layers.get(first), self.layers.get(second)) else {
-            return Ok(());
-        };
-        let (first_origin, second_origin) = (one.source.clone(), other.source.clone());
-        Err(ConfigError::Both { first, first_origin, second, second_origin })
     }
 
     fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
@@ -474,12 +370,6 @@ impl Settings {
         let deadline = values::duration(text).filter(|deadline| range.contains(deadline));
         deadline.ok_or_else(|| self.refuse(key, spans(&range)))
     }
-}
-
-/// What a duration may be.
-fn spans(range: &RangeInclusive<Duration>) -> String {
-    let [min, max] = [range.start(), range.end()].map(|end| values::human_duration(*end));
-    format!("a duration such as 15s, {min} to {max}; a bare number is seconds")
 }
 
 #[cfg(test)]

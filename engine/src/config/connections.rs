@@ -2,7 +2,7 @@
 
 use ron_control::Clients;
 
-use super::{Config, ConfigError, Settings, limits};
+use super::{Config, error::ConfigError, limits, settings::Settings};
 use crate::{
     machine::Machine,
     memory_bill::{CONNECTION_LEN, TLS_CONNECTION_LEN},

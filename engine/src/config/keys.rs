@@ -3,16 +3,15 @@
 //! One table names them all. A setting's flag, its variable and its place in the file follow from
 //! its key by rule, so that none can lack one of the three.
 
-use std::{
-    collections::BTreeMap,
-    ffi::{OsStr, OsString},
-    fmt,
-};
+use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, ArgAction, Command};
 use toml::Value;
 
-use super::ConfigError;
+use super::{
+    error::ConfigError,
+    given::{Given, Layers, Source},
+};
 
 /// The variable and flag that name the file itself.
 pub(super) const FILE_VARIABLE: &str = "RON_CONFIG";
@@ -233,34 +232,6 @@ impl Key {
 
     fn is_switch(&self) -> bool {
         ["BOOL", "on|off"].contains(&self.value)
-    }
-}
-
-/// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    Flag,
-    Variable,
-    File,
-}
-
-/// The values of one key, as text, and where they came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Given {
-    pub(super) texts: Vec<String>,
-    pub(super) source: Source,
-}
-
-/// The strongest value given for each key, by name.
-pub(super) type Layers = BTreeMap<&'static str, Given>;
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Source::Flag => "flag",
-            Source::Variable => "environment",
-            Source::File => "file",
-        })
     }
 }
 

@@ -2,7 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{ConfigError, Settings, limits, spans, values};
+use super::{
+    error::ConfigError,
+    limits,
+    settings::{Settings, spans},
+    values,
+};
 use crate::machine::Machine;
 
 /// How much is kept, and how it is looked after.
@@ -34,7 +39,7 @@ impl Settings {
     /// The folders objects are kept in, in their order; at least one, and none twice.
     pub(super) fn data_dirs(&self) -> Result<Vec<PathBuf>, ConfigError> {
         let (one, many) = ("data_dir", "data_dirs");
-        let Some(given) = self.layers.get(many) else {
+        let Some(given) = self.given(many) else {
             return Ok(vec![self.path(one)?.unwrap_or_else(|| "./ron-data".into())]);
         };
         self.only_one(one, many)?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ron_codec::authority::Authority;
 
-use super::{Config, ConfigError, Settings, limits, values};
+use super::{error::ConfigError, limits, settings::Settings, values};
 
 /// Who may write to the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +32,10 @@ impl Default for Writers {
     }
 }
 
-impl Config {
-    /// What the listeners judge writers by.
-    pub fn authority(&self) -> Authority {
-        let Writers { tokens, loopback, names } = &self.writers;
-        Authority::new(&tokens.0, *loopback, names)
+impl Writers {
+    /// What the listeners judge them by.
+    pub(super) fn authority(&self) -> Authority {
+        Authority::new(&self.tokens.0, self.loopback, &self.names)
     }
 }
 
@@ -50,7 +49,7 @@ impl Settings {
     }
 
     fn write_tokens(&self) -> Result<Tokens, ConfigError> {
-        let Some(given) = self.layers.get("write_tokens") else { return Ok(Tokens::default()) };
+        let Some(given) = self.given("write_tokens") else { return Ok(Tokens::default()) };
         let tokens = split(&given.texts);
         if tokens.len() <= limits::TOKENS_MAX && tokens.iter().all(|token| values::is_token(token))
         {
@@ -66,22 +65,13 @@ impl Settings {
 
     fn server_names(&self) -> Result<Vec<String>, ConfigError> {
         const KEY: &str = "server_names";
-        let Some(given) = self.layers.get(KEY) else { return Ok(Vec::new()) };
+        let Some(given) = self.given(KEY) else { return Ok(Vec::new()) };
         let names = split(&given.texts);
         let max = limits::NAMES_MAX;
         if names.len() <= max && names.iter().all(|name| values::is_host_name(name)) {
             return Ok(names);
         }
         Err(self.refuse(KEY, format!("up to {max} host names without port, such as ron.example")))
-    }
-
-    fn on_or_off(&self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
-        match self.text(key) {
-            None => Ok(default),
-            Some("true" | "on") => Ok(true),
-            Some("false" | "off") => Ok(false),
-            Some(_) => Err(self.refuse(key, "true or false")),
-        }
     }
 }
 
