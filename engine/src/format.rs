@@ -25,16 +25,18 @@ use std::{
 
 use ron_shards::store::layout::partition_name;
 
+mod error;
 mod file;
+mod folders;
+mod place;
 mod volume;
 
-pub use file::{Format, Mended, NodeId, Place};
+pub use error::DataDirError;
+pub use file::{FORMAT, Format, Mended};
+pub use place::{NodeId, Place};
 
-use crate::random::NoRandom;
-use volume::{State, is_unusable, lock, lock_to_read, make_dir};
-
-/// The format of data directories that this version reads and writes.
-pub const FORMAT: u64 = 1;
+use folders::{make_dir, refused, sync_dir};
+use volume::{State, is_unusable, lock, lock_to_read};
 
 /// The open volumes of a node. Nobody else can open them until this is dropped.
 #[derive(Debug)]
@@ -63,49 +65,6 @@ pub struct Stopped {
     pub volumes: Vec<Option<PathBuf>>,
     pub partitions: u32,
     _locks: Vec<File>,
-}
-
-/// Why data directories cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DataDirError {
-    #[error("cannot {what} {path:?}: {source}")]
-    Io { what: &'static str, path: PathBuf, source: io::Error },
-    #[error("the data directory {path:?} is in use by another process{}", holder(*.pid))]
-    Locked { path: PathBuf, pid: Option<u32> },
-    #[error("the data directory {path:?} has format {found}; this version knows format {known}")]
-    UnknownFormat { path: PathBuf, found: u64, known: u64 },
-    #[error("{path:?} is damaged: {reason}")]
-    Damaged { path: PathBuf, reason: String },
-    #[error("{path:?} says {found} partitions; 1 to {max} are allowed")]
-    Partitions { path: PathBuf, found: u64, max: u32 },
-    #[error("{path:?} has no format.json but holds {entry:?}: it is no data directory")]
-    Foreign { path: PathBuf, entry: String },
-    #[error("{path:?} is not there")]
-    Missing { path: PathBuf },
-    #[error("{path:?} holds nothing: it is no data directory")]
-    Nothing { path: PathBuf },
-    #[error("{second:?} is the same volume as {first:?}")]
-    Twice { first: PathBuf, second: PathBuf },
-    #[error(
-        "{path:?} is {}, and {expected} belongs there; data directories keep the number and the \
-         order they were made with", said_to_be(*.found)
-    )]
-    Misplaced { path: PathBuf, found: Option<Place>, expected: String },
-    #[error(
-        "{path:?} is empty, and {expected} belongs there: if its disk is not mounted, mount it; to \
-         start without what it held, remove the empty directory"
-    )]
-    Emptied { path: PathBuf, expected: Place },
-    #[error(transparent)]
-    NoRandom(#[from] NoRandom),
-}
-
-fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
-}
-
-fn said_to_be(place: Option<Place>) -> String {
-    place.map_or_else(|| "the only directory of another node".to_owned(), |place| place.to_string())
 }
 
 impl DataDirs {
@@ -443,19 +402,6 @@ fn holds_something(folder: &Path) -> bool {
 fn is_same(one: &Path, other: &Path) -> bool {
     let number = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
     number(one).is_some_and(|one| number(other) == Some(one))
-}
-
-fn refused<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DataDirError + 'a {
-    move |source| DataDirError::Io { what, path: path.to_owned(), source }
-}
-
-/// The directory that a path is in; that of a plain name is the current one.
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn sync_dir(path: &Path) -> Result<(), DataDirError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(refused("sync", path))
 }
 
 #[cfg(test)]

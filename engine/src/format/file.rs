@@ -12,7 +12,6 @@
 //! where there is no copy.
 
 use std::{
-    fmt,
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
@@ -20,11 +19,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataDirError, FORMAT, parent, refused, sync_dir};
-use crate::{
-    config::limits::{PARTITIONS_MAX, VOLUMES_MAX},
-    random::{self, NoRandom},
+use super::{
+    error::DataDirError,
+    folders::{parent, refused, sync_dir},
+    place::{NodeId, Place},
 };
+use crate::config::limits::{PARTITIONS_MAX, VOLUMES_MAX};
+
+/// The format of data directories that this version reads and writes.
+pub const FORMAT: u64 = 1;
 
 pub(super) const FORMAT_FILE: &str = "format.json";
 pub(super) const COPY_FILE: &str = "format.copy.json";
@@ -33,22 +36,7 @@ pub(super) const TEMPORARY_FILE: &str = "format.json.tmp";
 /// Longest `format.json` that is read.
 const FORMAT_LEN_MAX: u64 = 4096;
 
-const ID_LEN: usize = 16;
 const CHECKSUM_LEN: usize = 16;
-
-/// What all volumes of a node have in common, and no other node has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeId([u8; ID_LEN]);
-
-/// Which of how many volumes of which node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub id: NodeId,
-    /// 2 to `VOLUMES_MAX`.
-    pub volumes: u16,
-    /// Counted from 0.
-    pub volume: u16,
-}
 
 /// What a directory says that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,39 +45,6 @@ pub struct Format {
     pub partitions: u32,
     /// `None` for the only directory of a node.
     pub place: Option<Place>,
-}
-
-impl NodeId {
-    pub(super) fn random() -> Result<NodeId, NoRandom> {
-        random::bytes().map(NodeId)
-    }
-
-    fn parse(hex: &str) -> Option<NodeId> {
-        let digits: Option<Vec<u8>> = hex
-            .bytes()
-            .map(|byte| match byte {
-                b'0'..=b'9' => Some(byte - b'0'),
-                b'a'..=b'f' => Some(byte - b'a' + 10),
-                _ => None,
-            })
-            .collect();
-        let (pairs, []) = digits.as_ref()?.as_chunks::<2>() else { return None };
-        let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
-        bytes.try_into().ok().map(NodeId)
-    }
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place { id, volumes, volume } = self;
-        write!(f, "volume {volume} of {volumes} (counted from 0) of the node {id}")
-    }
 }
 
 /// What is read first, whatever the format.

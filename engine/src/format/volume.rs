@@ -8,9 +8,9 @@ use std::{
 };
 
 use super::{
-    DataDirError,
+    error::DataDirError,
     file::{COPY_FILE, FORMAT_FILE, Format, TEMPORARY_FILE},
-    parent, refused, sync_dir,
+    folders::refused,
 };
 
 const LOCK_FILE: &str = "lock";
@@ -76,19 +76,6 @@ impl State {
 pub(super) fn is_unusable(error: &DataDirError) -> bool {
     let DataDirError::Io { source, .. } = error else { return false };
     !matches!(source.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists)
-}
-
-/// Makes a directory and those above it, durably.
-pub(super) fn make_dir(path: &Path) -> Result<(), DataDirError> {
-    let missing: Vec<&Path> = path
-        .ancestors()
-        .take_while(|above| !above.as_os_str().is_empty() && !above.exists())
-        .collect();
-    fs::create_dir_all(path).map_err(refused("create", path))?;
-    for made in missing.into_iter().rev() {
-        sync_dir(parent(made))?;
-    }
-    Ok(())
 }
 
 /// Takes the lock and notes who holds it. It is held until the file is dropped.
