@@ -12,19 +12,23 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
 use ron_shards::store::{audit::View, layout::Layout};
 
-use crate::format::{DataDirError, Stopped};
+use crate::format::Stopped;
 
+mod error;
 mod files;
 mod index;
+mod listing;
 mod log;
 mod report;
 
+pub use error::FsckError;
+use listing::entries;
 use report::{Finding, Report, What};
 
 /// The exit codes as `--help` tells them.
@@ -47,21 +51,6 @@ pub struct Options {
     /// Print findings and summary as lines of JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-/// Why not all is well.
-#[derive(Debug, thiserror::Error)]
-pub enum FsckError {
-    #[error("{damage} damaged")]
-    Damaged { damage: u64 },
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    #[error("{file:?} has records of version {version}, from a newer ron")]
-    TooNew { file: PathBuf, version: u16 },
-    #[error("cannot remove {path:?}: {source}")]
-    Remove { path: PathBuf, source: io::Error },
-    #[error("stdout: {0}")]
-    Stdout(#[from] io::Error),
 }
 
 /// Checks what `options` name. Findings go to `out`, the progress to stderr if it is a terminal.
@@ -178,33 +167,4 @@ fn bytes_below(partition: &Path) -> u64 {
         }
     }
     total
-}
-
-/// What is in a folder, sorted; nothing if the folder is not there.
-fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let listed = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        listed => listed?,
-    };
-    let mut paths =
-        listed.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
-    paths.sort_unstable();
-    Ok(paths)
-}
-
-/// As `entries`; a folder that cannot be listed is a finding.
-fn list(folder: &Path, report: &mut Report<'_>) -> Result<Vec<PathBuf>, FsckError> {
-    match entries(folder) {
-        Ok(paths) => Ok(paths),
-        Err(error) => {
-            let what = What::Unreadable { reason: error.to_string() };
-            report.found(&Finding::at(folder, what))?;
-            Ok(Vec::new())
-        }
-    }
-}
-
-/// The last part of a path, as text; what is no text is no name of ours.
-fn name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }

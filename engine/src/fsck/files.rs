@@ -11,11 +11,10 @@ use ron_codec::{
 use ron_shards::store::{audit::object_address, layout::Layout};
 
 use super::{
-    FsckError,
+    error::FsckError,
     index::Files,
-    list,
+    listing::{list, name},
     log::{Log, read_up_to},
-    name,
     report::{Finding, Report, What},
 };
 

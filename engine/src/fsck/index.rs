@@ -12,7 +12,7 @@ use ron_shards::store::{
 };
 
 use super::{
-    FsckError,
+    error::FsckError,
     log::{Latest, Log, read_up_to},
     report::{Finding, Report, What},
 };

@@ -16,7 +16,8 @@ use ron_shards::store::{
 };
 
 use super::{
-    FsckError, list, name,
+    error::FsckError,
+    listing::{list, name},
     report::{Finding, Report, What},
 };
 
