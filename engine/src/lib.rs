@@ -3,6 +3,7 @@
 pub mod certs;
 pub mod client;
 pub mod config;
+pub mod failure;
 pub mod file_bill;
 pub mod format;
 pub mod fsck;

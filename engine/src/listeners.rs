@@ -12,7 +12,7 @@ use ron_io::{
 };
 use ron_shards::config::Listener as Spoken;
 
-use crate::{config::Config, node::Failure};
+use crate::{config::Config, failure::Failure};
 
 /// Where the node can be reached.
 #[derive(Clone, Debug)]

@@ -35,6 +35,7 @@ use ron_shards::{
 use crate::{
     certs::{self, Identity},
     config::Config,
+    failure::Failure,
     file_bill::{FileBill, Need},
     format::{DataDirs, Mended},
     listeners::{Addresses, Listeners},
@@ -64,9 +65,6 @@ pub struct Hung {
     pub shard: usize,
 }
 
-/// Why a node did not start, or did not end in good order, for the operator to read.
-pub type Failure = Box<dyn std::error::Error>;
-
 /// Runs a node until it is asked to end. What the ready line says is told to `ready` once all
 /// shards serve. `settings` reads the settings again, when a signal asks for it.
 ///
@@ -80,20 +78,8 @@ pub fn run(
 ) -> Result<(), Failure> {
     ring::check()?;
     ring::keep_freed_memory()?;
-    // A directory may turn out to have more partitions; what does not fit without makes nothing.
-    bill(config, config.partitions, machine)?;
-    let need =
-        Need::of_process(config.shards(), config.partitions as usize, config.connections_max);
-    // A directory may turn out to have more partitions; without enough for these nothing is made.
-    FileBill::new(&need)?;
-    let listeners = Listeners::bind(config)?;
-    let data = open_data(config)?;
-    let layout = layout(config, &data)?;
+    let Prepared { listeners, data, layout, bill, files, need } = prepare(config, machine)?;
     let boot_id = u64::from_le_bytes(random::bytes()?);
-    let bill = bill(config, data.partitions(), machine)?;
-    tracing::info!("{bill}");
-    let files = FileBill::new(&Need { partitions: data.partitions() as usize, ..need })?;
-    files.log(config.connections_max);
     let identity = identity(config, &data)?;
     let tls_not_after = identity.as_ref().map(|identity| identity.not_after);
     let ca = identity.as_ref().and_then(|identity| identity.ca.clone());
@@ -128,24 +114,51 @@ pub fn run(
         memory_bill: bill.lines.iter().map(|line| (line.what, line.len)).collect(),
         signals: true,
     })?;
-    let (ended_in, ended) = mpsc::channel();
-    for ((shard, mailboxes), sockets) in (0..).map(ShardId).zip(mailboxes).zip(sockets) {
-        let stats = Arc::clone(&stats[usize::from(shard.0)]);
-        let settings = ShardConfig {
+    let settings = |shard| {
+        Ok(ShardConfig {
             boot_id,
             seed: u64::from_le_bytes(random::bytes()?),
             cache_secret: Secret::from_bytes(random::bytes()?),
             accounts: accounts.clone(),
             ..shard_config(config, &files, shard, layout.clone(), spoken.clone())
-        };
-        start_shard(config, settings, sockets, mailboxes, stats, ended_in.clone())?;
-    }
-    drop(ended_in);
+        })
+    };
+    let ended = start_shards(config, settings, mailboxes, sockets, &stats)?;
     serve(config, &control, &ended, || {
         ready(&ready_line(config, &data, &addresses, ca.as_deref()))
     })?;
     control.shutdown()?;
     Ok(())
+}
+
+/// What a node has before anything of it runs: its sockets, its data directories, and the bills of
+/// memory and open files that it keeps to.
+struct Prepared {
+    listeners: Listeners,
+    data: DataDirs,
+    layout: Layout,
+    bill: MemoryBill,
+    files: FileBill,
+    /// What the process needed before it served.
+    need: Need,
+}
+
+/// Binds the listeners and opens the data directories, if what they need fits the machine.
+fn prepare(config: &Config, machine: &Machine) -> Result<Prepared, Failure> {
+    // A directory may turn out to have more partitions; what does not fit without makes nothing.
+    bill(config, config.partitions, machine)?;
+    let need =
+        Need::of_process(config.shards(), config.partitions as usize, config.connections_max);
+    // A directory may turn out to have more partitions; without enough for these nothing is made.
+    FileBill::new(&need)?;
+    let listeners = Listeners::bind(config)?;
+    let data = open_data(config)?;
+    let layout = layout(config, &data)?;
+    let bill = bill(config, data.partitions(), machine)?;
+    tracing::info!("{bill}");
+    let files = FileBill::new(&Need { partitions: data.partitions() as usize, ..need })?;
+    files.log(config.connections_max);
+    Ok(Prepared { listeners, data, layout, bill, files, need })
 }
 
 /// The room that the shards of these accounts set aside.
@@ -448,6 +461,23 @@ fn shard_config(
         },
         ..ShardConfig::new(shard, layout)
     }
+}
+
+/// Starts the threads of all shards, each with settings of its own. Returns where each says that it
+/// has ended.
+fn start_shards(
+    config: &Config,
+    settings: impl Fn(ShardId) -> Result<ShardConfig, Failure>,
+    mailboxes: Vec<Mailboxes<Mail>>,
+    sockets: Vec<Vec<Listener>>,
+    stats: &[Arc<Stats>],
+) -> Result<mpsc::Receiver<ShardId>, Failure> {
+    let (ended_in, ended) = mpsc::channel();
+    for ((shard, mailboxes), sockets) in (0..).map(ShardId).zip(mailboxes).zip(sockets) {
+        let stats = Arc::clone(&stats[usize::from(shard.0)]);
+        start_shard(config, settings(shard)?, sockets, mailboxes, stats, ended_in.clone())?;
+    }
+    Ok(ended)
 }
 
 /// Starts the thread of a shard. Whatever ends it, control and `ended` are told.
