@@ -21,11 +21,13 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    answer::{Answer, Body, Fault, Odd, Reply},
+    answer::Answer,
+    fault::{Fault, Odd},
     http::{HttpAnswer, HttpRequests},
     mix::{Corpus, Job, Op},
     oap::{self, OapAnswer},
     options::{Options, Scheme},
+    reply::{Body, Reply},
     target::{Target, TargetError},
 };
 
@@ -530,7 +532,7 @@ mod tests {
     use ron_codec::oap::{Deframer, Flags, Piece};
 
     use super::*;
-    use crate::load::answer::tests::{corpus, object};
+    use crate::load::reply::tests::{corpus, object};
 
     /// Takes everything out of `out`, `step` bytes at a time.
     fn drain(out: &mut Out<'_>, step: usize) -> Vec<u8> {

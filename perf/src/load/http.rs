@@ -10,8 +10,9 @@ use httparse::{Header, ParserConfig, Response};
 use memchr::memmem;
 
 use super::{
-    answer::{Body, Odd, Reply},
+    fault::Odd,
     mix::{Corpus, Job, Op},
+    reply::{Body, Reply},
 };
 
 /// Longest head of an answer.
@@ -272,7 +273,7 @@ fn length(value: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::answer::tests::corpus, *};
+    use super::{super::reply::tests::corpus, *};
 
     /// Feeds `bytes` in pieces of `step`. Returns the answer, the bytes of its body, and what is
     /// left over.

@@ -14,11 +14,13 @@
 
 mod answer;
 mod conn;
+mod fault;
 mod http;
 mod mix;
 mod oap;
 pub mod options;
 mod pace;
+mod reply;
 mod report;
 mod slow;
 mod source;
@@ -47,7 +49,7 @@ use self::{
     mix::{Corpus, Mix},
     options::{Options, UsageError},
     pace::Schedule,
-    slow::Slow,
+    report::Outcome,
     source::{Source, Store},
     stats::Stats,
     target::Target,
@@ -76,17 +78,6 @@ pub enum RunError {
     Cpu(#[from] CpuError),
     #[error("waiting for events: {0}")]
     Poll(io::Error),
-}
-
-/// What a run came to, before it is written down.
-#[derive(Debug)]
-struct Outcome {
-    started: SystemTime,
-    stats: Stats,
-    window: Duration,
-    server_cpu: Option<Duration>,
-    slow: Option<Slow>,
-    stored: Option<u64>,
 }
 
 /// Performs a run.

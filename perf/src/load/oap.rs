@@ -11,8 +11,9 @@ use ron_codec::oap::{
 use ron_codec::{address::Address, limits::OAP_CHUNK_LEN_MAX};
 
 use super::{
-    answer::{Body, Odd, Reply},
+    fault::Odd,
     mix::{Corpus, Job, Op},
+    reply::{Body, Reply},
 };
 use crate::objects::STAMP_LEN;
 
@@ -231,7 +232,7 @@ impl OapAnswer {
 mod tests {
     use ron_codec::oap::StorageRequest;
 
-    use super::{super::answer::tests::corpus, *};
+    use super::{super::reply::tests::corpus, *};
 
     const CORR: u64 = 9;
 

@@ -1,16 +1,30 @@
 //! What a run came to, written for people and for programs.
 
-use std::{fmt::Write as _, time::UNIX_EPOCH};
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::{Value, json};
 
-use super::{Outcome, options::Options};
+use super::{options::Options, slow::Slow, stats::Stats};
 use crate::host;
 
 /// Version of the document.
 const VERSION: u32 = 1;
 
 const MIB: f64 = 1024.0 * 1024.0;
+
+/// What a run came to, before it is written down.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) started: SystemTime,
+    pub(super) stats: Stats,
+    pub(super) window: Duration,
+    pub(super) server_cpu: Option<Duration>,
+    pub(super) slow: Option<Slow>,
+    pub(super) stored: Option<u64>,
+}
 
 /// A run's result.
 #[derive(Clone, Debug)]
@@ -98,47 +112,55 @@ impl Report {
             ),
         );
         row("latency", latencies(&document["latency_us"]));
-        if document["server_cpu_seconds"].is_number() {
-            let used = number("server_cpu_seconds");
-            let cores = used / number("window_seconds");
-            let per = number("rps_per_cpu");
-            row("server", format!("{used:.2} CPU s ({cores:.2} cores), {per:.0} requests/CPU s"));
-        }
-        if document["client_busy"].is_number() {
-            row(
-                "client busy",
-                format!("{:.0} % of a core a thread", number("client_busy") * 100.0),
-            );
-        }
-        if number("handshakes") > 0.0 {
-            let rate = number("handshakes") / number("window_seconds");
-            let resumed = &document["handshakes_resumed"];
-            row("handshakes", format!("{rate:.0}/s, {resumed} resumed"));
-        }
-        let late = &document["late"];
-        if late.is_object() {
-            row(
-                "arrivals",
-                format!(
-                    "{} late for want of a free connection, up to {} at once; generator up to {} \
-                     µs behind",
-                    late["count"], late["backlog_max"], late["lag_max_us"]
-                ),
-            );
-        }
-        let slow = &document["slow_readers"];
-        if slow.is_object() {
-            row(
-                "slow readers",
-                format!(
-                    "{} read {} bytes, {} dropped",
-                    slow["connections"], slow["bytes"], slow["dropped"]
-                ),
-            );
+        for (name, text) in extra_rows(document) {
+            row(name, text);
         }
         row("errors", errors(&document["errors"], self.errors));
         out
     }
+}
+
+/// The rows that only some runs have.
+fn extra_rows(document: &Value) -> Vec<(&'static str, String)> {
+    let number = |name: &str| document[name].as_f64().unwrap_or(0.0);
+    let mut rows = Vec::new();
+    let mut row = |name, text| rows.push((name, text));
+    if document["server_cpu_seconds"].is_number() {
+        let used = number("server_cpu_seconds");
+        let cores = used / number("window_seconds");
+        let per = number("rps_per_cpu");
+        row("server", format!("{used:.2} CPU s ({cores:.2} cores), {per:.0} requests/CPU s"));
+    }
+    if document["client_busy"].is_number() {
+        row("client busy", format!("{:.0} % of a core a thread", number("client_busy") * 100.0));
+    }
+    if number("handshakes") > 0.0 {
+        let rate = number("handshakes") / number("window_seconds");
+        let resumed = &document["handshakes_resumed"];
+        row("handshakes", format!("{rate:.0}/s, {resumed} resumed"));
+    }
+    let late = &document["late"];
+    if late.is_object() {
+        row(
+            "arrivals",
+            format!(
+                "{} late for want of a free connection, up to {} at once; generator up to {} \
+                 µs behind",
+                late["count"], late["backlog_max"], late["lag_max_us"]
+            ),
+        );
+    }
+    let slow = &document["slow_readers"];
+    if slow.is_object() {
+        row(
+            "slow readers",
+            format!(
+                "{} read {} bytes, {} dropped",
+                slow["connections"], slow["bytes"], slow["dropped"]
+            ),
+        );
+    }
+    rows
 }
 
 fn title(document: &Value) -> String {

@@ -127,7 +127,7 @@ impl<'a> Store<'a> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{answer::tests::corpus, options::tests::options},
+        super::{options::tests::options, reply::tests::corpus},
         *,
     };
 

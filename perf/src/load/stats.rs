@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::answer::Fault;
+use super::fault::Fault;
 
 /// Decimal digits that latencies are kept with.
 const DIGITS: u8 = 3;

@@ -125,8 +125,8 @@ fn answer(body: &[u8]) -> Vec<u8> {
 }
 
 fn object(size: usize) -> Vec<u8> {
-    let corpus = super::answer::tests::corpus(size);
-    super::answer::tests::object(&corpus)
+    let corpus = super::reply::tests::corpus(size);
+    super::reply::tests::object(&corpus)
 }
 
 #[test]

@@ -24,10 +24,11 @@ use mio::{Events, Poll, Token};
 use rustls::HandshakeKind;
 
 use super::{
-    answer::{Fault, Reply},
     conn::{Conn, Progress, READ_LEN, Setup},
+    fault::Fault,
     mix::{Job, Op},
     pace::Schedule,
+    reply::Reply,
     source::Source,
     stats::Stats,
 };
