@@ -1,7 +1,7 @@
 //! What the parts of the control plane share, and how an event reaches all of them.
 //!
-//! The kernel keeps state and passes events on. It takes no report and serves no request: `pump` and
-//! `routes` do, on top of it.
+//! The kernel keeps state and passes events on. It takes no report and serves no request: `pump`
+//! and `routes` do, on top of it.
 
 use std::{
     sync::{Arc, mpsc},

@@ -15,70 +15,26 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::IpAddr,
     path::PathBuf,
 };
 
 use ron_codec::{address::Address, outboard::Outboard};
 use ron_io::{
     arena::Block,
-    ports::{Act, Acts, ConnId, DiskOp, FileId, Now, Order, ShardId, Ticket},
+    ports::{Act, Acts, DiskOp, FileId, Now, Order, ShardId, Ticket},
     stats::Stats,
 };
 
-pub use crate::cache::{Body, Verified};
+pub use crate::{
+    asker::{Asker, Peer, Place, StreamId},
+    cache::{Body, Verified},
+};
 use crate::{
     cache::Memory,
     config::Config,
     entropy::Entropy,
     store::{Damage, Room},
 };
-
-/// One request or transfer of one connection. The session chooses `stream` and never uses a
-/// number again while replies to it may be under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct StreamId {
-    pub conn: ConnId,
-    pub stream: u32,
-}
-
-/// Who connects: an IPv4 address, or the network of an IPv6 address, as one host has all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Peer(u64);
-
-impl Peer {
-    #[cfg(test)]
-    pub(crate) const LOCALHOST: Peer = Peer(0x7F00_0001);
-
-    pub fn of(address: IpAddr) -> Peer {
-        match address.to_canonical() {
-            // No IPv6 network begins with 96 zeros but those that are none.
-            IpAddr::V4(address) => Peer(u64::from(u32::from(address))),
-            IpAddr::V6(address) => Peer((u128::from(address) >> 64) as u64),
-        }
-    }
-}
-
-/// Who asked, so that the reply finds its way back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Asker {
-    pub shard: ShardId,
-    pub stream: StreamId,
-    /// Whose connection it is.
-    pub peer: Option<Peer>,
-    pub place: Place,
-}
-
-/// Which place a question to another shard has among those that are open, see `mesh`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// That of a question which needs no memory of its owner.
-    Other,
-    /// That of a question which may need a group to be read.
-    Read,
-    /// None any more: it waits for memory, and its owner counts it.
-    Parked,
-}
 
 /// A question about an object, put to its owner.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 //! has no clock, socket, file or thread of its own, and no randomness that was not handed in. What
 //! waits is in the driver, what bytes mean is in the codec.
 
+mod asker;
 pub mod cache;
 pub mod config;
 pub mod download;

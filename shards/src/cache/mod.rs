@@ -37,8 +37,8 @@ use ron_io::{
 };
 
 use crate::{
+    asker::{Peer, StreamId},
     entropy::{SECRET_WORDS, Secret},
-    flow::{Peer, StreamId},
     limits::{EVICT_PATIENCE, EVICT_STEPS_MAX, MESH_PARKED_BEGINS_MAX, MESH_PARKED_MAX},
 };
 
@@ -51,6 +51,7 @@ mod waiting;
 
 use ghost::Ghost;
 use lists::{Entry, Home, Lists};
+pub use shares::Purpose;
 use shares::Shares;
 use table::Table;
 pub use verified::{Body, Verified};
@@ -80,44 +81,6 @@ pub struct Memory {
     shares: Shares,
     /// Reads of each other shard that wait here for memory, see [`Memory::park`].
     parked: Vec<usize>,
-}
-
-/// What memory is asked for. Each purpose has a limit, see `limits`: of one owner's purposes those
-/// that come later may use what the earlier ones must leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// A block of an upload that has one.
-    UploadMore,
-    /// The first block of an upload.
-    UploadFirst,
-    /// The only block of an upload that is known to be short.
-    UploadShort,
-    /// A group of a download that may do without it.
-    ReadAhead,
-    /// The group that an answer begins with.
-    ReadFirst,
-    /// The only group that a download asks for whose answer has begun.
-    ReadNext,
-    /// The same where that group is cached, and hot.
-    ReadHot,
-    /// A group that is copied when it is sent.
-    ReadShort,
-    Background,
-}
-
-impl Purpose {
-    fn owner(self) -> Owner {
-        match self {
-            Purpose::UploadMore | Purpose::UploadFirst => Owner::Uploads,
-            Purpose::UploadShort => Owner::ShortUploads,
-            Purpose::ReadAhead
-            | Purpose::ReadFirst
-            | Purpose::ReadNext
-            | Purpose::ReadHot
-            | Purpose::ReadShort => Owner::Downloads,
-            Purpose::Background => Owner::Background,
-        }
-    }
 }
 
 /// A group found in the cache. It is hot, worth sending by reference, when it fills a block that

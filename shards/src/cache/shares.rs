@@ -9,12 +9,51 @@
 //! the cache can always be let go. A piece counts as a block whatever its length, because no whole
 //! block can be won from around it while it is held.
 
-use super::Purpose;
+use ron_io::arena::Owner;
+
 use crate::limits::{
     BACKGROUND_PERCENT, READS_AHEAD_PERCENT, READS_FIRST_PERCENT, READS_HOT_PERCENT,
     READS_NEXT_PERCENT, READS_SHORT_PERCENT, UPLOADS_FIRST_PERCENT, UPLOADS_MORE_PERCENT,
     UPLOADS_PERCENT, UPLOADS_SHORT_PERCENT,
 };
+
+/// What memory is asked for. Each purpose has a limit, see `limits`: of one owner's purposes those
+/// that come later may use what the earlier ones must leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A block of an upload that has one.
+    UploadMore,
+    /// The first block of an upload.
+    UploadFirst,
+    /// The only block of an upload that is known to be short.
+    UploadShort,
+    /// A group of a download that may do without it.
+    ReadAhead,
+    /// The group that an answer begins with.
+    ReadFirst,
+    /// The only group that a download asks for whose answer has begun.
+    ReadNext,
+    /// The same where that group is cached, and hot.
+    ReadHot,
+    /// A group that is copied when it is sent.
+    ReadShort,
+    Background,
+}
+
+impl Purpose {
+    pub(super) fn owner(self) -> Owner {
+        match self {
+            Purpose::UploadMore | Purpose::UploadFirst => Owner::Uploads,
+            Purpose::UploadShort => Owner::ShortUploads,
+            Purpose::ReadAhead
+            | Purpose::ReadFirst
+            | Purpose::ReadNext
+            | Purpose::ReadHot
+            | Purpose::ReadShort => Owner::Downloads,
+            Purpose::Background => Owner::Background,
+        }
+    }
+}
 
 /// Blocks that may be held for each purpose, those held for the purposes before it included.
 #[derive(Clone, Copy, Debug)]

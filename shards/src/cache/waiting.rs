@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::{
-    flow::{Peer, StreamId},
+    asker::{Peer, StreamId},
     limits::UPLOAD_WAIT_NS,
 };
 

@@ -36,8 +36,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use inbox::Kind;
-use streams::{Get, Job, Stream, Streams};
+use streams::{Get, Job, Kind, Stream, Streams};
 use wire::{Refusal, Wire};
 
 /// The session of one OAP/1 connection.

@@ -25,66 +25,24 @@ use std::{
 use ron_codec::{address::Address, limits::DISK_BLOCK_LEN, record::RecordKind};
 use ron_io::{
     limits::DISK_OP_LEN_MAX,
-    ports::{DiskDone, DiskOp, FileId, OpenHow, Severity, Urgency},
+    ports::{DiskDone, DiskOp, FileId, OpenHow, Severity},
 };
 
 use super::{
     damage::{self, Harm},
     index::{Entry, Index, Location, Of, OpenSlot, Position, open_job},
     layout::{hidden_mark, segment_number, upload_prefix},
-    partition::{Recovered, Site, Tag},
     scan::{Found, Next, Walk},
+    site::{Site, Tag},
 };
 use crate::{flow::Cx, flow::Waiter, limits};
 
+mod step;
 mod tail;
 mod unnamed;
 
-use tail::Tail;
-use unnamed::Candidate;
-
-fn scan(file: FileId, at: u64, len: u32) -> DiskOp {
-    DiskOp::Scan { file, at, len, urgency: Urgency::Foreground }
-}
-
-/// What the boot waits for.
-#[derive(Debug)]
-enum Step {
-    /// Folders left to make are counted down.
-    MakeDirs(usize),
-    ListTmp,
-    ListSegments,
-    OpenIndex,
-    OpenSegment(FileId),
-    Scan(FileId, Walk),
-    ReadTail(Tail),
-    WriteTail(Tail),
-    Cut(FileId),
-    Sync(FileId),
-    /// The mark of a segment in which records are hidden is made, or removed.
-    Mark(FileId),
-    Unmark,
-    ListObjects,
-    /// The names of the candidates in a folder are made durable.
-    SyncObjects,
-    OpenObject(FileId, Candidate),
-    ReadObject(FileId, Candidate),
-    /// Files of deleted objects are removed one by one.
-    Unlink(Address),
-    Over,
-}
-
-fn short(found: u64, expected: u64) -> io::Error {
-    let text = format!("short read, {found} of {expected} bytes");
-    io::Error::new(io::ErrorKind::UnexpectedEof, text)
-}
-
-/// How far a boot is.
-#[derive(Debug)]
-pub(super) enum Progress {
-    Going,
-    Ready(Box<Recovered>),
-}
+use step::{Candidate, Step, Tail, scan, short};
+pub(super) use step::{Progress, Recovered};
 
 /// A partition that is not open yet.
 #[derive(Debug)]

@@ -17,8 +17,8 @@
 //! those whose tombstones are met are removed.
 //!
 //! A record that was moved while its tombstone was hidden by damage lies behind it, and would
-//! outlive it. A rebuild that can read both finds such tombstones, and they are written again at the
-//! end of the log before any segment is looked at and before any checkpoint.
+//! outlive it. A rebuild that can read both finds such tombstones, and they are written again at
+//! the end of the log before any segment is looked at and before any checkpoint.
 //!
 //! While others want much of the disk it goes at a pace, and else as fast as it can.
 //!
@@ -43,9 +43,9 @@ use super::{
     index::{Entry, Index, Location},
     orphans::{Known, Search},
     pace::Pace,
-    partition::{Site, Tag},
     scan::{Found, Next, Walk, is_whole},
     segments::{Log, Moving, Relocation},
+    site::{Site, Tag},
 };
 use crate::{
     flow::{Cx, Fault},
@@ -103,6 +103,17 @@ struct Walker {
     piece: Vec<u8>,
     piece_at: u64,
     next: Next,
+}
+
+impl Walker {
+    /// A walk through all of a victim, as far as it was committed.
+    fn new(victim: Victim, log: &Log) -> Walker {
+        let known = log.segments().find(|(number, _)| *number == victim.segment);
+        let len = known.map_or(0, |(_, len)| len);
+        let walk = Walk::new(0, len, len);
+        let next = walk.start();
+        Walker { victim, walk, found: VecDeque::new(), piece: Vec::new(), piece_at: 0, next }
+    }
 }
 
 /// What becomes of a record that was found.
@@ -409,13 +420,7 @@ impl Compaction {
                 self.searched(segment, search, done, books, site, cx);
             }
             (State::Opening(victim), Ok(DiskDone::Opened { .. })) => {
-                let known = log.segments().find(|(number, _)| *number == victim.segment);
-                let len = known.map_or(0, |(_, len)| len);
-                let walk = Walk::new(0, len, len);
-                let next = walk.start();
-                let (found, piece) = (VecDeque::new(), Vec::new());
-                let walker = Walker { victim, walk, found, piece, piece_at: 0, next };
-                self.advance(walker, books, site, cx);
+                self.advance(Walker::new(victim, log), books, site, cx);
             }
             (State::Opening(victim), Err(error)) => {
                 cx.tickets.forget_file(victim.file);

@@ -1,6 +1,6 @@
 //! Faults crossed with compaction, rebuilds and a full disk, on the disk twin.
 
-use std::{io::ErrorKind, path::PathBuf};
+use std::io::ErrorKind;
 
 use ron_codec::{
     address::Address,
@@ -24,7 +24,7 @@ const LARGE: usize = 1_100_000;
 /// has a loop without pace.
 const ACTS_AT_ONCE_MAX: usize = 500;
 
-fn delete(world: &mut World, bytes: &[u8]) {
+pub(super) fn delete(world: &mut World, bytes: &[u8]) {
     let answer = world.answer(Ask::Delete { address: Address::of(bytes) });
     assert!(matches!(answer, Reply::Deleted), "{answer:?}");
 }
@@ -34,7 +34,7 @@ fn put_large(world: &mut World, bytes: &[u8]) -> Reply {
     world.answer(ask)
 }
 
-fn fail(world: &mut World, kind: Kind, times: usize, error: ErrorKind) {
+pub(super) fn fail(world: &mut World, kind: Kind, times: usize, error: ErrorKind) {
     world.disk.planted.push(Planted { kind, skip: 0, times, error });
 }
 
@@ -56,7 +56,7 @@ fn settle_now(world: &mut World) -> usize {
 }
 
 /// The same as time passes, until nothing is left to do.
-fn quiesce(world: &mut World) {
+pub(super) fn quiesce(world: &mut World) {
     for _ in 0..1000 {
         settle_now(world);
         match world.store.wake_at(&world.room) {
@@ -77,7 +77,7 @@ fn boot(world: &mut World) {
     }
 }
 
-fn lose_index(world: &mut World) {
+pub(super) fn lose_index(world: &mut World) {
     world.store = Store::new(&world.config);
     std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
     world.crash(1);
@@ -101,7 +101,7 @@ fn act(world: &mut World) {
     }
 }
 
-fn object_files(world: &World) -> usize {
+pub(super) fn object_files(world: &World) -> usize {
     let paths = world.disk.paths();
     paths.iter().filter(|path| path.extension().is_some_and(|e| e == "obj")).count()
 }
@@ -631,286 +631,4 @@ fn a_partition_whose_index_cannot_be_saved_takes_no_more() {
     delete(&mut world, &bytes);
     world.kill();
     assert!(!world.holds(&bytes) && world.holds(&object(100, 3000)));
-}
-
-/// Where the disk gives neither the index nor the log, what is there is not known: nothing is said
-/// to be missing, and all is there once it can be read.
-#[test]
-fn an_index_and_a_log_that_cannot_be_read_are_no_empty_partition() {
-    let bytes = object(1, 900_000);
-    let mut world = World::new(13);
-    world.put(&bytes);
-    quiesce(&mut world);
-    let dir = world.config.layout.index_dir(0);
-    let snapshots: Vec<_> =
-        std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(!snapshots.is_empty());
-    // A link to itself leads to nothing that can be read.
-    for path in &snapshots {
-        std::fs::rename(path, path.with_extension("aside")).unwrap();
-        std::os::unix::fs::symlink(path, path).unwrap();
-    }
-    world.disk.kill();
-    fail(&mut world, Kind::Scan, limits::BOOT_SCAN_TRIES as usize, ErrorKind::Other);
-    world.restart();
-    assert_eq!(world.stats.partitions_absent.get(), 1);
-    assert_eq!(world.get(&Address::of(&bytes)), Err(Some(Fault::Absent)));
-    for path in &snapshots {
-        std::fs::remove_file(path).unwrap();
-        std::fs::rename(path.with_extension("aside"), path).unwrap();
-    }
-    world.kill();
-    assert_eq!(world.stats.partitions_absent.get(), 0);
-    assert!(world.holds(&bytes));
-}
-
-#[test]
-fn a_piece_of_the_log_that_cannot_be_read_does_not_keep_the_node_from_starting() {
-    let objects: Vec<Vec<u8>> = (0..3).map(|n| object(n, 900_000)).collect();
-    let mut world = World::new(12);
-    for bytes in &objects {
-        world.put(bytes);
-    }
-    quiesce(&mut world);
-    world.kill();
-    world.put(&object(9, 3000));
-    let lens: Vec<usize> =
-        world.segments().iter().map(|path| world.disk.bytes(path).len()).collect();
-    // With the index, behind its position: this partition does not open, and the others do.
-    world.disk.kill();
-    let times = limits::BOOT_SCAN_TRIES as usize;
-    fail(&mut world, Kind::Scan, times, ErrorKind::Other);
-    world.restart();
-    assert!(world.store.is_ready(), "{:?}", world.store.failed());
-    assert_eq!(world.stats.partitions_absent.get(), 1);
-    assert_eq!(world.get(&Address::of(&objects[0])), Err(Some(Fault::Absent)));
-    // Once more it is there again, and nothing was cut.
-    world.kill();
-    assert!(objects.iter().all(|bytes| world.holds(bytes)));
-    // An error that passes is none.
-    world.disk.kill();
-    fail(&mut world, Kind::Scan, times - 1, ErrorKind::Other);
-    world.restart();
-    assert_eq!(world.stats.partitions_absent.get(), 0);
-    assert!(objects.iter().all(|bytes| world.holds(bytes)));
-    // In a rebuild the segment ends there.
-    world.store = Store::new(&world.config);
-    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
-    world.disk.kill();
-    let error = ErrorKind::Other;
-    world.disk.planted.push(Planted { kind: Kind::Scan, skip: 1, times, error });
-    world.restart();
-    assert!(world.store.is_ready(), "{:?}", world.store.failed());
-    assert!(world.notes.iter().any(|note| note.contains("cannot be read")), "{:?}", world.notes);
-    assert!(world.holds(&objects[0]) && world.holds(&object(9, 3000)));
-    assert!(matches!(world.put(&object(10, 3000)), Reply::Stored { new: true }));
-    let paths = world.segments();
-    for (path, len) in paths.iter().zip(lens) {
-        assert_eq!(world.disk.bytes(path).len(), len, "nothing is cut");
-    }
-    world.stop();
-    world.restart();
-    assert!(world.holds(&object(10, 3000)) && world.holds(&objects[0]));
-    lose_index(&mut world);
-    assert!(objects.iter().all(|bytes| world.holds(bytes)), "it can be read again");
-}
-
-#[test]
-fn what_was_deleted_while_a_segment_could_not_be_read_stays_deleted() {
-    let mut world = World::new(12);
-    let bytes = object(1, 3000);
-    world.put(&bytes);
-    for bytes in (6..9).map(|n| object(n, 3000)) {
-        world.put(&bytes);
-    }
-    world.kill();
-    delete(&mut world, &bytes);
-    for bytes in (1..6).map(|n| object(n, 3000)) {
-        world.put(&bytes);
-    }
-    let lose = |world: &mut World| {
-        world.store = Store::new(&world.config);
-        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
-        world.disk.kill();
-    };
-    lose(&mut world);
-    let (kind, times, error) = (Kind::Scan, limits::BOOT_SCAN_TRIES as usize, ErrorKind::Other);
-    world.disk.planted.push(Planted { kind, skip: 1, times, error });
-    world.restart();
-    assert!(world.holds(&bytes) && !world.holds(&object(2, 3000)), "{:?}", world.notes);
-    delete(&mut world, &bytes);
-    // The second segment, which can be read again, has it with a higher sequence than the first.
-    lose(&mut world);
-    world.restart();
-    assert!(world.holds(&object(2, 3000)), "{:?}", world.notes);
-    assert!(!world.holds(&bytes), "a deletion is undone");
-}
-
-/// Two processes can read nothing of the log, and the second knows nothing of the first.
-#[test]
-fn what_was_deleted_while_nothing_could_be_read_stays_deleted_though_it_happens_again() {
-    let mut world = World::new(12);
-    world.put(&object(2, 3000));
-    let bytes = object(1, 3000);
-    let (kind, error) = (Kind::Scan, ErrorKind::Other);
-    let lose = |world: &mut World, segments: usize| {
-        world.store = Store::new(&world.config);
-        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
-        world.disk.kill();
-        let times = segments * limits::BOOT_SCAN_TRIES as usize;
-        world.disk.planted.push(Planted { kind, skip: 0, times, error });
-        world.restart();
-    };
-    lose(&mut world, 1);
-    for bytes in (3..9).map(|n| object(n, 3000)) {
-        world.put(&bytes);
-    }
-    world.put(&bytes);
-    // All of it is read, and the marks are gone.
-    lose(&mut world, 0);
-    assert!(world.holds(&bytes), "{:?}", world.notes);
-    lose(&mut world, 2);
-    assert!(!world.holds(&bytes), "{:?}", world.notes);
-    world.put(&bytes);
-    delete(&mut world, &bytes);
-    lose(&mut world, 0);
-    assert!(world.holds(&object(2, 3000)), "{:?}", world.notes);
-    assert!(!world.holds(&bytes), "a deletion is undone");
-}
-
-/// A rebuild takes up a file whose name a killed process did not make durable: from then on it is
-/// answered for.
-#[test]
-fn what_a_rebuild_takes_up_stays_there() {
-    for seed in 0..8 {
-        let mut world = World::new(15);
-        let bytes = object(1, LARGE);
-        world.put(&object(2, 3000));
-        let ask = world.upload(&bytes);
-        world.ask(ask);
-        let is_rename = |op: &DiskOp| matches!(op, DiskOp::Rename { .. });
-        while !world.pending.iter().any(|(_, op)| is_rename(op)) {
-            assert!(world.step(), "it gets its place by a rename");
-        }
-        let at = world.pending.iter().position(|(_, op)| is_rename(op)).unwrap();
-        while object_files(&world) == 0 {
-            world.disk.half_done(&world.pending[at].1);
-        }
-        world.store = Store::new(&world.config);
-        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
-        world.kill();
-        assert!(world.holds(&bytes), "{:?}", world.notes);
-        world.store = Store::new(&world.config);
-        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
-        world.crash(seed);
-        assert!(world.holds(&bytes), "seed {seed}: {:?}", world.notes);
-    }
-}
-
-/// The index is lost, and of the segments that are there the one after `skip` cannot be read.
-fn rebuild(world: &mut World, unread: Option<usize>) {
-    world.store = Store::new(&world.config);
-    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
-    world.disk.kill();
-    if let Some(skip) = unread {
-        let (kind, times) = (Kind::Scan, limits::BOOT_SCAN_TRIES as usize);
-        world.disk.planted.push(Planted { kind, skip, times, error: ErrorKind::Other });
-    }
-    world.restart();
-}
-
-/// An object that is deleted, with its tombstone and other objects in the oldest segment, and its
-/// record in a later one: it was moved there while the tombstone could not be read.
-fn record_behind_its_tombstone(world: &mut World) -> (Vec<u8>, Vec<Vec<u8>>) {
-    world.config.compact_dead_min = 64 << 10;
-    let below = std::mem::take(&mut world.config.storage.compact_below_percent);
-    let gone = object(1, 5000);
-    let sparse: Vec<Vec<u8>> = (10..14).map(|n| object(n, 100_000)).collect();
-    world.put(&gone);
-    sparse.iter().for_each(|bytes| drop(world.put(bytes)));
-    world.kill();
-    delete(world, &gone);
-    let others: Vec<Vec<u8>> = (20..24).map(|n| object(n, 100_000)).collect();
-    others.iter().for_each(|bytes| drop(world.put(bytes)));
-    world.config.storage.compact_below_percent = below;
-    rebuild(world, Some(1));
-    assert!(world.holds(&gone) && !world.holds(&others[0]), "{:?}", world.notes);
-    sparse.iter().for_each(|bytes| delete(world, bytes));
-    quiesce(world);
-    assert_eq!((world.stats.compactions.get() > 0, world.segments().len()), (true, 2));
-    // It keeps the segment with the record that was moved.
-    world.put(&object(30, 5000));
-    (gone, others)
-}
-
-#[test]
-fn what_was_moved_behind_its_tombstone_stays_deleted() {
-    let mut world = World::new(14);
-    let (gone, others) = record_behind_its_tombstone(&mut world);
-    // The first process that reads all of it is interrupted by a full disk.
-    for disk_fails in [true, false] {
-        if disk_fails {
-            fail(&mut world, Kind::Write, 1, ErrorKind::StorageFull);
-        }
-        rebuild(&mut world, None);
-        assert!(!world.holds(&gone) && world.holds(&others[0]), "{:?}", world.notes);
-    }
-    quiesce(&mut world);
-    others.iter().for_each(|bytes| delete(&mut world, bytes));
-    quiesce(&mut world);
-    assert!(!world.segments()[0].ends_with("00000002.seg"), "{:?}", world.segments());
-    rebuild(&mut world, None);
-    assert!(!world.holds(&gone), "a deletion is undone");
-}
-
-#[test]
-fn what_was_moved_into_a_hidden_segment_stays_deleted() {
-    let mut world = World::new(15);
-    let (gone, others) = record_behind_its_tombstone(&mut world);
-    // The tombstone can be read now, and what it hides cannot.
-    rebuild(&mut world, Some(1));
-    assert!(!world.holds(&gone) && world.holds(&others[0]), "{:?}", world.notes);
-    others.iter().for_each(|bytes| delete(&mut world, bytes));
-    quiesce(&mut world);
-    assert!(!world.segments()[0].ends_with("00000002.seg"), "{:?}", world.segments());
-    rebuild(&mut world, None);
-    assert!(world.holds(&object(30, 5000)), "{:?}", world.notes);
-    assert!(!world.holds(&gone), "a deletion is undone");
-}
-
-#[test]
-fn damage_far_from_the_end_is_no_torn_batch() {
-    let objects: Vec<Vec<u8>> = (0..8).map(|n| object(n, 900_000)).collect();
-    let mut world = World::new(16);
-    for bytes in &objects {
-        world.put(bytes);
-    }
-    let segment = world.segments().remove(0);
-    let len = world.disk.bytes(&segment).len();
-    let digest = Address::of(&objects[1]);
-    let bytes = world.disk.bytes(&segment);
-    let at = bytes.windows(32).position(|window| window == digest.as_bytes());
-    let at = at.expect("it is in the log");
-    world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
-    for boot in 0..3 {
-        world.kill();
-        if boot == 2 {
-            lose_index(&mut world);
-        }
-        let told = world.notes.iter().filter(|note| note.contains("is damaged at")).count();
-        assert_eq!(told, usize::from(boot != 1), "{:?}", world.notes);
-        assert_eq!(world.disk.bytes(&segment).len(), len, "what was synced is not cut off");
-        assert!(world.holds(&objects[0]));
-        let more = object(100 + boot, 3000);
-        assert!(matches!(world.put(&more), Reply::Stored { new: true }));
-        quiesce(&mut world);
-    }
-    assert!((100..103).all(|seed| world.holds(&object(seed, 3000))));
-    assert!(world.stats.integrity_fail.get() > 0);
-    // When all of it can be read again nothing was lost, and it is compacted as any other.
-    world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
-    lose_index(&mut world);
-    assert!(objects.iter().all(|bytes| world.holds(bytes)));
-    let is_mark = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "hidden");
-    assert_eq!(world.disk.paths().iter().filter(|path| is_mark(path)).count(), 0);
 }

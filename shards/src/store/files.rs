@@ -10,7 +10,7 @@ use ron_codec::address::Address;
 use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow};
 use slab::Slab;
 
-use super::partition::{Site, Tag};
+use super::site::{Site, Tag};
 use crate::flow::Cx;
 
 /// A file of a partition.

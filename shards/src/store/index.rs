@@ -18,73 +18,23 @@ use std::{
     path::PathBuf,
 };
 
-use ron_codec::{
-    address::Address,
-    limits::RECORD_HEADER_LEN,
-    record::{RecordError, RecordHeader},
-};
+use ron_codec::address::Address;
 use ron_io::ports::Job;
 
 #[cfg(feature = "bench")]
 pub mod bench;
+mod entry;
 mod open;
 mod snapshot;
 mod table;
 mod view;
 
+pub use entry::{Entry, Location, Position};
+pub(super) use entry::{Tally, Totals};
 pub(super) use open::{Of, Opened, Slot as OpenSlot, open_job};
-use snapshot::{Changes, Commit, Part};
+use snapshot::{Changes, Commit, Part, Snapshot};
 use table::{Slot, Table};
 pub use view::{View, ViewError};
-
-/// A place in the log of a partition: everything before it is known. Segment 0 is before all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
-    pub segment: u32,
-    pub offset: u64,
-}
-
-/// Where an object's record lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Location {
-    Segment {
-        segment: u32,
-        offset: u32,
-    },
-    /// In a file of its own. Its record in the log is in `segment`; 0: there is none.
-    File {
-        segment: u32,
-    },
-}
-
-/// What counts in a segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    /// Bytes of the records that an entry points to.
-    pub(super) live: u64,
-    /// Tombstones, whether they are still needed or not.
-    pub(super) tombstones: u64,
-}
-
-/// What the index knows about an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub location: Location,
-    /// Bytes of the object.
-    pub size: u64,
-    /// Of its record in the log.
-    pub sequence: u64,
-}
-
-/// What there is of all objects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub(super) objects: u64,
-    /// Bytes of the objects themselves.
-    pub(super) object_bytes: u64,
-    /// Bytes of the files of those that have their own.
-    pub(super) file_bytes: u64,
-}
 
 /// Slots that one job writes of a base: what one step of the shard copies, 256 KiB.
 const PART_SLOTS: usize = 64 * snapshot::BLOCK_SLOTS;
@@ -115,14 +65,6 @@ pub(super) struct Index {
     mark: Vec<u8>,
 }
 
-/// A file whose frames are all whole, and how long they are.
-#[derive(Clone, Copy, Debug)]
-struct Snapshot {
-    generation: u32,
-    base_blocks: u32,
-    blocks: u32,
-}
-
 /// A checkpoint that runs.
 #[derive(Debug)]
 struct Frozen {
@@ -143,63 +85,6 @@ enum Writing {
         /// `None`: the last part is being written.
         commit: Option<Commit>,
     },
-}
-
-impl Totals {
-    fn add(&mut self, entry: &Entry) {
-        self.objects += 1;
-        self.object_bytes += entry.size;
-        self.file_bytes += entry.file_len();
-    }
-
-    fn sub(&mut self, entry: &Entry) {
-        self.objects -= 1;
-        self.object_bytes -= entry.size;
-        self.file_bytes -= entry.file_len();
-    }
-}
-
-impl Entry {
-    /// The header that the object's record must have.
-    ///
-    /// # Errors
-    /// `Size` if no record of the place can be that long: the entry is damaged.
-    pub(super) fn header(&self, address: &Address) -> Result<RecordHeader, RecordError> {
-        match self.location {
-            Location::Segment { .. } => {
-                RecordHeader::for_segment(*address, self.size, self.sequence)
-            }
-            Location::File { .. } => RecordHeader::for_file(*address, self.size, self.sequence),
-        }
-    }
-
-    /// The segment that holds the entry's record in the log, 0 for none, and that record's length.
-    pub(super) fn in_log(&self) -> (u32, u64) {
-        let unit = Address::from_bytes([0; 32]);
-        match self.location {
-            Location::Segment { segment, .. } => {
-                (segment, self.header(&unit).map_or(0, |header| header.record_len()))
-            }
-            Location::File { segment } => (segment, RECORD_HEADER_LEN as u64),
-        }
-    }
-
-    /// Bytes of the object's own file, if it has one.
-    pub(super) fn file_len(&self) -> u64 {
-        let unit = Address::from_bytes([0; 32]);
-        match self.location {
-            Location::Segment { .. } => 0,
-            Location::File { .. } => self.header(&unit).map_or(0, |header| header.record_len()),
-        }
-    }
-
-    /// Where the record starts in its file.
-    pub(super) fn base(&self) -> u64 {
-        match self.location {
-            Location::Segment { offset, .. } => u64::from(offset),
-            Location::File { .. } => 0,
-        }
-    }
 }
 
 impl Index {
@@ -430,13 +315,6 @@ impl Index {
             self.live = self.live + tally.live - before;
         }
     }
-}
-
-/// The `N` bytes from `at`, which the callers' fixed offsets keep within `bytes`.
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut taken = [0; N];
-    taken.copy_from_slice(&bytes[at..at + N]);
-    taken
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::{
     limits,
 };
 
+mod accounts;
 pub mod audit;
 mod boot;
 mod compact;
@@ -37,6 +38,7 @@ mod deletes;
 #[cfg(test)]
 mod fault_tests;
 mod files;
+mod hits;
 mod index;
 pub mod layout;
 #[cfg(test)]
@@ -46,14 +48,17 @@ mod orphans;
 mod outboards;
 mod pace;
 mod partition;
+mod place;
 mod reads;
+#[cfg(test)]
+mod rebuild_tests;
 mod room;
 mod scan;
 mod scrub;
 mod segments;
+mod site;
 #[cfg(test)]
 mod space_tests;
-mod tag;
 #[cfg(test)]
 mod testdisk;
 #[cfg(test)]
@@ -61,11 +66,12 @@ mod tests;
 #[cfg(test)]
 mod testworld;
 
+pub use accounts::Accounts;
 pub use damage::Damage;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use index::bench;
-pub use room::{Accounts, NoRoom, Room};
+pub use room::{NoRoom, Room};
 
 /// Bytes of memory that the questions to one partition may take which wait there: reads, and what
 /// is to be committed, but for the blocks of either.
@@ -79,20 +85,12 @@ pub const fn scrub_bill() -> usize {
 }
 
 use boot::{Boot, Progress};
-use partition::{Partition, Site, Tag, cached_answer};
+use hits::cached_answer;
+use partition::Partition;
+use place::Place;
 use room::Told;
 use scrub::Scrub;
-
-/// A partition, by how far it is.
-#[derive(Debug)]
-enum Place {
-    Cold,
-    Booting(Box<Boot>),
-    Serving(Box<Partition>),
-    /// Its volume cannot be used.
-    Absent,
-    Failed,
-}
+use site::{Site, Tag};
 
 /// All partitions of one shard.
 #[derive(Debug)]

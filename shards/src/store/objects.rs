@@ -14,7 +14,7 @@ use ron_codec::address::Address;
 use ron_io::ports::{DiskDone, DiskOp};
 use slab::Slab;
 
-use super::partition::{Site, Tag};
+use super::site::{Site, Tag};
 use crate::flow::{Cx, Waiter};
 
 #[derive(Debug)]

@@ -17,8 +17,8 @@ use super::{
     deletes::Deletes,
     index::{Index, Location},
     layout::{copy_address, object_address},
-    partition::{Site, Tag},
     segments::Log,
+    site::{Site, Tag},
 };
 use crate::{
     flow::{Cx, Waiter},

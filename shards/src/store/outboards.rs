@@ -22,7 +22,7 @@ use slab::Slab;
 use super::{
     files::Files,
     index::{Entry, Location},
-    partition::{Site, Tag},
+    site::{Site, Tag},
 };
 use crate::{
     flow::{Cx, Fault},

@@ -8,11 +8,7 @@
 //!
 //! Nothing is visible before its commit is durable: the index is told only then.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    path::PathBuf,
-};
+use std::{io, path::PathBuf};
 
 use ron_codec::{
     address::Address,
@@ -20,80 +16,27 @@ use ron_codec::{
     outboard::group_count,
 };
 use ron_io::{
-    arena::{Block, Class},
-    ports::{Act, DiskDone, DiskOp, PartitionState, Report, Severity, ShardId},
-    process::is_out_of_files,
+    arena::Block,
+    ports::{Act, DiskDone, DiskOp, PartitionState, Report, Severity},
 };
 
 use super::{
+    boot::Recovered,
     compact::{Books, Compaction},
     damage,
     deletes::Deletes,
     files::{FileKey, Files},
-    index::{Entry, Index, Location, Position},
+    hits::keep,
+    index::{Entry, Index, Location},
     objects::Objects,
     reads::{Reads, Wanting},
-    scrub::Parts,
     segments::{Append, Log, Moving, Outcome, What},
+    site::{Site, Tag, fault_of},
 };
 use crate::{
-    cache::Purpose,
-    flow::{Ask, Asker, Cx, Fault, Reply, Verified, Waiter},
+    flow::{Ask, Asker, Cx, Fault, Reply, Waiter},
     limits,
 };
-
-pub(super) use super::tag::Tag;
-
-/// Which partition this is, and how its acts find back to it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Site {
-    /// Among those of its shard.
-    pub(super) place: u16,
-    /// Among all.
-    pub(super) number: u16,
-}
-
-impl Site {
-    pub(super) fn disk(self, cx: &mut Cx<'_>, tag: Tag, op: DiskOp) {
-        cx.disk(Waiter::Partition { partition: self.place, tag: tag.pack() }, op);
-    }
-
-    pub(super) fn note(self, cx: &mut Cx<'_>, severity: Severity, text: &str) {
-        let message = format!("partition {}: {text}", self.number);
-        cx.acts.push(Act::Report(Report::Note { shard: cx.config.shard, severity, message }));
-    }
-}
-
-/// What a disk error means to who asked for something.
-pub(super) fn fault_of(error: &io::Error) -> Fault {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full,
-        _ if is_out_of_files(error) => Fault::Busy,
-        _ => Fault::Disk,
-    }
-}
-
-/// What a boot found, for the partition to go on from.
-#[derive(Debug)]
-pub(super) struct Recovered {
-    pub(super) index: Index,
-    /// The end of the log.
-    pub(super) position: Position,
-    /// The highest that a record may have.
-    pub(super) sequence: u64,
-    /// The number of the segment that is begun next.
-    pub(super) next_segment: u32,
-    /// Numbers and lengths of all segments.
-    pub(super) segments: BTreeMap<u32, u64>,
-    /// Those in which records may be hidden by damage.
-    pub(super) hidden: BTreeSet<u32>,
-    /// Tombstones that an older record of their object follows in a later segment.
-    pub(super) overtaken: BTreeMap<Address, u64>,
-    /// Those of which the end, or all, is lost.
-    pub(super) lost: BTreeSet<u32>,
-    /// Whether the last checkpoint is older than what was found.
-    pub(super) dirty: bool,
-}
 
 /// A partition that serves.
 #[derive(Debug)]
@@ -127,6 +70,18 @@ pub(super) struct Partition {
     counted: Counted,
     stopping: bool,
     closed: bool,
+}
+
+/// What the scrub sees of a partition.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) site: Site,
+    pub(super) index: &'a Index,
+    pub(super) log: &'a mut Log,
+    pub(super) deletes: &'a mut Deletes,
+    pub(super) files: &'a mut Files,
+    /// Whether the index is to be saved as soon as it can be.
+    pub(super) checkpoint_due: &'a mut bool,
 }
 
 impl Partition {
@@ -763,43 +718,5 @@ struct Counted([u64; 7]);
 fn answer(append: Append, fault: Fault, cx: &mut Cx<'_>) {
     for asker in append.askers {
         cx.replies.push_back((asker, Reply::Failed(fault)));
-    }
-}
-
-/// Keeps the only group of an object in the cache: it was hashed as it came in. A block of another
-/// arena, or one larger than it needs, is copied: it could not be evicted, or would waste memory.
-fn keep(address: &Address, block: &Block, from: ShardId, cx: &mut Cx<'_>) {
-    let len = block.len();
-    if len == 0 {
-        return;
-    }
-    let own = from == cx.config.shard && block.footprint() == Class::holding(len).bytes();
-    let group = Verified::hashed(address, block.clone(), cx.config.verify_sends);
-    let kept = if own {
-        Some(group)
-    } else {
-        cx.memory.alloc_for(Purpose::Background, len, None).map(|into| group.copied(into))
-    };
-    if let Some(group) = kept {
-        cx.memory.insert(address, len as u64, &group);
-    }
-}
-
-/// The answer to a question whose group is in the cache.
-pub(super) fn cached_answer(ask: &Ask, cx: &mut Cx<'_>) -> Option<Reply> {
-    match ask {
-        Ask::Open { address, first: Some(byte) } => {
-            let index = byte / GROUP_LEN as u64;
-            let cached = cx.memory.get_for(Purpose::ReadFirst, address, index)?;
-            let within = *byte < cached.size;
-            let first = within.then_some(cached.group);
-            Some(Reply::Opened { size: cached.size, first })
-        }
-        Ask::Group { address, index, begins, .. } => {
-            let purpose = if *begins { Purpose::ReadFirst } else { Purpose::ReadNext };
-            let cached = cx.memory.get_for(purpose, address, *index)?;
-            Some(Reply::Group(cached.group))
-        }
-        _ => None,
     }
 }

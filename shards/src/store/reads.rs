@@ -32,7 +32,7 @@ use super::{
     files::{Arrival, Asked, FileKey, Files},
     index::{Entry, Index, Location},
     outboards::{Got, Outboards},
-    partition::{Site, Tag, fault_of},
+    site::{Site, Tag, fault_of},
 };
 use crate::{
     cache::{Cached, Purpose},

@@ -16,49 +16,15 @@
 //! This room refuses objects before the file system would. Where it is wrong, because somebody
 //! else fills the disk, a write fails and the object is refused all the same.
 
-use std::{
-    cell::Cell,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{cell::Cell, path::PathBuf};
 
 use ron_io::ports::Space;
 
+use super::accounts::Accounts;
 use crate::{
     config::Config,
     limits::{ROOM_AFTER_NS, ROOM_WRITTEN_MAX},
 };
-
-/// Volumes a node may have.
-const VOLUMES_MAX: usize = 64;
-
-/// What all shards of a process have promised and written, by volume: each has a clone.
-#[derive(Clone, Debug)]
-pub struct Accounts(Arc<[Account; VOLUMES_MAX]>);
-
-#[derive(Debug, Default)]
-struct Account {
-    /// Bytes that somebody may write and has not written.
-    promised: AtomicU64,
-    /// Bytes written since the start.
-    written: AtomicU64,
-}
-
-impl Default for Accounts {
-    fn default() -> Self {
-        Accounts(Arc::new(std::array::from_fn(|_| Account::default())))
-    }
-}
-
-impl Accounts {
-    /// Bytes promised on all volumes and not yet written.
-    pub fn promised(&self) -> u64 {
-        self.0.iter().map(|account| account.promised.load(Ordering::Acquire)).sum()
-    }
-}
 
 /// There is no room for what was asked: how much that was, and what may be written instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,36 +90,22 @@ impl Room {
     /// # Errors
     /// There is not so much.
     pub fn promise(&self, volume: usize, len: u64) -> Result<(), NoRoom> {
-        let account = &self.accounts.0[volume].promised;
-        let mut promised = account.load(Ordering::Acquire);
-        loop {
-            self.has(volume, promised, len)?;
-            let more = promised.saturating_add(len);
-            let swapped =
-                account.compare_exchange(promised, more, Ordering::AcqRel, Ordering::Acquire);
-            match swapped {
-                Ok(_) => return Ok(()),
-                Err(now) => promised = now,
-            }
-        }
+        self.accounts.of(volume).promise(len, |promised| self.has(volume, promised, len))
     }
 
     /// Gives back what was promised and is not going to be written.
     pub fn release(&self, volume: usize, len: u64) {
-        let before = self.accounts.0[volume].promised.fetch_sub(len, Ordering::AcqRel);
-        assert!(before >= len, "{len} bytes are released of {before} promised");
+        self.accounts.of(volume).release(len);
     }
 
     /// Bytes are being written to a volume, `promised` of them as was promised.
     pub fn wrote(&self, volume: usize, len: u64, promised: u64) {
-        // First the one: what is counted twice for a moment is refused, and not promised twice.
-        self.accounts.0[volume].written.fetch_add(len, Ordering::AcqRel);
-        self.release(volume, promised);
+        self.accounts.of(volume).wrote(len, promised);
     }
 
     /// Bytes promised on a volume and not written.
     pub fn promised(&self, volume: usize) -> u64 {
-        self.accounts.0[volume].promised.load(Ordering::Acquire)
+        self.accounts.of(volume).promised()
     }
 
     fn has(&self, volume: usize, promised: u64, len: u64) -> Result<(), NoRoom> {
@@ -170,7 +122,7 @@ impl Room {
 
     /// Bytes written to a volume since its room was asked for.
     fn written(&self, volume: usize) -> u64 {
-        let written = self.accounts.0[volume].written.load(Ordering::Acquire);
+        let written = self.accounts.of(volume).written();
         written - self.volumes[volume].known
     }
 
@@ -183,7 +135,7 @@ impl Room {
             much || volume.due(written).is_some_and(|due| due <= now_ns)
         };
         let number = (0..self.volumes.len()).find(due)?;
-        let written = self.accounts.0[number].written.load(Ordering::Acquire);
+        let written = self.accounts.of(number).written();
         let volume = &mut self.volumes[number];
         (volume.asking, volume.asking_at, volume.asked_ns) = (true, written, Some(now_ns));
         volume.refused.set(false);

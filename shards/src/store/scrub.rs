@@ -24,14 +24,11 @@ use ron_io::ports::{Act, DiskDone, Report, Severity, Urgency, VerifyOutcome};
 use slab::Slab;
 
 use super::{
-    Place,
-    damage::{self, Harm},
-    deletes::Deletes,
-    files::Files,
-    index::Index,
+    damage,
     pace::Pace,
-    partition::{Partition, Site, Tag},
-    segments::Log,
+    partition::{Partition, Parts},
+    place::Place,
+    site::Tag,
 };
 use crate::{
     config::Config,
@@ -43,6 +40,7 @@ use crate::{
 };
 
 mod check;
+mod finding;
 mod mark;
 mod mend;
 mod patrol;
@@ -51,23 +49,12 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+use finding::{Found, report_damage};
 use mark::{Mark, Reached};
 use patrol::{Patrol, Step, Tally};
 use probe::{Probe, Verdict};
 
 const MS_NS: u64 = 1_000_000;
-
-/// What the scrub sees of a partition.
-#[derive(Debug)]
-pub(super) struct Parts<'a> {
-    pub(super) site: Site,
-    pub(super) index: &'a Index,
-    pub(super) log: &'a mut Log,
-    pub(super) deletes: &'a mut Deletes,
-    pub(super) files: &'a mut Files,
-    /// Whether the index is to be saved as soon as it can be.
-    pub(super) checkpoint_due: &'a mut bool,
-}
 
 /// Places that are still to be gone through, the present one first, and how far earlier processes
 /// came there.
@@ -511,26 +498,6 @@ impl Tally {
 /// The answer to who asks for a verification that cannot be done now.
 pub(super) fn refuse(id: u64, why: &str, cx: &mut Cx<'_>) {
     answer(id, VerifyOutcome::Failed { what: why.to_string() }, cx);
-}
-
-/// How an object is damaged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    /// Its data are wrong.
-    Wrong,
-    /// What lies beside its data is.
-    Beside,
-    /// The disk does not give them.
-    Unreadable,
-}
-
-/// Says that a stored object is not what it should be. The control plane logs it when it is new.
-fn report_damage(address: &Address, what: &str, found: Found, cx: &mut Cx<'_>) {
-    if found != Found::Unreadable {
-        cx.stats.integrity_fail.add(1);
-    }
-    let harm = if found == Found::Beside { Harm::Beside } else { Harm::Data };
-    damage::report(address, harm, what, cx);
 }
 
 fn answer(id: u64, outcome: VerifyOutcome, cx: &mut Cx<'_>) {

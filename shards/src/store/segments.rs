@@ -41,7 +41,7 @@ use slab::Slab;
 use super::{
     files::{FileKey, Files},
     index::{Entry, Index, Location, Position},
-    partition::{Site, Tag, fault_of},
+    site::{Site, Tag, fault_of},
 };
 use crate::{
     flow::{Asker, Cx, Fault},
@@ -465,11 +465,7 @@ impl Log {
     ) -> Option<Outcome> {
         match (self.phase, done) {
             (Phase::Opening { file }, Ok(_)) => {
-                let segment = self.next_segment;
-                self.next_segment += 1;
-                let slot = files.insert(FileKey::Segment(segment), file);
-                self.current = Some(Current { segment, slot, end: 0 });
-                self.segments.insert(segment, 0);
+                self.begun(file, files);
                 self.write(site, files, cx);
                 None
             }
@@ -503,10 +499,7 @@ impl Log {
                 None
             }
             (Phase::Cutting { .. }, Err(error)) => {
-                let text = format!("a segment cannot be cut, writing ends: {error}");
-                site.note(cx, Severity::Error, &text);
-                self.phase = Phase::Broken;
-                Some(self.batch_failed(false))
+                Some(self.breaks("a segment cannot be cut", &error, site, cx))
             }
             (Phase::CutSyncing { reuse }, Ok(_)) => {
                 if !reuse {
@@ -520,13 +513,26 @@ impl Log {
                 None
             }
             (Phase::CutSyncing { reuse: false }, Err(error)) => {
-                let text = format!("the cut of a segment cannot be synced, writing ends: {error}");
-                site.note(cx, Severity::Error, &text);
-                self.phase = Phase::Broken;
-                Some(self.batch_failed(false))
+                Some(self.breaks("the cut of a segment cannot be synced", &error, site, cx))
             }
             (Phase::Idle | Phase::Broken, _) => unreachable!("no act of the log is under way"),
         }
+    }
+
+    /// A segment is open, with nothing in it.
+    fn begun(&mut self, file: FileId, files: &mut Files) {
+        let segment = self.next_segment;
+        self.next_segment += 1;
+        let slot = files.insert(FileKey::Segment(segment), file);
+        self.current = Some(Current { segment, slot, end: 0 });
+        self.segments.insert(segment, 0);
+    }
+
+    /// What failed to be written may be read again, and nothing can change that.
+    fn breaks(&mut self, what: &str, error: &io::Error, site: Site, cx: &mut Cx<'_>) -> Outcome {
+        site.note(cx, Severity::Error, &format!("{what}, writing ends: {error}"));
+        self.phase = Phase::Broken;
+        self.batch_failed(false)
     }
 
     fn current(&self) -> &Current {

@@ -123,15 +123,7 @@ impl TestDisk {
                 Ok(DiskDone::Read(into.freeze(len as usize)))
             }
             DiskOp::Scan { file, at, len, .. } => {
-                let bytes = &self.inode(file).seen;
-                let start = (at as usize).min(bytes.len());
-                let end = (start + len as usize).min(bytes.len());
-                let mut found = bytes[start..end].to_vec();
-                if self.short_scans > 0 && found.len() > 4096 {
-                    self.short_scans -= 1;
-                    found.truncate((found.len() / 2).next_multiple_of(4096));
-                }
-                Ok(DiskDone::Scanned(found))
+                Ok(DiskDone::Scanned(self.scan(file, at as usize, len as usize)))
             }
             DiskOp::Write { file, at, parts } => self.write(file, at, &parts),
             DiskOp::Sync { file } => {
@@ -165,6 +157,17 @@ impl TestDisk {
             DiskOp::Run(job) => Ok(DiskDone::Ran(job())),
             DiskOp::Space { .. } => Ok(DiskDone::Space(self.space())),
         }
+    }
+
+    fn scan(&mut self, file: FileId, at: usize, len: usize) -> Vec<u8> {
+        let bytes = &self.inode(file).seen;
+        let start = at.min(bytes.len());
+        let mut found = bytes[start..(start + len).min(bytes.len())].to_vec();
+        if self.short_scans > 0 && found.len() > 4096 {
+            self.short_scans -= 1;
+            found.truncate((found.len() / 2).next_multiple_of(4096));
+        }
+        found
     }
 
     /// The act is begun, and then the power fails: what it would have changed is changed in part.

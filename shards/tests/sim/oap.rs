@@ -229,32 +229,23 @@ impl Oap {
                 let hello: Hello = parse_answer(payload).expect("an answer to HELLO");
                 assert_eq!(hello.oap_versions, [1]);
             }
-            (What::Has, 0) => match parse_answer(payload).expect("an answer to has") {
-                HasAnswer { has: true, size } => {
-                    assert_eq!(size, object.size, "the size of object {}", token.object);
-                    stage.seen(&token);
-                }
-                HasAnswer { has: false, .. } => stage.missed(&token),
-            },
+            (What::Has, 0) => {
+                let HasAnswer { has, size } = parse_answer(payload).expect("an answer to has");
+                assert!(!has || size == object.size, "{size} bytes of object {}", token.object);
+                if has { stage.seen(&token) } else { stage.missed(&token) }
+            }
             (What::Get { at, end, is_part, started, meta, credit }, code @ (0 | 206)) => {
                 assert_eq!(code == 206, *is_part, "the code of a get");
                 assert_eq!(frame.flags.contains(Flags::START), !*started, "START comes first");
                 *started = true;
                 if std::mem::take(meta) {
-                    let told: Meta = parse_answer(payload).expect("a description");
-                    let facts = (told.obj, told.size, told.offset, told.len);
-                    assert_eq!(facts, (object.address, object.size, *at, *end - *at));
+                    let Meta { obj, size, offset, len, .. } = parse_answer(payload).expect("meta");
+                    let expected = (object.address, object.size, *at, *end - *at);
+                    assert_eq!((obj, size, offset, len), expected);
                 } else {
                     compare(token.object, at, payload);
                     if *credit && !payload.is_empty() {
-                        let mut json = Vec::new();
-                        write_credit(&mut json, payload.len() as u64);
-                        let flags = Flags::REQ;
-                        let corr_id = frame.corr;
-                        let app_proto_id = APP_STORAGE;
-                        let head =
-                            FrameHeader { flags, app_proto_id, corr_id, ..FrameHeader::default() };
-                        out.extend(encode(&head, &json));
+                        out.extend(grant(frame.corr, payload.len() as u64));
                     }
                 }
                 if over {
@@ -350,4 +341,13 @@ impl Frame {
         let (code, corr) = (number(7, 2) as u16, number(29, 8));
         (bytes.len() >= len).then_some(Frame { len, flags, code, corr })
     }
+}
+
+/// A frame that gives a stream credit for so many more bytes.
+fn grant(corr_id: u64, len: u64) -> Vec<u8> {
+    let mut json = Vec::new();
+    write_credit(&mut json, len);
+    let (flags, app_proto_id) = (Flags::REQ, APP_STORAGE);
+    let head = FrameHeader { flags, app_proto_id, corr_id, ..FrameHeader::default() };
+    encode(&head, &json)
 }

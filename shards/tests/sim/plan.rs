@@ -208,18 +208,7 @@ impl Plan {
         let shards = chance.between(1, SHARDS_MAX.into()) as u16;
         let faults =
             if flood.is_some() || chance.one_in(8) { Faults::default() } else { faults(chance) };
-        let allowed = Deadlines::default();
-        // Short ones are met within a flood however busy it is.
-        let part = if flood.is_some() { chance.pick(&[1, 5]) } else { 1 };
-        let deadlines = Deadlines {
-            stream_ns: 3600 * SECOND_NS,
-            handshake_ns: allowed.handshake_ns / part,
-            head_ns: allowed.head_ns / part,
-            idle_ns: allowed.idle_ns / part,
-            body_ns: allowed.body_ns / part,
-            send_ns: allowed.send_ns / part,
-            ..allowed
-        };
+        let deadlines = deadlines(chance, flood.is_some());
         let objects = match flood.is_some() {
             true => objects_of_a_flood(chance),
             false => some_objects(chance),
@@ -463,4 +452,19 @@ fn objects_of_a_flood(chance: &mut Chance) -> Vec<ObjectId> {
     let mut objects: Vec<_> = (0..chance.between(3, 8)).map(|_| chance.pick(&large)).collect();
     objects.extend((0..chance.between(3, 8)).map(|_| chance.pick(&small)));
     objects
+}
+
+/// In half of the floods short ones, which are met within a flood however busy it is.
+fn deadlines(chance: &mut Chance, in_flood: bool) -> Deadlines {
+    let allowed = Deadlines::default();
+    let part = if in_flood { chance.pick(&[1, 5]) } else { 1 };
+    Deadlines {
+        stream_ns: 3600 * SECOND_NS,
+        handshake_ns: allowed.handshake_ns / part,
+        head_ns: allowed.head_ns / part,
+        idle_ns: allowed.idle_ns / part,
+        body_ns: allowed.body_ns / part,
+        send_ns: allowed.send_ns / part,
+        ..allowed
+    }
 }

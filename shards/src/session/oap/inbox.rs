@@ -25,7 +25,7 @@ use ron_io::{
 use super::{
     super::pace::Pace,
     OapSession, Phase,
-    streams::{Get, Job, Put, Stream},
+    streams::{Get, Job, Kind, Put, Stream},
     wire::Refusal,
 };
 use crate::{
@@ -35,20 +35,6 @@ use crate::{
     ingest::Ingest,
     limits::OAP_REFUSED_MAX,
 };
-
-/// What a frame under way is read as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Hello,
-    /// The first frame of a stream.
-    Request,
-    /// Bytes of the put with this number of ours.
-    Data(u32),
-    /// A later frame that is no data: credit, or the client's END.
-    Grant,
-    /// It was refused, or is not wanted any more.
-    Skip,
-}
 
 impl OapSession {
     /// Takes frames off the front of `input`, as far as that is possible now. Returns the bytes

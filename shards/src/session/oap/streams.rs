@@ -15,6 +15,20 @@ use ron_io::stats::Op;
 use super::super::pace::Pace;
 use crate::{download::Download, ingest::Ingest};
 
+/// What a frame under way is read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Hello,
+    /// The first frame of a stream.
+    Request,
+    /// Bytes of the put with this number of ours.
+    Data(u32),
+    /// A later frame that is no data: credit, or the client's END.
+    Grant,
+    /// It was refused, or is not wanted any more.
+    Skip,
+}
+
 /// One request and its answer.
 #[derive(Debug)]
 pub(super) struct Stream {

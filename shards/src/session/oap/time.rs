@@ -8,8 +8,7 @@ use ron_io::stats::{Op, Rejected};
 
 use super::{
     OapSession, Phase,
-    inbox::Kind,
-    streams::{Job, Stream},
+    streams::{Job, Kind, Stream},
     wire::Refusal,
 };
 use crate::{

@@ -9,27 +9,13 @@
 use std::io;
 
 use ron_codec::limits::DISK_BLOCK_LEN;
-use ron_io::ports::{DiskOp, FileId, Part};
+use ron_io::ports::{DiskOp, Part};
 
-use super::{Boot, Progress, Step, scan, short};
-use crate::{flow::Cx, limits};
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tail {
-    pub(super) file: FileId,
-    /// From where on it is still to be written, and where it ends.
-    pub(super) at: u64,
-    pub(super) end: u64,
-    /// Whether the file goes on behind it, or may go on behind it once more.
-    pub(super) cut: bool,
-}
-
-impl Tail {
-    /// Bytes that are read at once.
-    fn next_len(&self) -> u64 {
-        self.end.saturating_sub(self.at).min(limits::SCAN_LEN as u64)
-    }
-}
+use super::{
+    Boot,
+    step::{Progress, Step, Tail, scan, short},
+};
+use crate::flow::Cx;
 
 impl Boot {
     pub(super) fn read_tail(&mut self, tail: Tail, cx: &mut Cx<'_>) {

@@ -6,14 +6,13 @@
 
 use std::io;
 
-use ron_codec::{
-    address::Address,
-    limits::DISK_BLOCK_LEN,
-    record::{RecordHeader, RecordKind, RecordPlace},
-};
+use ron_codec::record::{RecordHeader, RecordKind, RecordPlace};
 use ron_io::ports::{DiskOp, OpenHow, Severity};
 
-use super::{Boot, Progress, Step, short};
+use super::{
+    Boot,
+    step::{Candidate, Progress, Step, short},
+};
 use crate::{
     flow::Cx,
     limits,
@@ -22,20 +21,6 @@ use crate::{
         layout::object_address,
     },
 };
-
-/// A file that may be an object which the log does not name.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Candidate {
-    address: Address,
-    len: u64,
-}
-
-impl Candidate {
-    /// Bytes of the file that say what it is.
-    pub(super) fn head_len(&self) -> u64 {
-        self.len.min(DISK_BLOCK_LEN as u64)
-    }
-}
 
 impl Boot {
     /// Looks through the next folder, or goes on with what comes behind all of them.

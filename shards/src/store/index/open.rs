@@ -21,8 +21,8 @@ use ron_codec::limits::{RECORD_ALIGN, SEGMENT_LEN_MAX};
 use ron_io::ports::Job;
 
 use super::{
-    Location, Position, Snapshot, Tally, Totals,
-    snapshot::{self, Commit, Loaded, Unusable},
+    entry::{Location, Position, Tally, Totals},
+    snapshot::{self, Commit, Loaded, Snapshot, Unusable},
     table::{self, Table},
 };
 

@@ -27,7 +27,7 @@ use std::{
 use ron_codec::limits::DISK_BLOCK_LEN;
 
 use super::{
-    Position, array,
+    entry::{Position, array},
     table::{SLOT_LEN, Slot, Table},
 };
 use crate::{limits, store::layout::snapshot_number};
@@ -52,6 +52,14 @@ const COMMIT: u8 = 3;
 
 /// Blocks that are written or read at once.
 const BATCH_BLOCKS: usize = 64;
+
+/// A file whose frames are all whole, and how long they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Snapshot {
+    pub(super) generation: u32,
+    pub(super) base_blocks: u32,
+    pub(super) blocks: u32,
+}
 
 /// What ends a frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

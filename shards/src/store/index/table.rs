@@ -21,7 +21,7 @@ use std::{
 
 use ron_codec::{address::Address, limits::OBJECT_LEN_MAX};
 
-use super::{Entry, Location, array};
+use super::entry::{Entry, Location, array};
 
 /// Bytes of an object in a leaf and in a snapshot.
 pub(super) const SLOT_LEN: usize = 51;

@@ -19,7 +19,7 @@ use ron_io::{
 };
 
 use super::Parts;
-use crate::{flow::Cx, store::partition::Tag};
+use crate::{flow::Cx, store::site::Tag};
 
 /// What must stand in a file: where, and bytes. Both are multiples of 4096.
 pub(super) type Write = (u64, Vec<u8>);

@@ -30,12 +30,12 @@ use ron_codec::{address::Address, record::RecordHeader};
 use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Severity, Urgency};
 
 use super::{
-    Found, Parts,
+    Parts,
     check::Window,
+    finding::{Found, report_damage},
     mark::Reached,
     mend::Mend,
     probe::{Probe, Repair, Verdict},
-    report_damage,
     sweep::{End, Met, Next, Orphans, Sweep},
 };
 use crate::{
@@ -45,8 +45,8 @@ use crate::{
         damage,
         index::{Entry, Location, Position},
         orphans::{Known, Search},
-        partition::{Site, Tag},
         segments::{Log, Moving, Relocation},
+        site::{Site, Tag},
     },
 };
 

@@ -28,7 +28,7 @@ use crate::{
     limits::{PROBE_TRIES_MAX, SCRUB_READ_LEN},
     store::{
         index::{Entry, Location},
-        partition::Tag,
+        site::Tag,
     },
 };
 

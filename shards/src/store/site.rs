@@ -1,4 +1,42 @@
-//! What the acts of a partition are for, as it is written on their tickets.
+//! Which partition an act is of, and how its outcome finds back to who waits for it.
+
+use std::io;
+
+use ron_io::{
+    ports::{Act, DiskOp, Report, Severity},
+    process::is_out_of_files,
+};
+
+use crate::flow::{Cx, Fault, Waiter};
+
+/// Which partition this is, and how its acts find back to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Site {
+    /// Among those of its shard.
+    pub(super) place: u16,
+    /// Among all.
+    pub(super) number: u16,
+}
+
+impl Site {
+    pub(super) fn disk(self, cx: &mut Cx<'_>, tag: Tag, op: DiskOp) {
+        cx.disk(Waiter::Partition { partition: self.place, tag: tag.pack() }, op);
+    }
+
+    pub(super) fn note(self, cx: &mut Cx<'_>, severity: Severity, text: &str) {
+        let message = format!("partition {}: {text}", self.number);
+        cx.acts.push(Act::Report(Report::Note { shard: cx.config.shard, severity, message }));
+    }
+}
+
+/// What a disk error means to who asked for something.
+pub(super) fn fault_of(error: &io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full,
+        _ if is_out_of_files(error) => Fault::Busy,
+        _ => Fault::Disk,
+    }
+}
 
 /// What an act of a partition was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
