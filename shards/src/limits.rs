@@ -352,8 +352,11 @@ pub const COMPACT_YIELDING_BYTES_PER_S: u64 = 32 * 1024 * 1024;
 /// The highest number of a segment or snapshot: a file with a higher one is none of ours. The next
 /// is one higher than any that is there, and so many are never made.
 pub const FILE_NUMBER_MAX: u32 = u32::MAX / 4;
-// No record has a sequence of 2⁶³ or more.
-const _: () = assert!(FILE_NUMBER_MAX as u64 + 2 < (1 << 63) / SEGMENT_SEQUENCES);
+
+/// The highest sequence that a log may have reached for its partition to open: all segments that
+/// there can be do not come near it, and what is left above it is not used up by writing.
+pub const SEQUENCE_MAX: u64 = 3 << 61;
+const _: () = assert!(FILE_NUMBER_MAX as u64 + 2 < SEQUENCE_MAX / SEGMENT_SEQUENCES);
 
 /// Segments shorter than this are small; more than so many of them in one partition, as many
 /// restarts leave, are joined.
@@ -425,3 +428,15 @@ pub const PROBE_TRIES_MAX: u32 = 4;
 
 const _: () = assert!(SCRUB_READ_LEN as usize >= ron_codec::limits::RECORD_HEADER_LEN);
 const _: () = assert!(SCRUB_STEP_LEN < PACE_BURST_LEN as u64);
+
+/// How often in a row a segment could not be begun before its partition counts as read-only.
+pub const BEGIN_FAILURES_MAX: u32 = 3;
+
+/// When a round of the scrub begins again that could not look at everything, if none is due before.
+pub const SCRUB_AGAIN_NS: u64 = 3600 * 1_000_000_000;
+
+/// When a mark of a segment is tried again that could not be made.
+pub const MARK_AGAIN_NS: u64 = 10 * 1_000_000_000;
+
+/// Commits that fail are logged at most so often, in each partition.
+pub const LOG_FAILURE_EVERY_NS: u64 = 1_000_000_000;

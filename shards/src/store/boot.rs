@@ -22,7 +22,11 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use ron_codec::{address::Address, limits::DISK_BLOCK_LEN, record::RecordKind};
+use ron_codec::{
+    address::Address,
+    limits::{DISK_BLOCK_LEN, SEGMENT_LEN_MAX},
+    record::RecordKind,
+};
 use ron_io::{
     limits::DISK_OP_LEN_MAX,
     ports::{DiskDone, DiskOp, FileId, OpenHow, Severity},
@@ -56,6 +60,8 @@ pub(super) struct Boot {
     /// Which of the segments is walked next.
     next_segment: usize,
     rebuild: bool,
+    /// The index knows all records up to this sequence; `None`: it may be an older one.
+    saved: Option<u64>,
     /// Why there is a rebuild: the disk does not give the index.
     index_unread: bool,
     /// From where the log is walked, and in the end where it ends.
@@ -85,9 +91,11 @@ pub(super) struct Boot {
     /// Whether part of the log is hidden by damage.
     has_holes: bool,
     /// Segments that are marked for that, with the sequence that nothing hidden is above, if it is
-    /// known; those whose mark is still to be made; and the mark that is to be removed.
+    /// known; those whose mark is still to be made, and could not be; and the mark that is to be
+    /// removed.
     hidden: BTreeMap<u32, Option<u64>>,
     unmarked: Vec<u32>,
+    owed_marks: Vec<u32>,
     unmark: Option<(u32, Option<u64>)>,
     found: u64,
     /// Which folder of object files is listed next.
@@ -106,6 +114,7 @@ impl Boot {
             segments: Vec::new(),
             next_segment: 0,
             rebuild: false,
+            saved: None,
             index_unread: false,
             position: Position::default(),
             sequence: 0,
@@ -123,6 +132,7 @@ impl Boot {
             has_holes: false,
             hidden: BTreeMap::new(),
             unmarked: Vec::new(),
+            owed_marks: Vec::new(),
             unmark: None,
             found: 0,
             next_dir: 0,
@@ -174,12 +184,12 @@ impl Boot {
                 cx.close_file(file);
                 return self.unmark_segment(cx);
             }
-            (Step::Mark(file), _) => {
+            (Step::Mark(file, _), _) => {
                 cx.close_file(file);
                 return self.walk_next_segment(cx);
             }
             (Step::Unmark, _) => return self.walk_next_segment(cx),
-            (Step::Unlink(_), _) => return Ok(self.unlink_next(cx)),
+            (Step::Unlink(_), _) => return self.unlink_next(cx),
             (Step::ListObjects, DiskDone::Listed(names)) => {
                 self.take_candidates(&names, cx);
                 return self.sync_candidates(cx);
@@ -219,6 +229,8 @@ impl Boot {
             }
             Step::WriteTail(tail) => return self.tail_failed(tail, error, cx),
             Step::OpenSegment(file) => cx.tickets.forget_file(file),
+            // What is there is not known: it may be another time.
+            Step::ListObjects => self.unreadable = true,
             Step::Cut(file) | Step::Sync(file) => cx.close_file(file),
             Step::ReadTail(tail) => {
                 self.unreadable = true;
@@ -304,20 +316,30 @@ impl Boot {
             Step::ListObjects if error.kind() == io::ErrorKind::NotFound => {
                 Some(self.next_objects_dir(cx))
             }
+            Step::ListObjects if error.kind() == io::ErrorKind::NotADirectory => {
+                let text = format!("objects/{:02x} is no folder", self.next_dir - 1);
+                self.site.note(cx, Severity::Error, &text);
+                Some(self.next_objects_dir(cx))
+            }
             Step::SyncObjects => Some(self.unsynced_candidates(error, cx)),
             // The object is gone all the same; its file takes space and nothing else.
             Step::Unlink(address) => {
                 let text =
                     format!("the file of {address}, which is deleted, cannot be removed: {error}");
                 self.site.note(cx, Severity::Warn, &text);
-                Some(Ok(self.unlink_next(cx)))
+                Some(self.unlink_next(cx))
             }
-            // This process keeps the segment all the same.
-            Step::Mark(_) | Step::Unmark => {
-                if let Step::Mark(file) = step {
-                    cx.tickets.forget_file(*file);
-                }
-                let text = format!("a damaged segment cannot be marked: {error}");
+            // The partition tries again, and makes no checkpoint before.
+            Step::Mark(file, segment) => {
+                cx.tickets.forget_file(*file);
+                self.owed_marks.push(*segment);
+                let text =
+                    format!("segment {segment}, which is damaged, cannot be marked: {error}");
+                self.site.note(cx, Severity::Warn, &text);
+                Some(self.walk_next_segment(cx))
+            }
+            Step::Unmark => {
+                let text = format!("the mark of a segment cannot be removed: {error}");
                 self.site.note(cx, Severity::Warn, &text);
                 Some(self.walk_next_segment(cx))
             }
@@ -380,7 +402,7 @@ impl Boot {
             Step::OpenSegment(_) | Step::Scan(..) => "reading its log",
             Step::ReadTail(_) => "reading its log",
             Step::WriteTail(_) | Step::Cut(_) | Step::Sync(_) => "syncing its log",
-            Step::Mark(_) | Step::Unmark => "marking damage in its log",
+            Step::Mark(..) | Step::Unmark => "marking damage in its log",
             Step::SyncObjects | Step::OpenObject(..) | Step::ReadObject(..) => {
                 "reading its object files"
             }
@@ -467,6 +489,7 @@ impl Boot {
         (self.highest, self.sequence) = (segment, self.sequence.max(sequence));
         self.lost = opened.lost.clone();
         self.rebuild = opened.reached.is_none();
+        self.saved = opened.saved;
         self.index_unread = opened.unread;
         if self.rebuild && !self.segments.is_empty() {
             let (count, len) = (self.segments.len(), self.log_len());
@@ -499,10 +522,10 @@ impl Boot {
             let (file, most) = (cx.tickets.file(), self.highest_sequence());
             let path = cx.config.layout.hidden_path(self.site.number, (segment, Some(most)));
             let op = DiskOp::Open { file, path, how: OpenHow::CreateNew };
-            self.act(Step::Mark(file), op, cx);
+            self.act(Step::Mark(file, segment), op, cx);
             return Ok(Progress::Going);
         }
-        if self.rebuild { self.next_objects_dir(cx) } else { Ok(self.unlink_next(cx)) }
+        if self.rebuild { self.next_objects_dir(cx) } else { self.unlink_next(cx) }
     }
 
     /// Whether nothing is to be learnt from a segment of this length.
@@ -517,22 +540,43 @@ impl Boot {
     }
 
     fn begin_walk(&mut self, file: FileId, len: u64, cx: &mut Cx<'_>) -> Result<Progress, String> {
-        let (segment, _) = self.segment();
+        let (segment, last) = self.segment();
         if self.is_known(segment, len) {
             // It is cut again: after a sync that failed, another may write nothing.
             self.act(Step::Cut(file), DiskOp::Truncate { file, len }, cx);
             return Ok(Progress::Going);
         }
+        if len > SEGMENT_LEN_MAX {
+            return Ok(self.pass_by(file, segment, len, cx));
+        }
         let known = segment == self.position.segment;
         let at = if known { self.position.offset } else { 0 };
         // A batch is never longer than this, so only so much can be torn.
         let last_batch = len.saturating_sub(DISK_OP_LEN_MAX as u64);
-        let verify_from = if self.rebuild { last_batch } else { at };
+        let verify_from = match self.rebuild {
+            // Before another segment was begun, the end of this one was cut and synced.
+            true if !last => len,
+            true => last_batch,
+            false => at,
+        };
         self.report_progress(cx);
         self.tail_from = at.max(last_batch) / DISK_BLOCK_LEN as u64 * DISK_BLOCK_LEN as u64;
         let walk = Walk::new(at, len, verify_from);
         let next = walk.start();
         self.on_walked(file, walk, next, cx)
+    }
+
+    /// A segment is longer than any is made. It stays as it is, and none of it is taken up.
+    fn pass_by(&mut self, file: FileId, segment: u32, len: u64, cx: &mut Cx<'_>) -> Progress {
+        self.hide(segment);
+        self.position = Position { segment, offset: len - len % DISK_BLOCK_LEN as u64 };
+        let text = format!(
+            "segment {segment} has {len} bytes of at most {SEGMENT_LEN_MAX}: it is damaged, and \
+             its records are not known"
+        );
+        self.site.note(cx, Severity::Error, &text);
+        self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
+        Progress::Going
     }
 
     fn on_walked(
@@ -620,7 +664,12 @@ impl Boot {
             return;
         }
         let known = self.index().get(&digest);
-        if known.is_some_and(|known| known.sequence > sequence) {
+        let is_old = match known {
+            Some(known) => known.sequence > sequence,
+            // A copy of a record that was deleted before the last checkpoint.
+            None => self.saved.is_some_and(|saved| sequence <= saved),
+        };
+        if is_old {
             return;
         }
         if damaged {
@@ -673,7 +722,7 @@ impl Boot {
     }
 
     /// Removes the file of an object that was deleted before the last end, or ends the boot.
-    fn unlink_next(&mut self, cx: &mut Cx<'_>) -> Progress {
+    fn unlink_next(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
         // What is hidden may be that such an object was stored again: its file is better kept.
         let address = loop {
             let Some(address) = self.unlinks.pop_first() else { return self.ready(cx) };
@@ -684,7 +733,7 @@ impl Boot {
         };
         let path = cx.config.layout.object_path(self.site.number, &address);
         self.act(Step::Unlink(address), DiskOp::Remove { path, durable: true }, cx);
-        Progress::Going
+        Ok(Progress::Going)
     }
 
     fn report_progress(&self, cx: &mut Cx<'_>) {
@@ -696,19 +745,26 @@ impl Boot {
         }
     }
 
-    fn ready(&mut self, cx: &mut Cx<'_>) -> Progress {
+    fn ready(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        let (sequence, next_segment) = (self.highest_sequence(), self.new_segment());
+        if sequence > limits::SEQUENCE_MAX || next_segment > limits::FILE_NUMBER_MAX {
+            // What is written behind it would not be found again.
+            self.foreign = true;
+            let what = format!("it names segment {} and sequence {sequence}", next_segment - 1);
+            let number = self.site.number;
+            return Err(format!("partition {number}: {what}, which no log reaches: it is damaged"));
+        }
         if self.rebuild && self.found > 0 {
             let text = format!("the index is rebuilt, {} records", self.found);
             self.site.note(cx, Severity::Info, &text);
         }
         let index = self.index.take().expect("a boot ends once, with an index");
         let dirty = self.rebuild || index.changes() > 0 || index.wants_base();
-        let sequence = self.highest_sequence();
-        let (position, next_segment) = (self.position, self.new_segment());
+        let position = self.position;
         let segments = self.segments.iter().copied().collect();
         let hidden = std::mem::take(&mut self.hidden).into_keys().collect();
         let lost = std::mem::take(&mut self.lost);
-        Progress::Ready(Box::new(Recovered {
+        Ok(Progress::Ready(Box::new(Recovered {
             index,
             position,
             sequence,
@@ -717,7 +773,8 @@ impl Boot {
             lost,
             hidden,
             overtaken: std::mem::take(&mut self.overtaken),
+            owed_marks: std::mem::take(&mut self.owed_marks),
             dirty,
-        }))
+        })))
     }
 }

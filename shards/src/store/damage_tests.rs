@@ -7,6 +7,7 @@ use ron_io::ports::VerifyOutcome;
 
 use super::{
     Store,
+    damage::Harm,
     testdisk::{Kind, Planted},
     testworld::{World, hashed, object},
 };
@@ -274,5 +275,23 @@ fn deleting_what_is_being_healed_waits() {
         }
         world.chill();
         assert!(world.holds(&bytes));
+    }
+}
+
+/// Objects that were found damaged and found no place in the list heal like the others.
+#[test]
+fn beyond_the_list_of_damage_every_object_is_taken_again() {
+    for len in lengths() {
+        let (mut world, bytes) = stored(len);
+        for n in 0..limits::DAMAGED_MAX {
+            world.damage.note(&Address::of(&n.to_le_bytes()), Harm::Data);
+        }
+        flip(&mut world, &bytes);
+        assert_eq!(world.get(&Address::of(&bytes)), Err(Some(Fault::Integrity)));
+        let answer = store(&mut world, &bytes);
+        assert!(matches!(answer, Reply::Stored { new: true }), "{len}: {answer:?}");
+        world.chill();
+        assert!(world.holds(&bytes), "{len}");
+        assert_eq!(world.stats.objects.get(), 1);
     }
 }

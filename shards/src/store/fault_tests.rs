@@ -632,3 +632,33 @@ fn a_partition_whose_index_cannot_be_saved_takes_no_more() {
     world.kill();
     assert!(!world.holds(&bytes) && world.holds(&object(100, 3000)));
 }
+
+#[test]
+fn a_folder_of_objects_that_somebody_removed_is_made_again() {
+    let bytes = object(1, LARGE);
+    let mut world = World::new(17);
+    assert!(matches!(put_large(&mut world, &bytes), Reply::Stored { new: true }));
+    delete(&mut world, &bytes);
+    quiesce(&mut world);
+    let folder = world.config.layout.objects_dir(0, Address::of(&bytes).as_bytes()[0]);
+    world.disk.lose_folder(&folder);
+    let answer = put_large(&mut world, &bytes);
+    assert!(matches!(answer, Reply::Stored { new: true }), "{answer:?}");
+    assert!(world.holds(&bytes));
+}
+
+#[test]
+fn a_partition_that_cannot_begin_a_segment_is_read_only_until_it_can() {
+    let mut world = World::new(18);
+    let times = limits::BEGIN_FAILURES_MAX;
+    for n in 0..times {
+        assert_eq!(world.stats.partitions_read_only.get(), 0);
+        fail(&mut world, Kind::Open, 1, ErrorKind::PermissionDenied);
+        let answer = world.put(&object(n.into(), 3000));
+        assert!(matches!(answer, Reply::Failed(Fault::Disk)), "{answer:?}");
+    }
+    assert_eq!(world.stats.partitions_read_only.get(), 1, "the next who looks sees it");
+    let answer = world.put(&object(9, 3000));
+    assert!(matches!(answer, Reply::Stored { new: true }), "{answer:?}");
+    assert_eq!(world.stats.partitions_read_only.get(), 0);
+}

@@ -151,8 +151,10 @@ pub(super) fn hidden_mark(name: &str) -> Option<(u32, Option<u64>)> {
         None => numbered(name, ".hidden").map(|segment| (segment, None)),
         Some((segment, most)) => {
             let segment = numbered(&format!("{segment}.hidden"), ".hidden")?;
-            let parsed = most.parse().ok()?;
-            (format!("{parsed}") == most).then_some((segment, Some(parsed)))
+            let parsed: u64 = most.parse().ok()?;
+            // One that no log reaches says nothing.
+            let known = (parsed <= limits::SEQUENCE_MAX).then_some(parsed);
+            (format!("{parsed}") == most).then_some((segment, known))
         }
     }
 }

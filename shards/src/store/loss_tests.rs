@@ -117,6 +117,44 @@ fn behind_a_lost_part_of_the_log_writing_goes_on_in_a_new_segment() {
 }
 
 #[test]
+fn what_is_lost_is_refused_and_taken_again_though_nobody_has_read_it() {
+    let (mut world, _) = two_segments(5);
+    lose(&mut world, Lose::Last);
+    world.restart();
+    let opened = world.answer(Ask::Open { address: address(20), first: None });
+    assert!(matches!(opened, Reply::Failed(Fault::Integrity)), "{opened:?}");
+    let whole = world.answer(Ask::Whole { address: address(21) });
+    assert!(matches!(whole, Reply::Failed(Fault::Integrity)), "its bytes are wanted: {whole:?}");
+    let (mut world, _) = two_segments(5);
+    lose(&mut world, Lose::Last);
+    world.restart();
+    for n in [20, 21] {
+        assert!(is_new(&world.put(&bytes_of(n))), "what it had was lost");
+        assert_eq!(world.get(&address(n)), Ok(bytes_of(n)));
+        assert!(!is_new(&world.put(&bytes_of(n))));
+    }
+    world.crash(8);
+    assert!(world.holds(&bytes_of(20)) && world.holds(&bytes_of(21)));
+}
+
+/// A backup of a segment that somebody puts beside the log says nothing new.
+#[test]
+fn a_copy_of_a_segment_brings_back_nothing_that_was_deleted() {
+    let (mut world, _) = two_segments(6);
+    let first = world.segments().remove(0);
+    let bytes = world.disk.bytes(&first).to_vec();
+    world.disk.place(first.with_file_name("00000009.seg"), bytes);
+    world.restart();
+    for n in 0..4 {
+        assert_eq!(world.get(&address(n)), Err(None), "{n} is deleted");
+    }
+    assert!((4..22).all(|n| world.get(&address(n)) == Ok(bytes_of(n))));
+    assert!(is_new(&world.put(&bytes_of(0))));
+    world.crash(9);
+    assert!(world.holds(&bytes_of(0)) && !world.holds(&bytes_of(1)));
+}
+
+#[test]
 fn the_scrub_reports_what_a_lost_part_of_the_log_held() {
     for (what, damaged) in [(Lose::Tail, 2), (Lose::Last, 2), (Lose::All, 18)] {
         let (mut world, _) = two_segments(3);

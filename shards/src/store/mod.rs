@@ -43,6 +43,7 @@ mod index;
 pub mod layout;
 #[cfg(test)]
 mod loss_tests;
+mod marks;
 mod objects;
 mod orphans;
 mod outboards;
@@ -173,7 +174,7 @@ impl Store {
     pub fn on_ask(&mut self, asker: Asker, ask: Ask, cx: &mut Cx<'_>) {
         let refused = match &ask {
             Ask::Open { address, .. } => cx.damage.bars(address),
-            Ask::Whole { address } => cx.damage.knows(address),
+            Ask::Whole { address } => cx.damage.doubts(address),
             _ => false,
         };
         if refused {
@@ -288,7 +289,7 @@ impl Store {
     /// Looks again at what reads have found damaged.
     fn look_again(&mut self, cx: &mut Cx<'_>) {
         while self.scrub.has_room()
-            && let Some(address) = cx.damage.doubt()
+            && let Some(address) = cx.damage.next_doubt()
         {
             let place = self.place_of(&address);
             if let Place::Serving(partition) = &mut self.places[usize::from(place)] {

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   (MakingDir) ──► Renaming ──► the log, which says that the object is there
+//!        ▲             │
+//!        └── removed ──┘
 //! ```
 //!
 //! The file is complete and durable before it comes here. Renaming makes the name durable; what
@@ -24,6 +26,8 @@ struct Adopting {
     address: Address,
     from: PathBuf,
     has_dir: bool,
+    /// Whether this only remembers that somebody made it.
+    remembers_dir: bool,
 }
 
 /// The uploads of one partition that are getting their place.
@@ -54,7 +58,9 @@ impl Objects {
         cx: &mut Cx<'_>,
     ) {
         let has_dir = self.has_dir[first_byte(&address)];
-        let slot = self.adopting.insert(Adopting { append, address, from, has_dir });
+        let remembers_dir = has_dir;
+        let adopting = Adopting { append, address, from, has_dir, remembers_dir };
+        let slot = self.adopting.insert(adopting);
         self.step(slot, site, cx);
     }
 
@@ -69,6 +75,13 @@ impl Objects {
     ) -> Option<(usize, io::Result<()>)> {
         let adopting = &mut self.adopting[slot];
         if let Err(error) = done {
+            if error.kind() == io::ErrorKind::NotFound && adopting.remembers_dir {
+                // Somebody has removed the folder since.
+                (adopting.has_dir, adopting.remembers_dir) = (false, false);
+                self.has_dir[first_byte(&adopting.address)] = false;
+                self.step(slot, site, cx);
+                return None;
+            }
             let Adopting { append, from, .. } = self.adopting.remove(slot);
             cx.disk(Waiter::Nobody, DiskOp::Remove { path: from, durable: false });
             return Some((append, Err(error)));

@@ -28,6 +28,7 @@ use super::{
     files::{FileKey, Files},
     hits::keep,
     index::{Entry, Index, Location},
+    marks::Marks,
     objects::Objects,
     reads::{Reads, Wanting},
     segments::{Append, Log, Moving, Outcome, What},
@@ -49,6 +50,7 @@ pub(super) struct Partition {
     objects: Objects,
     deletes: Deletes,
     compaction: Compaction,
+    marks: Marks,
     /// The volume it lies on, and the most bytes it may take there.
     volume: usize,
     bytes_max: u64,
@@ -108,6 +110,7 @@ impl Partition {
             objects: Objects::new(),
             deletes: Deletes::default(),
             compaction: Compaction::new(&hidden, overtaken),
+            marks: Marks::new(recovered.owed_marks, recovered.sequence),
             volume: layout.volume_number(site.number),
             bytes_max: cx.config.storage.max_bytes.map_or(u64::MAX, share),
             index_max: cx.config.storage.index_len / u64::from(layout.partitions),
@@ -162,6 +165,7 @@ impl Partition {
         let (site, files) = (self.site, &mut self.files);
         match tag {
             Tag::Boot => unreachable!("the boot is over"),
+            Tag::Mark => self.marks.on_disk(done, site, cx),
             Tag::Scrub { .. } => unreachable!("the shard's scrub takes its own"),
             Tag::Log => {
                 if let Some(outcome) = self.log.on_disk(done, site, files, cx) {
@@ -244,7 +248,8 @@ impl Partition {
 
     /// When `settle` is to be called for something that failed and is tried again.
     pub(super) fn retry_at(&self, cx: &Cx<'_>) -> Option<u64> {
-        self.compaction.retry_at(cx.now.mono_ns)
+        let times = [self.compaction.retry_at(cx.now.mono_ns), self.marks.retry_at()];
+        times.into_iter().flatten().min()
     }
 
     /// Whether reads wait, for memory among other things.
@@ -292,10 +297,15 @@ impl Partition {
         self.commit(cx);
         self.reads.retry(&mut self.files, site, cx);
         self.files.close_gone(cx);
+        if !self.stopping {
+            self.marks.settle(site, cx);
+        }
         let last = self.stopping && self.is_quiet();
-        // With an index the next boot would not see which tombstones are to be written again.
-        let may_save = !self.deletes.owes_removal() && !self.compaction.is_renewing();
-        if last && self.compaction.is_renewing() {
+        // With an index the next boot would not see which tombstones are to be written again, nor
+        // in which segments records are hidden.
+        let owes = self.compaction.is_renewing() || self.marks.is_owing();
+        let may_save = !self.deletes.owes_removal() && !owes;
+        if last && owes {
             self.dirty = false;
         }
         if (self.dirty || self.compaction.wants_checkpoint(&self.log, cx.now.mono_ns))
@@ -317,6 +327,7 @@ impl Partition {
             && self.reads.is_quiet()
             && self.objects.is_quiet()
             && self.deletes.is_quiet()
+            && self.marks.is_quiet()
             && self.compaction.is_quiet()
     }
 
@@ -345,7 +356,17 @@ impl Partition {
     fn look_at_log(&mut self, cx: &mut Cx<'_>) {
         if self.log.is_broken() {
             self.set_read_only(true, "a write or sync of its log failed", cx);
+        } else if self.log.begin_failures() >= limits::BEGIN_FAILURES_MAX {
+            self.set_read_only(true, "its log cannot go on in another segment", cx);
+        } else if self.log.begin_failures() == 0 && !self.takes_nothing() {
+            self.set_read_only(false, "serves again", cx);
         }
+    }
+
+    /// Whether puts and deletes are refused at once. Where a segment cannot be begun they are not:
+    /// the next one tries again.
+    fn takes_nothing(&self) -> bool {
+        self.log.is_broken() || self.checkpoint_failures >= limits::CHECKPOINT_FAILURES_MAX
     }
 
     /// Takes no more objects and deletions while its index cannot be saved, and takes them again
@@ -356,8 +377,7 @@ impl Partition {
                 let why = format!("its index cannot be saved: {error}");
                 self.set_read_only(true, &why, cx);
             }
-            None if !self.log.is_broken() => self.set_read_only(false, "serves again", cx),
-            _ => {}
+            _ => self.look_at_log(cx),
         }
     }
 
@@ -383,6 +403,10 @@ impl Partition {
         cx: &mut Cx<'_>,
     ) -> Option<Reply> {
         let Some(entry) = self.index.get(&address) else { return Some(Reply::Missing) };
+        if self.is_lost(&address) {
+            damage::report_read(&address, "the part of the log that had it is gone", cx);
+            return Some(Reply::Failed(Fault::Integrity));
+        }
         match first {
             Some(byte) if byte < entry.size => {
                 cx.stats.cache_misses.add(1);
@@ -427,12 +451,14 @@ impl Partition {
             None
         } else {
             match self.index.get(&address) {
-                Some(_) if !cx.damage.knows(&address) => Some(Reply::Stored { new: false }),
+                Some(_) if !cx.damage.doubts(&address) && !self.is_lost(&address) => {
+                    Some(Reply::Stored { new: false })
+                }
                 // A file that is stored anew must not be taken for the one that is removed.
                 Some(_) if self.log.is_burying(&address) || self.deletes.is_under_way(&address) => {
                     Some(Reply::Failed(Fault::Busy))
                 }
-                _ if self.read_only => Some(Reply::Failed(Fault::Disk)),
+                _ if self.takes_nothing() => Some(Reply::Failed(Fault::Disk)),
                 _ if self.refuses(upload.is_none(), size, cx) => Some(Reply::Failed(Fault::Full)),
                 // What is damaged is stored anew: who brings its bytes heals it.
                 _ => {
@@ -494,7 +520,7 @@ impl Partition {
         }
         match self.index.get(&address) {
             // What is not there may come back with a record that could not be cut off.
-            known if self.log.is_broken() || (self.read_only && known.is_some()) => {
+            known if self.log.is_broken() || (self.takes_nothing() && known.is_some()) => {
                 Some(Reply::Failed(Fault::Disk))
             }
             None => Some(Reply::Missing),
@@ -543,6 +569,14 @@ impl Partition {
             }
             _ => answer(append, fault, cx),
         }
+    }
+
+    /// Whether the part of the log is gone that had the object.
+    fn is_lost(&self, address: &Address) -> bool {
+        let known = self.index.get(address);
+        known.is_some_and(|known| {
+            matches!(known.location, Location::Segment { .. }) && self.log.lacks(&known)
+        })
     }
 
     fn has_file(&self, address: &Address) -> bool {
@@ -599,8 +633,8 @@ impl Partition {
                 return self.deletes.begin(address, &before, askers);
             }
         }
-        if cx.damage.knows(&address) && self.has_file(&address) {
-            // It was damaged. Another file has its name now, or the log has the object.
+        if cx.damage.doubts(&address) && self.has_file(&address) {
+            // It may be damaged. Another file has its name now, or the log has the object.
             self.files.forget(FileKey::Object(address), cx);
             if matches!(what, What::Object { .. }) {
                 self.deletes.take_back(address, Vec::new(), Fault::Disk);

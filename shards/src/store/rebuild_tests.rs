@@ -192,16 +192,14 @@ fn what_a_rebuild_takes_up_stays_there() {
     }
 }
 
-/// The index is lost, and of the segments that are there the one after `skip` cannot be read.
+/// The index is lost, and one of the segments that are there cannot be read.
 fn rebuild(world: &mut World, unread: Option<usize>) {
     world.store = Store::new(&world.config);
     std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
     world.disk.kill();
-    if let Some(skip) = unread {
-        let (kind, times) = (Kind::Scan, limits::BOOT_SCAN_TRIES as usize);
-        world.disk.planted.push(Planted { kind, skip, times, error: ErrorKind::Other });
-    }
+    world.disk.unreadable = unread.map(|nth| world.segments().remove(nth));
     world.restart();
+    world.disk.unreadable = None;
 }
 
 /// An object that is deleted, with its tombstone and other objects in the oldest segment, and its
@@ -298,4 +296,144 @@ fn damage_far_from_the_end_is_no_torn_batch() {
     assert!(objects.iter().all(|bytes| world.holds(bytes)));
     let is_mark = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "hidden");
     assert_eq!(world.disk.paths().iter().filter(|path| is_mark(path)).count(), 0);
+}
+
+/// A segment that could not be marked is kept by this process and by the next.
+#[test]
+fn records_that_are_hidden_stay_though_their_segment_cannot_be_marked_at_first() {
+    let objects: Vec<Vec<u8>> = (0..8).map(|n| object(n, 900_000)).collect();
+    let mut world = World::new(19);
+    for bytes in &objects {
+        world.put(bytes);
+    }
+    let segment = world.segments().remove(0);
+    world.disk.damage(&segment, |bytes| bytes[0] ^= 1);
+    // The first opens the segment; what fails is the mark, and the second try.
+    world.store = Store::new(&world.config);
+    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.disk.kill();
+    let error = ErrorKind::StorageFull;
+    world.disk.planted.push(Planted { kind: Kind::Open, skip: 1, times: 2, error });
+    world.restart();
+    assert!(world.notes.iter().any(|note| note.contains("cannot be marked")), "{:?}", world.notes);
+    let is_mark = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "hidden");
+    let marks = |world: &World| {
+        world.disk.paths().into_iter().filter(|path| is_mark(path)).collect::<Vec<_>>()
+    };
+    world.stop();
+    // An open that failed may have made the file, and nobody made that durable.
+    marks(&world).iter().for_each(|mark| world.disk.lose(mark));
+    world.restart();
+    assert!(world.notes.iter().any(|note| note.contains("is damaged at")), "{:?}", world.notes);
+    assert_eq!(marks(&world).len(), 1);
+    for bytes in (20..40).map(|n| object(n, 400_000)) {
+        world.put(&bytes);
+        delete(&mut world, &bytes);
+        quiesce(&mut world);
+    }
+    world.stop();
+    world.restart();
+    quiesce(&mut world);
+    assert_eq!(world.segments().remove(0), segment, "what is hidden in it is kept");
+    world.disk.damage(&segment, |bytes| bytes[0] ^= 1);
+    lose_index(&mut world);
+    assert!(objects.iter().all(|bytes| world.holds(bytes)));
+}
+
+/// The process that could not mark it tries again, and makes no checkpoint before.
+#[test]
+fn a_mark_is_tried_until_it_can_be_made() {
+    let mut world = World::new(23);
+    for n in 0..8 {
+        world.put(&object(n, 900_000));
+    }
+    let segment = world.segments().remove(0);
+    world.disk.damage(&segment, |bytes| bytes[0] ^= 1);
+    world.store = Store::new(&world.config);
+    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.disk.kill();
+    let error = ErrorKind::StorageFull;
+    world.disk.planted.push(Planted { kind: Kind::Open, skip: 1, times: 4, error });
+    world.restart();
+    let snapshots = |world: &World| {
+        let entries = std::fs::read_dir(world.config.layout.index_dir(0)).unwrap();
+        entries.filter(|entry| entry.as_ref().unwrap().path().ends_with("00000001.idx")).count()
+    };
+    world.checkpoint();
+    assert_eq!(snapshots(&world), 0, "the next start would not look at it again");
+    quiesce(&mut world);
+    let mark = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "hidden");
+    assert_eq!(world.disk.paths().iter().filter(|path| mark(path)).count(), 1);
+    assert!(world.now.mono_ns >= 3 * limits::MARK_AGAIN_NS);
+    assert_eq!(snapshots(&world), 1);
+}
+
+/// Before another segment is begun the end of the one before is durable: what does not match there
+/// was changed later, and ends nothing.
+#[test]
+fn damaged_data_at_the_end_of_an_earlier_segment_hide_nothing_behind_them() {
+    let objects: Vec<Vec<u8>> = (0..4).map(|n| object(n, 3000)).collect();
+    let mut world = World::new(20);
+    for bytes in &objects {
+        let ask = world.put_ask(bytes);
+        world.ask(ask);
+    }
+    world.run();
+    world.stop();
+    let segment = world.segments().remove(0);
+    let start = &objects[1][..64];
+    let bytes = world.disk.bytes(&segment);
+    let at = bytes.windows(64).position(|window| window == start).expect("it is in the log");
+    world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
+    world.restart();
+    world.put(&object(9, 3000));
+    lose_index(&mut world);
+    for (n, bytes) in objects.iter().enumerate() {
+        let wanted = if n == 1 { Err(Some(Fault::Integrity)) } else { Ok(bytes.clone()) };
+        assert_eq!(world.get(&Address::of(bytes)), wanted, "{n}");
+    }
+}
+
+/// Names that no log reaches do not decide what is written next.
+#[test]
+fn a_name_that_no_log_reaches_loses_nothing() {
+    let folder = |world: &World| world.config.layout.segments_dir(0);
+    let mut world = World::new(21);
+    world.put(&object(1, 3000));
+    let mark = folder(&world).join(format!("00000001.{}.hidden", u64::MAX >> 1));
+    world.disk.place(mark, Vec::new());
+    world.kill();
+    assert!(matches!(world.put(&object(2, 3000)), Reply::Stored { new: true }));
+    delete(&mut world, &object(1, 3000));
+    world.kill();
+    assert!(world.holds(&object(2, 3000)) && !world.holds(&object(1, 3000)));
+    // Behind this one there is no number left: the partition does not open, and loses nothing.
+    let last = folder(&world).join(format!("{:08}.seg", limits::FILE_NUMBER_MAX));
+    world.disk.place(last.clone(), Vec::new());
+    world.kill();
+    assert_eq!(world.stats.partitions_absent.get(), 1, "{:?}", world.notes);
+    assert!(matches!(world.put(&object(3, 3000)), Reply::Failed(Fault::Absent)));
+    world.disk.lose(&last);
+    world.kill();
+    assert!(world.holds(&object(2, 3000)) && !world.holds(&object(1, 3000)));
+}
+
+#[test]
+fn a_file_where_a_folder_of_objects_should_be_keeps_no_node_from_starting() {
+    let mut world = World::new(22);
+    world.put(&object(1, 3000));
+    for (error, absent) in [(ErrorKind::NotADirectory, 0), (ErrorKind::Other, 1)] {
+        world.store = Store::new(&world.config);
+        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.disk.kill();
+        // Uploads and segments are listed before.
+        world.disk.planted.push(Planted { kind: Kind::List, skip: 2, times: 1, error });
+        world.restart();
+        assert!(world.store.is_ready(), "{:?}", world.store.failed());
+        assert_eq!(world.stats.partitions_absent.get(), absent, "{error:?}");
+        let wanted = if absent == 0 { Ok(object(1, 3000)) } else { Err(Some(Fault::Absent)) };
+        assert_eq!(world.get(&Address::of(&object(1, 3000))), wanted);
+        world.kill();
+        assert!(world.holds(&object(1, 3000)));
+    }
 }

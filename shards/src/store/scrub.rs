@@ -34,7 +34,7 @@ use crate::{
     config::Config,
     flow::Cx,
     limits::{
-        SCRUB_ASK_LEN, SCRUB_MARK_LEN, SCRUB_READ_LEN, SCRUB_STEP_LEN, SCRUB_UNDER_WAY_MAX,
+        self, SCRUB_ASK_LEN, SCRUB_MARK_LEN, SCRUB_READ_LEN, SCRUB_STEP_LEN, SCRUB_UNDER_WAY_MAX,
         VERIFIES_MAX,
     },
 };
@@ -76,6 +76,8 @@ struct Round {
     /// Bytes read since the position was last left in the index.
     unmarked: u64,
     tally: Tally,
+    /// Whether some partition was not gone through to its end.
+    failed: bool,
 }
 
 #[derive(Debug)]
@@ -268,7 +270,9 @@ impl Scrub {
             marks.iter().map(|(_, mark)| mark.round_unix_ms).max().unwrap_or(0);
         self.finished_unix_ms =
             marks.iter().map(|(_, mark)| mark.finished_unix_ms).max().unwrap_or(0);
-        cx.stats.scrub_finished_unix_s.set(self.finished_unix_ms / 1000);
+        if self.last_round_unix_ms > 0 {
+            cx.stats.scrub_finished_unix_s.set(self.finished_unix_ms / 1000);
+        }
         if self.pace.is_never() {
             return;
         }
@@ -295,6 +299,11 @@ impl Scrub {
             return;
         }
         if self.finished_unix_ms == 0 {
+            if serving(places).any(|(_, partition)| partition.parts().index.totals().objects > 0) {
+                // Nobody knows when these were looked at, if ever.
+                self.due_ns = Some(cx.now.mono_ns);
+                return;
+            }
             // A new directory counts as verified. It is carried over with what is first stored.
             self.finished_unix_ms = cx.now.unix_ms.max(1);
             for (_, partition) in serving(places) {
@@ -322,7 +331,7 @@ impl Scrub {
         cx.stats.scrub_running.set(1);
         note(Severity::Info, "a round begins", cx);
         let (patrol, tally) = (None, Tally::default());
-        self.round = Some(Round { began_unix_ms, todo, patrol, unmarked: 0, tally });
+        self.round = Some(Round { began_unix_ms, todo, patrol, unmarked: 0, tally, failed: false });
         true
     }
 
@@ -405,6 +414,7 @@ impl Scrub {
             round.tally.add(patrol.tally());
             patrol.close(cx);
         }
+        round.failed |= !whole;
         if whole {
             self.leave(partition, Reached::All, began, true);
         }
@@ -413,19 +423,27 @@ impl Scrub {
     /// The round is over. Returns a place that has something for a checkpoint, which is made for
     /// all.
     fn finish(&mut self, places: &mut [Place], cx: &mut Cx<'_>) -> Option<u16> {
-        let Round { tally, began_unix_ms, .. } = self.round.take()?;
-        self.finished_unix_ms = cx.now.unix_ms.max(1);
+        let Round { tally, began_unix_ms, failed, .. } = self.round.take()?;
         cx.stats.scrub_running.set(0);
-        cx.stats.scrub_rounds.add(1);
-        cx.stats.scrub_finished_unix_s.set(self.finished_unix_ms / 1000);
-        for (_, partition) in serving(places) {
-            self.leave(partition, Reached::All, began_unix_ms, true);
+        if failed {
+            // What was not looked at is looked at before long, and is not said to have been.
+            let wait_ns = self.every_ms.saturating_mul(MS_NS).min(limits::SCRUB_AGAIN_NS);
+            self.due_ns = (self.every_ms > 0).then(|| cx.now.mono_ns.saturating_add(wait_ns));
+        } else {
+            self.finished_unix_ms = cx.now.unix_ms.max(1);
+            cx.stats.scrub_rounds.add(1);
+            cx.stats.scrub_finished_unix_s.set(self.finished_unix_ms / 1000);
+            for (_, partition) in serving(places) {
+                self.leave(partition, Reached::All, began_unix_ms, true);
+            }
+            self.schedule(places, cx);
         }
-        self.schedule(places, cx);
         let Tally { checked, damaged, mended, moved, freed } = tally;
-        let severity = if damaged + mended == 0 { Severity::Info } else { Severity::Warn };
+        let is_well = damaged + mended == 0 && !failed;
+        let severity = if is_well { Severity::Info } else { Severity::Warn };
+        let how = if failed { "ended early" } else { "is over" };
         let text = format!(
-            "a round is over: {checked} objects, {damaged} damaged, {mended} mended, \
+            "a round {how}: {checked} objects, {damaged} damaged, {mended} mended, \
              {moved} moved, {freed} files freed"
         );
         note(severity, &text, cx);

@@ -196,6 +196,12 @@ pub(super) struct Log {
     unmoved: u64,
     batch: Vec<Member>,
     batch_len: u64,
+    /// Batches that failed since that was logged, and until when it is not logged again, in
+    /// `Now::mono_ns`.
+    failures: u64,
+    silent_until_ns: u64,
+    /// How often in a row a segment could not be begun, though the disk has room.
+    begin_failures: u32,
     /// Why the batch failed that is being cut off.
     fault: Fault,
     position: Position,
@@ -233,6 +239,9 @@ impl Log {
             unmoved: 0,
             batch: Vec::new(),
             batch_len: 0,
+            failures: 0,
+            silent_until_ns: 0,
+            begin_failures: 0,
             fault: Fault::Disk,
             position,
             segments_len: segments.values().sum(),
@@ -254,6 +263,11 @@ impl Log {
     /// Whether part of the log was found to be lost when it was opened.
     pub(super) fn is_lossy(&self) -> bool {
         self.lossy
+    }
+
+    /// How often in a row a segment could not be begun, though the disk has room.
+    pub(super) fn begin_failures(&self) -> u32 {
+        self.begin_failures
     }
 
     /// Whether an entry's record lies where the log does not reach.
@@ -475,6 +489,7 @@ impl Log {
                 cx.tickets.forget_file(file);
                 self.phase = Phase::Idle;
                 self.fails("a segment cannot be begun", &error, site, cx);
+                self.begin_failures += u32::from(self.fault == Fault::Disk);
                 Some(self.batch_failed(true))
             }
             (Phase::Writing, Ok(_)) => {
@@ -521,6 +536,7 @@ impl Log {
 
     /// A segment is open, with nothing in it.
     fn begun(&mut self, file: FileId, files: &mut Files) {
+        self.begin_failures = 0;
         let segment = self.next_segment;
         self.next_segment += 1;
         let slot = files.insert(FileKey::Segment(segment), file);
@@ -656,9 +672,19 @@ impl Log {
     }
 
     /// The batch cannot be committed. What becomes of its records is known after the cut.
+    /// A batch fails. Anybody can make it happen again and again, so it is not logged each time.
     fn fails(&mut self, what: &str, error: &io::Error, site: Site, cx: &mut Cx<'_>) {
         self.fault = fault_of(error);
-        site.note(cx, Severity::Error, &format!("{what}: {error}"));
+        self.failures += 1;
+        if self.silent_until_ns > cx.now.mono_ns {
+            return;
+        }
+        self.silent_until_ns = cx.now.mono_ns + limits::LOG_FAILURE_EVERY_NS;
+        let more = match std::mem::take(&mut self.failures) - 1 {
+            0 => String::new(),
+            more => format!("; {more} others failed since this was logged last"),
+        };
+        site.note(cx, Severity::Error, &format!("{what}: {error}{more}"));
     }
 
     fn batch_failed(&mut self, cut: bool) -> Outcome {

@@ -32,7 +32,9 @@ impl Site {
 /// What a disk error means to who asked for something.
 pub(super) fn fault_of(error: &io::Error) -> Fault {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Fault::Full
+        }
         _ if is_out_of_files(error) => Fault::Busy,
         _ => Fault::Disk,
     }
@@ -51,6 +53,7 @@ pub(super) enum Tag {
     Delete { slot: usize },
     Compact,
     Scrub { slot: usize },
+    Mark,
 }
 
 impl Tag {
@@ -66,6 +69,7 @@ impl Tag {
             Tag::Delete { slot } => (7, 0, slot),
             Tag::Compact => (8, 0, 0),
             Tag::Scrub { slot } => (9, 0, slot),
+            Tag::Mark => (10, 0, 0),
         };
         let slot = u32::try_from(slot).expect("tables of a partition are far smaller");
         kind << 40 | u64::from(piece) << 32 | u64::from(slot)
@@ -84,6 +88,7 @@ impl Tag {
             7 => Tag::Delete { slot },
             8 => Tag::Compact,
             9 => Tag::Scrub { slot },
+            10 => Tag::Mark,
             other => unreachable!("tag of kind {other}"),
         }
     }

@@ -32,6 +32,7 @@ pub(super) enum Kind {
     Truncate,
     Rename,
     Remove,
+    List,
     Run,
     Other,
 }
@@ -71,6 +72,8 @@ pub(super) struct TestDisk {
     open: HashMap<FileId, usize>,
     entropy: Entropy,
     pub planted: Vec<Planted>,
+    /// A file that cannot be scanned.
+    pub unreadable: Option<PathBuf>,
     /// So many scans to come bring half of what is there.
     pub short_scans: usize,
     /// Acts performed, by kind, and bytes written.
@@ -90,6 +93,7 @@ impl TestDisk {
             open: HashMap::new(),
             entropy: Entropy::new(seed),
             planted: Vec::new(),
+            unreadable: None,
             short_scans: 0,
             performed: Vec::new(),
             written: 0,
@@ -123,6 +127,10 @@ impl TestDisk {
                 Ok(DiskDone::Read(into.freeze(len as usize)))
             }
             DiskOp::Scan { file, at, len, .. } => {
+                let unreadable = self.unreadable.as_ref().and_then(|path| self.names.get(path));
+                if unreadable == self.open.get(&file) {
+                    return Err(io::Error::other("the disk does not give it"));
+                }
                 Ok(DiskDone::Scanned(self.scan(file, at as usize, len as usize)))
             }
             DiskOp::Write { file, at, parts } => self.write(file, at, &parts),
@@ -135,8 +143,10 @@ impl TestDisk {
                 Ok(DiskDone::Done)
             }
             DiskOp::Rename { from, to } => {
+                if !self.dirs.contains(to.parent().unwrap()) {
+                    return Err(io::ErrorKind::NotFound.into());
+                }
                 let inode = self.names.remove(&from).ok_or(io::ErrorKind::NotFound)?;
-                assert!(self.dirs.contains(to.parent().unwrap()), "no folder for {to:?}");
                 self.names.insert(to.clone(), inode);
                 self.synced_names.remove(&from);
                 self.synced_names.insert(to, inode);
@@ -256,12 +266,19 @@ impl TestDisk {
     }
 
     /// Open files.
+    /// Removes a folder in which nothing is.
+    pub(super) fn lose_folder(&mut self, path: &Path) {
+        assert!(self.names.keys().all(|name| !name.starts_with(path)), "{path:?} is not empty");
+        assert!(self.dirs.remove(path), "{path:?} is not there");
+    }
+
     pub(super) fn open_files(&self) -> usize {
         self.open.len()
     }
 
     fn fault(&mut self, kind: Kind) -> Option<io::ErrorKind> {
-        let planted = self.planted.iter_mut().find(|planted| planted.kind == kind)?;
+        let planted =
+            self.planted.iter_mut().find(|planted| planted.kind == kind && planted.times > 0)?;
         if planted.skip > 0 {
             planted.skip -= 1;
             return None;
@@ -429,6 +446,7 @@ fn kind(op: &DiskOp) -> Kind {
         DiskOp::Truncate { .. } => Kind::Truncate,
         DiskOp::Rename { .. } => Kind::Rename,
         DiskOp::Remove { .. } => Kind::Remove,
+        DiskOp::List { .. } => Kind::List,
         DiskOp::Run(_) => Kind::Run,
         _ => Kind::Other,
     }

@@ -171,8 +171,9 @@ fn list(path: &Path) -> io::Result<Vec<(String, u64)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        let facts = match entry.metadata() {
-            // It was removed meanwhile.
+        // Of what a link leads to: it is opened through the link.
+        let facts = match fs::metadata(entry.path()) {
+            // It was removed meanwhile, or leads nowhere.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             facts => facts?,
         };

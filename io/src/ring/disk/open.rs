@@ -6,7 +6,10 @@ use std::{
     fs, io,
     mem::MaybeUninit,
     ops::Deref,
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::Path,
 };
 
@@ -52,35 +55,49 @@ pub(in crate::ring) struct Opened {
 pub(super) fn open(path: &Path, how: OpenHow, access: Access) -> io::Result<Opened> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(how != OpenHow::Read).create_new(how == OpenHow::CreateNew);
+    // A pipe would wait for who opens its other end.
+    options.custom_flags(libc::O_NONBLOCK);
     let file = patiently(|| options.open(path))?;
     if how == OpenHow::CreateNew {
         sync_folder(parent(path))?;
     }
     let facts = file.metadata()?;
+    if !facts.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
     let kind = file_system(&file)?;
     // Newer kernels take the flag on tmpfs and go through the page cache, which is all there is.
     let may = access == Access::Direct && kind != libc::TMPFS_MAGIC;
-    let direct = may && make_direct(&file)?;
+    let direct = set_flags(&file, may)?;
     let file = OpenFile { file, holds_up: kind == libc::FUSE_SUPER_MAGIC };
     Ok(Opened { file, len: facts.len(), device: facts.dev(), direct })
 }
 
-/// Asks for direct I/O on an open file. It is not asked for while opening, because a file system
-/// that refuses it then has created the file already.
-fn make_direct(file: &fs::File) -> io::Result<bool> {
+/// Makes a file one that waits, and asks for direct I/O on it with `direct`. That is not asked for
+/// while opening, because a file system that refuses it then has created the file already. Whether
+/// it was had.
+fn set_flags(file: &fs::File, direct: bool) -> io::Result<bool> {
     // SAFETY: the descriptor is open, and the call takes and changes flags only.
     let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
     if flags < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: as above.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_DIRECT) } {
-        0 => Ok(true),
-        _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
-            error => Err(error),
-        },
+    let flags = flags & !libc::O_NONBLOCK;
+    let set = |flags| {
+        // SAFETY: as above.
+        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    if direct {
+        match set(flags | libc::O_DIRECT) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => return Err(error),
+        }
     }
+    set(flags).map(|()| false)
 }
 
 /// The kind of file system that a file lies on.
@@ -91,5 +108,36 @@ fn file_system(file: &fs::File) -> io::Result<libc::__fsword_t> {
         // SAFETY: see above.
         0 => Ok(unsafe { facts.assume_init() }.f_type),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_in_place_of_a_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: the name ends with a zero.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        for how in [OpenHow::Read, OpenHow::ReadWrite] {
+            let error = open(&path, how, Access::Direct).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        }
+        assert!(open(dir.path(), OpenHow::Read, Access::Direct).is_err());
+    }
+
+    #[test]
+    fn reads_of_an_open_file_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        for access in [Access::Direct, Access::Buffered] {
+            let path = dir.path().join(format!("{access:?}"));
+            let opened = open(&path, OpenHow::CreateNew, access).unwrap();
+            // SAFETY: the descriptor is open, and the call only tells flags.
+            let flags = unsafe { libc::fcntl(opened.file.as_raw_fd(), libc::F_GETFL) };
+            assert_eq!(flags & libc::O_NONBLOCK, 0, "{access:?}");
+        }
     }
 }

@@ -31,7 +31,7 @@ pub(super) enum Step {
     Cut(FileId),
     Sync(FileId),
     /// The mark of a segment in which records are hidden is made, or removed.
-    Mark(FileId),
+    Mark(FileId, u32),
     Unmark,
     ListObjects,
     /// The names of the candidates in a folder are made durable.
@@ -66,6 +66,8 @@ pub(in crate::store) struct Recovered {
     pub(in crate::store) hidden: BTreeSet<u32>,
     /// Tombstones that an older record of their object follows in a later segment.
     pub(in crate::store) overtaken: BTreeMap<Address, u64>,
+    /// Those of them that could not be marked.
+    pub(in crate::store) owed_marks: Vec<u32>,
     /// Those of which the end, or all, is lost.
     pub(in crate::store) lost: BTreeSet<u32>,
     /// Whether the last checkpoint is older than what was found.

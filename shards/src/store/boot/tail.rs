@@ -15,7 +15,10 @@ use super::{
     Boot,
     step::{Progress, Step, Tail, scan, short},
 };
-use crate::flow::Cx;
+use crate::{
+    flow::{Cx, Fault},
+    store::site::fault_of,
+};
 
 impl Boot {
     pub(super) fn read_tail(&mut self, tail: Tail, cx: &mut Cx<'_>) {
@@ -60,7 +63,7 @@ impl Boot {
         error: &io::Error,
         cx: &mut Cx<'_>,
     ) -> Result<Progress, String> {
-        if error.kind() == io::ErrorKind::StorageFull {
+        if fault_of(error) == Fault::Full {
             self.end_tail(tail, cx);
             return Ok(Progress::Going);
         }

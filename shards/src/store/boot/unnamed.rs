@@ -25,7 +25,7 @@ use crate::{
 impl Boot {
     /// Looks through the next folder, or goes on with what comes behind all of them.
     pub(super) fn next_objects_dir(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
-        let Ok(first) = u8::try_from(self.next_dir) else { return Ok(self.unlink_next(cx)) };
+        let Ok(first) = u8::try_from(self.next_dir) else { return self.unlink_next(cx) };
         self.next_dir += 1;
         let path = cx.config.layout.objects_dir(self.site.number, first);
         self.act(Step::ListObjects, DiskOp::List { path }, cx);

@@ -34,12 +34,18 @@ impl Damage {
         self.objects.contains_key(address)
     }
 
+    /// Whether something of the object may be damaged: it is known to be, or the list is full, and
+    /// it may be one of those that found no place.
+    pub(in crate::store) fn doubts(&self, address: &Address) -> bool {
+        self.knows(address) || self.objects.len() >= DAMAGED_MAX
+    }
+
     /// One that is to be looked at again.
-    pub(in crate::store) fn doubt(&mut self) -> Option<Address> {
+    pub(in crate::store) fn next_doubt(&mut self) -> Option<Address> {
         self.doubts.pop_front()
     }
 
-    pub(super) fn note(&mut self, address: &Address, harm: Harm) {
+    pub(in crate::store) fn note(&mut self, address: &Address, harm: Harm) {
         if let Some(known) = self.objects.get_mut(address) {
             *known = harm.max(*known);
         } else if self.objects.len() < DAMAGED_MAX {
@@ -61,6 +67,7 @@ mod tests {
         }
         assert_eq!(damage.objects.len(), DAMAGED_MAX);
         assert!(damage.knows(&address(0)) && !damage.knows(&address(DAMAGED_MAX)));
+        assert!(damage.doubts(&address(DAMAGED_MAX)), "it may have found no place");
         assert!(!damage.bars(&address(0)), "it may be readable");
         damage.note(&address(0), Harm::Data);
         damage.note(&address(0), Harm::Beside);

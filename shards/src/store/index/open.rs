@@ -43,6 +43,8 @@ pub(in crate::store) struct Opened {
     pub(super) kept: u32,
     /// The log is known to this position and sequence; `None`: it must be read from its start.
     pub(in crate::store) reached: Option<(Position, u64)>,
+    /// All records up to this sequence are known; `None`: it may be an older snapshot.
+    pub(in crate::store) saved: Option<u64>,
     /// The highest segment and sequence that it names: neither is used again.
     pub(in crate::store) highest: (u32, u64),
     /// Segments that are shorter than what it places in them, or are not there.
@@ -83,6 +85,9 @@ fn open(dir: PathBuf, of: &Of) -> Opened {
     if let Err(error) = fs::create_dir_all(&dir) {
         notes.push(format!("the folder of the index cannot be made: {error}"));
     }
+    if let Err(error) = snapshot::sweep(&dir) {
+        notes.push(format!("what is left of a snapshot cannot be removed: {error}"));
+    }
     let there = snapshot::generations(&dir).unwrap_or_else(|error| {
         notes.push(format!("the index cannot be listed: {error}"));
         unread = true;
@@ -93,7 +98,13 @@ fn open(dir: PathBuf, of: &Of) -> Opened {
     let old = dir.join(OLD_NAME).exists();
     for generation in there.iter().rev().filter(|_| !old) {
         match choose(&dir, *generation, &there, &of.segments, &mut notes) {
-            Ok((loaded, stale)) => return take(dir, loaded, stale, (of, newest), notes),
+            Ok((loaded, stale)) => {
+                // A process that was killed may have given it its name and not made that durable.
+                if let Err(error) = fs::File::open(&dir).and_then(|folder| folder.sync_all()) {
+                    notes.push(format!("the folder of the index cannot be synced: {error}"));
+                }
+                return take(dir, loaded, stale, (of, newest), notes);
+            }
             Err(why) => {
                 unread |= matches!(why, Unusable::Unread(_));
                 notes.push(format!("snapshot {generation:08} of the index: {why}"));
@@ -113,6 +124,7 @@ fn open(dir: PathBuf, of: &Of) -> Opened {
         generation: newest,
         kept: 0,
         reached: None,
+        saved: None,
         highest: (0, 0),
         lost: BTreeSet::new(),
         foreign: None,
@@ -259,6 +271,7 @@ fn take(
         generation: newest,
         kept: generation,
         reached: Some((commit.position, commit.sequence)),
+        saved: (!stale).then_some(commit.sequence),
         highest,
         lost: lost.segments.into_keys().collect(),
         foreign: stranger.filter(|_| strangers == totals.objects),

@@ -115,14 +115,27 @@ pub(super) fn generations(dir: &Path) -> io::Result<Vec<u32>> {
     };
     for entry in entries {
         let entry = entry?;
-        let kind = entry.file_type()?;
-        // To open anything else might wait without an end.
-        if kind.is_file() || kind.is_symlink() {
+        // To open anything else might wait without an end. What cannot be looked at is a file that
+        // cannot be read.
+        if fs::metadata(entry.path()).map_or(true, |facts| facts.is_file()) {
             found.extend(entry.file_name().to_str().and_then(snapshot_number));
         }
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// Removes what a process left that ended while it wrote a base.
+pub(super) fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let part = name.to_str().and_then(|name| name.strip_suffix(".tmp"));
+        if part.is_some_and(|part| snapshot_number(&format!("{part}.idx")).is_some()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Blocks on their way to a file.
@@ -216,20 +229,25 @@ pub(super) struct Part {
 
 impl Part {
     /// Writes the part. With the last the file is durable, has its name, and those are gone that
-    /// are needed no more.
+    /// are needed no more. What cannot be written to its end is removed: on a full disk it would
+    /// take the room that the next try needs.
     pub(super) fn write(&self) -> io::Result<()> {
         let part = path_of_part(&self.dir, self.generation);
+        self.write_to(&part).inspect_err(|_| drop(fs::remove_file(&part)))
+    }
+
+    fn write_to(&self, part: &Path) -> io::Result<()> {
         if self.number == 0 {
             fs::create_dir_all(&self.dir)?;
         }
         let mut options = File::options();
         let file = options.write(true).create(self.number == 0).truncate(self.number == 0);
-        let mut writer = Writer::new(file.open(&part)?, self.generation, self.number);
+        let mut writer = Writer::new(file.open(part)?, self.generation, self.number);
         writer.slots(&self.slots)?;
         let Some(commit) = &self.commit else { return writer.flush() };
         writer.commit(commit, self.before + self.slots.len() as u64)?;
         writer.file.sync_all()?;
-        fs::rename(&part, path(&self.dir, self.generation))?;
+        fs::rename(part, path(&self.dir, self.generation))?;
         File::open(&self.dir)?.sync_all()?;
         if let Some(parent) = self.dir.parent() {
             File::open(parent)?.sync_all()?;

@@ -561,3 +561,32 @@ fn a_view_sees_the_last_checkpoint_and_changes_nothing() {
     let error = View::open(dir.path()).unwrap_err().to_string();
     assert!(error.contains("block 0 is cut"), "{error}");
 }
+
+#[test]
+fn a_snapshot_that_cannot_be_written_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nothing can be renamed over a folder that is not empty.
+    let taken = dir.path().join("00000001.idx");
+    fs::create_dir_all(taken.join("in the way")).unwrap();
+    let mut index = open(dir.path());
+    index.serve();
+    index.insert(Address::of(b"one"), entry(1));
+    let mut job = Some(index.checkpoint((Position { segment: 1, offset: 4096 }, 7)));
+    let mut outcome = Ok(());
+    while let Some(next) = job.take() {
+        outcome = next();
+        job = index.written(outcome.is_ok());
+    }
+    assert!(outcome.is_err());
+    let names = |dir: &Path| {
+        let entries = fs::read_dir(dir).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(dir.path()), ["00000001.idx"]);
+    // What a process left that was killed while it wrote is removed by the next.
+    fs::remove_dir_all(&taken).unwrap();
+    fs::write(dir.path().join("00000009.tmp"), b"part").unwrap();
+    fs::write(dir.path().join("mine.tmp"), b"another's").unwrap();
+    open(dir.path());
+    assert_eq!(names(dir.path()), ["mine.tmp"]);
+}

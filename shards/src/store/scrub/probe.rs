@@ -16,7 +16,10 @@
 use std::io;
 
 use ron_codec::address::Address;
-use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Urgency};
+use ron_io::{
+    ports::{DiskDone, DiskOp, FileId, OpenHow, Urgency},
+    process::is_out_of_files,
+};
 
 use super::{
     Parts,
@@ -197,7 +200,11 @@ impl Probe {
             cx.tickets.forget_file(file);
             let verdict = match error.kind() {
                 io::ErrorKind::NotFound => Verdict::Damaged { what: "its file is missing" },
-                _ => Verdict::Failed { what: format!("it cannot be opened: {error}") },
+                // That is no fault of the file.
+                _ if is_out_of_files(&error) || error.kind() == io::ErrorKind::OutOfMemory => {
+                    Verdict::Failed { what: format!("it cannot be opened: {error}") }
+                }
+                _ => Verdict::Unreadable { what: format!("it cannot be opened: {error}") },
             };
             return self.doubt(&entry, verdict, parts);
         }

@@ -388,6 +388,54 @@ fn what_the_disk_does_not_give_costs_only_itself() {
 }
 
 #[test]
+fn files_that_cannot_be_opened_are_damage_and_end_no_round() {
+    let objects: Vec<_> = (0..40).map(|n| object(n, 1_100_000)).collect();
+    let mut world = a_world(8);
+    put_all(&mut world, &objects);
+    // The segment is opened before the files of objects.
+    let (times, error) = (30, io::ErrorKind::PermissionDenied);
+    world.disk.planted.push(Planted { kind: Kind::Open, skip: 1, times, error });
+    round(&mut world);
+    assert_eq!(world.stats.scrub_objects.get(), 40, "{:?}", world.notes);
+    assert_eq!((world.damaged.len(), world.stats.damaged_now.get()), (times, times as u64));
+    round(&mut world);
+    assert_eq!(world.stats.damaged_now.get(), 0, "they can be opened again");
+}
+
+#[test]
+fn a_round_that_could_not_look_at_everything_is_not_said_to_have_ended() {
+    let objects: Vec<_> = (0..40).map(|n| object(n, 1_100_000)).collect();
+    let mut world = a_world(8);
+    put_all(&mut world, &objects);
+    world.now.unix_ms = 5_000_000;
+    let (times, error) = (30, io::ErrorKind::OutOfMemory);
+    world.disk.planted.push(Planted { kind: Kind::Open, skip: 1, times, error });
+    world.scrub_now();
+    while world.notes.iter().all(|note| !note.contains("a round ended early")) {
+        turn(&mut world);
+    }
+    assert_eq!(world.stats.scrub_rounds.get(), 0, "{:?}", world.notes);
+    assert_eq!(world.stats.scrub_finished_unix_s.get(), 0);
+    world.disk.planted.clear();
+    round(&mut world);
+    assert!(world.stats.scrub_finished_unix_s.get() > 0);
+}
+
+/// Of a directory whose index is lost nobody knows when it was looked at.
+#[test]
+fn a_rebuilt_directory_is_scrubbed_at_once_and_not_said_to_have_been() {
+    let mut world = a_world(10);
+    world.config.storage.scrub_every_ms = 1_000_000;
+    put_all(&mut world, &[object(1, 3000)]);
+    rebuild(&mut world);
+    assert_eq!(world.stats.scrub_finished_unix_s.get(), 0);
+    while world.stats.scrub_rounds.get() == 0 {
+        turn(&mut world);
+    }
+    assert_eq!(world.now.mono_ns / SECOND_NS, 0, "it does not wait");
+}
+
+#[test]
 fn it_keeps_to_its_pace() {
     let mut world = a_world(9);
     world.config.storage.scrub_bytes_per_s = 100_000;
@@ -587,6 +635,11 @@ fn verifications_tell_what_they_find() {
     let what = "its data".to_string();
     assert_eq!(world.verified.pop(), Some((2, VerifyOutcome::Damaged { what })));
     let error = io::ErrorKind::Other;
+    world.disk.planted.push(Planted { kind: Kind::Open, skip: 0, times: 1, error });
+    world.verify(3, Address::of(&objects[0]));
+    world.run();
+    assert!(matches!(world.verified.pop(), Some((3, VerifyOutcome::Damaged { .. }))));
+    let error = io::ErrorKind::OutOfMemory;
     world.disk.planted.push(Planted { kind: Kind::Open, skip: 0, times: 1, error });
     world.verify(3, Address::of(&objects[0]));
     world.run();
