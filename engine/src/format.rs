@@ -2,8 +2,8 @@
 //!
 //! Opening them takes the lock of each, which keeps a second process out, and reads or makes each
 //! `format.json`, which never changes afterwards (docs/STORAGE.md, "The data directory"). The
-//! folders of partitions are made here, all at once; one that is gone later is not made anew,
-//! because that would be to forget what it held.
+//! folders of partitions are made before it; one that is gone later is not made anew, because that
+//! would be to forget what it held.
 //!
 //! ```text
 //!   look at all ─► plan ─► make folders, lock ─► look again ─► plan ─► make what is new
@@ -18,7 +18,6 @@
 
 use std::{
     fs::{self, File},
-    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -35,7 +34,7 @@ pub use error::DataDirError;
 pub use file::{FORMAT, Format, Mended};
 pub use place::{NodeId, Place};
 
-use folders::{make_dir, refused, sync_dir};
+use folders::{holds_something, make_dir, sync_dir};
 use volume::{State, is_unusable, lock, lock_to_read};
 
 /// The open volumes of a node. Nobody else can open them until this is dropped.
@@ -95,8 +94,8 @@ impl DataDirs {
         let (paths, absent, lost, mended) = (paths.to_vec(), plan.absent, Vec::new(), Vec::new());
         let mut opened =
             DataDirs { paths, partitions, created, absent, lost, mended, _locks: locks };
+        opened.look_for_partitions()?;
         opened.mend_formats();
-        opened.make_partitions()?;
         Ok(opened)
     }
 
@@ -111,16 +110,24 @@ impl DataDirs {
         }
     }
 
-    /// Makes the folders of partitions on volumes that hold nothing of any yet, and notes those
-    /// that are gone from others.
-    fn make_partitions(&mut self) -> Result<(), DataDirError> {
+    /// Notes the folders of partitions that are gone. They were made before their volume said what
+    /// it is, unless a hand or an older release wrote that: then they are made now, if the volume
+    /// holds nothing of any.
+    fn look_for_partitions(&mut self) -> Result<(), DataDirError> {
         for (at, path) in (0..).zip(&self.paths) {
             if self.absent.iter().any(|absent| absent.volume == at) {
                 continue;
             }
-            let (first, volumes) = (usize::from(at), self.paths.len());
-            let partitions = (0..self.partitions as u16).skip(first).step_by(volumes);
-            match make_partitions(path, partitions) {
+            let volumes = self.paths.len();
+            let folders = folders(path, self.partitions, usize::from(at), volumes);
+            let (gone, there): (Vec<_>, Vec<_>) = folders.partition(|(_, folder)| is_gone(folder));
+            let must_be_there =
+                Format::is_sealed(path) || there.iter().any(|(_, folder)| holds_something(folder));
+            let made = match must_be_there {
+                true => Ok(gone.into_iter().map(|(number, _)| number).collect()),
+                false => make_partitions(path, gone).map(|()| Vec::new()),
+            };
+            match made {
                 Ok(lost) => self.lost.extend(lost),
                 Err(why) if self.absent.len() + 1 < volumes && is_unusable(&why) => {
                     self.absent.push(Absent { volume: at, why });
@@ -325,6 +332,8 @@ impl Plan {
         for at in &self.make {
             let place = Place { id, volumes, volume: *at as u16 };
             let place = (volumes > 1).then_some(place);
+            let folders = folders(&paths[*at], partitions, *at, paths.len());
+            make_partitions(&paths[*at], folders)?;
             Format { partitions, place }.create(&paths[*at])?;
         }
         Ok(())
@@ -364,38 +373,31 @@ fn check_same_partitions(path: &Path, found: u32, others: u32) -> Result<(), Dat
     Err(DataDirError::Damaged { path, reason })
 }
 
-/// Makes the folders of a volume's partitions durably if none of them holds anything. Returns those
-/// that are gone otherwise.
+/// The folders of the partitions on the volume at `at` among `volumes`, with their numbers.
+fn folders(
+    volume: &Path,
+    partitions: u32,
+    at: usize,
+    volumes: usize,
+) -> impl Iterator<Item = (u16, PathBuf)> {
+    let numbers = (0..partitions as u16).skip(at).step_by(volumes);
+    numbers.map(|number| (number, volume.join(partition_name(number))))
+}
+
+/// Makes folders of partitions on a volume, durably. Those that a crash left are there already.
 fn make_partitions(
     volume: &Path,
-    partitions: impl Iterator<Item = u16>,
-) -> Result<Vec<u16>, DataDirError> {
-    let folder = |number| (number, volume.join(partition_name(number)));
-    let (gone, there): (Vec<_>, Vec<_>) =
-        partitions.map(folder).partition(|(_, folder)| is_gone(folder));
-    if there.iter().any(|(_, folder)| holds_something(folder)) {
-        return Ok(gone.into_iter().map(|(number, _)| number).collect());
+    folders: impl IntoIterator<Item = (u16, PathBuf)>,
+) -> Result<(), DataDirError> {
+    for (_, folder) in folders {
+        make_dir(&folder)?;
     }
-    for (_, folder) in &gone {
-        fs::create_dir(folder).map_err(refused("create", folder))?;
-    }
-    if !gone.is_empty() {
-        sync_dir(volume)?;
-    }
-    Ok(Vec::new())
+    sync_dir(volume)
 }
 
 /// Whether nothing has this name. What cannot be looked at is there.
 fn is_gone(folder: &Path) -> bool {
     folder.try_exists().is_ok_and(|there| !there)
-}
-
-/// Whether a folder is not empty, or may not be.
-fn holds_something(folder: &Path) -> bool {
-    match fs::read_dir(folder) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    }
 }
 
 /// Whether two paths lead to one directory. What cannot be looked at is not the same.

@@ -66,15 +66,13 @@ pub fn run(options: &Options, quiet: bool, out: &mut dyn Write) -> Result<(), Fs
     let dirs: Vec<PathBuf> = mine.iter().map(|number| layout.partition_dir(*number)).collect();
     let total = dirs.iter().map(|dir| bytes_below(dir)).sum();
     let mut report = Report::new(out, options.json, quiet, total);
-    // Without any, no node was ever started on it.
-    let served = dirs.iter().any(|dir| dir.exists());
     let mut keep = Vec::new();
     for (number, dir) in mine.iter().zip(&dirs) {
         report.summary.partitions += 1;
         if dir.exists() {
             let leads = check_partition(&layout, *number, &mut report)?;
             keep.extend(leads.then_some(*number));
-        } else if served {
+        } else {
             report.found(&Finding::at(dir, What::NoPartition))?;
         }
     }
@@ -101,7 +99,7 @@ fn layout(stopped: &Stopped) -> Layout {
     }
 }
 
-/// Returns whether the index alone leads to some of the log.
+/// Returns whether the index knows what a rebuild of it would not find.
 fn check_partition(
     layout: &Layout,
     number: u16,
@@ -120,7 +118,7 @@ fn check_partition(
         report.summary.objects += 1;
         report.summary.object_bytes += size;
     }
-    Ok(log.is_cut)
+    Ok(log.keeps_index)
 }
 
 /// The index of a partition, if there is one that is whole.

@@ -223,6 +223,72 @@ fn a_header_that_rots_hides_nothing_that_the_index_knows() {
     assert_eq!(stopped.fsck(&[]).0, 0, "the index is still there");
 }
 
+/// Without an index the next start takes the last batch for one that a crash has torn.
+#[test]
+fn data_that_rot_in_the_last_batch_cost_nobody_else_a_rebuild() {
+    let stopped = Stopped::new();
+    let rotten = &stopped.objects[4];
+    let _flip = Flip::new(&stopped.segment(), stopped.offset(rotten) + 7);
+    let (code, findings, _) = stopped.fsck(&["--rebuild-index"]);
+    assert_eq!((code, kinds(&findings)), (1, vec!["index_kept", "record"]), "{findings:?}");
+    let node = stopped.start();
+    let whole: Vec<Object> =
+        stopped.objects.iter().filter(|object| object.addr != rotten.addr).cloned().collect();
+    check_all(&node, &whole);
+    let answer = Peer::new(node.connect()).get(&format!("/o/{}", rotten.addr));
+    assert_eq!(answer.status, 502);
+    node.terminate();
+}
+
+/// Where the tombstone is lost, only the index knows that an object was deleted.
+#[test]
+fn a_rebuild_that_would_undo_a_deletion_is_refused() {
+    let stopped = Stopped::new();
+    let deleted = &stopped.objects[2];
+    let node = stopped.start();
+    let mut peer = Peer::new(node.connect());
+    peer.send(format!("DELETE /o/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", deleted.addr).as_bytes());
+    assert_eq!(peer.response("DELETE").status, 204);
+    node.terminate();
+    fs::remove_file(stopped.segment().with_file_name("00000002.seg")).expect("it is there");
+    let rebuild = || {
+        let (code, findings, _) = stopped.fsck(&["--rebuild-index"]);
+        let lost = findings.iter().find(|found| found["finding"] == "tombstone_lost");
+        assert_eq!(lost.expect("it is told")["addr"], *deleted.addr);
+        assert!(kinds(&findings).contains(&"index_kept"), "{findings:?}");
+        code
+    };
+    assert_eq!(rebuild(), 1, "the end of the log is lost");
+    for (store, status) in [(&stopped.objects[7], 200), (deleted, 404)] {
+        let node = stopped.start();
+        let mut peer = Peer::new(node.connect());
+        assert_eq!(peer.get(&format!("/o/{}", store.addr)).status, status);
+        Curl::http(&node).store(&object(70 + u64::from(status), 900));
+        node.terminate();
+        assert_eq!(rebuild(), 0, "the log goes on");
+    }
+}
+
+/// A segment that is longer than any, as an error of a file system or a hand leaves it.
+#[test]
+fn a_segment_that_is_too_long_keeps_no_node_from_starting() {
+    let stopped = Stopped::new();
+    let path = stopped.segment().with_file_name("00000007.seg");
+    let file = fs::File::create(&path).expect("it can be made");
+    file.set_len(300 * MIB as u64).expect("it can be long");
+    let batch = fs::read(stopped.segment()).expect("it can be read");
+    file.write_all_at(&batch[..GROUP], 290 * MIB as u64).expect("it can be written");
+    for rebuilt in [false, true] {
+        if rebuilt {
+            fs::remove_dir_all(stopped.dir.join("p000/index")).expect("it is there");
+        }
+        let node = stopped.start();
+        check_all(&node, &stopped.objects);
+        Curl::http(&node).store(&object(81, 900));
+        node.terminate();
+    }
+}
+
 #[test]
 fn what_a_crash_leaves_is_noted_and_is_no_damage() {
     let stopped = Stopped::new();

@@ -13,7 +13,13 @@ pub enum DataDirError {
     #[error("the data directory {path:?} is in use by another process{}", holder(*.pid))]
     Locked { path: PathBuf, pid: Option<u32> },
     #[error("the data directory {path:?} has format {found}; this version knows format {known}")]
-    UnknownFormat { path: PathBuf, found: u64, known: u64 },
+    UnknownFormat {
+        path: PathBuf,
+        found: u64,
+        known: u64,
+        /// Whether the file has a checksum that fits it, so that it is no damage.
+        sealed: bool,
+    },
     #[error("{path:?} is damaged: {reason}")]
     Damaged { path: PathBuf, reason: String },
     #[error("{path:?} says {found} partitions; 1 to {max} are allowed")]

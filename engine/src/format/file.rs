@@ -90,11 +90,17 @@ impl Format {
     /// What the directory `dir` says; `None` if it says nothing.
     ///
     /// # Errors
-    /// Neither file can be read, is whole, and of this format: what is wrong with the first that is
-    /// there.
+    /// One is of another format; or neither can be read and is whole: what is wrong with the first
+    /// that is there.
     pub(super) fn read(dir: &Path) -> Result<Option<Format>, DataDirError> {
         let both = [FORMAT_FILE, COPY_FILE].map(|name| Format::read_one(&dir.join(name)));
         let copied = !matches!(both[1], Ok(None));
+        // A newer release may have ended when it had written one of the two.
+        if let [Err(newer @ DataDirError::UnknownFormat { sealed: true, .. }), _]
+        | [_, Err(newer @ DataDirError::UnknownFormat { sealed: true, .. })] = both
+        {
+            return Err(newer);
+        }
         let mut wrong = None;
         for (read, name) in both.into_iter().zip([FORMAT_FILE, COPY_FILE]) {
             match read {
@@ -110,7 +116,22 @@ impl Format {
         wrong.map_or(Ok(None), Err)
     }
 
+    /// Whether a node of this format has written one of the two files of `dir`, and not a hand or
+    /// an older release, which write no checksum.
+    pub(super) fn is_sealed(dir: &Path) -> bool {
+        let checked = |name| {
+            Format::read_one(&dir.join(name))
+                .is_ok_and(|read| read.is_some_and(|said| said.checked))
+        };
+        [FORMAT_FILE, COPY_FILE].into_iter().any(checked)
+    }
+
     fn read_one(path: &Path) -> Result<Option<Said>, DataDirError> {
+        // To open anything else might wait without an end.
+        if fs::metadata(path).is_ok_and(|facts| !facts.is_file()) {
+            let reason = "it is no file".to_owned();
+            return Err(DataDirError::Damaged { path: path.to_owned(), reason });
+        }
         match File::open(path) {
             Ok(file) => Format::read_from(path, file).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -129,7 +150,8 @@ impl Format {
             serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         if read.format != FORMAT {
             let (path, found) = (parent(path).to_owned(), read.format);
-            return Err(DataDirError::UnknownFormat { path, found, known: FORMAT });
+            let sealed = read.checksum.is_some_and(|checksum| is_seal(&checksum, &text));
+            return Err(DataDirError::UnknownFormat { path, found, known: FORMAT, sealed });
         }
         let partitions =
             read.partitions.ok_or_else(|| damaged("it names no partitions".to_owned()))?;
@@ -214,6 +236,14 @@ impl Format {
         };
         bad.filter_map(write).collect()
     }
+}
+
+/// Whether a text, of whatever format, has the checksum that it names.
+fn is_seal(checksum: &str, text: &[u8]) -> bool {
+    let field = format!(",\"checksum\":\"{checksum}\"");
+    let text = String::from_utf8_lossy(text);
+    let hash = blake3::hash(text.trim_end().replacen(&field, "", 1).as_bytes());
+    hash.to_hex()[..2 * CHECKSUM_LEN] == *checksum
 }
 
 fn check_partitions(path: &Path, found: u64) -> Result<u32, DataDirError> {

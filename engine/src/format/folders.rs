@@ -38,3 +38,11 @@ pub(super) fn parent(path: &Path) -> &Path {
 pub(super) fn sync_dir(path: &Path) -> Result<(), DataDirError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(refused("sync", path))
 }
+
+/// Whether a folder is not empty, or may not be.
+pub(super) fn holds_something(folder: &Path) -> bool {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}

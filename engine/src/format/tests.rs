@@ -1,6 +1,9 @@
+use std::io;
+
 use super::*;
 
-use file::{FORMAT_FILE, TEMPORARY_FILE};
+use file::{COPY_FILE, FORMAT_FILE, TEMPORARY_FILE};
+use folders::refused;
 
 /// Paths of so many directories, none of which is there.
 fn paths(root: &tempfile::TempDir, names: &[&str]) -> Vec<PathBuf> {
@@ -182,21 +185,57 @@ fn the_folder_of_a_partition_is_made_once() {
     drop(open(&all).unwrap());
     let folders = [all[0].join("p000"), all[1].join("p001"), all[0].join("p002")];
     assert!(folders.iter().all(|folder| folder.is_dir()) && !all[0].join("p001").exists());
-    // Nothing was stored yet: what a power cut left out is made.
-    fs::remove_dir(&folders[0]).unwrap();
-    assert_eq!(open(&all).unwrap().lost().count(), 0);
-    assert!(folders[0].is_dir());
-    // One that is gone beside others is not, and the node is told; nor does a volume that holds
-    // nothing, as one that was put in another's place, lose any.
+    // One that is gone is not made anew, whether others hold something, nothing, or are gone too.
     fs::create_dir(folders[2].join("segments")).unwrap();
     fs::remove_dir(&folders[0]).unwrap();
     fs::remove_dir(&folders[1]).unwrap();
-    let opened = open(&all).unwrap();
-    assert_eq!(opened.lost().collect::<Vec<_>>(), [(0, folders[0].clone())]);
-    assert!(!folders[0].exists() && folders[1].is_dir());
-    drop(opened);
+    fs::remove_dir(all[1].join("p003")).unwrap();
+    for _ in 0..2 {
+        let opened = open(&all).unwrap();
+        let lost: Vec<_> = opened.lost().map(|(number, _)| number).collect();
+        assert_eq!(lost, [0, 1, 3]);
+        assert!(!folders[0].exists() && !folders[1].exists());
+    }
     fs::create_dir(&folders[0]).unwrap();
-    assert_eq!(open(&all).unwrap().lost().count(), 0, "the loss is accepted");
+    assert_eq!(open(&all).unwrap().lost().count(), 2, "the loss is accepted");
+}
+
+/// An empty disk that is to take the place of one that is lost, as the operator's guide says.
+#[test]
+fn a_volume_that_is_described_by_hand_is_made_to_the_end() {
+    let root = tempfile::tempdir().unwrap();
+    let all = paths(&root, &["a", "b"]);
+    drop(open(&all).unwrap());
+    serve(&all[0]);
+    let text = fs::read_to_string(all[1].join(FORMAT_FILE)).unwrap();
+    fs::remove_dir_all(&all[1]).unwrap();
+    fs::create_dir(&all[1]).unwrap();
+    let without = format!("{}}}", text.split(",\"checksum\"").next().unwrap());
+    fs::write(all[1].join(FORMAT_FILE), without).unwrap();
+    assert_eq!(open(&all).unwrap().lost().count(), 0);
+    assert!(all[1].join("p001").is_dir());
+    fs::remove_dir(all[1].join("p001")).unwrap();
+    assert_eq!(open(&all).unwrap().lost().count(), 1, "from now on it is the node's");
+}
+
+#[test]
+fn a_directory_of_a_newer_release_is_refused_though_its_copy_is_older() {
+    let root = tempfile::tempdir().unwrap();
+    let path = paths(&root, &["data"]);
+    drop(open(&path).unwrap());
+    for (newer, older) in [(FORMAT_FILE, COPY_FILE), (COPY_FILE, FORMAT_FILE)] {
+        let [newer, older] = [newer, older].map(|name| path[0].join(name));
+        let before = fs::read(&newer).unwrap();
+        let mut text = "{\"format\":2,\"parts\":[4]}".to_owned();
+        let hash = blake3::hash(text.as_bytes()).to_hex();
+        text.insert_str(text.len() - 1, &format!(",\"checksum\":\"{}\"", &hash[..32]));
+        fs::write(&newer, format!("{text}\n")).unwrap();
+        let refused = open(&path).unwrap_err();
+        assert!(matches!(refused, DataDirError::UnknownFormat { found: 2, .. }), "{refused}");
+        assert!(fs::read_to_string(&newer).unwrap().starts_with(&text), "it is left as it is");
+        assert_eq!(fs::read(&older).unwrap(), before);
+        fs::write(&newer, before).unwrap();
+    }
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! One directory of a node: what it is, and the lock that keeps other processes out.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read},
     os::unix::fs::FileExt,
     path::Path,
 };
 
+use ron_shards::store::layout::partition_name;
+
 use super::{
     error::DataDirError,
     file::{COPY_FILE, FORMAT_FILE, Format, TEMPORARY_FILE},
-    folders::refused,
+    folders::{holds_something, refused},
 };
 
 const LOCK_FILE: &str = "lock";
@@ -57,7 +60,11 @@ impl State {
         for entry in fs::read_dir(dir).map_err(refused("list", dir))? {
             names.push(entry.map_err(refused("list", dir))?.file_name());
         }
-        let mut kept = names.iter().filter(|name| !NOTHING.iter().any(|known| *name == known));
+        // The folders of partitions are made first, and nothing was stored while they are empty.
+        let is_unused = |name: &OsString| is_partition(name) && !holds_something(&dir.join(name));
+        let mut kept = names
+            .iter()
+            .filter(|name| !NOTHING.iter().any(|known| *name == known) && !is_unused(name));
         if let Some(format) = Format::read(dir)? {
             let used = kept.any(|name| !UNUSED.iter().any(|known| name == known));
             return Ok(State::Made { format, used });
@@ -70,6 +77,12 @@ impl State {
             }
         }
     }
+}
+
+/// Whether a name is that of a partition's folder.
+fn is_partition(name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.strip_prefix('p')?.parse().ok());
+    number.is_some_and(|number| name == partition_name(number).as_str())
 }
 
 /// Whether an error is the disk's. A file where a directory should be is somebody's mistake.
@@ -175,11 +188,13 @@ mod tests {
         fs::create_dir(dir.join("lost+found")).unwrap();
         assert!(matches!(State::of(&dir), Ok(State::Empty)), "what a crash left is nothing");
         fs::create_dir(dir.join("p000")).unwrap();
+        assert!(matches!(State::of(&dir), Ok(State::Empty)), "folders are made first");
+        fs::create_dir(dir.join("p000/segments")).unwrap();
         let foreign = State::of(&dir).unwrap_err();
         assert!(matches!(&foreign, DataDirError::Foreign { entry, .. } if entry == "p000"));
         Format { partitions: 1, place: None }.create(&dir).unwrap();
         assert!(matches!(State::of(&dir), Ok(State::Made { used: true, .. })));
-        fs::remove_dir(dir.join("p000")).unwrap();
+        fs::remove_dir(dir.join("p000/segments")).unwrap();
         fs::create_dir(dir.join("tls")).unwrap();
         assert!(matches!(State::of(&dir), Ok(State::Made { used: false, .. })));
 

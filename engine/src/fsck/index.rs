@@ -34,6 +34,8 @@ pub(super) fn check(
     let Position { segment, offset } = reached;
     let there = log.segments.iter().any(|(number, len)| *number == segment && offset <= *len);
     if !there && segment > 0 {
+        // What was deleted in the part of the log that is lost only the index knows.
+        log.keeps_index = true;
         report.found(&Finding::at(&dir, What::IndexAhead { segment, offset }))?;
     }
     let mut files = Files::new();
@@ -41,14 +43,21 @@ pub(super) fn check(
     for (address, entry) in view.entries() {
         comparing.entry(address, &entry, log, &mut files, report)?;
     }
+    let mut forgotten = false;
     for (address, latest) in &log.latest {
         let stored = latest.kind != RecordKind::Tombstone;
         if stored && !latest.indexed && !latest.damaged && comparing.knows(latest) {
             let path = layout.segment_path(number, latest.segment);
-            let finding = Finding::at(&path, What::NotIndexed).offset(latest.offset);
+            // The index is checked and knows the log to behind this record. It may not have seen
+            // what damage hid; otherwise the object was deleted, and its tombstone is lost.
+            let was_hidden = log.hidden.contains(&latest.segment);
+            forgotten |= !was_hidden;
+            let what = if was_hidden { What::NotIndexed } else { What::TombstoneLost };
+            let finding = Finding::at(&path, what).offset(latest.offset);
             report.found(&finding.of(*address))?;
         }
     }
+    log.keeps_index |= forgotten;
     Ok(files)
 }
 

@@ -1,7 +1,7 @@
 //! The log of a partition: every record of every segment, all data hashed.
 
 use std::{
-    collections::{HashMap, hash_map::Entry as Slot},
+    collections::{BTreeSet, HashMap, hash_map::Entry as Slot},
     fs::File,
     io,
     os::unix::fs::FileExt,
@@ -39,8 +39,11 @@ pub(super) struct Latest {
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) latest: HashMap<Address, Latest>,
-    /// Some of a segment is not reached, though it was once.
-    pub(super) is_cut: bool,
+    /// A rebuild of the index would lose what it knows: some of a segment is not reached, though it
+    /// was once, or would be cut off.
+    pub(super) keeps_index: bool,
+    /// Segments that are marked, because damage hid records in them.
+    pub(super) hidden: BTreeSet<u32>,
     /// Numbers and lengths.
     pub(super) segments: Vec<(u32, u64)>,
     damaged: Vec<(Address, Latest)>,
@@ -91,11 +94,10 @@ pub(super) fn walk(
 ) -> Result<Log, FsckError> {
     let mut log = Log::default();
     for path in list(&layout.segments_dir(number), report)? {
-        match segment_number(name(&path)) {
-            Some(segment) => log.segments.push((segment, 0)),
-            // Of a segment in which damage hides records, which is looked at itself.
-            None if hidden_number(name(&path)).is_some() => {}
-            None => report.found(&Finding::at(&path, What::Foreign))?,
+        match (segment_number(name(&path)), hidden_number(name(&path))) {
+            (Some(segment), _) => log.segments.push((segment, 0)),
+            (None, Some(segment)) => drop(log.hidden.insert(segment)),
+            (None, None) => report.found(&Finding::at(&path, What::Foreign))?,
         }
     }
     log.segments.sort_unstable();
@@ -109,11 +111,19 @@ pub(super) fn walk(
         report.summary.segments += 1;
         let mut walking = Walking { layout, number, segment, path: &path, synced_to };
         match walking.run(&mut log, report)? {
-            Ok(len) => log.segments[at].1 = len,
+            Ok(len) => {
+                log.segments[at].1 = len;
+                // Without the index, the last batch is taken for one that a crash has torn.
+                let batch = len.saturating_sub(DISK_OP_LEN_MAX as u64)..synced_to;
+                log.keeps_index |= segment == last
+                    && log.damaged.iter().any(|(_, record)| {
+                        record.segment == segment && batch.contains(&record.offset)
+                    });
+            }
             Err(error) => {
                 let what = What::Unreadable { reason: error.to_string() };
                 report.found(&Finding::at(&path, what))?;
-                log.is_cut = true;
+                log.keeps_index = true;
             }
         }
     }
@@ -176,7 +186,7 @@ impl Walking<'_> {
             let len = len - end;
             // A crash tears the last batch at most; the next start cuts off no more than that.
             let cut = end < self.synced_to || len > DISK_OP_LEN_MAX as u64;
-            log.is_cut |= cut;
+            log.keeps_index |= cut;
             let what = if cut { What::LogEnds { why, len } } else { What::TornEnd { why, len } };
             report.found(&Finding::at(self.path, what).offset(end))?;
         }

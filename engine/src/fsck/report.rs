@@ -74,9 +74,11 @@ pub(super) enum What {
     IndexOnly,
     #[error("the index does not name this record")]
     NotIndexed,
+    #[error("a record of an object that was deleted, which only the index knows")]
+    TombstoneLost,
     #[error("the index is removed; the next start makes it again")]
     IndexRemoved,
-    #[error("the index is kept: it alone leads to what the log does not reach")]
+    #[error("the index is kept: a rebuild would lose what it knows")]
     IndexKept,
 }
 
@@ -91,6 +93,7 @@ impl What {
             | What::NoIndex
             | What::IndexTorn { .. }
             | What::IndexOnly
+            | What::TombstoneLost
             | What::IndexRemoved
             | What::IndexKept => Severity::Note,
             _ => Severity::Damage,
@@ -124,6 +127,7 @@ impl What {
             What::IndexOld => "index_old",
             What::IndexOnly => "index_only",
             What::NotIndexed => "not_indexed",
+            What::TombstoneLost => "tombstone_lost",
             What::IndexRemoved => "index_removed",
             What::IndexKept => "index_kept",
         }

@@ -14,7 +14,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Part, Space};
+use ron_io::{
+    arena::BlockMut,
+    ports::{DiskDone, DiskOp, FileId, OpenHow, Part, Space},
+};
 
 use crate::entropy::Entropy;
 
@@ -119,19 +122,11 @@ impl TestDisk {
                 self.open.remove(&file).expect("a file is closed once");
                 Ok(DiskDone::Done)
             }
-            DiskOp::Read { file, at, len, mut into } => {
-                let bytes = &self.inode(file).seen;
-                let range = at as usize..at as usize + len as usize;
-                let found = bytes.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
-                into.bytes_mut()[..len as usize].copy_from_slice(found);
-                Ok(DiskDone::Read(into.freeze(len as usize)))
+            DiskOp::Read { file, at, len, into } => {
+                self.read(file, at as usize, len as usize, into)
             }
             DiskOp::Scan { file, at, len, .. } => {
-                let unreadable = self.unreadable.as_ref().and_then(|path| self.names.get(path));
-                if unreadable == self.open.get(&file) {
-                    return Err(io::Error::other("the disk does not give it"));
-                }
-                Ok(DiskDone::Scanned(self.scan(file, at as usize, len as usize)))
+                self.scan(file, at as usize, len as usize).map(DiskDone::Scanned)
             }
             DiskOp::Write { file, at, parts } => self.write(file, at, &parts),
             DiskOp::Sync { file } => {
@@ -169,7 +164,23 @@ impl TestDisk {
         }
     }
 
-    fn scan(&mut self, file: FileId, at: usize, len: usize) -> Vec<u8> {
+    fn read(
+        &mut self,
+        file: FileId,
+        at: usize,
+        len: usize,
+        mut into: BlockMut,
+    ) -> io::Result<DiskDone> {
+        let found = self.inode(file).seen.get(at..at + len).ok_or(io::ErrorKind::UnexpectedEof)?;
+        into.bytes_mut()[..len].copy_from_slice(found);
+        Ok(DiskDone::Read(into.freeze(len)))
+    }
+
+    fn scan(&mut self, file: FileId, at: usize, len: usize) -> io::Result<Vec<u8>> {
+        let unreadable = self.unreadable.as_ref().and_then(|path| self.names.get(path));
+        if unreadable == self.open.get(&file) {
+            return Err(io::Error::other("the disk does not give it"));
+        }
         let bytes = &self.inode(file).seen;
         let start = at.min(bytes.len());
         let mut found = bytes[start..(start + len).min(bytes.len())].to_vec();
@@ -177,7 +188,7 @@ impl TestDisk {
             self.short_scans -= 1;
             found.truncate((found.len() / 2).next_multiple_of(4096));
         }
-        found
+        Ok(found)
     }
 
     /// The act is begun, and then the power fails: what it would have changed is changed in part.

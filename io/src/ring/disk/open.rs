@@ -83,7 +83,7 @@ fn set_flags(file: &fs::File, direct: bool) -> io::Result<bool> {
         return Err(io::Error::last_os_error());
     }
     let flags = flags & !libc::O_NONBLOCK;
-    let set = |flags| {
+    let set = |flags: libc::c_int| {
         // SAFETY: as above.
         match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) } {
             0 => Ok(()),
