@@ -106,8 +106,10 @@ pub(super) struct Net {
     accepting: bool,
     /// Connections with which no more are accepted.
     connections_max: usize,
-    /// A timer runs, after which accepting is tried again.
+    /// Accepting failed, and is tried again when the timer ends.
     retrying: bool,
+    /// Whether that timer runs.
+    timing: bool,
     /// How often in a row accepting was tried again.
     retries: u32,
     /// Why the last accept failed that did.
@@ -183,6 +185,7 @@ impl Net {
             accepting: true,
             connections_max,
             retrying: false,
+            timing: false,
             retries: 0,
             accept_errno: 0,
             wait_flags,

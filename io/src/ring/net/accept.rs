@@ -62,10 +62,23 @@ impl Net {
         self.accepting && !self.retrying && self.conns.len() < self.connections_max
     }
 
-    /// Tries again to accept after it failed.
+    /// Tries again to accept after it failed, or finds that the last try has not failed: then
+    /// nobody came yet, and accepting goes on.
     pub(super) fn accept_again(&mut self) {
-        self.retrying = false;
-        self.arm_listeners();
+        self.timing = false;
+        if std::mem::take(&mut self.retrying) {
+            self.arm_listeners();
+            self.look_again_at_accepts();
+        } else {
+            self.retries = 0;
+        }
+    }
+
+    fn look_again_at_accepts(&mut self) {
+        if !std::mem::replace(&mut self.timing, true) {
+            let timer = opcode::Timeout::new(&ACCEPT_RETRY).build();
+            self.submit(timer.user_data(tag(Kind::Retry, listener_id(0))));
+        }
     }
 
     /// Listeners that accept nothing since a while, because accepting fails.
@@ -101,8 +114,7 @@ impl Net {
         if !self.retrying {
             self.retrying = true;
             self.retries = self.retries.saturating_add(1);
-            let timer = opcode::Timeout::new(&ACCEPT_RETRY).build();
-            self.submit(timer.user_data(tag(Kind::Retry, listener_id(0))));
+            self.look_again_at_accepts();
         }
     }
 
