@@ -106,9 +106,10 @@ impl Put {
         self.receiving && !self.asking && self.ingest.wants_more()
     }
 
-    /// What to do about the rest of the body if it is not wanted any more.
+    /// What to do about the rest of the body if it is not wanted any more. A client that still
+    /// waits to be told to send it may do so or not.
     pub(super) fn leftover(&self) -> Leftover {
-        self.framing.leftover()
+        if self.awaited { Leftover::Close } else { self.framing.leftover() }
     }
 
     /// Uses what it can of `input`, and returns how much that was, whatever came of it.

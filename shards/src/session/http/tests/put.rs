@@ -336,6 +336,44 @@ fn a_condition_is_judged_before_the_body_comes() {
 }
 
 #[test]
+fn a_refusal_before_the_body_was_invited_ends_the_connection() {
+    // RFC 9110 §10.1.1: whether the body comes is not known, so neither is where a request starts.
+    let expect = "Content-Length: 5\r\nExpect: 100-continue\r\n";
+    let path = format!("/o/{}", Address::of(b"hello"));
+    for (there, fault, condition, status) in [
+        (true, None, "If-None-Match: *\r\n", 412),
+        (false, None, "If-Match: *\r\n", 412),
+        (true, Some((0, Fault::Busy)), "If-Match: *\r\n", 503),
+        (true, Some((0, Fault::Disk)), "If-Match: *\r\n", 500),
+    ] {
+        let mut bench = Bench::new();
+        if there {
+            bench.store(b"hello");
+        }
+        bench.fault = fault;
+        let answer = bench.ask(request("PUT", &path, &format!("{expect}{condition}")));
+        assert_eq!((answer.status, answer.field("Connection")), (status, Some("close")));
+        assert_eq!((&bench.did[..], bench.session().skip), (&[Did::Finish][..], 0));
+    }
+    // The question is never answered.
+    let mut config = config();
+    config.deadlines.stream_ns = 40 * SECOND_NS;
+    let mut bench = Bench::with(config, "127.0.0.1", false);
+    bench.hold_asks = true;
+    bench.bytes(request("PUT", &path, &format!("{expect}If-Match: *\r\n")));
+    bench.run_out(40 * SECOND_NS);
+    let answer = bench.answers(&["PUT"]).remove(0);
+    assert_eq!((answer.status, answer.field("Connection")), (408, Some("close")));
+    // A client that does not wait sends its body in any case: it is passed over.
+    let mut bench = Bench::new();
+    let fields = "Content-Length: 5\r\nIf-Match: *\r\n";
+    bench.bytes(request("PUT", &path, fields) + "hello" + &get("/", ""));
+    let statuses: Vec<u16> =
+        bench.answers(&["PUT", "GET"]).iter().map(|answer| answer.status).collect();
+    assert_eq!((statuses, &bench.did[..]), (vec![412, 404], &[Did::Pause, Did::Resume][..]));
+}
+
+#[test]
 fn a_body_that_comes_with_its_head_waits_for_the_condition() {
     let mut bench = Bench::new();
     bench.hold_asks = true;
