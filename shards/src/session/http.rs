@@ -340,7 +340,8 @@ impl HttpSession {
     /// Restores what holds between events: nothing usable waits, an ended connection is closed,
     /// the peer is paused exactly while too much waits, and the deadline is that of the state.
     fn settle(&mut self, cx: &mut Cx<'_>) {
-        if !self.inbox.is_empty() && self.is_hungry(cx) {
+        let is_whole = matches!(&self.state, State::Put(put) if put.has_all());
+        if (is_whole || !self.inbox.is_empty()) && self.is_hungry(cx) {
             let mut inbox = mem::take(&mut self.inbox);
             let used = self.work_off(inbox.rest(), cx);
             inbox.consume(used);
@@ -691,7 +692,9 @@ impl HttpSession {
                 }
             }
             State::Put(put) if self.eof && put.is_receiving() && self.inbox.is_empty() => {
-                self.refuse_put(Refusal::BodyEnded, cx);
+                if !put.has_all() {
+                    self.refuse_put(Refusal::BodyEnded, cx);
+                }
             }
             State::Handshake if self.eof || drained => self.abort(STATUS_NONE, cx),
             _ => {}

@@ -91,6 +91,12 @@ impl Put {
         self.receiving
     }
 
+    /// Whether nothing more of the body is to come, though it may not be finished: one without
+    /// bytes has all of them before the store has said whether it is wanted.
+    pub(super) fn has_all(&self) -> bool {
+        self.framing.is_done()
+    }
+
     /// Bytes of payload that were taken.
     pub(super) fn taken(&self) -> u64 {
         self.taken

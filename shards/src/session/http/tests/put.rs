@@ -374,6 +374,39 @@ fn a_refusal_before_the_body_was_invited_ends_the_connection() {
 }
 
 #[test]
+fn a_condition_on_the_empty_object_is_answered_at_once() {
+    let path = format!("/o/{}", Address::of(b""));
+    for (there, condition, status) in [
+        (false, "If-None-Match: *\r\n", 201),
+        (true, "If-None-Match: *\r\n", 412),
+        (false, "If-Match: *\r\n", 412),
+        (true, "If-Match: *\r\n", 200),
+    ] {
+        for body in ["", "Content-Length: 0\r\n"] {
+            let mut bench = Bench::new();
+            if there {
+                bench.store(b"");
+            }
+            bench.bytes(request("PUT", &path, &format!("{body}{condition}")));
+            bench.bytes(get("/", ""));
+            let statuses: Vec<u16> =
+                bench.answers(&["PUT", "GET"]).iter().map(|answer| answer.status).collect();
+            assert_eq!(statuses, [status, 404], "{there} {body}{condition}");
+            assert_eq!(bench.objects.len(), usize::from(there || status == 201));
+        }
+    }
+    // Nothing is missing of it when the client ends its side while the store is asked.
+    let mut bench = Bench::new();
+    bench.hold_asks = true;
+    bench.bytes(request("PUT", &path, "If-None-Match: *\r\n"));
+    bench.eof();
+    bench.hold_asks = false;
+    bench.run();
+    assert_eq!(bench.answers(&["PUT"])[0].status, 201);
+    assert_eq!(bench.did, [Did::Finish, Did::Abort]);
+}
+
+#[test]
 fn a_body_that_comes_with_its_head_waits_for_the_condition() {
     let mut bench = Bench::new();
     bench.hold_asks = true;
