@@ -371,16 +371,19 @@ impl OapSession {
         }
     }
 
-    /// The peer has ended: what it began and did not finish takes no effect. OAP/1 §10.3
+    /// The peer has ended: what it began and did not finish takes no effect (OAP/1 §10.3), and a
+    /// get that has used up its credit gets no more.
     fn cut_short(&mut self, cx: &mut Cx<'_>) {
         if !self.deframer.is_between_frames() && self.frame.take().is_some() {
             cx.stats.reject(Rejected::Protocol);
         }
         const CUT: Refusal = Refusal::bad("the connection ended before the put did");
+        const STARVED: Refusal = Refusal::bad("the connection ended before more credit came");
         for place in 0..self.streams.places() {
-            let job = self.streams.get(place).map(|stream| &stream.job);
-            if matches!(job, Some(Job::Put(put)) if !put.ended) {
-                self.fail(place, &CUT, cx);
+            match self.streams.get(place).map(|stream| &stream.job) {
+                Some(Job::Put(put)) if !put.ended => self.fail(place, &CUT, cx),
+                Some(Job::Get(get)) if get.allowance() == 0 => self.fail(place, &STARVED, cx),
+                _ => {}
             }
         }
     }

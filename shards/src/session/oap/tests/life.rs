@@ -1,5 +1,6 @@
 //! How connections begin and end: handshake, deadlines, drain, EOF, loss.
 
+use ron_codec::oap::limits::OAP_WINDOW_LEN_DEFAULT;
 use ron_io::{
     arena::{BlockMut, Owner},
     stats::Rejected,
@@ -259,6 +260,47 @@ fn a_half_closed_peer_gets_its_answers() {
     rig.run();
     assert!(body(&rig.frames(), 0) == data);
     assert_eq!(rig.ends, ["finish", "abort"]);
+}
+
+/// Nobody can grant it credit any more, so it does not wait for any: neither one that has used it
+/// up when the peer ends, nor one that uses it up afterwards.
+#[test]
+fn a_get_without_credit_ends_with_its_peer() {
+    for ends_first in [false, true] {
+        let mut rig = greeted();
+        let data = sample(9 * GROUP_LEN, 1);
+        let address = rig.store(&data);
+        let json = format!(r#"{{"op":"get","addr":"{address}"}}"#);
+        rig.bytes(&frame(START | Flags::ACK_REQ, 3, json.as_bytes()));
+        if !ends_first {
+            rig.run();
+            assert_eq!((rig.open(), rig.ends.len()), (1, 0), "it waits for credit");
+        }
+        rig.tell(|session, cx| session.on_eof(cx));
+        rig.run();
+        assert_eq!((rig.open(), rig.ends.as_slice()), (0, &["finish", "abort"][..]));
+        let mut frames = rig.frames();
+        assert_eq!(frames.pop().unwrap().error(), (400, "bad_request".into()));
+        let window = OAP_WINDOW_LEN_DEFAULT as usize;
+        let sent: Vec<u8> = frames.iter().flat_map(|frame| frame.payload.clone()).collect();
+        assert!(sent == data[..window], "what there was credit for is sent");
+    }
+    // Credit that came before the end counts, though it could not be taken yet.
+    let mut rig = greeted();
+    let data = sample(OAP_WINDOW_LEN_DEFAULT as usize + 5, 1);
+    let address = rig.store(&data);
+    let json = format!(r#"{{"op":"get","addr":"{address}"}}"#);
+    rig.bytes(&frame(START | Flags::ACK_REQ, 3, json.as_bytes()));
+    let hello = raw(&FrameHeader::default(), b"", b"");
+    while rig.ends.is_empty() {
+        rig.bytes(&hello.repeat(16));
+    }
+    rig.bytes(&frame(Flags::REQ, 3, br#"{"credit":5}"#));
+    rig.tell(|session, cx| session.on_eof(cx));
+    assert_eq!(rig.open(), 1);
+    rig.run();
+    assert_eq!(rig.counted(Op::Get, 0), 1);
+    assert_eq!(rig.open(), 0);
 }
 
 #[test]
