@@ -45,6 +45,7 @@ pub mod health;
 mod kernel;
 pub mod limits;
 mod load;
+mod log_queue;
 pub mod logging;
 pub mod metrics;
 mod orders;

@@ -99,6 +99,11 @@ pub const LOAD_ALL_MIN: u64 = 3;
 /// cannot have the node taken out of service.
 pub const LOAD_PEERS_SPARED: usize = 3;
 
+/// Bytes of memory of log lines that wait for standard error; what comes beyond that is lost. And
+/// how long the end of the process waits for them to be written.
+pub const LOG_LEN_MAX: usize = 1024 * 1024;
+pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
+
 /// Seconds after which to ask again: a node that is starting, and one that will not come back.
 pub const RETRY_BOOT_S: u64 = 1;
 pub const RETRY_GONE_S: u64 = 30;

@@ -1,14 +1,24 @@
 //! Logs: one line an event, on standard error, and nothing anywhere else.
+//!
+//! Nobody waits for standard error: lines go through a [`Queue`] to a thread that writes them, and
+//! so does what a panic says. What is said of the end of the process is written as well, as long
+//! as that takes no longer than [`LOG_FLUSH_MAX`].
 
 use std::{
-    io::{self, IsTerminal},
+    backtrace::{Backtrace, BacktraceStatus},
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    panic::{self, PanicHookInfo},
     sync::OnceLock,
+    thread,
 };
 
 use tracing_subscriber::{
     Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt, reload,
     util::SubscriberInitExt,
 };
+
+use crate::{limits::LOG_FLUSH_MAX, log_queue::Queue};
 
 /// The levels a log may have, from none to all.
 pub const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -36,6 +46,8 @@ pub enum LogError {
     Level { level: String },
     #[error("a log is set up already")]
     Again,
+    #[error("the thread that writes the log cannot be started: {0}")]
+    Thread(#[source] io::Error),
     #[error("the log level cannot be changed: {0}")]
     Change(String),
 }
@@ -43,13 +55,31 @@ pub enum LogError {
 /// What changes the level of the log of this process.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
+/// The lines that wait for standard error.
+static QUEUE: Queue = Queue::new();
+
+/// A line that is being made, in memory.
+struct Line;
+
+impl Write for Line {
+    /// Each event is written at once, as a whole.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        QUEUE.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Sends what is logged at `level` (one of [`LEVELS`]) or above to standard error.
 ///
 /// # Errors
-/// An unknown level, or a second call in one process.
+/// An unknown level, a second call in one process, or a thread that cannot be started.
 pub fn init(level: &str, format: Format) -> Result<(), LogError> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
-    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = fmt::layer().with_writer(|| Line);
     let lines = match format {
         Format::Json => {
             let lines = lines.json().flatten_event(true);
@@ -59,7 +89,43 @@ pub fn init(level: &str, format: Format) -> Result<(), LogError> {
     };
     let log = tracing_subscriber::registry().with(filter).with(lines);
     log.try_init().map_err(|_| LogError::Again)?;
-    LEVEL.set(handle).map_err(|_| LogError::Again)
+    LEVEL.set(handle).map_err(|_| LogError::Again)?;
+    let lost = |count| tracing::warn!("{count} lines of the log were lost before this one");
+    let writer = thread::Builder::new().name("log".to_owned());
+    let writer = writer.spawn(move || QUEUE.write_to(io::stderr(), lost));
+    writer.map_err(LogError::Thread)?;
+    panic::set_hook(Box::new(|info| QUEUE.push(panicked(info).as_bytes())));
+    Ok(())
+}
+
+/// What is said of a panic, as the standard library says it.
+fn panicked(info: &PanicHookInfo<'_>) -> String {
+    let thread = thread::current();
+    let said = format!("\nthread '{}' {info}\n", thread.name().unwrap_or("<unnamed>"));
+    let trace = Backtrace::capture();
+    match trace.status() {
+        BacktraceStatus::Captured => format!("{said}stack backtrace:\n{trace}\n"),
+        _ => said,
+    }
+}
+
+/// Lines that were lost because standard error did not take them.
+pub fn dropped() -> u64 {
+    QUEUE.dropped()
+}
+
+/// Writes what waits, as the last thing a process does, and before that what it ends with, if it
+/// is to say something.
+pub fn end(last: Option<&dyn Display>) {
+    if let Some(last) = last {
+        if LEVEL.get().is_none() {
+            // There is no log yet.
+            eprintln!("{last}");
+            return;
+        }
+        QUEUE.push(format!("{last}\n").as_bytes());
+    }
+    QUEUE.flush(LOG_FLUSH_MAX);
 }
 
 /// Logs at `level` from now on. Without a log there is nothing to change.

@@ -27,6 +27,7 @@ use ron_io::{
 use crate::{
     build_info::BuildInfo,
     bus::Bus,
+    logging,
     process::Process,
     reload::ReloadState,
     storage::{Figures, SetAside},
@@ -270,6 +271,8 @@ impl Source {
             "Reports and events lost to full queues.",
             dropped,
         )?;
+        let help = "Lines of the log lost because standard error did not take them.";
+        page.counters("ron_log_lines_dropped", help, [([], logging::dropped())])?;
         self.write_shards(page)?;
         page.info(
             "ron_build",

@@ -62,7 +62,7 @@ fn a_node_that_ends_is_not_ready() {
 }
 
 /// What must be there, whether or not anything happened yet.
-const NAMES: [&str; 47] = [
+const NAMES: [&str; 48] = [
     "ron_config_last_reload_success",
     "ron_config_last_reload_timestamp_seconds",
     "process_open_fds",
@@ -85,6 +85,7 @@ const NAMES: [&str; 47] = [
     "ron_verify_send_failures_total",
     "ron_integrity_fail_total",
     "ron_bus_overflow_dropped_total",
+    "ron_log_lines_dropped_total",
     "ron_shard_busy_ratio",
     "ron_shard_stall_seconds",
     "ron_mesh_hops_total",

@@ -45,7 +45,10 @@ fn main() -> ExitCode {
         tracing::warn!("the variable {name} is no setting and is ignored; see rond --help");
     }
     match node::run(&config, &machine, Box::new(settings), announce) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            logging::end(None);
+            ExitCode::SUCCESS
+        }
         Err(error) => failed(&*error),
     }
 }
@@ -62,7 +65,7 @@ fn announce(ready: &serde_json::Value) -> io::Result<()> {
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("rond: {error}");
+    logging::end(Some(&format_args!("rond: {error}")));
     match error.downcast_ref::<node::Hung>() {
         Some(_) => ExitCode::from(node::HUNG_EXIT_CODE),
         None => ExitCode::FAILURE,

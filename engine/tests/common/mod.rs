@@ -313,15 +313,25 @@ impl Said {
 impl Node {
     /// Starts a command that is a node, and waits until it is ready.
     pub fn start(command: Command) -> Node {
-        let (mut node, first) = Node::spawn(command);
+        Node::start_saying(command, Stdio::piped())
+    }
+
+    /// Starts a command that is a node whose standard error goes elsewhere, and waits until it is
+    /// ready.
+    pub fn start_saying(command: Command, stderr: Stdio) -> Node {
+        let (mut node, first) = Node::spawn_saying(command, stderr);
         let line = first.expect("the node says that it is ready");
         node.ready = serde_json::from_str(&line).expect("the ready line is JSON");
         node
     }
 
     /// Starts a command and waits for its first line on standard output, or for its end.
-    fn spawn(mut command: Command) -> (Node, Option<String>) {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    fn spawn(command: Command) -> (Node, Option<String>) {
+        Node::spawn_saying(command, Stdio::piped())
+    }
+
+    fn spawn_saying(mut command: Command, stderr: Stdio) -> (Node, Option<String>) {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().expect("the node can be started");
         let (lines, stdout) = mpsc::channel();
         let out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
@@ -329,10 +339,10 @@ impl Node {
             out.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
         });
         let said = Arc::new(Said::default());
-        let err = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
+        let err = child.stderr.take().map(BufReader::new);
         let note = Arc::clone(&said);
         thread::spawn(move || {
-            for line in err.lines().map_while(Result::ok) {
+            for line in err.into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
                 let mut text = note.text.lock().expect("no reader panics");
                 text.push_str(&line);
                 text.push('\n');
