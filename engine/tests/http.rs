@@ -223,6 +223,41 @@ fn conditions() {
 }
 
 #[test]
+fn conditions_of_writes() {
+    let data = Data::new();
+    let node = data.start(1);
+    let (empty, some) = (object(1, 0), object(1, 1000));
+    let mut peer = Peer::new(node.connect());
+    let mut ask = |method: &str, object: &Object, fields: &str| {
+        let path = path(object);
+        peer.send(
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n").as_bytes(),
+        );
+        peer.response(method)
+    };
+    // The empty object has no body that could be waited for.
+    for (method, condition, status) in [
+        ("PUT", "If-Match: *\r\n", 412),
+        ("PUT", "If-None-Match: *\r\n", 201),
+        ("PUT", "If-None-Match: *\r\nContent-Length: 0\r\n", 412),
+        ("PUT", "If-Match: *\r\n", 200),
+        ("DELETE", "If-None-Match: *\r\n", 412),
+        ("GET", "", 200),
+        ("DELETE", "If-Match: *\r\n", 204),
+        ("DELETE", "If-None-Match: *\r\n", 404),
+    ] {
+        assert_eq!(ask(method, &empty, condition).status, status, "{method} {condition}");
+    }
+    // Who waits to be told to send a body may send it or not.
+    Curl::http(&node).store(&some);
+    let waits = "If-None-Match: *\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n";
+    let refused = ask("PUT", &some, waits);
+    assert!(refused.status == 412 && !refused.keeps(), "{}", refused.status);
+    peer.expect_end();
+    node.terminate();
+}
+
+#[test]
 fn methods() {
     let data = Data::new();
     let node = data.start(1);

@@ -494,10 +494,11 @@ impl HttpSession {
                 self.state = State::Get(Get::begin(request, stream, address, wanted, cx));
             }
             Ok(Plan::Delete { address }) => {
-                match request::check_delete(head, &address, self.is_local(), cx.config) {
-                    Ok(()) => {
+                match request::check_write(head, Some(&address), self.is_local(), cx.config) {
+                    Ok(condition) => {
                         let request = self.pass_over(request, leftover);
-                        self.state = State::Delete(Delete::begin(request, stream, address, cx));
+                        let what = (address, condition);
+                        self.state = State::Delete(Delete::begin(request, stream, what, cx));
                     }
                     Err(refusal) => self.refuse(request, leftover, refusal, cx),
                 }
@@ -508,10 +509,12 @@ impl HttpSession {
                 self.wire.send_methods(&request, cx);
                 self.answered(&request, 204, cx);
             }
-            Ok(Plan::Put { expected, condition }) => {
+            Ok(Plan::Put { expected }) => {
                 let from = (stream, Peer::of(self.peer.ip()));
-                let put = request::check_writer(head, self.is_local(), cx.config)
-                    .and_then(|()| Put::begin(request, from, expected, condition, head.body, cx));
+                let may = request::check_write(head, expected.as_ref(), self.is_local(), cx.config);
+                let put = may.and_then(|condition| {
+                    Put::begin(request, from, expected, condition, head.body, cx)
+                });
                 match put {
                     Ok(mut put) => {
                         put.awaited = head.expect_continue;

@@ -78,7 +78,6 @@ pub(super) enum Plan {
     },
     Put {
         expected: Option<Address>,
-        condition: Option<Existence>,
     },
     Delete {
         address: Address,
@@ -113,7 +112,7 @@ pub(super) fn plan(head: &RequestHead<'_>) -> Result<Plan, Refusal> {
     }
 }
 
-/// What must be true of an object before a PUT stores it (RFC 9110 §13.1).
+/// What must be true of an object before a PUT stores it, or a DELETE removes it (RFC 9110 §13.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Existence {
     /// `If-Match`.
@@ -122,48 +121,45 @@ pub(super) enum Existence {
     NotThere,
 }
 
-/// A PUT and its conditions. What has the address has the tag, so a condition that names another
-/// tag is decided at once. Nothing is at `/o/` itself.
+/// A PUT.
 fn plan_put(head: &RequestHead<'_>, expected: Option<Address>) -> Result<Plan, Refusal> {
-    if head.content_range {
-        return Err(Refusal::Part);
-    }
-    let matches = expected.is_some_and(|address| etag::if_match(head.if_match, &address));
+    if head.content_range { Err(Refusal::Part) } else { Ok(Plan::Put { expected }) }
+}
+
+/// Whether the sender of this head may write to the address, and on which condition. Who may not
+/// hears that, whatever the condition (RFC 9110 §13.2.1).
+pub(super) fn check_write(
+    head: &RequestHead<'_>,
+    address: Option<&Address>,
+    loopback: bool,
+    config: &Config,
+) -> Result<Option<Existence>, Refusal> {
+    check_writer(head, loopback, config)?;
+    condition(head, address)
+}
+
+/// What the conditions of a write to this address come down to. What has the address has the tag,
+/// so a condition that names another tag is decided at once, and so are two that exclude each
+/// other. Nothing is at `/o/` itself.
+fn condition(
+    head: &RequestHead<'_>,
+    address: Option<&Address>,
+) -> Result<Option<Existence>, Refusal> {
+    let matches = address.is_some_and(|address| etag::if_match(head.if_match, address));
     if !head.if_match.is_empty() && !matches {
         return Err(Refusal::Precondition);
     }
-    let excluded =
-        expected.is_some_and(|address| etag::if_none_match(head.if_none_match, &address));
-    let condition = match (matches, excluded) {
-        (true, true) => return Err(Refusal::Precondition),
-        (true, false) => Some(Existence::There),
-        (false, true) => Some(Existence::NotThere),
-        (false, false) => None,
-    };
-    Ok(Plan::Put { expected, condition })
-}
-
-/// Whether the sender of this head may delete the object: who may write may, unless a condition
-/// names another state of it (RFC 9110 §13.1.1). The tag of an object is its address.
-pub(super) fn check_delete(
-    head: &RequestHead<'_>,
-    address: &Address,
-    loopback: bool,
-    config: &Config,
-) -> Result<(), Refusal> {
-    check_writer(head, loopback, config)?;
-    if !head.if_match.is_empty() && !etag::if_match(head.if_match, address) {
-        return Err(Refusal::Precondition);
+    match (matches, address.is_some_and(|address| etag::if_none_match(head.if_none_match, address)))
+    {
+        (true, true) => Err(Refusal::Precondition),
+        (true, false) => Ok(Some(Existence::There)),
+        (false, true) => Ok(Some(Existence::NotThere)),
+        (false, false) => Ok(None),
     }
-    Ok(())
 }
 
 /// Whether the sender of this head may write.
-pub(super) fn check_writer(
-    head: &RequestHead<'_>,
-    loopback: bool,
-    config: &Config,
-) -> Result<(), Refusal> {
+fn check_writer(head: &RequestHead<'_>, loopback: bool, config: &Config) -> Result<(), Refusal> {
     let sender = Sender {
         local: loopback,
         host: head.host,
@@ -301,7 +297,7 @@ mod tests {
         let address: Address = HEX.parse().unwrap();
         let object = format!("/o/b3:{HEX}");
         let manifest = format!("{object}/Manifest.toml");
-        let put = |expected| Ok(Plan::Put { expected, condition: None });
+        let put = |expected| Ok(Plan::Put { expected });
         let get = Plan::Get { address };
         let all = "GET, HEAD, PUT, DELETE";
         for (method, path, expected) in [
@@ -334,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_a_put() {
+    fn conditions_of_a_write() {
         const REFUSED: Result<Option<Existence>, Refusal> = Err(Refusal::Precondition);
         let own = format!("/o/b3:{HEX}");
         let (tag, other) = (format!("\"b3:{HEX}\""), format!("\"b3:{}\"", "0".repeat(64)));
@@ -349,15 +345,17 @@ mod tests {
             (&own, "If-Match: *\r\nIf-None-Match: *\r\n".into(), REFUSED),
             ("/o/", "If-None-Match: *\r\n".into(), Ok(None)),
             ("/o/", "If-Match: *\r\n".into(), REFUSED),
-            (&own, "Content-Range: bytes 0-1/2\r\n".into(), Err(Refusal::Part)),
-            ("/o/", "Content-Range: x\r\n".into(), Err(Refusal::Part)),
         ] {
             let text = format!("PUT {path} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
-            let found = with_head(&text, plan).map(|plan| match plan {
-                Plan::Put { condition, .. } => condition,
+            let found = with_head(&text, |head| match plan(head) {
+                Ok(Plan::Put { expected }) => condition(head, expected.as_ref()),
                 other => panic!("{other:?}"),
             });
             assert_eq!(found, expected, "{path} {fields}");
+        }
+        for path in [own.as_str(), "/o/"] {
+            let text = format!("PUT {path} HTTP/1.1\r\nHost: h\r\nContent-Range: x\r\n\r\n");
+            assert_eq!(with_head(&text, plan), Err(Refusal::Part));
         }
     }
 

@@ -79,6 +79,39 @@ fn a_condition_on_another_tag_keeps_the_object() {
 }
 
 #[test]
+fn an_object_that_is_not_to_be_there_is_kept() {
+    // RFC 9110 §13.1.2
+    let mut bench = Bench::new();
+    let address = bench.store(b"x");
+    let path = format!("/o/{address}");
+    for condition in ["*".to_owned(), format!("\"{address}\""), format!("W/\"{address}\"")] {
+        let fields = format!("If-None-Match: {condition}\r\n");
+        let answer = bench.ask(delete(&path, &fields));
+        assert_eq!((answer.status, answer.error().as_str()), (412, "precondition_failed"));
+        assert_eq!(bench.objects.len(), 1, "{condition}");
+        let none = delete(format!("/o/{}", Address::of(b"y")), "If-None-Match: *\r\n");
+        assert_eq!(bench.ask(none).status, 404);
+    }
+    assert!(bench.asked.iter().all(|asked| asked == "open None"), "{:?}", bench.asked);
+    let other = format!("If-None-Match: \"{}\"\r\n", Address::of(b"y"));
+    assert_eq!(bench.ask(delete(&path, &other)).status, 204);
+}
+
+#[test]
+fn who_may_not_write_hears_nothing_of_conditions() {
+    // RFC 9110 §13.2.1
+    for method in ["PUT", "DELETE"] {
+        for condition in ["If-Match: \"x\"", "If-Match: *", "If-None-Match: *"] {
+            let mut bench = Bench::from("192.0.2.1", false);
+            let path = format!("/o/{}", bench.store(b"x"));
+            let answer = bench.ask(request(method, &path, &format!("{condition}\r\n")));
+            assert_eq!(answer.status, 403, "{method} {condition}");
+            assert_eq!((bench.asked.len(), bench.objects.len()), (0, 1));
+        }
+    }
+}
+
+#[test]
 fn a_store_that_cannot_says_why() {
     for (fault, status, code) in [
         (Fault::Full, 507, "storage_full"),
