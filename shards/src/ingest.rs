@@ -257,6 +257,16 @@ impl Ingest {
         self.settle(result, cx)
     }
 
+    /// Whether the owner is asked if it has the object, while bytes of it may still come.
+    pub fn is_asking(&self) -> bool {
+        matches!(self.state, State::Asking)
+    }
+
+    /// Whose upload it is.
+    pub fn stream(&self) -> StreamId {
+        self.stream
+    }
+
     /// Whether `push` can take something.
     pub fn wants_more(&self) -> bool {
         !self.stalled && self.sealed.is_none() && !matches!(self.state, State::Ended(_))

@@ -694,10 +694,8 @@ impl HttpSession {
                     self.abort(STATUS_NONE, cx);
                 }
             }
-            State::Put(put) if self.eof && put.is_receiving() && self.inbox.is_empty() => {
-                if !put.has_all() {
-                    self.refuse_put(Refusal::BodyEnded, cx);
-                }
+            State::Put(put) if self.eof && put.awaits_body() && self.inbox.is_empty() => {
+                self.refuse_put(Refusal::BodyEnded, cx);
             }
             State::Handshake if self.eof || drained => self.abort(STATUS_NONE, cx),
             _ => {}

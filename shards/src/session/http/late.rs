@@ -22,7 +22,7 @@ impl HttpSession {
             State::Put(put) => {
                 let whole = put.request.began_ns.saturating_add(allowed.stream_ns);
                 // While the disk is behind, the peer is not the one who is late.
-                let waits = put.is_receiving() && !put.is_asking() && self.inbox.is_empty();
+                let waits = put.awaits_body() && !put.is_asking() && self.inbox.is_empty();
                 let body = self.pace.due(allowed).into_iter().chain([self.body_deadline(allowed)]);
                 Some(if waits { body.fold(whole, u64::min) } else { whole })
             }

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //!  Asking ──the condition holds──► Receiving ──last byte, digest right──► Storing ──durable─► done
-//!     └─ 412                          └─ malformed, too long, too slow, wrong    └─ failed, 412
+//!     └─ 412                        │ ▲  └─ malformed, too long, too slow, wrong  └─ failed, 412
+//!                         last byte ▼ │ still there
+//!                                 Asking
 //! ```
 //!
-//! Only a PUT with a condition asks first whether the object is there. That it was not is looked at
-//! again in the end: somebody else may have stored it meanwhile.
+//! Only a PUT with a condition asks first whether the object is there. That is looked at again in
+//! the end, because somebody else may have stored or deleted the object meanwhile: that it was not
+//! there when it has been stored, and that it was there before that.
 
 use std::{io, mem};
 
@@ -35,6 +38,8 @@ pub(super) struct Put {
     pub(super) awaited: bool,
     /// Whether the store is asked if the condition holds.
     asking: bool,
+    /// Whether the object was found there after the last byte had come, or need not be.
+    confirmed: bool,
     ingest: Ingest,
     framing: Framing,
     /// Bytes of payload that were taken.
@@ -69,6 +74,7 @@ impl Put {
             condition,
             awaited: false,
             asking,
+            confirmed: condition != Some(Existence::There),
             ingest,
             framing,
             taken: 0,
@@ -95,6 +101,11 @@ impl Put {
     /// bytes has all of them before the store has said whether it is wanted.
     pub(super) fn has_all(&self) -> bool {
         self.framing.is_done()
+    }
+
+    /// Whether more of the body is to come.
+    pub(super) fn awaits_body(&self) -> bool {
+        self.receiving && !self.has_all()
     }
 
     /// Bytes of payload that were taken.
@@ -148,12 +159,25 @@ impl Put {
                 Err(error) => return (used, Err(Refusal::of_upload(error, self.expected))),
             }
         }
-        if !self.framing.is_done() {
+        if !self.framing.is_done() || !self.is_confirmed(cx) {
             return (used, Ok(()));
         }
         self.receiving = false;
         let finished = self.ingest.finish(cx);
         (used, finished.map_err(|error| Refusal::of_upload(error, self.expected)))
+    }
+
+    /// Whether the whole body may be stored. Asks if that is not known.
+    fn is_confirmed(&mut self, cx: &mut Cx<'_>) -> bool {
+        // One question at a time: that of the upload itself comes first.
+        if let (false, false, Some(address)) =
+            (self.confirmed, self.ingest.is_asking(), self.expected)
+        {
+            self.asking = true;
+            let stream = self.ingest.stream();
+            cx.asks.push_back((stream, Ask::Open { address, first: None }));
+        }
+        self.confirmed
     }
 
     /// The store answered.
@@ -172,7 +196,8 @@ impl Put {
     }
 
     /// Whether the object is there is known.
-    fn on_existence(&self, reply: &Reply) -> Turn {
+    fn on_existence(&mut self, reply: &Reply) -> Turn {
+        self.confirmed |= self.has_all();
         match (reply, self.condition) {
             (Reply::Failed(fault), _) => Turn::Refuse((*fault).into()),
             (Reply::Missing, Some(Existence::There))
@@ -206,7 +231,7 @@ impl Put {
 
     /// See [`Ingest::rate`].
     pub(super) fn rate(&self, before_ns: u64, now_ns: u64) -> Option<u64> {
-        self.ingest.rate(before_ns, now_ns).filter(|_| self.receiving)
+        self.ingest.rate(before_ns, now_ns).filter(|_| self.awaits_body())
     }
 
     pub(super) fn holds_blocks(&self) -> bool {

@@ -430,6 +430,47 @@ fn a_body_that_comes_with_its_head_waits_for_the_condition() {
 }
 
 #[test]
+fn an_object_that_goes_while_it_comes_again_is_not_stored_under_a_condition() {
+    for (len, gone) in [(5, true), (5, false), (2 * 1024 * 1024, true), (2 * 1024 * 1024, false)] {
+        let mut bench = Bench::new();
+        let object = sample(len);
+        let address = bench.store(&object);
+        let fields = format!("Content-Length: {len}\r\nIf-Match: *\r\n");
+        bench.bytes(request("PUT", format!("/o/{address}"), &fields));
+        let (start, end) = object.split_at(len - 1);
+        start.chunks(16 * 1024).for_each(|piece| bench.bytes(piece));
+        assert_eq!(bench.out.len(), 0);
+        if gone {
+            bench.objects.clear();
+        }
+        bench.bytes(end);
+        bench.bytes(get("/", ""));
+        let statuses: Vec<u16> =
+            bench.answers(&["PUT", "GET"]).iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses, [if gone { 412 } else { 200 }, 404], "{len} {:?}", bench.asked);
+        assert_eq!((bench.objects.len(), bench.files.len()), (usize::from(!gone), 0));
+        assert_eq!((bench.did.len(), bench.stats.inflight.get()), (0, 0));
+    }
+}
+
+/// The upload's own question, and that of its condition, are asked one after the other.
+#[test]
+fn a_condition_waits_for_the_question_of_its_upload() {
+    let mut bench = Bench::new();
+    let object = sample(2 * 1024 * 1024);
+    let address = bench.store(&object);
+    let fields = format!("Content-Length: {}\r\nIf-Match: *\r\n", object.len());
+    bench.bytes(request("PUT", format!("/o/{address}"), &fields));
+    bench.hold_asks = true;
+    object.chunks(16 * 1024).for_each(|piece| bench.bytes(piece));
+    assert_eq!((bench.asks.len(), bench.out.len()), (1, 0));
+    bench.hold_asks = false;
+    bench.run();
+    assert_eq!(bench.answers(&["PUT"])[0].status, 200);
+    assert_eq!(bench.asked, ["open None", "whole", "open None", "whole"]);
+}
+
+#[test]
 fn a_part_of_an_object_is_refused() {
     // RFC 9110 §14.5
     let mut bench = Bench::new();
