@@ -168,6 +168,8 @@ pub struct ErrorEnvelope<'a> {
     pub code: ErrorCode,
     pub message: &'a str,
     pub corr_id: &'a str,
+    /// When to try again, where no header says it.
+    pub retry_after_ms: Option<u64>,
 }
 
 impl ErrorEnvelope<'_> {
@@ -181,6 +183,10 @@ impl ErrorEnvelope<'_> {
         out.extend_from_slice(if self.code.retryable() { b"true" } else { b"false" });
         out.extend_from_slice(b",\"corr_id\":");
         write_json_string(self.corr_id, out);
+        if let Some(ms) = self.retry_after_ms {
+            out.extend_from_slice(b",\"retry_after_ms\":");
+            out.extend_from_slice(ms.to_string().as_bytes());
+        }
         out.push(b'}');
     }
 }
@@ -286,10 +292,15 @@ mod tests {
     #[test]
     fn an_envelope_is_written_in_the_documented_order() {
         let mut out = b"kept".to_vec();
-        ErrorEnvelope { code: ErrorCode::Overload, message: "full", corr_id: "c1" }
-            .write_json(&mut out);
+        let (code, message, corr_id) = (ErrorCode::Overload, "full", "c1");
+        let envelope = ErrorEnvelope { code, message, corr_id, retry_after_ms: None };
+        envelope.write_json(&mut out);
         let expected =
             r#"kept{"code":"overload","message":"full","retryable":true,"corr_id":"c1"}"#;
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let mut out = Vec::new();
+        ErrorEnvelope { retry_after_ms: Some(1500), ..envelope }.write_json(&mut out);
+        let expected = expected["kept".len()..].replace("c1\"}", "c1\",\"retry_after_ms\":1500}");
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
@@ -311,7 +322,9 @@ mod tests {
         ) {
             let code = ErrorCode::ALL[index];
             let mut out = Vec::new();
-            ErrorEnvelope { code, message: &message, corr_id: &corr_id }.write_json(&mut out);
+            let (message_text, corr_id, retry_after_ms) = (&*message, &*corr_id, None);
+            ErrorEnvelope { code, message: message_text, corr_id, retry_after_ms }
+                .write_json(&mut out);
             let reply = ErrorReply::parse(&out).unwrap();
             prop_assert_eq!(reply.known_code(), Some(code));
             prop_assert_eq!(reply.retryable, code.retryable());

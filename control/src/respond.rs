@@ -35,7 +35,8 @@ pub(crate) fn json(headers: &HeaderMap, status: StatusCode, value: &impl Seriali
 pub(crate) fn error(headers: &HeaderMap, code: ErrorCode, message: &str) -> Response {
     let corr_id = corr_id(headers);
     let mut body = Vec::new();
-    ErrorEnvelope { code, message, corr_id: corr_id.as_str() }.write_json(&mut body);
+    ErrorEnvelope { code, message, corr_id: corr_id.as_str(), retry_after_ms: None }
+        .write_json(&mut body);
     body.push(b'\n');
     let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     respond(&corr_id, status, JSON, body.into())

@@ -99,6 +99,13 @@ fn has_and_get() {
         assert_eq!(missing.error, Some((404, "not_found".to_owned())));
         let path = oap.get(&json!({"op": "get", "path": "/a/b"}));
         assert_eq!(path.error, Some((404, "not_found".to_owned())));
+        // OAP/1 §1.3
+        let dotted = format!("{}.png", small.addr);
+        let has = oap.ask(&json!({"op": "has", "addr": dotted}));
+        assert_eq!(has.json(), json!({"has": true, "size": 5000}));
+        let got = oap.get(&json!({"op": "get", "addr": dotted, "meta": true}));
+        assert_eq!(got.meta.expect("it was asked for")["obj"], small.addr);
+        assert_eq!(oap.put(&small.bytes, Some(&dotted), 4096).json()["addr"], small.addr);
         // The digits alone are an address too, and END on a single frame changes nothing.
         let digits = small.addr.strip_prefix("b3:").expect("it has its prefix");
         let json = json!({"op": "get", "addr": digits, "unknown": [1]}).to_string();

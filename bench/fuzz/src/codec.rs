@@ -358,7 +358,7 @@ pub fn storage_request(input: &[u8]) {
         return;
     };
     let json = json.expect("it is JSON");
-    let address = |json: &Value| json["addr"].as_str().map(str::parse::<Address>);
+    let address = |json: &Value| json["addr"].as_str().map(Address::parse_route_segment);
     let mut out = Vec::new();
     match &request {
         StorageRequest::Get(get) => {

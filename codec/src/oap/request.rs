@@ -345,7 +345,9 @@ impl<'a> Fields<'a> {
 
     fn addr(&self) -> Result<Option<Address>, RequestError> {
         let wrong = |_| RequestError::WrongType { field: "addr", want: "an address" };
-        self.text("addr")?.map(|text| text.parse().map_err(wrong)).transpose()
+        // OAP/1 §1.3
+        let read = |text| Address::parse_route_segment(text).map_err(wrong);
+        self.text("addr")?.map(read).transpose()
     }
 
     fn addr_required(&self) -> Result<Address, RequestError> {

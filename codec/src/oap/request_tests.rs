@@ -44,6 +44,23 @@ fn an_address_without_prefix_is_accepted() {
 }
 
 #[test]
+fn what_follows_the_dot_of_an_address_is_ignored() {
+    // OAP/1 §1.3
+    for text in [format!("b3:{}.png", hex()), format!("{}.x-1", hex())] {
+        let get = StorageRequest::Get(GetRequest::whole(addr()));
+        assert_eq!(parse(&format!(r#"{{"op":"get","addr":"{text}"}}"#)), Ok(get));
+        let has = StorageRequest::Has { addr: addr() };
+        assert_eq!(parse(&format!(r#"{{"op":"has","addr":"{text}"}}"#)), Ok(has));
+        let put = StorageRequest::Put { len: 1, addr: Some(addr()) };
+        assert_eq!(parse(&format!(r#"{{"op":"put","len":1,"addr":"{text}"}}"#)), Ok(put));
+    }
+    for text in [format!("{}.", hex()), format!("{}.PNG", hex()), format!("{}.a.b", hex())] {
+        let wrong = RequestError::WrongType { field: "addr", want: "an address" };
+        assert_eq!(parse(&format!(r#"{{"op":"has","addr":"{text}"}}"#)), Err(wrong), "{text}");
+    }
+}
+
+#[test]
 fn a_get_by_path() {
     let get = parse(r#"{"op":"get","path":"/tiles/12/654/1583.webp"}"#).unwrap();
     let StorageRequest::Get(get) = get else { panic!("{get:?}") };

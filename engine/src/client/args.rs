@@ -74,8 +74,8 @@ pub enum Command {
     Get(Get),
     /// Print the address and the size of an object.
     Stat {
-        /// The object, b3:<64 hex digits>.
-        #[arg(value_name = "ADDR")]
+        /// The object, b3:<64 hex digits>; a .<tld> behind it is ignored.
+        #[arg(value_name = "ADDR", value_parser = Address::parse_route_segment)]
         address: Address,
         /// Print JSON.
         #[arg(long)]
@@ -90,6 +90,7 @@ pub enum Command {
     Rm {
         /// The objects, b3:<64 hex digits> each.
         #[arg(value_name = "ADDR", required = true)]
+        #[arg(value_parser = Address::parse_route_segment)]
         addresses: Vec<Address>,
     },
     /// Look for damage in all that a node stores.
@@ -102,6 +103,7 @@ pub enum Command {
     Verify {
         /// The objects, b3:<64 hex digits> each.
         #[arg(value_name = "ADDR", required = true)]
+        #[arg(value_parser = Address::parse_route_segment)]
         addresses: Vec<Address>,
     },
     /// Print what a node stores and in what state it is.
@@ -115,8 +117,8 @@ pub enum Command {
 /// What to fetch, and from where to where.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Get {
-    /// The object, b3:<64 hex digits>.
-    #[arg(value_name = "ADDR")]
+    /// The object, b3:<64 hex digits>; a .<tld> behind it is ignored.
+    #[arg(value_name = "ADDR", value_parser = Address::parse_route_segment)]
     pub address: Address,
     /// Where to write it; standard output without this, or when it is -.
     #[arg(long, short, value_name = "FILE")]
@@ -423,7 +425,13 @@ mod tests {
         assert_eq!(get.range, Some(Range { first: 1, last: Some(2) }));
         assert_eq!(get.output, Some("f".into()));
 
-        let rm = Args::try_parse_from(["ronctl", "rm", HEX, HEX]).unwrap();
+        let named = format!("b3:{HEX}.png");
+        let stat = Args::try_parse_from(["ronctl", "stat", &named]).unwrap();
+        let Command::Stat { address, .. } = stat.command else { panic!() };
+        assert_eq!(address, HEX.parse().unwrap());
+        assert!(Args::try_parse_from(["ronctl", "verify", &named, HEX]).is_ok());
+
+        let rm = Args::try_parse_from(["ronctl", "rm", HEX, &named]).unwrap();
         assert!(matches!(rm.command, Command::Rm { addresses } if addresses.len() == 2));
         let scrub = ["ronctl", "scrub", "--now", "--admin", "http://h:1/"];
         let scrub = Args::try_parse_from(scrub).unwrap();
@@ -435,6 +443,7 @@ mod tests {
             &["ronctl"][..],
             &["ronctl", "put"],
             &["ronctl", "get", "b3:00"],
+            &["ronctl", "get", "b3:00.png"],
             &["ronctl", "get", HEX, "--range", "2-1"],
             &["ronctl", "get", HEX, "--name", "n"],
             &["ronctl", "stat", HEX, "--range", "1-2"],

@@ -88,7 +88,12 @@ impl Frame {
         let envelope = self.json();
         let fields = envelope.as_object().expect("an envelope is an object");
         let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-        assert_eq!(names, ["code", "corr_id", "message", "retryable"]);
+        let mut wanted = vec!["code", "corr_id", "message", "retryable"];
+        if matches!(self.code, 429 | 503) {
+            wanted.insert(3, "retry_after_ms");
+            assert!(fields["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0));
+        }
+        assert_eq!(names, wanted);
         assert_eq!(fields["corr_id"], json!(self.corr.to_string()));
         assert!(fields["retryable"].is_boolean() && fields["message"].is_string());
         (self.code, fields["code"].as_str().expect("a code is text").to_owned())

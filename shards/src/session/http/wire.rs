@@ -242,7 +242,8 @@ impl Wire {
     pub(super) fn send_refusal(&mut self, request: &Request, refusal: &Refusal, cx: &mut Cx<'_>) {
         let start = cx.acts.scratch().len();
         let (code, message) = (refusal.code(), refusal.message());
-        ErrorEnvelope { code, message: &message, corr_id: request.corr.as_str() }
+        let corr_id = request.corr.as_str();
+        ErrorEnvelope { code, message: &message, corr_id, retry_after_ms: None }
             .write_json(cx.acts.scratch());
         cx.acts.scratch().push(b'\n');
         let json_len = cx.acts.scratch().len() - start;

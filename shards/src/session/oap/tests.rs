@@ -59,6 +59,10 @@ impl Frame {
         assert_eq!((code.status(), code.retryable()), (self.head.code, reply.retryable));
         assert_eq!(reply.corr_id, self.head.corr_id.to_string());
         assert!(!reply.message.is_empty());
+        // OAP/1 §9.2
+        let json: serde_json::Value = serde_json::from_slice(&self.payload).unwrap();
+        let is_limit = matches!(self.head.code, 429 | 503);
+        assert_eq!(json["retry_after_ms"].as_u64(), is_limit.then_some(1000), "{json}");
         (self.head.code, reply.code)
     }
 }

@@ -24,6 +24,9 @@ use crate::{
     session::queued::{Blocks, Queued, Taken},
 };
 
+/// When a client may try again what was more than the node's limit; as `Retry-After` of HTTP.
+const RETRY_AFTER_MS: u64 = 1000;
+
 const RACED: &str = "the object was deleted meanwhile, send it again";
 const PEER_UPLOADS: &str = "too many large uploads of this address";
 
@@ -181,7 +184,13 @@ impl Wire {
             }
         }
         let corr_id = head.corr_id.to_string();
-        let envelope = ErrorEnvelope { code: why.code, message: &why.message, corr_id: &corr_id };
+        let is_limit = matches!(why.code.status(), 429 | 503);
+        let envelope = ErrorEnvelope {
+            code: why.code,
+            message: &why.message,
+            corr_id: &corr_id,
+            retry_after_ms: is_limit.then_some(RETRY_AFTER_MS),
+        };
         // OAP/1 §9.2
         self.send_json(head, Flags::END, why.code.status(), cx, |out| envelope.write_json(out));
     }
