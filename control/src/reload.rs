@@ -6,13 +6,18 @@
 //!                  └────────► rejected: the settings in force stay, and the log says why
 //! ```
 //!
-//! A new version is applied as a whole or not at all. Nothing that goes on is cut.
+//! A new version is applied as a whole or not at all. Nothing that goes on is cut. What reads may
+//! wait for a disk that does not answer: it has a thread of its own, and the end of the node does
+//! not wait for that.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    thread,
+};
 
 use ron_io::ports::{Order, WriteTokens};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, oneshot},
     time::{Instant, sleep},
 };
 
@@ -74,10 +79,7 @@ impl Reloader {
     }
 
     async fn once(&mut self) -> Result<Vec<String>, String> {
-        let reload = Arc::clone(&self.reload);
-        let read = tokio::task::spawn_blocking(move || reload());
-        let Reloaded { write_tokens, log, tls_not_after, commit, warnings } =
-            read.await.map_err(|error| error.to_string())??;
+        let Reloaded { write_tokens, log, tls_not_after, commit, warnings } = self.read().await?;
         self.order(&write_tokens).await?;
         logging::set_level(&log).map_err(|error| error.to_string())?;
         {
@@ -91,6 +93,16 @@ impl Reloader {
         }
         commit();
         Ok(warnings)
+    }
+
+    async fn read(&self) -> Result<Reloaded, String> {
+        let reload = Arc::clone(&self.reload);
+        let (done, outcome) = oneshot::channel();
+        // Nobody waits for it any more when it cannot be sent.
+        let read = move || drop(done.send(reload()));
+        let reader = thread::Builder::new().name("ron-reload".to_owned()).spawn(read);
+        reader.map_err(|error| format!("no thread can be started to read them: {error}"))?;
+        outcome.await.map_err(|_| "the thread that reads them panicked".to_owned())?
     }
 
     /// Has every shard take these tokens, or none.

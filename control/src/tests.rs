@@ -1,4 +1,5 @@
 use std::{
+    fs,
     io::{Read, Write},
     net::TcpStream,
     sync::{
@@ -404,6 +405,50 @@ fn settings_are_reloaded_as_a_whole() {
     assert_eq!(reloads(&node), (true, true));
     assert_eq!((order(TOKEN), order("new")), (401, 202));
     assert_eq!(node.committed.load(Ordering::Relaxed), 1);
+}
+
+/// Whether this process has a thread that reads settings.
+fn is_reading() -> bool {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    names.into_iter().any(|name| name.trim() == "ron-reload")
+}
+
+#[test]
+fn settings_that_cannot_be_read_to_their_end_hold_up_nothing() {
+    let node = serving(1);
+    let settings = Arc::clone(&node.settings);
+    let held = settings.lock().unwrap();
+    node.control.reload();
+    let until = Instant::now() + SOON;
+    while !is_reading() {
+        assert!(Instant::now() < until, "nobody reads");
+        thread::yield_now();
+    }
+    let (head, _) = ask(&node, "GET /healthz", "");
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    let (ended, end) = mpsc::channel();
+    let control = node.control;
+    thread::spawn(move || ended.send(control.shutdown().is_ok()));
+    assert_eq!(end.recv_timeout(SOON), Ok(true));
+    drop(held);
+}
+
+#[test]
+fn a_reload_that_panics_is_rejected_and_the_next_one_is_not() {
+    let node = serving(1);
+    let settings = Arc::clone(&node.settings);
+    let poison = thread::spawn(move || {
+        let _held = settings.lock().unwrap();
+        panic!("who takes the lock now panics as well");
+    });
+    assert!(poison.join().is_err());
+    node.control.reload();
+    wait_reloads(&node, (false, false));
+    node.settings.clear_poison();
+    *node.settings.lock().unwrap() = Ok("new".to_owned());
+    node.control.reload();
+    wait_reloads(&node, (true, true));
 }
 
 #[test]

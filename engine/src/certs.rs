@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -18,7 +18,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, date_time_ymd,
 };
-use ron_io::ring::Certificate;
+use ron_io::{regular, ring::Certificate};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 /// How long a leaf is good for: what browsers accept at most.
@@ -218,7 +218,10 @@ fn out_of_date(chain: &[CertificateDer<'_>]) -> Option<String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertError> {
-    fs::read(path).map_err(|source| CertError::Read { path: path.to_path_buf(), source })
+    let mut bytes = Vec::new();
+    let read = regular::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    read.map_err(|source| CertError::Read { path: path.to_path_buf(), source })?;
+    Ok(bytes)
 }
 
 /// Writes a file that is there as a whole or not at all, whenever the power fails.

@@ -7,10 +7,17 @@
 //! Nothing here opens, binds or creates anything except for reading the one file. What is wrong is
 //! said with the key, the value, where it came from and what would be allowed.
 
-use std::{ffi::OsString, fs::File, io::Read, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    io::Read,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ron_codec::authority::Authority;
 use ron_control::logging::LEVELS;
+use ron_io::regular;
 
 use crate::machine::Machine;
 
@@ -161,7 +168,7 @@ impl Config {
 fn read(file: &str) -> Result<String, ConfigError> {
     let refused = |source| ConfigError::Read { file: file.to_owned(), source };
     let mut text = String::new();
-    let opened = File::open(file).map_err(refused)?;
+    let opened = regular::open(Path::new(file)).map_err(refused)?;
     opened.take(limits::FILE_LEN_MAX + 1).read_to_string(&mut text).map_err(refused)?;
     if text.len() as u64 > limits::FILE_LEN_MAX {
         return Err(ConfigError::TooLong { file: file.to_owned(), max: limits::FILE_LEN_MAX });

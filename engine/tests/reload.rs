@@ -284,3 +284,34 @@ fn a_listener_that_waits_for_a_restart_to_go_shows_what_it_has_shown() {
     assert!(shows(&node, &own) && ends() == before);
     node.terminate();
 }
+
+/// What nobody writes to, and is read for as long as somebody might.
+fn fifo(data: &Data, name: &str) -> PathBuf {
+    let path = data.path().join(name);
+    let made = run(Command::new("mkfifo").arg(&path), b"");
+    assert_eq!(made.code, 0, "{}", String::from_utf8_lossy(&made.stderr));
+    path
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    let data = Data::new();
+    let pair = pair(&data);
+    let (node, file) = start(&data, "");
+    let fifo = fifo(&data, "fifo");
+    let (cert, key) = (fifo.display(), pair.key.display());
+    let settings = format!("tls_cert = '{cert}'\ntls_key = '{key}'\n");
+    fs::write(&file, &settings).expect("it can be written");
+    assert!(!reload(&node));
+    let said = node.stderr();
+    let wanted = format!("tls_cert: cannot read {cert}: it is no regular file");
+    assert!(said.contains(&wanted), "{said}");
+    fs::remove_file(&file).expect("it is there");
+    fs::rename(&fifo, &file).expect("it is there");
+    assert!(!reload(&node));
+    let said = node.wait_stderr("cannot be read: it is no regular file");
+    assert!(said.contains("ron.toml"), "{said}");
+    node.terminate();
+    let (code, said) = data.setup().args(&["--config", file.to_str().expect("UTF-8")]).refused();
+    assert!(code == 2 && said.contains("it is no regular file"), "{code} {said}");
+}

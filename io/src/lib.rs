@@ -18,6 +18,7 @@ pub mod pipe;
 pub mod ports;
 pub mod process;
 pub mod progress;
+pub mod regular;
 #[cfg(feature = "ring")]
 pub mod ring;
 #[cfg(feature = "sample")]
