@@ -169,3 +169,19 @@ fn an_upload_that_was_cut_by_a_kill_is_not_there() {
     Curl::http(&node).check(&large);
     node.terminate();
 }
+
+/// What the kernel still has of a killed node's sockets is waited for.
+#[test]
+fn a_killed_node_is_started_again_at_once_on_its_addresses() {
+    let data = Data::new();
+    let mut node = data.setup().start();
+    for round in 0..6 {
+        Curl::http(&node).store(&object(round, 1000));
+        let [http, https, oap, admin] =
+            ["http", "https", "oap", "admin"].map(|key| node.at(key).to_string());
+        let args = ["--http", &http, "--https", &https, "--oap", &oap, "--admin", &admin];
+        node.kill();
+        node = data.setup().args(&args).start();
+    }
+    node.terminate();
+}
