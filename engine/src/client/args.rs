@@ -190,6 +190,13 @@ impl FromStr for NodeUrl {
         {
             return Err(ArgError::Url);
         }
+        // The library that sends the request takes the scheme's port in place of one that is wrong.
+        match authority.as_str().strip_prefix(authority.host()).ok_or(ArgError::Url)? {
+            "" => {}
+            rest => {
+                rest.strip_prefix(':').and_then(port_number).ok_or(ArgError::Url)?;
+            }
+        }
         let scheme = scheme.ok_or(ArgError::Url)?;
         Ok(Self(format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'))))
     }
@@ -222,10 +229,7 @@ impl FromStr for HostPort {
         };
         let port = match port {
             None => OAP_PORT,
-            Some(digits) => decimal(digits)
-                .and_then(|port| u16::try_from(port).ok())
-                .filter(|port| *port > 0)
-                .ok_or(ArgError::HostPort)?,
+            Some(digits) => port_number(digits).ok_or(ArgError::HostPort)?,
         };
         if host.is_empty() {
             return Err(ArgError::HostPort);
@@ -327,6 +331,11 @@ impl FromStr for Seconds {
     }
 }
 
+/// A port that can be connected to.
+fn port_number(digits: &str) -> Option<u16> {
+    decimal(digits).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+}
+
 /// Decimal digits only: no sign, no space.
 fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
@@ -374,6 +383,15 @@ mod tests {
         for wrong in ["", "h:1", "ftp://h", "http://", "/o", "http://u@h", "http://h?x=1"] {
             assert_eq!(url(wrong), Err(ArgError::Url), "{wrong:?}");
         }
+        // What is no port is not the port of the scheme.
+        for port in ["", "0", "65536", "96960", "99999", "+1", "1x", "-1"] {
+            for host in ["127.0.0.1", "h", "[::1]"] {
+                let wrong = format!("http://{host}:{port}/");
+                assert_eq!(url(&wrong), Err(ArgError::Url), "{wrong}");
+            }
+        }
+        assert_eq!(url("http://[::1]:65535"), Ok("http://[::1]:65535".into()));
+        assert_eq!(url("http://[::1]"), Ok("http://[::1]".into()));
         let url: NodeUrl = "https://h/".parse().unwrap();
         assert!(url.is_tls());
         assert_eq!(url.object(None), "https://h/o/");
@@ -444,6 +462,8 @@ mod tests {
             &["ronctl", "put"],
             &["ronctl", "get", "b3:00"],
             &["ronctl", "get", "b3:00.png"],
+            &["ronctl", "--node", "http://127.0.0.1:99999", "rm", HEX],
+            &["ronctl", "--admin", "http://127.0.0.1:", "scrub", "--now"],
             &["ronctl", "get", HEX, "--range", "2-1"],
             &["ronctl", "get", HEX, "--name", "n"],
             &["ronctl", "stat", HEX, "--range", "1-2"],
