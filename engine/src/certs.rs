@@ -40,16 +40,30 @@ pub struct Identity {
     pub warning: Option<String>,
     /// The file of the CA to trust, when it is our own.
     pub ca: Option<PathBuf>,
-    /// Why our own CA was made anew, so that clients must be given it again.
-    pub ca_remade: Option<CaBroken>,
+    /// Why our own CA was made, so that clients must be given it.
+    pub ca_made: Option<CaMade>,
 }
 
-/// What is wrong with a file of the development CA.
+/// Why a development CA was made.
 #[derive(Debug, thiserror::Error)]
-#[error("{path} cannot be used: {reason}")]
-pub struct CaBroken {
-    path: PathBuf,
-    reason: String,
+pub enum CaMade {
+    /// There was none, or all of it is gone.
+    #[error("{} holds no CA", folder.display())]
+    None { folder: PathBuf },
+    #[error("{} is not there", path.display())]
+    Gone { path: PathBuf },
+    #[error("{path} cannot be used: {reason}")]
+    Broken { path: PathBuf, reason: String },
+}
+
+impl Identity {
+    /// What clients need to know whose CA was made anew; the first CA of a node is no news.
+    pub fn ca_warning(&self, may_be_first: bool) -> Option<String> {
+        let (made, ca) = (self.ca_made.as_ref()?, self.ca.as_ref()?.display());
+        let is_first = may_be_first && matches!(made, CaMade::None { .. });
+        let again = || format!("{made}: the development CA was made anew, give clients {ca} again");
+        (!is_first).then(again)
+    }
 }
 
 /// Why there is no certificate.
@@ -94,7 +108,7 @@ pub fn from_files(chain_path: &Path, key_path: &Path) -> Result<Identity, CertEr
         rustls::Error::InconsistentKeys(_) => CertError::Mismatch { cert, key: key_file },
         reason => CertError::Unusable { cert, key: key_file, reason },
     })?;
-    Ok(Identity { certificate, not_after, warning, ca: None, ca_remade: None })
+    Ok(Identity { certificate, not_after, warning, ca: None, ca_made: None })
 }
 
 fn read_chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, u64), CertError> {
@@ -119,16 +133,18 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertError> {
 /// When the folder cannot be read or written.
 pub fn development(folder: &Path) -> Result<Identity, CertError> {
     let (ca_path, key_path) = (folder.join("ca.pem"), folder.join("ca.key"));
-    let mut ca_remade = None;
-    if ca_path.exists() && key_path.exists() {
-        ca_remade = issuer(&read(&ca_path)?, &read(&key_path)?)
-            .map_err(|(is_key, reason)| {
+    let ca_made = match (ca_path.exists(), key_path.exists()) {
+        (false, false) => Some(CaMade::None { folder: folder.to_path_buf() }),
+        (false, true) => Some(CaMade::Gone { path: ca_path.clone() }),
+        (true, false) => Some(CaMade::Gone { path: key_path.clone() }),
+        (true, true) => {
+            issuer(&read(&ca_path)?, &read(&key_path)?).err().map(|(is_key, reason)| {
                 let path = if is_key { &key_path } else { &ca_path };
-                CaBroken { path: path.clone(), reason }
+                CaMade::Broken { path: path.clone(), reason }
             })
-            .err();
-    }
-    if ca_remade.is_some() || !ca_path.exists() || !key_path.exists() {
+        }
+    };
+    if ca_made.is_some() {
         make_ca(folder, &ca_path, &key_path)?;
     }
     let issuer = issuer(&read(&ca_path)?, &read(&key_path)?)
@@ -144,7 +160,7 @@ pub fn development(folder: &Path) -> Result<Identity, CertError> {
     let chain = vec![leaf.der().clone()];
     let certificate = Certificate::new(chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))
         .map_err(CertError::Development)?;
-    Ok(Identity { certificate, not_after, warning: None, ca: Some(ca_path), ca_remade })
+    Ok(Identity { certificate, not_after, warning: None, ca: Some(ca_path), ca_made })
 }
 
 /// The CA in these two files. Where they cannot be used: whether it is the key, and why.
@@ -270,24 +286,28 @@ mod tests {
     fn a_ca_that_cannot_be_used_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tls");
-        development(&path).unwrap();
+        let warned = |may_be_first| development(&path).unwrap().ca_warning(may_be_first);
+        assert_eq!(warned(true), None, "the first one is no news");
         let whole = |name: &str| fs::read(path.join(name)).unwrap();
         for name in ["ca.key", "ca.pem"] {
             for keep in [0, 40] {
                 let (ca, key) = (whole("ca.pem"), whole("ca.key"));
                 fs::write(path.join(name), &whole(name)[..keep]).unwrap();
-                let remade = development(&path).unwrap().ca_remade.expect("it is reported");
-                assert!(remade.to_string().contains(name), "{remade}");
+                let said = warned(true).expect("it is reported");
+                assert!(said.contains(name) && said.contains("made anew"), "{said}");
                 assert!(ca != whole("ca.pem") && key != whole("ca.key"));
-                assert!(development(&path).unwrap().ca_remade.is_none(), "it is good again");
+                assert!(warned(false).is_none(), "it is good again");
             }
+            fs::remove_file(path.join(name)).unwrap();
+            let said = warned(true).expect("it is reported");
+            assert!(said.contains(name) && said.contains("is not there"), "{said}");
         }
         // The key was made anew, and the certificate not: a start was cut off between the two.
         let ca = whole("ca.pem");
         fs::remove_dir_all(&path).unwrap();
-        development(&path).unwrap();
+        assert!(warned(false).expect("it is not the first").contains("holds no CA"));
         fs::write(path.join("ca.pem"), ca).unwrap();
-        assert!(development(&path).unwrap().ca_remade.unwrap().to_string().contains("another"));
+        assert!(warned(true).unwrap().contains("another"));
         // A file of a start that was cut off is no obstacle.
         fs::remove_file(path.join("ca.pem")).unwrap();
         fs::write(path.join("ca.tmp"), "half").unwrap();

@@ -360,9 +360,8 @@ fn identity(config: &Config, data: &DataDirs) -> Result<Option<Identity>, Failur
         tracing::warn!("the development CA is that of {dir}: clients may know another");
     }
     let identity = identify(data)(config)?;
-    if let (Some(broken), Some(ca)) = (&identity.ca_remade, &identity.ca) {
-        let ca = ca.display();
-        tracing::warn!("{broken}: the development CA was made anew, give clients {ca} again");
+    if let Some(warning) = identity.ca_warning(data.created()) {
+        tracing::warn!("{warning}");
     }
     if let Some(warning) = &identity.warning {
         tracing::warn!("{warning}");

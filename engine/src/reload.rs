@@ -54,6 +54,7 @@ pub(crate) fn reload(
             warnings.push(format!("settings that wait for a restart have changed: {waiting}"));
         }
         warnings.extend(identity.as_ref().and_then(|identity| identity.warning.clone()));
+        warnings.extend(identity.as_ref().and_then(|identity| identity.ca_warning(false)));
         running.writers.tokens = read.writers.tokens.clone();
         let tls_not_after = identity.as_ref().map(|identity| identity.not_after);
         let certificates = certificates.clone();

@@ -315,3 +315,38 @@ fn what_is_no_regular_file_is_refused_and_not_waited_for() {
     let (code, said) = data.setup().args(&["--config", file.to_str().expect("UTF-8")]).refused();
     assert!(code == 2 && said.contains("it is no regular file"), "{code} {said}");
 }
+
+#[test]
+fn a_development_ca_that_is_made_anew_comes_with_a_warning() {
+    const TOLD: &str = "the development CA was made anew";
+    let data = Data::new();
+    let (node, file) = start(&data, "");
+    let folder = node.ca().parent().expect("a file is in a folder").to_path_buf();
+    assert!(!node.stderr().contains(TOLD));
+    let told = |node: &Node| node.stderr().matches(TOLD).count();
+    for (at, gone) in ["ca.key", "ca.pem"].into_iter().enumerate() {
+        fs::remove_file(folder.join(gone)).expect("it is there");
+        assert!(reload(&node));
+        node.wait_stderr(&format!("{gone} is not there"));
+        assert_eq!(told(&node), at + 1);
+    }
+    fs::write(folder.join("ca.key"), "junk").expect("it can be written");
+    assert!(reload(&node));
+    node.wait_stderr("ca.key cannot be used");
+    fs::remove_dir_all(&folder).expect("it is there");
+    assert!(reload(&node));
+    node.wait_stderr("holds no CA");
+    assert!(reload(&node));
+    assert_eq!(told(&node), 4, "a reload that makes none tells of none");
+    node.terminate();
+    // A start tells of it as well.
+    let args = ["--config", file.to_str().expect("UTF-8")];
+    fs::remove_file(folder.join("ca.key")).expect("it is there");
+    let node = data.setup().args(&args).start();
+    node.wait_stderr("ca.key is not there");
+    node.terminate();
+    fs::remove_dir_all(&folder).expect("it is there");
+    let node = data.setup().args(&args).start();
+    node.wait_stderr("holds no CA");
+    node.terminate();
+}
