@@ -116,9 +116,11 @@ fn read_chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, u64), CertEr
     let text = read(path)?;
     let chain = CertificateDer::pem_slice_iter(&text);
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(pem)?;
-    let leaf = chain.first().ok_or_else(|| CertError::Empty { path: path.to_path_buf() })?;
-    let not_after = not_after(leaf, path)?;
-    Ok((chain, not_after))
+    // Each of them, not the leaf alone: clients refuse a chain that holds anything else.
+    let ends = chain.iter().map(|certificate| not_after(certificate, path));
+    let ends = ends.collect::<Result<Vec<_>, _>>()?;
+    let leaf = ends.first().ok_or_else(|| CertError::Empty { path: path.to_path_buf() })?;
+    Ok((chain, *leaf))
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertError> {
@@ -217,8 +219,9 @@ fn valid_for(params: &mut CertificateParams, days: u64) -> u64 {
     end.as_secs()
 }
 
-fn not_after(leaf: &CertificateDer<'_>, path: &Path) -> Result<u64, CertError> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|error| {
+/// When a certificate of the file at `path` ends, in seconds since 1970.
+fn not_after(certificate: &CertificateDer<'_>, path: &Path) -> Result<u64, CertError> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|error| {
         CertError::Certificate { path: path.to_path_buf(), reason: error.to_string() }
     })?;
     Ok(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0))
@@ -383,6 +386,12 @@ mod tests {
             let spans = said.contains(&from.to_string()) && said.contains(&to.to_string());
             assert!(said.contains("chain.pem: clients refuse it") && spans, "{said}");
         }
+        // The leaf is good, what stands behind it is no certificate.
+        let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        fs::write(&chain, params.self_signed(&pair).unwrap().pem() + junk).unwrap();
+        let said = from_files(&chain, &key).unwrap_err().to_string();
+        assert!(said.starts_with("tls_cert: ") && said.contains("cannot be read"), "{said}");
+        fs::write(&chain, params.self_signed(&pair).unwrap().pem()).unwrap();
         fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
         let said = from_files(&chain, &key).unwrap_err().to_string();
         let expected = "tls_key KEY does not belong to tls_cert CHAIN";
