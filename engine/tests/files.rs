@@ -1,4 +1,4 @@
-//! A node under a limit of open files.
+//! A node under limits of the system: how many files it may have open, and how long they may be.
 
 mod common;
 
@@ -172,4 +172,29 @@ fn a_limit_that_is_too_low_is_named() {
         assert!(said.contains("LimitNOFILE=") && !said.contains("panicked"), "{said}");
         assert!(!data.path().join("data").exists(), "nothing is made");
     }
+}
+
+/// A write beyond the limit is an error, and by default a signal too that ends the process.
+#[test]
+fn a_limit_on_the_length_of_files_refuses_uploads_and_ends_nothing() {
+    let data = Data::new();
+    let setup = data.setup().args(&["--partitions", "1"]);
+    // In blocks of 512 bytes: 8 MiB.
+    let node = Node::start(limited(&setup, "-f 16384"));
+    let mut peer = Peer::new(node.connect());
+    let mut put = |seed, len| {
+        let object = object(seed, len);
+        let answer = peer.try_put(&object.addr, &object.bytes).expect("the node answers");
+        (answer.status, object)
+    };
+    let (status, first) = put(0, 1000);
+    assert_eq!(status, 201);
+    let large = (1..=40).map(|seed| put(seed, 300_000).0).filter(|status| *status != 201).count();
+    let small = (41..=400).map(|seed| put(seed, 2_000).0).filter(|status| *status != 201).count();
+    assert!(large > 0 && small > 0, "{large} and {small} were refused");
+    let answer = Peer::new(node.connect()).get(&format!("/o/{}", first.addr));
+    assert!(answer.status == 200 && answer.body == first.bytes);
+    node.signal("TERM");
+    let (code, said) = node.exit();
+    assert!(code >= 0, "a signal ended it: {said}");
 }

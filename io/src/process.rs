@@ -12,10 +12,15 @@ pub struct FileLimit {
     pub hard: u64,
 }
 
-/// From now on SIGHUP, SIGUSR1, SIGUSR2 and SIGPIPE do nothing, until a handler is installed.
-/// Without this they end a process that has not come far enough to handle them.
+/// Signals that end a process by default, and must not. SIGXFSZ comes with a write beyond the limit
+/// of a file's size, which is an error as well, and is answered as such.
+const HARMLESS: [libc::c_int; 5] =
+    [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2, libc::SIGPIPE, libc::SIGXFSZ];
+
+/// From now on SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE and SIGXFSZ do nothing, until a handler is
+/// installed. Without this they end a process that has not come far enough to handle them.
 pub fn ignore_signals() {
-    for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2, libc::SIGPIPE] {
+    for signal in HARMLESS {
         // SAFETY: ignoring a signal runs no code of ours in its context.
         let before = unsafe { libc::signal(signal, libc::SIG_IGN) };
         assert_ne!(before, libc::SIG_ERR, "signal {signal} can be ignored");
@@ -84,7 +89,7 @@ mod tests {
     #[test]
     fn signals_that_are_ignored_end_nothing() {
         ignore_signals();
-        for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2, libc::SIGPIPE] {
+        for signal in HARMLESS {
             // SAFETY: the signal is ignored.
             assert_eq!(unsafe { libc::raise(signal) }, 0);
         }
