@@ -15,6 +15,7 @@ use crate::{
     debug::profile::Profiles,
     health::HealthState,
     load::Clients,
+    notes::Notes,
     orders::{OrderPort, Orders},
     stalls::Stalls,
     storage::StorageState,
@@ -50,6 +51,7 @@ pub(crate) struct Kernel {
     pub(crate) orders: Orders,
     pub(crate) profiles: Arc<Profiles>,
     pub(crate) stalls: Arc<Stalls>,
+    pub(crate) notes: Notes,
     pub(crate) bus: Bus,
     milestones: mpsc::Sender<Milestone>,
 }
@@ -72,6 +74,7 @@ impl Kernel {
             orders: Orders::new(orders),
             profiles: Arc::default(),
             stalls: Arc::default(),
+            notes: Notes::new(Instant::now()),
             bus: Bus::default(),
             milestones,
         };

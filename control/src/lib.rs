@@ -48,6 +48,7 @@ mod load;
 mod log_queue;
 pub mod logging;
 pub mod metrics;
+mod notes;
 mod orders;
 mod process;
 mod pump;

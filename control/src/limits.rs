@@ -99,6 +99,9 @@ pub const LOAD_ALL_MIN: u64 = 3;
 /// cannot have the node taken out of service.
 pub const LOAD_PEERS_SPARED: usize = 3;
 
+/// Notes of shards that are kept, to know one again that says the same.
+pub const NOTES_KEPT: usize = 64;
+
 /// Bytes of memory of log lines that wait for standard error; what comes beyond that is lost. And
 /// how long the end of the process waits for them to be written.
 pub const LOG_LEN_MAX: usize = 1024 * 1024;

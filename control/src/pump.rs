@@ -69,11 +69,9 @@ fn take(report: Report, kernel: &Kernel) {
         Report::Ready { shard } => {
             kernel.announce(KernelEvent::Health { service: name(shard), ok: true });
         }
-        Report::Note { shard: ShardId(shard), severity, message } => match severity {
-            Severity::Info => tracing::info!(shard, "{message}"),
-            Severity::Warn => tracing::warn!(shard, "{message}"),
-            Severity::Error => tracing::error!(shard, "{message}"),
-        },
+        Report::Note { shard: ShardId(shard), severity, message } => {
+            log_note(shard, severity, &message, kernel);
+        }
         Report::Damaged { shard: ShardId(shard), digest, what } => {
             let object = Address::from_bytes(digest);
             if kernel.storage.damaged(shard, object, &what, unix_s()) {
@@ -101,6 +99,17 @@ fn take(report: Report, kernel: &Kernel) {
             let reason = reason.unwrap_or_else(|| "it stopped without being asked to".to_owned());
             kernel.announce(KernelEvent::ServiceCrashed { service: name(shard), reason });
         }
+    }
+}
+
+/// One line for a note, if not too many said the same lately.
+fn log_note(shard: u16, severity: Severity, message: &str, kernel: &Kernel) {
+    let Some(unreported) = kernel.notes.admit(shard, message, Instant::now()) else { return };
+    let unreported = (unreported > 0).then_some(unreported);
+    match severity {
+        Severity::Info => tracing::info!(shard, unreported, "{message}"),
+        Severity::Warn => tracing::warn!(shard, unreported, "{message}"),
+        Severity::Error => tracing::error!(shard, unreported, "{message}"),
     }
 }
 
