@@ -75,7 +75,8 @@ fn run_out() {
     last.write_all(b"echo in\n").unwrap();
     wait("accepting fails", is_paused);
     assert!(ring.accept_failures.get() > 0);
-    // The last may have been accepted before. Then nobody waits, and accepting goes on all the same.
+    // The last may have been accepted before. Then nobody waits, and accepting goes on all the
+    // same.
     others.clear();
     let mut answer = [0; 2];
     last.read_exact(&mut answer).unwrap();
