@@ -403,7 +403,7 @@ impl Partition {
         cx: &mut Cx<'_>,
     ) -> Option<Reply> {
         let Some(entry) = self.index.get(&address) else { return Some(Reply::Missing) };
-        if self.is_lost(&address) {
+        if self.is_lost(&entry) {
             damage::report_read(&address, "the part of the log that had it is gone", cx);
             return Some(Reply::Failed(Fault::Integrity));
         }
@@ -451,7 +451,7 @@ impl Partition {
             None
         } else {
             match self.index.get(&address) {
-                Some(_) if !cx.damage.doubts(&address) && !self.is_lost(&address) => {
+                Some(known) if !cx.damage.doubts(&address) && !self.is_lost(&known) => {
                     Some(Reply::Stored { new: false })
                 }
                 // A file that is stored anew must not be taken for the one that is removed.
@@ -572,11 +572,9 @@ impl Partition {
     }
 
     /// Whether the part of the log is gone that had the object.
-    fn is_lost(&self, address: &Address) -> bool {
-        let known = self.index.get(address);
-        known.is_some_and(|known| {
-            matches!(known.location, Location::Segment { .. }) && self.log.lacks(&known)
-        })
+    fn is_lost(&self, entry: &Entry) -> bool {
+        let in_segment = matches!(entry.location, Location::Segment { .. });
+        in_segment && self.log.is_lossy() && self.log.lacks(entry)
     }
 
     fn has_file(&self, address: &Address) -> bool {
