@@ -277,6 +277,15 @@ impl Compaction {
             // A file may be there that nothing but a tombstone in this segment speaks of.
             self.restart(victim, cx);
             self.not_before_ns = cx.now.mono_ns + limits::REMOVE_AGAIN_NS;
+            if self.orphans.1 {
+                let text = format!(
+                    "segment {} stays: there are more than {} files without an object, which a \
+                     round of the scrub frees",
+                    victim.segment,
+                    limits::ORPHANS_MAX
+                );
+                site.note(cx, Severity::Warn, &text);
+            }
         } else {
             self.state = State::Removing(victim);
             cx.close_file(victim.file);
