@@ -437,6 +437,3 @@ pub const SCRUB_AGAIN_NS: u64 = 3600 * 1_000_000_000;
 
 /// When a mark of a segment is tried again that could not be made.
 pub const MARK_AGAIN_NS: u64 = 10 * 1_000_000_000;
-
-/// Commits that fail are logged at most so often, in each partition.
-pub const LOG_FAILURE_EVERY_NS: u64 = 1_000_000_000;

@@ -196,10 +196,6 @@ pub(super) struct Log {
     unmoved: u64,
     batch: Vec<Member>,
     batch_len: u64,
-    /// Batches that failed since that was logged, and until when it is not logged again, in
-    /// `Now::mono_ns`.
-    failures: u64,
-    silent_until_ns: u64,
     /// How often in a row a segment could not be begun, though the disk has room.
     begin_failures: u32,
     /// Why the batch failed that is being cut off.
@@ -239,8 +235,6 @@ impl Log {
             unmoved: 0,
             batch: Vec::new(),
             batch_len: 0,
-            failures: 0,
-            silent_until_ns: 0,
             begin_failures: 0,
             fault: Fault::Disk,
             position,
@@ -672,19 +666,9 @@ impl Log {
     }
 
     /// The batch cannot be committed. What becomes of its records is known after the cut.
-    /// A batch fails. Anybody can make it happen again and again, so it is not logged each time.
     fn fails(&mut self, what: &str, error: &io::Error, site: Site, cx: &mut Cx<'_>) {
         self.fault = fault_of(error);
-        self.failures += 1;
-        if self.silent_until_ns > cx.now.mono_ns {
-            return;
-        }
-        self.silent_until_ns = cx.now.mono_ns + limits::LOG_FAILURE_EVERY_NS;
-        let more = match std::mem::take(&mut self.failures) - 1 {
-            0 => String::new(),
-            more => format!("; {more} others failed since this was logged last"),
-        };
-        site.note(cx, Severity::Error, &format!("{what}: {error}{more}"));
+        site.note(cx, Severity::Error, &format!("{what}: {error}"));
     }
 
     fn batch_failed(&mut self, cut: bool) -> Outcome {
