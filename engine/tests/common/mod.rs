@@ -4,7 +4,7 @@
 //! line, and always ended by the id that was kept of it. Every wait has an end, and what the node
 //! wrote on standard error is shown when a test fails.
 
-// Each test binary uses its own part of this.
+// Each test program uses its own part of this.
 #![allow(dead_code, unreachable_pub)]
 
 use std::{

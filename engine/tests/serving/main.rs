@@ -1,0 +1,21 @@
+//! What clients are served, over every wire: answers, bytes, limits, and peers that misbehave.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod answers;
+mod blocks;
+mod conns;
+mod delete;
+mod doors;
+mod hostile;
+mod http;
+mod idle;
+mod integrity;
+mod lent;
+mod oap;
+mod objects;
+mod proxies;
+mod ranges;
+mod readers;
+mod tls;
