@@ -33,11 +33,17 @@ pub(super) fn check(
             continue;
         }
         for path in list(&folder, report)? {
-            let address = object_address(name(&path));
+            // To open anything but a file might wait without an end.
+            let address = object_address(name(&path)).filter(|_| path.is_file());
             let Some(address) = address.filter(|a| layout.object_path(number, a) == path) else {
                 report.found(&Finding::at(&path, What::Foreign))?;
                 continue;
             };
+            let (owner, _) = layout.owner(&address);
+            if owner != number {
+                report.found(&Finding::at(&path, What::Partition { owner }).of(address))?;
+                continue;
+            }
             let record = log.latest.get_mut(&address).filter(|l| l.kind == RecordKind::File);
             let size = match record {
                 Some(record) => {
@@ -114,7 +120,7 @@ fn examine(
         return Ok(Some(Finding::at(path, What::FileHeader { reason }).offset(0)));
     }
     let expected = header.record_len();
-    if len != expected {
+    if len < expected {
         return Ok(Some(Finding::at(path, What::FileLength { len, expected })));
     }
     report.read(got);
@@ -124,11 +130,13 @@ fn examine(
     let data_start = u64::from(header.data_offset());
     match Outboard::from_bytes(&bytes, size).ok().filter(|o| o.verify_root(&address).is_ok()) {
         Some(outboard) => {
-            let groups = bad_groups(&file, data_start, address, &outboard, report)?;
-            Ok(groups.map(|(first, bad)| {
+            if let Some((first, bad)) = bad_groups(&file, data_start, address, &outboard, report)? {
                 let what = What::Groups { bad, count: group_count(size).max(1) };
-                Finding::at(path, what).offset(data_start + first * GROUP_LEN as u64)
-            }))
+                let at = data_start + first * GROUP_LEN as u64;
+                return Ok(Some(Finding::at(path, what).offset(at)));
+            }
+            let more = len - expected;
+            Ok((more > 0).then(|| Finding::at(path, What::Trailing { more }).offset(expected)))
         }
         None => {
             let whole = address_of(&file, data_start, size, report)? == Some(address);

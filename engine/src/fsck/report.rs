@@ -46,6 +46,8 @@ pub(super) enum What {
     FileHeader { reason: String },
     #[error("the file has {len} bytes instead of {expected}")]
     FileLength { len: u64, expected: u64 },
+    #[error("{more} bytes lie behind the object, which is whole; nothing reads them")]
+    Trailing { more: u64 },
     #[error("the outboard is not that of the address; the data are")]
     Outboard,
     #[error("neither outboard nor data are those of the address")]
@@ -87,6 +89,7 @@ impl What {
         match self {
             What::TornEnd { .. }
             | What::DeadRecord
+            | What::Trailing { .. }
             | What::Orphan
             | What::Upload
             | What::Foreign
@@ -113,6 +116,7 @@ impl What {
             What::NoFile => "no_file",
             What::FileHeader { .. } => "file_header",
             What::FileLength { .. } => "file_length",
+            What::Trailing { .. } => "trailing",
             What::Outboard => "outboard",
             What::OutboardAndData => "outboard_and_data",
             What::Groups { .. } => "groups",

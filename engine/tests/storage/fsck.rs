@@ -364,6 +364,42 @@ fn a_file_that_is_missing_or_cut_is_damage() {
     let cut = OpenOptions::new().write(true).open(&path).expect("it is there");
     cut.set_len(MIB as u64).expect("it can be cut");
     assert_eq!(stopped.one(1, "file_length")["addr"], *large.addr);
+    // A pipe is not opened, which would wait without an end.
+    fs::remove_file(&path).expect("it is there");
+    let made = Command::new("mkfifo").arg(&path).status().expect("every Linux has it");
+    assert!(made.success());
+    let (code, findings, _) = stopped.fsck(&[]);
+    assert_eq!((code, kinds(&findings)), (1, vec!["foreign", "no_file"]), "{findings:?}");
+}
+
+#[test]
+fn what_lies_behind_an_object_is_no_damage_as_the_node_serves_it() {
+    let stopped = Stopped::new();
+    let large = &stopped.objects[6];
+    let mut file = OpenOptions::new().append(true).open(stopped.file(large)).expect("it is there");
+    file.write_all(b"!").expect("it can be longer");
+    assert_eq!(stopped.one(0, "trailing")["addr"], *large.addr);
+    let node = stopped.start();
+    check_all(&node, std::slice::from_ref(large));
+    node.terminate();
+}
+
+/// The scrub frees no file that another partition would own.
+#[test]
+fn a_file_of_another_partition_is_no_orphan() {
+    let data = Data::new();
+    let node = data.setup().args(&["--partitions", "2"]).start();
+    let large = object(7, 2 * MIB);
+    Curl::http(&node).store(&large);
+    node.terminate();
+    let dir = data.path().join("data");
+    let hex = &large.addr[3..];
+    let place = |at: u8| dir.join(format!("p00{at}/objects/{}/{hex}.obj", &hex[..2]));
+    let (from, to) = if place(0).exists() { (place(0), place(1)) } else { (place(1), place(0)) };
+    fs::create_dir_all(to.parent().expect("it has a folder")).expect("it can be made");
+    fs::copy(from, to).expect("it can be copied");
+    let (code, findings, _) = fsck(&[&dir], &[]);
+    assert_eq!((code, kinds(&findings)), (1, vec!["partition"]), "{findings:?}");
 }
 
 #[test]
