@@ -359,8 +359,9 @@ fn objects_are_stored_before_and_within_a_run() {
     assert_eq!((report.errors(), &report.json()["stored"]), (0, &0.into()), "{}", report.table());
     let puts = report.json()["puts"].as_u64().unwrap() as usize;
     let held = shelf.lock().unwrap().len();
-    // Those that were under way at the end are stored and not counted.
-    assert!(puts > 0 && held >= 23 + puts && held <= 23 + puts + 2, "{puts} {held}");
+    // What a connection sent first, before the window, and last, which was answered behind it, is
+    // stored and not counted.
+    assert!(puts > 0 && held >= 23 + puts && held <= 23 + puts + 2 * 2, "{puts} {held}");
 }
 
 /// A node that speaks OAP/1 and keeps what it is given.
