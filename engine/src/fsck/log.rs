@@ -115,10 +115,10 @@ pub(super) fn walk(
                 log.segments[at].1 = len;
                 // Without the index, the last batch is taken for one that a crash has torn.
                 let batch = len.saturating_sub(DISK_OP_LEN_MAX as u64)..synced_to;
-                log.keeps_index |= segment == last
-                    && log.damaged.iter().any(|(_, record)| {
-                        record.segment == segment && batch.contains(&record.offset)
-                    });
+                log.keeps_index |= log
+                    .damaged
+                    .iter()
+                    .any(|(_, record)| record.segment == segment && batch.contains(&record.offset));
             }
             Err(error) => {
                 let what = What::Unreadable { reason: error.to_string() };

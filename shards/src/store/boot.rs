@@ -540,7 +540,7 @@ impl Boot {
     }
 
     fn begin_walk(&mut self, file: FileId, len: u64, cx: &mut Cx<'_>) -> Result<Progress, String> {
-        let (segment, last) = self.segment();
+        let (segment, _) = self.segment();
         if self.is_known(segment, len) {
             // It is cut again: after a sync that failed, another may write nothing.
             self.act(Step::Cut(file), DiskOp::Truncate { file, len }, cx);
@@ -553,12 +553,7 @@ impl Boot {
         let at = if known { self.position.offset } else { 0 };
         // A batch is never longer than this, so only so much can be torn.
         let last_batch = len.saturating_sub(DISK_OP_LEN_MAX as u64);
-        let verify_from = match self.rebuild {
-            // Before another segment was begun, the end of this one was cut and synced.
-            true if !last => len,
-            true => last_batch,
-            false => at,
-        };
+        let verify_from = if self.rebuild { last_batch } else { at };
         self.report_progress(cx);
         self.tail_from = at.max(last_batch) / DISK_BLOCK_LEN as u64 * DISK_BLOCK_LEN as u64;
         let walk = Walk::new(at, len, verify_from);

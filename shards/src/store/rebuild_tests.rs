@@ -368,32 +368,6 @@ fn a_mark_is_tried_until_it_can_be_made() {
     assert_eq!(snapshots(&world), 1);
 }
 
-/// Before another segment is begun the end of the one before is durable: what does not match there
-/// was changed later, and ends nothing.
-#[test]
-fn damaged_data_at_the_end_of_an_earlier_segment_hide_nothing_behind_them() {
-    let objects: Vec<Vec<u8>> = (0..4).map(|n| object(n, 3000)).collect();
-    let mut world = World::new(20);
-    for bytes in &objects {
-        let ask = world.put_ask(bytes);
-        world.ask(ask);
-    }
-    world.run();
-    world.stop();
-    let segment = world.segments().remove(0);
-    let start = &objects[1][..64];
-    let bytes = world.disk.bytes(&segment);
-    let at = bytes.windows(64).position(|window| window == start).expect("it is in the log");
-    world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
-    world.restart();
-    world.put(&object(9, 3000));
-    lose_index(&mut world);
-    for (n, bytes) in objects.iter().enumerate() {
-        let wanted = if n == 1 { Err(Some(Fault::Integrity)) } else { Ok(bytes.clone()) };
-        assert_eq!(world.get(&Address::of(bytes)), wanted, "{n}");
-    }
-}
-
 /// Names that no log reaches do not decide what is written next.
 #[test]
 fn a_name_that_no_log_reaches_loses_nothing() {
