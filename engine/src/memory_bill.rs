@@ -7,6 +7,7 @@
 use std::fmt;
 
 use ron_codec::limits::OUTBOARD_LEN_MAX;
+use ron_control::limits::LOG_LEN_MAX;
 use ron_io::limits::{
     HANDSHAKE_LEN_MAX, OUT_BUFFER_LEN, OUT_BUFFERS_IDLE_MAX, RECV_BUFFER_LEN, RECV_BUFFERS,
     RING_COMPLETIONS, RING_ENTRIES, SAMPLE_ADDRESSES_MAX, SPARE_BUFFERS_LEN_MAX, TLS_SHORT_LEN,
@@ -51,9 +52,9 @@ const OUTBOARDS_LEN: u64 = (OUTBOARDS_LEN_MAX + OUTBOARD_LOADS_LEN_MAX) as u64;
 /// answers to what one receive buffer asks for, and an outboard that is copied to be written.
 const STEP_LEN: u64 = 1024 * 1024 + OUTBOARD_LEN_MAX as u64;
 
-/// Bytes of the process whatever it serves: the control thread, the stacks, libraries' tables; and
-/// what each shard adds.
-const PROCESS_LEN: u64 = 24 * 1024 * 1024;
+/// Bytes of the process whatever it serves: the control thread, the stacks, libraries' tables, lines
+/// of the log that nobody reads; and what each shard adds.
+const PROCESS_LEN: u64 = 24 * 1024 * 1024 + LOG_LEN_MAX as u64;
 const PROCESS_SHARD_LEN: u64 = 4 * 1024 * 1024;
 
 /// Part of what lies on the heap that the allocator loses between blocks of different lengths: one

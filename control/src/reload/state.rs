@@ -11,7 +11,7 @@ pub struct ReloadState {
     succeeded: AtomicBool,
     /// When settings were last put in force, in seconds since 1970.
     applied_unix_s: AtomicU64,
-    /// When the certificate ends; 0 when there is none.
+    /// When the certificate ends; 0 without a certificate.
     tls_not_after: AtomicU64,
 }
 

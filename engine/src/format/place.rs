@@ -11,7 +11,7 @@ const ID_LEN: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeId(pub(super) [u8; ID_LEN]);
 
-/// Which of how many volumes of which node.
+/// A volume among those of its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub id: NodeId,

@@ -294,32 +294,38 @@ fn damage_far_from_the_end_is_no_torn_batch() {
     world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
     lose_index(&mut world);
     assert!(objects.iter().all(|bytes| world.holds(bytes)));
+    assert_eq!(marks(&world).len(), 0);
+}
+
+/// Objects behind a header that rotted, after a start without an index that could not mark their
+/// segment, nor could the process `tries` times in all.
+fn hidden_and_not_marked(seed: u64, tries: usize) -> (World, PathBuf) {
+    let mut world = World::new(seed);
+    for n in 0..8 {
+        world.put(&object(n, 900_000));
+    }
+    let segment = world.segments().remove(0);
+    world.disk.damage(&segment, |bytes| bytes[0] ^= 1);
+    world.store = Store::new(&world.config);
+    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.disk.kill();
+    // The first opens the segment.
+    let error = ErrorKind::StorageFull;
+    world.disk.planted.push(Planted { kind: Kind::Open, skip: 1, times: tries, error });
+    world.restart();
+    assert!(world.notes.iter().any(|note| note.contains("cannot be marked")), "{:?}", world.notes);
+    (world, segment)
+}
+
+fn marks(world: &World) -> Vec<PathBuf> {
     let is_mark = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "hidden");
-    assert_eq!(world.disk.paths().iter().filter(|path| is_mark(path)).count(), 0);
+    world.disk.paths().into_iter().filter(is_mark).collect()
 }
 
 /// A segment that could not be marked is kept by this process and by the next.
 #[test]
 fn records_that_are_hidden_stay_though_their_segment_cannot_be_marked_at_first() {
-    let objects: Vec<Vec<u8>> = (0..8).map(|n| object(n, 900_000)).collect();
-    let mut world = World::new(19);
-    for bytes in &objects {
-        world.put(bytes);
-    }
-    let segment = world.segments().remove(0);
-    world.disk.damage(&segment, |bytes| bytes[0] ^= 1);
-    // The first opens the segment; what fails is the mark, and the second try.
-    world.store = Store::new(&world.config);
-    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
-    world.disk.kill();
-    let error = ErrorKind::StorageFull;
-    world.disk.planted.push(Planted { kind: Kind::Open, skip: 1, times: 2, error });
-    world.restart();
-    assert!(world.notes.iter().any(|note| note.contains("cannot be marked")), "{:?}", world.notes);
-    let is_mark = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "hidden");
-    let marks = |world: &World| {
-        world.disk.paths().into_iter().filter(|path| is_mark(path)).collect::<Vec<_>>()
-    };
+    let (mut world, segment) = hidden_and_not_marked(19, 2);
     world.stop();
     // An open that failed may have made the file, and nobody made that durable.
     marks(&world).iter().for_each(|mark| world.disk.lose(mark));
@@ -337,24 +343,13 @@ fn records_that_are_hidden_stay_though_their_segment_cannot_be_marked_at_first()
     assert_eq!(world.segments().remove(0), segment, "what is hidden in it is kept");
     world.disk.damage(&segment, |bytes| bytes[0] ^= 1);
     lose_index(&mut world);
-    assert!(objects.iter().all(|bytes| world.holds(bytes)));
+    assert!((0..8).all(|n| world.holds(&object(n, 900_000))));
 }
 
 /// The process that could not mark it tries again, and makes no checkpoint before.
 #[test]
 fn a_mark_is_tried_until_it_can_be_made() {
-    let mut world = World::new(23);
-    for n in 0..8 {
-        world.put(&object(n, 900_000));
-    }
-    let segment = world.segments().remove(0);
-    world.disk.damage(&segment, |bytes| bytes[0] ^= 1);
-    world.store = Store::new(&world.config);
-    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
-    world.disk.kill();
-    let error = ErrorKind::StorageFull;
-    world.disk.planted.push(Planted { kind: Kind::Open, skip: 1, times: 4, error });
-    world.restart();
+    let (mut world, _) = hidden_and_not_marked(23, 4);
     let snapshots = |world: &World| {
         let entries = std::fs::read_dir(world.config.layout.index_dir(0)).unwrap();
         entries.filter(|entry| entry.as_ref().unwrap().path().ends_with("00000001.idx")).count()
@@ -362,8 +357,7 @@ fn a_mark_is_tried_until_it_can_be_made() {
     world.checkpoint();
     assert_eq!(snapshots(&world), 0, "the next start would not look at it again");
     quiesce(&mut world);
-    let mark = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "hidden");
-    assert_eq!(world.disk.paths().iter().filter(|path| mark(path)).count(), 1);
+    assert_eq!(marks(&world).len(), 1);
     assert!(world.now.mono_ns >= 3 * limits::MARK_AGAIN_NS);
     assert_eq!(snapshots(&world), 1);
 }

@@ -276,13 +276,13 @@ impl TestDisk {
         self.synced_names.remove(path);
     }
 
-    /// Open files.
     /// Removes a folder in which nothing is.
     pub(super) fn lose_folder(&mut self, path: &Path) {
         assert!(self.names.keys().all(|name| !name.starts_with(path)), "{path:?} is not empty");
         assert!(self.dirs.remove(path), "{path:?} is not there");
     }
 
+    /// Open files.
     pub(super) fn open_files(&self) -> usize {
         self.open.len()
     }
