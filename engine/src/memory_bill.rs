@@ -52,8 +52,8 @@ const OUTBOARDS_LEN: u64 = (OUTBOARDS_LEN_MAX + OUTBOARD_LOADS_LEN_MAX) as u64;
 /// answers to what one receive buffer asks for, and an outboard that is copied to be written.
 const STEP_LEN: u64 = 1024 * 1024 + OUTBOARD_LEN_MAX as u64;
 
-/// Bytes of the process whatever it serves: the control thread, the stacks, libraries' tables, lines
-/// of the log that nobody reads; and what each shard adds.
+/// Bytes of the process whatever it serves: the control thread, the stacks, tables of libraries,
+/// lines of the log that nobody reads; and what each shard adds.
 const PROCESS_LEN: u64 = 24 * 1024 * 1024 + LOG_LEN_MAX as u64;
 const PROCESS_SHARD_LEN: u64 = 4 * 1024 * 1024;
 
