@@ -65,7 +65,7 @@ enum State {
     Renewing(Vec<(Address, u64)>, u64),
     Idle,
     /// The oldest segment has tombstones: files are looked for that they may stand for. With `true`
-    /// an act is under way.
+    /// an act has not been answered.
     Searching(u32, Search, bool),
     Opening(Victim),
     /// A piece of the segment is being read.
@@ -88,8 +88,9 @@ struct Victim {
     /// No segment is older, and its files without an object are found: its tombstones are needed no
     /// more.
     oldest: bool,
-    /// `Log::unmoved` and `Deletes::failed` when it was opened.
+    /// `Log::unmoved` when it was opened.
     unmoved: u64,
+    /// `Deletes::failed` before files were looked for, or when it was opened.
     unremoved: u64,
 }
 
@@ -346,17 +347,19 @@ impl Compaction {
                 }
                 let oldest = self.oldest(log) == Some(segment);
                 if oldest && books.index.tally_of(segment).tombstones > 0 {
-                    self.state = State::Searching(segment, Search::new(), false);
+                    self.state = State::Searching(segment, Search::new(books.deletes), false);
                 } else {
-                    self.open(segment, false, books, site, cx);
+                    self.open(segment, None, books, site, cx);
                 }
             }
             State::Searching(segment, mut search, false) => {
                 if search.go(books.deletes, site, Tag::Compact, cx) {
                     self.state = State::Searching(segment, search, true);
                 } else {
+                    // Files that were being removed then were passed over by the search.
+                    let failed_before = search.failed_before();
                     self.orphans = search.found();
-                    self.open(segment, true, books, site, cx);
+                    self.open(segment, Some(failed_before), books, site, cx);
                 }
             }
             State::Moving(walker) if cx.now.mono_ns >= self.not_before_ns => {
@@ -392,11 +395,20 @@ impl Compaction {
         }
     }
 
-    /// Begins to walk a segment. With `oldest` its tombstones are dropped.
-    fn open(&mut self, segment: u32, oldest: bool, books: &Books<'_>, site: Site, cx: &mut Cx<'_>) {
+    /// Begins to walk a segment. After a search its tombstones are dropped; `searched` is how many
+    /// removals had failed before it.
+    fn open(
+        &mut self,
+        segment: u32,
+        searched: Option<u64>,
+        books: &Books<'_>,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) {
         let file = cx.tickets.file();
         let path = cx.config.layout.segment_path(site.number, segment);
-        let (unmoved, unremoved) = (books.log.unmoved(), books.deletes.failed());
+        let (oldest, unmoved) = (searched.is_some(), books.log.unmoved());
+        let unremoved = searched.unwrap_or(books.deletes.failed());
         self.state = State::Opening(Victim { segment, file, oldest, unmoved, unremoved });
         site.disk(cx, Tag::Compact, DiskOp::Open { file, path, how: OpenHow::Read });
     }

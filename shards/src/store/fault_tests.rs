@@ -470,6 +470,37 @@ fn a_file_that_cannot_be_removed_keeps_its_tombstone() {
     assert_eq!(object_files(&world), 0);
 }
 
+#[test]
+fn a_file_whose_removal_fails_while_orphans_are_looked_for_keeps_its_tombstone() {
+    let mut world = World::new(10);
+    world.config.compact_dead_min = 8192;
+    let gone = object(1, LARGE);
+    put_large(&mut world, &gone);
+    let address = Address::of(&gone);
+    let file = world.config.layout.object_path(0, &address);
+    let folder = file.parent().expect("it has a folder").to_path_buf();
+    let is_listed = |op: &DiskOp| matches!(op, DiskOp::List { path } if *path == folder);
+    let is_removal = |op: &DiskOp| matches!(op, DiskOp::Remove { path, .. } if *path == file);
+    world.ask(Ask::Delete { address });
+    let mut tries = 0;
+    while !world.step_where(is_listed) {
+        if !world.step_where(|op| !is_removal(op)) {
+            tries += 1;
+            assert!(tries < 10, "its folder is never listed");
+            world.settle();
+        }
+    }
+    // The search took it for a file that is about to go.
+    fail(&mut world, Kind::Remove, 1, ErrorKind::Other);
+    assert!(world.step_where(is_removal));
+    settle_now(&mut world);
+    assert!(world.notes.iter().any(|note| note.contains("its file stays")), "{:?}", world.notes);
+    quiesce(&mut world);
+    assert_eq!(object_files(&world), 0, "the next search finds it");
+    lose_index(&mut world);
+    assert!(!world.holds(&gone), "a deletion is undone");
+}
+
 fn tombstones(world: &World) -> usize {
     let mut found = 0;
     for path in world.segments() {

@@ -71,11 +71,19 @@ pub(super) struct Search {
     orphans: BTreeSet<Address>,
     /// More were found than are remembered.
     cut: bool,
+    failed_before: u64,
 }
 
 impl Search {
-    pub(super) fn new() -> Search {
-        Search { next: 0, listed: false, orphans: BTreeSet::new(), cut: false }
+    pub(super) fn new(deletes: &Deletes) -> Search {
+        let failed_before = deletes.failed();
+        Search { next: 0, listed: false, orphans: BTreeSet::new(), cut: false, failed_before }
+    }
+
+    /// `Deletes::failed` when it began. When that has changed, a file may stay that was being
+    /// removed while its folder was listed, and was not taken for an orphan.
+    pub(super) fn failed_before(&self) -> u64 {
+        self.failed_before
     }
 
     /// Starts the next act, of which none may be under way. `false` if there is none left.

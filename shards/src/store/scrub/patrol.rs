@@ -150,7 +150,7 @@ impl Patrol {
     /// Goes on from where an earlier one came; `None`: from the start.
     pub(super) fn new(reached: Option<Reached>, parts: &Parts<'_>) -> Patrol {
         let stage = match reached {
-            None | Some(Reached::All) => Stage::Searching(Search::new()),
+            None | Some(Reached::All) => Stage::Searching(Search::new(parts.deletes)),
             Some(Reached::Segment(after)) => Stage::Between { after },
             Some(Reached::Address(after)) => paging(after),
         };
