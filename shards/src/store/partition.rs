@@ -455,7 +455,9 @@ impl Partition {
                     Some(Reply::Stored { new: false })
                 }
                 // A file that is stored anew must not be taken for the one that is removed.
-                Some(_) if self.log.is_burying(&address) || self.deletes.is_under_way(&address) => {
+                Some(_)
+                    if self.log.is_deleting(&address) || self.deletes.is_under_way(&address) =>
+                {
                     Some(Reply::Failed(Fault::Busy))
                 }
                 _ if self.takes_nothing() => Some(Reply::Failed(Fault::Disk)),
@@ -484,7 +486,7 @@ impl Partition {
     fn take_up(&mut self, append: Append, cx: &mut Cx<'_>) -> Result<usize, Fault> {
         let promised = append.promised;
         cx.room.promise(self.volume, promised).map_err(|_| Fault::Full)?;
-        self.log.take_up(append).ok_or_else(|| {
+        self.log.register(append).ok_or_else(|| {
             cx.room.release(self.volume, promised);
             Fault::Busy
         })
@@ -515,7 +517,7 @@ impl Partition {
     }
 
     fn delete(&mut self, asker: Asker, address: Address) -> Option<Reply> {
-        if self.log.join_burial(&address, asker) {
+        if self.log.join_delete(&address, asker) {
             return None;
         }
         match self.index.get(&address) {
@@ -531,7 +533,7 @@ impl Partition {
             Some(_) => {
                 let (size, what, askers) = (0, What::Tombstone, vec![asker]);
                 let append = Append { address, size, what, promised: 0, askers };
-                let taken = self.log.take_up(append).map(|append| self.log.enqueue(append));
+                let taken = self.log.register(append).map(|append| self.log.enqueue(append));
                 taken.is_none().then_some(Reply::Failed(Fault::Busy))
             }
         }
@@ -549,7 +551,7 @@ impl Partition {
         match outcome {
             Ok(()) => self.log.enqueue(append),
             Err(error) => {
-                let append = self.log.let_go(append);
+                let append = self.log.withdraw(append);
                 let text = format!("{} cannot get its place: {error}", append.address);
                 self.site.note(cx, Severity::Error, &text);
                 self.not_stored(append, fault_of(&error), true, cx);
