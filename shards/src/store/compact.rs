@@ -26,33 +26,31 @@
 //! in it may still be of use to who looks after the damage.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     io,
 };
 
-use ron_codec::{
-    address::Address,
-    limits::RECORD_HEADER_LEN,
-    record::{RecordHeader, RecordKind},
-};
-use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Severity, Urgency};
+use ron_codec::address::Address;
+use ron_io::ports::{DiskDone, DiskOp, OpenHow, Severity};
 
 use super::{
     deletes::Deletes,
     files::{FileKey, Files},
-    index::{Entry, Index, Location},
+    index::{Entry, Index},
     orphans::{Known, Search},
     pace::Pace,
-    scan::{Found, Next, Walk, is_whole},
-    segments::{Log, Moving, Relocation},
+    scan::Found,
+    segments::{Log, Relocation},
     site::{Site, Tag},
 };
-use crate::{
-    flow::{Cx, Fault},
-    limits,
-};
+use crate::{flow::Cx, limits};
 
-const HEADER_LEN: u64 = RECORD_HEADER_LEN as u64;
+mod choose;
+mod moves;
+mod removal;
+mod walker;
+
+use walker::{Victim, Walker, relocation};
 
 /// Segments up to which each deletion makes them all be looked at; with more it happens no more
 /// often than this.
@@ -65,7 +63,7 @@ enum State {
     Renewing(Vec<(Address, u64)>, u64),
     Idle,
     /// The oldest segment has tombstones: files are looked for that they may stand for. With `true`
-    /// an act has not been answered.
+    /// an act is under way.
     Searching(u32, Search, bool),
     Opening(Victim),
     /// A piece of the segment is being read.
@@ -79,53 +77,6 @@ enum State {
     /// A checkpoint that knows of it runs.
     Checkpointing(Victim),
     Removing(Victim),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Victim {
-    segment: u32,
-    file: FileId,
-    /// No segment is older, and its files without an object are found: its tombstones are needed no
-    /// more.
-    oldest: bool,
-    /// `Log::unmoved` when it was opened.
-    unmoved: u64,
-    /// `Deletes::failed` before files were looked for, or when it was opened.
-    unremoved: u64,
-}
-
-/// How far the walk through a victim is.
-#[derive(Debug)]
-struct Walker {
-    victim: Victim,
-    walk: Walk,
-    found: VecDeque<Found>,
-    /// The piece that was read last, and where it lies.
-    piece: Vec<u8>,
-    piece_at: u64,
-    next: Next,
-}
-
-impl Walker {
-    /// A walk through all of a victim, as far as it was committed.
-    fn new(victim: Victim, log: &Log) -> Walker {
-        let known = log.segments().find(|(number, _)| *number == victim.segment);
-        let len = known.map_or(0, |(_, len)| len);
-        let walk = Walk::new(0, len, len);
-        let next = walk.start();
-        Walker { victim, walk, found: VecDeque::new(), piece: Vec::new(), piece_at: 0, next }
-    }
-}
-
-/// What becomes of a record that was found.
-enum Fate {
-    /// It counts no more.
-    Dead,
-    /// A tombstone that is needed no more, once the file is gone that it may speak of.
-    Dropped,
-    Relocate(Relocation),
-    Read(Entry),
-    Damaged,
 }
 
 /// The compaction of one partition.
@@ -227,74 +178,6 @@ impl Compaction {
         self.not_before_ns = now_ns + limits::CHECKPOINT_AFTER_NS;
     }
 
-    /// Whether a checkpoint must come before the segment can go.
-    pub(super) fn wants_checkpoint(&self, log: &Log, now_ns: u64) -> bool {
-        match &self.state {
-            State::Moved(victim) => {
-                let moved = !log.is_moving() && log.is_behind(victim.segment);
-                moved && now_ns >= self.not_before_ns
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether the log must go on elsewhere before the segment can go.
-    pub(super) fn wants_turn(&self, log: &Log, now_ns: u64) -> bool {
-        match &self.state {
-            State::Moved(victim) => {
-                let moved = !log.is_moving() && !log.is_behind(victim.segment);
-                moved && now_ns >= self.not_before_ns
-            }
-            _ => false,
-        }
-    }
-
-    /// A checkpoint begins that takes up all that was committed.
-    pub(super) fn on_checkpoint_begun(&mut self, log: &Log) {
-        if let State::Moved(victim) = self.state
-            && !log.is_moving()
-            && log.is_behind(victim.segment)
-        {
-            self.state = State::Checkpointing(victim);
-        }
-    }
-
-    /// The checkpoint is over.
-    pub(super) fn on_checkpointed(
-        &mut self,
-        durable: bool,
-        (log, index, deletes): (&Log, &Index, &Deletes),
-        site: Site,
-        cx: &mut Cx<'_>,
-    ) {
-        let State::Checkpointing(victim) = self.state else { return };
-        if !durable {
-            self.state = State::Moved(victim);
-        } else if index.tally_of(victim.segment).live > 0 || log.unmoved() != victim.unmoved {
-            // A commit failed in between: something that counts, perhaps a tombstone, which no
-            // entry speaks for, is here and nowhere else.
-            self.restart(victim, cx);
-        } else if deletes.failed() != victim.unremoved || self.orphans.1 {
-            // A file may be there that nothing but a tombstone in this segment speaks of.
-            self.restart(victim, cx);
-            self.not_before_ns = cx.now.mono_ns + limits::REMOVE_AGAIN_NS;
-            if self.orphans.1 {
-                let text = format!(
-                    "segment {} stays: there are more than {} files without an object, which a \
-                     round of the scrub frees",
-                    victim.segment,
-                    limits::ORPHANS_MAX
-                );
-                site.note(cx, Severity::Warn, &text);
-            }
-        } else {
-            self.state = State::Removing(victim);
-            cx.close_file(victim.file);
-            let path = cx.config.layout.segment_path(site.number, victim.segment);
-            site.disk(cx, Tag::Compact, DiskOp::Remove { path, durable: true });
-        }
-    }
-
     /// Lets go of a segment that is to be walked from the start again, later.
     fn restart(&mut self, victim: Victim, cx: &mut Cx<'_>) {
         self.state = State::Idle;
@@ -349,6 +232,7 @@ impl Compaction {
                 if oldest && books.index.tally_of(segment).tombstones > 0 {
                     self.state = State::Searching(segment, Search::new(books.deletes), false);
                 } else {
+                    self.orphans = Default::default();
                     self.open(segment, None, books, site, cx);
                 }
             }
@@ -413,12 +297,6 @@ impl Compaction {
         site.disk(cx, Tag::Compact, DiskOp::Open { file, path, how: OpenHow::Read });
     }
 
-    /// The oldest segment, of which tombstones may be dropped, if that is so of any.
-    fn oldest(&self, log: &Log) -> Option<u32> {
-        let oldest = log.segments().next().map(|(number, _)| number);
-        oldest.filter(|_| !self.has_hidden)
-    }
-
     /// Looking costs a moment for each segment, so with many of them it is not done all the time.
     fn may_look(&self, log: &Log, cx: &Cx<'_>) -> bool {
         let often = log.extent().0 <= OFTEN_SEGMENTS_MAX;
@@ -445,6 +323,7 @@ impl Compaction {
             }
             (State::Opening(victim), Err(error)) => {
                 cx.tickets.forget_file(victim.file);
+                self.look = true;
                 self.stuck.insert(victim.segment, index.tally_of(victim.segment).live);
                 let text = format!("segment {} cannot be compacted: {error}", victim.segment);
                 site.note(cx, Severity::Error, &text);
@@ -484,6 +363,7 @@ impl Compaction {
             }
             (State::Removing(victim), Err(error)) => {
                 // Nothing points into it any more; it is tried again after a restart.
+                self.look = true;
                 self.stuck.insert(victim.segment, 0);
                 let text = format!("segment {} cannot be removed: {error}", victim.segment);
                 site.note(cx, Severity::Error, &text);
@@ -517,173 +397,4 @@ impl Compaction {
             }
         }
     }
-
-    /// The segment whose compaction gains most, if one is worth it; else the oldest, when there are
-    /// many tombstones, which nothing but that makes superfluous; else the oldest of too many small
-    /// ones.
-    fn choose(&self, log: &Log, index: &Index, cx: &Cx<'_>) -> Option<u32> {
-        let percent = u64::from(cx.config.storage.compact_below_percent);
-        let dead_min = cx.config.compact_dead_min;
-        let oldest = self.oldest(log);
-        let (mut best, mut small, mut all_tombstones) = (None, Vec::new(), 0);
-        for (number, len) in log.segments() {
-            let tally = index.tally_of(number);
-            all_tombstones += tally.tombstones * HEADER_LEN;
-            // Who looks after damage may have moved away what kept the segment.
-            if self.stuck.get(&number).is_some_and(|live| *live == 0 || tally.live > 0) {
-                continue;
-            }
-            let tombstones = if Some(number) == oldest { 0 } else { tally.tombstones };
-            let needed = tally.live + tombstones * HEADER_LEN;
-            let sealed = log.is_sealed(number);
-            let dead = len.saturating_sub(needed);
-            let empty = needed == 0 && (sealed || len >= dead_min);
-            let sparse = dead >= dead_min && needed * 100 < len * percent;
-            if empty || sparse {
-                let per_mille = (needed * 1000).checked_div(len).unwrap_or(0);
-                best = best.min(Some((per_mille, number))).or(Some((per_mille, number)));
-            }
-            if sealed && len < limits::SMALL_SEGMENT_LEN {
-                small.push(number);
-            }
-        }
-        let many = small.len() > limits::SMALL_SEGMENTS_MAX;
-        let crowded = all_tombstones >= dead_min
-            && all_tombstones * limits::TOMBSTONES_SHARE >= log.extent().1;
-        let oldest = oldest.filter(|oldest| crowded && !self.stuck.contains_key(oldest));
-        best.map(|(_, number)| number).or(oldest).or(small.first().copied().filter(|_| many))
-    }
-
-    /// Whether what others want of the disk comes first for now.
-    fn yields(&mut self, cx: &Cx<'_>) -> bool {
-        if cx.tickets.under_way() <= limits::COMPACT_UNDER_WAY_MAX {
-            self.pace.forgive();
-            return false;
-        }
-        let ready_ns = self.pace.ready_at(cx.now.mono_ns);
-        self.not_before_ns = self.not_before_ns.max(ready_ns);
-        ready_ns > cx.now.mono_ns
-    }
-
-    /// Moves what was found, a part of it a turn, then reads on.
-    fn advance(&mut self, mut walker: Walker, books: &mut Books<'_>, site: Site, cx: &mut Cx<'_>) {
-        if self.yields(cx) {
-            self.state = State::Moving(walker);
-            return;
-        }
-        let (log, index) = (&mut *books.log, &*books.index);
-        let mut hashed = 0;
-        while let Some(found) = walker.found.pop_front() {
-            if !log.has_room_to_move() || hashed >= limits::COMPACT_TURN_LEN {
-                walker.found.push_front(found);
-                self.state = State::Moving(walker);
-                return;
-            }
-            match walker.fate(&found, index) {
-                Fate::Dropped if self.orphans.0.remove(&found.digest) => {
-                    let known = Known { log, index, deletes: books.deletes };
-                    if known.is_orphan(&found.digest) {
-                        books.deletes.take_back(found.digest, Vec::new(), Fault::Disk);
-                    }
-                }
-                Fate::Dead | Fate::Dropped => {}
-                Fate::Relocate(relocation) => {
-                    hashed += relocation.record.len();
-                    self.pace.take(relocation.record.len() as u64);
-                    cx.stats.compact_moved_bytes.add(relocation.record.len() as u64);
-                    assert!(log.relocate(relocation), "there was room");
-                }
-                Fate::Read(entry) => {
-                    let (file, at) = (walker.victim.file, found.offset);
-                    let len = found.record_len as u32;
-                    // It is moved as well.
-                    self.pace.take(2 * found.record_len);
-                    self.state = State::Reading(walker, found, entry);
-                    let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
-                    return site.disk(cx, Tag::Compact, op);
-                }
-                Fate::Damaged => {
-                    let why = "an object in it is damaged";
-                    return self.give_up(walker.victim, why, index, site, cx);
-                }
-            }
-        }
-        match walker.next {
-            Next::Read { at, len } => {
-                let file = walker.victim.file;
-                walker.piece_at = at;
-                self.pace.take(len.into());
-                self.state = State::Walking(walker);
-                let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
-                site.disk(cx, Tag::Compact, op);
-            }
-            // The scrub moves away what counts behind the damage; then the segment may go.
-            Next::End { torn: Some(why), .. } if index.tally_of(walker.victim.segment).live > 0 => {
-                self.give_up(walker.victim, why, index, site, cx);
-            }
-            Next::End { .. } => self.state = State::Moved(walker.victim),
-        }
-    }
-
-    fn give_up(&mut self, victim: Victim, why: &str, index: &Index, site: Site, cx: &mut Cx<'_>) {
-        self.state = State::Idle;
-        self.look = true;
-        self.stuck.insert(victim.segment, index.tally_of(victim.segment).live);
-        cx.close_file(victim.file);
-        let text = format!("segment {} is not compacted: {why}", victim.segment);
-        site.note(cx, Severity::Warn, &text);
-    }
-}
-
-impl Walker {
-    fn fate(&self, found: &Found, index: &Index) -> Fate {
-        let segment = self.victim.segment;
-        match found.kind {
-            RecordKind::Pad => Fate::Dead,
-            RecordKind::Tombstone if self.victim.oldest => Fate::Dropped,
-            RecordKind::Tombstone => {
-                let relocation = Relocation::tombstone(found.digest, found.sequence);
-                match relocation.counts(index) {
-                    Some(true) => Fate::Relocate(relocation),
-                    Some(false) => Fate::Dead,
-                    None => Fate::Damaged,
-                }
-            }
-            RecordKind::File | RecordKind::Object => match index.get(&found.digest) {
-                Some(entry) if is_at(&entry, found, segment) => self.take(found, entry),
-                _ => Fate::Dead,
-            },
-        }
-    }
-
-    fn take(&self, found: &Found, entry: Entry) -> Fate {
-        let start = (found.offset - self.piece_at) as usize;
-        match self.piece.get(start..start + found.record_len as usize) {
-            Some(record) => relocation(found, entry, record).map_or(Fate::Damaged, Fate::Relocate),
-            None => Fate::Read(entry),
-        }
-    }
-}
-
-/// Whether an entry points to exactly this record.
-pub(super) fn is_at(entry: &Entry, found: &Found, segment: u32) -> bool {
-    let same_place = match (entry.location, found.kind) {
-        (Location::Segment { segment: its, offset }, RecordKind::Object) => {
-            (its, u64::from(offset)) == (segment, found.offset)
-        }
-        (Location::File { segment: its }, RecordKind::File) => its == segment,
-        _ => false,
-    };
-    same_place && entry.sequence == found.sequence
-}
-
-/// The relocation of a record that counts, or `None` if it is not what it should be.
-fn relocation(found: &Found, entry: Entry, record: &[u8]) -> Option<Relocation> {
-    let header = RecordHeader::decode(record).ok()?;
-    let same = header.digest() == found.digest && header.sequence() == found.sequence;
-    if !same || record.len() as u64 != header.record_len() || !is_whole(&header, record) {
-        return None;
-    }
-    let (address, what) = (found.digest, Moving::Entry(entry));
-    Some(Relocation { address, what, record: record.to_vec() })
 }

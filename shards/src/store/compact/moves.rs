@@ -1,0 +1,117 @@
+//! Moving what counts out of a victim, a part of it a turn.
+//!
+//! A turn ends when the log has no room, or when it has hashed enough. While others want much of
+//! the disk, the next turn waits for the pace. A victim in which something that counts is damaged
+//! is given up, and stays.
+
+use ron_io::ports::{DiskOp, Severity, Urgency};
+
+use super::{
+    Books, Compaction, State,
+    walker::{Fate, Victim, Walker},
+};
+use crate::{
+    flow::{Cx, Fault},
+    limits,
+    store::{
+        index::Index,
+        orphans::Known,
+        scan::Next,
+        site::{Site, Tag},
+    },
+};
+
+impl Compaction {
+    /// Whether what others want of the disk comes first for now.
+    fn yields(&mut self, cx: &Cx<'_>) -> bool {
+        if cx.tickets.under_way() <= limits::COMPACT_UNDER_WAY_MAX {
+            self.pace.forgive();
+            return false;
+        }
+        let ready_ns = self.pace.ready_at(cx.now.mono_ns);
+        self.not_before_ns = self.not_before_ns.max(ready_ns);
+        ready_ns > cx.now.mono_ns
+    }
+
+    /// Moves what was found, a part of it a turn, then reads on.
+    pub(super) fn advance(
+        &mut self,
+        mut walker: Walker,
+        books: &mut Books<'_>,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) {
+        if self.yields(cx) {
+            self.state = State::Moving(walker);
+            return;
+        }
+        let (log, index) = (&mut *books.log, &*books.index);
+        let mut hashed = 0;
+        while let Some(found) = walker.found.pop_front() {
+            if !log.has_room_to_move() || hashed >= limits::COMPACT_TURN_LEN {
+                walker.found.push_front(found);
+                self.state = State::Moving(walker);
+                return;
+            }
+            match walker.fate(&found, index) {
+                Fate::Dropped if self.orphans.0.remove(&found.digest) => {
+                    let known = Known { log, index, deletes: books.deletes };
+                    if known.is_orphan(&found.digest) {
+                        books.deletes.take_back(found.digest, Vec::new(), Fault::Disk);
+                    }
+                }
+                Fate::Dead | Fate::Dropped => {}
+                Fate::Relocate(relocation) => {
+                    hashed += relocation.record.len();
+                    self.pace.take(relocation.record.len() as u64);
+                    cx.stats.compact_moved_bytes.add(relocation.record.len() as u64);
+                    assert!(log.relocate(relocation), "there was room");
+                }
+                Fate::Read(entry) => {
+                    let (file, at) = (walker.victim.file, found.offset);
+                    let len = found.record_len as u32;
+                    // It is moved as well.
+                    self.pace.take(2 * found.record_len);
+                    self.state = State::Reading(walker, found, entry);
+                    let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
+                    return site.disk(cx, Tag::Compact, op);
+                }
+                Fate::Damaged => {
+                    let why = "an object in it is damaged";
+                    return self.give_up(walker.victim, why, index, site, cx);
+                }
+            }
+        }
+        match walker.next {
+            Next::Read { at, len } => {
+                let file = walker.victim.file;
+                walker.piece_at = at;
+                self.pace.take(len.into());
+                self.state = State::Walking(walker);
+                let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
+                site.disk(cx, Tag::Compact, op);
+            }
+            // The scrub moves away what counts behind the damage; then the segment may go.
+            Next::End { torn: Some(why), .. } if index.tally_of(walker.victim.segment).live > 0 => {
+                self.give_up(walker.victim, why, index, site, cx);
+            }
+            Next::End { .. } => self.state = State::Moved(walker.victim),
+        }
+    }
+
+    pub(super) fn give_up(
+        &mut self,
+        victim: Victim,
+        why: &str,
+        index: &Index,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) {
+        self.state = State::Idle;
+        self.look = true;
+        self.stuck.insert(victim.segment, index.tally_of(victim.segment).live);
+        cx.close_file(victim.file);
+        let text = format!("segment {} is not compacted: {why}", victim.segment);
+        site.note(cx, Severity::Warn, &text);
+    }
+}
