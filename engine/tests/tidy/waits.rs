@@ -112,8 +112,7 @@ impl<'ast> Visit<'ast> for Waits {
 fn is_test_file(name: &str) -> bool {
     name.split('/').any(|part| {
         let part = part.trim_end_matches(".rs");
-        ["tests", "testing", "testdisk", "testworld", "test_support"].contains(&part)
-            || part.ends_with("_tests")
+        ["tests", "testing", "test_support"].contains(&part) || part.ends_with("_tests")
     })
 }
 

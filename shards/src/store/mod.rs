@@ -29,20 +29,12 @@ mod accounts;
 pub mod audit;
 mod boot;
 mod compact;
-#[cfg(test)]
-mod crash_tests;
 mod damage;
-#[cfg(test)]
-mod damage_tests;
 mod deletes;
-#[cfg(test)]
-mod fault_tests;
 mod files;
 mod hits;
 mod index;
 pub mod layout;
-#[cfg(test)]
-mod loss_tests;
 mod marks;
 mod objects;
 mod orphans;
@@ -51,21 +43,13 @@ mod pace;
 mod partition;
 mod place;
 mod reads;
-#[cfg(test)]
-mod rebuild_tests;
 mod room;
 mod scan;
 mod scrub;
 mod segments;
 mod site;
 #[cfg(test)]
-mod space_tests;
-#[cfg(test)]
-mod testdisk;
-#[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod testworld;
 
 pub use accounts::Accounts;
 pub use damage::Damage;

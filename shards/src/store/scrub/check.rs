@@ -244,7 +244,7 @@ impl Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testworld::{hashed, object};
+    use crate::store::tests::world::{hashed, object};
     use proptest::prelude::*;
 
     /// The object's record as it lies at `base` of a file, and its entry.

@@ -19,8 +19,10 @@ use crate::{
     },
     store::{
         Store,
-        testdisk::{Kind, Planted},
-        testworld::{World, object, shapes},
+        tests::{
+            disk::{Kind, Planted},
+            world::{World, object, shapes},
+        },
     },
 };
 

@@ -9,7 +9,7 @@ use ron_io::ports::VerifyOutcome;
 use super::{SECOND_NS, a_world, place, put, put_all, rebuild, round};
 use crate::{
     flow::Ask,
-    store::testworld::{World, object},
+    store::tests::world::{World, object},
 };
 
 /// What a property does to its world.

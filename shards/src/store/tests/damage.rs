@@ -1,22 +1,9 @@
-//! Objects that are known to be damaged: who says so, who is told, and what heals them.
+//! Damage is never served. It is reported, and the bytes heal it when they come again.
 
-use std::{io::ErrorKind, path::PathBuf};
-
-use ron_codec::address::Address;
 use ron_io::ports::VerifyOutcome;
 
-use super::{
-    Store,
-    damage::Harm,
-    testdisk::{Kind, Planted},
-    testworld::{World, hashed, object},
-};
-use crate::{
-    flow::{Ask, Fault, Reply},
-    limits,
-};
-
-const LARGE: usize = 1_100_000;
+use super::*;
+use crate::store::damage::Harm;
 
 fn store(world: &mut World, bytes: &[u8]) -> Reply {
     let ask = if bytes.len() > 1024 * 1024 { world.upload(bytes) } else { world.put_ask(bytes) };
@@ -143,6 +130,7 @@ fn what_lies_beside_the_data_heals_too() {
     }
 }
 
+/// The process is killed, and its index is lost.
 fn lose_index(world: &mut World) {
     world.store = Store::new(&world.config);
     std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
@@ -294,4 +282,73 @@ fn beyond_the_list_of_damage_every_object_is_taken_again() {
         assert!(world.holds(&bytes), "{len}");
         assert_eq!(world.stats.objects.get(), 1);
     }
+}
+
+#[test]
+fn damage_is_never_served_and_costs_others_nothing() {
+    let small = object(1, 1000);
+    let (two, other) = (object(2, 100_000), object(3, 100_000));
+    let large = object(4, 2 * 1024 * 1024);
+    // Each object's record, in the order of the log: where a bit is flipped, and who it hurts.
+    let start = 4096;
+    let spots = [20, 128, 128 + 70_000, 128 + 100_096, 128 + 100_096 + 63];
+    for at in [128, 500, 1127].into_iter().chain(spots.map(|spot| start + spot)) {
+        let mut world = World::new(7);
+        let asks = [&small, &two, &other].map(|bytes| world.put_ask(bytes));
+        for ask in asks {
+            world.ask(ask);
+        }
+        world.run();
+        let ask = world.upload(&large);
+        world.answer(ask);
+        world.chill();
+        let segment = world.segments().remove(0);
+        let hurt = if at < start { &small } else { &two };
+        let found = world.disk.bytes(&segment)[start..start + 8].to_vec();
+        assert_eq!(found, ron_codec::record::RECORD_MAGIC, "the second record starts here");
+        world.disk.damage(&segment, |bytes| bytes[at] ^= 4);
+        for _ in 0..2 {
+            let got = world.get(&Address::of(hurt));
+            assert_eq!(got, Err(Some(Fault::Integrity)), "at {at}");
+        }
+        assert_eq!(world.stats.integrity_fail.get(), 1, "the second time it is known");
+        assert_eq!(world.damaged, [*Address::of(hurt).as_bytes()]);
+        let whole = [&small, &two, &other, &large].into_iter().filter(|bytes| *bytes != hurt);
+        whole.for_each(|bytes| assert!(world.holds(bytes)));
+    }
+}
+
+#[test]
+fn damage_of_an_object_file_is_found_wherever_it_is() {
+    let large = object(4, 2 * 1024 * 1024);
+    let address = Address::of(&large);
+    for damage in ["header", "data", "outboard", "short", "missing"] {
+        let mut world = World::new(8);
+        let ask = world.upload(&large);
+        world.answer(ask);
+        let path = world.config.layout.object_path(0, &address);
+        let outboard = 4096 + large.len();
+        match damage {
+            "header" => world.disk.damage(&path, |bytes| bytes[20] ^= 1),
+            "data" => world.disk.damage(&path, |bytes| bytes[4096] ^= 1),
+            "outboard" => world.disk.damage(&path, |bytes| bytes[outboard + 5] ^= 1),
+            "short" => world.disk.damage(&path, |bytes| bytes.truncate(outboard)),
+            _ => drop(world.disk.perform(DiskOp::Remove { path, durable: false })),
+        }
+        assert_eq!(world.get(&address), Err(Some(Fault::Integrity)), "{damage}");
+        assert_eq!(world.stats.integrity_fail.get(), 1);
+    }
+}
+
+#[test]
+fn a_read_error_is_not_called_damage() {
+    let mut world = World::new(9);
+    let bytes = object(1, 100);
+    world.put(&bytes);
+    world.chill();
+    let error = io::ErrorKind::Other;
+    world.disk.planted.push(Planted { kind: Kind::Read, skip: 0, times: 1, error });
+    assert_eq!(world.get(&Address::of(&bytes)), Err(Some(Fault::Disk)));
+    assert_eq!(world.stats.integrity_fail.get(), 0);
+    assert!(world.holds(&bytes), "it is tried again");
 }

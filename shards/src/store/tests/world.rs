@@ -22,45 +22,46 @@ use ron_io::{
     stats::Stats,
 };
 
-use super::{Accounts, Damage, Room, Store, layout::Layout, testdisk::TestDisk};
+use super::disk::TestDisk;
 use crate::{
     cache::Memory,
     config::Config,
     entropy::{Entropy, Secret},
     flow::{Ask, Asker, Body, Cx, Fault, Mail, Place, Reply, StreamId, Tickets, Waiter},
     limits,
+    store::{Accounts, Damage, Room, Store, layout::Layout},
     turns::Client,
 };
 
 /// One shard's store, its disk, and what passes between them.
-pub(super) struct World {
-    pub(super) store: Store,
-    pub(super) disk: TestDisk,
-    pub(super) config: Config,
-    pub(super) stats: Stats,
+pub(in crate::store) struct World {
+    pub(in crate::store) store: Store,
+    pub(in crate::store) disk: TestDisk,
+    pub(in crate::store) config: Config,
+    pub(in crate::store) stats: Stats,
     acts: Acts<Mail, Body>,
     asks: VecDeque<(StreamId, Ask)>,
     replies: VecDeque<(Asker, Reply)>,
-    pub(super) memory: Memory,
+    pub(in crate::store) memory: Memory,
     tickets: Tickets,
     entropy: Entropy,
-    pub(super) room: Room,
-    pub(super) damage: Damage,
-    pub(super) now: Now,
-    pub(super) pending: Vec<(Ticket, DiskOp)>,
-    pub(super) answers: BTreeMap<u32, Reply>,
+    pub(in crate::store) room: Room,
+    pub(in crate::store) damage: Damage,
+    pub(in crate::store) now: Now,
+    pub(in crate::store) pending: Vec<(Ticket, DiskOp)>,
+    pub(in crate::store) answers: BTreeMap<u32, Reply>,
     /// Who was told that memory is short, in order.
-    pub(super) short: Vec<u32>,
-    pub(super) notes: Vec<String>,
+    pub(in crate::store) short: Vec<u32>,
+    pub(in crate::store) notes: Vec<String>,
     /// Digests of objects that were reported as damaged.
-    pub(super) damaged: Vec<[u8; 32]>,
+    pub(in crate::store) damaged: Vec<[u8; 32]>,
     /// Digests of objects that were reported as whole again, or gone.
-    pub(super) healed: Vec<[u8; 32]>,
+    pub(in crate::store) healed: Vec<[u8; 32]>,
     /// Answers to `verify`.
-    pub(super) verified: Vec<(u64, VerifyOutcome)>,
+    pub(in crate::store) verified: Vec<(u64, VerifyOutcome)>,
     asked: u32,
     /// Whose questions come next.
-    pub(super) peer: Client,
+    pub(in crate::store) peer: Client,
     _dir: tempfile::TempDir,
 }
 
@@ -90,7 +91,7 @@ fn stream(number: u32) -> StreamId {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> World {
+    pub(in crate::store) fn new(seed: u64) -> World {
         // The index is real, and its syncs are free in memory.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let data_dir = dir.path().to_path_buf();
@@ -131,19 +132,19 @@ impl World {
         world
     }
 
-    pub(super) fn boot(&mut self) {
+    pub(in crate::store) fn boot(&mut self) {
         with_cx!(self, store, cx => store.boot(cx));
         self.collect();
     }
 
     /// Another process takes over the disk as it is.
-    pub(super) fn restart(&mut self) {
+    pub(in crate::store) fn restart(&mut self) {
         self.begin_restart();
         self.run();
     }
 
     /// Another process takes over the disk and begins to boot.
-    pub(super) fn begin_restart(&mut self) {
+    pub(in crate::store) fn begin_restart(&mut self) {
         self.config.boot_id += 1;
         self.store = Store::new(&self.config);
         self.pending.clear();
@@ -160,20 +161,20 @@ impl World {
         self.boot();
     }
 
-    pub(super) fn crash(&mut self, seed: u64) {
+    pub(in crate::store) fn crash(&mut self, seed: u64) {
         self.disk.crash(seed);
         self.restart();
         assert!(self.store.is_ready(), "{:?}", self.store.failed());
     }
 
-    pub(super) fn kill(&mut self) {
+    pub(in crate::store) fn kill(&mut self) {
         self.disk.kill();
         self.restart();
         assert!(self.store.is_ready(), "{:?}", self.store.failed());
     }
 
     /// Drops the cache, so that the disk must be read.
-    pub(super) fn chill(&mut self) {
+    pub(in crate::store) fn chill(&mut self) {
         self.memory = Memory::new(self.config.arena_len, &Secret::of_seed(1)).unwrap();
     }
 
@@ -202,12 +203,12 @@ impl World {
     }
 
     /// Performs one act, any that is under way. `false` if there is none.
-    pub(super) fn step(&mut self) -> bool {
+    pub(in crate::store) fn step(&mut self) -> bool {
         self.step_where(|_| true)
     }
 
     /// Performs one act of those under way that are so. `false` if there is none.
-    pub(super) fn step_where(&mut self, is_so: impl Fn(&DiskOp) -> bool) -> bool {
+    pub(in crate::store) fn step_where(&mut self, is_so: impl Fn(&DiskOp) -> bool) -> bool {
         let all = self.pending.iter().enumerate();
         let some: Vec<usize> = all.filter(|(_, (_, op))| is_so(op)).map(|(nth, _)| nth).collect();
         if some.is_empty() {
@@ -247,16 +248,16 @@ impl World {
         same.position(|same| same).map_or(nth, |before| self.first_before(before))
     }
 
-    pub(super) fn run(&mut self) {
+    pub(in crate::store) fn run(&mut self) {
         while self.step() {}
     }
 
-    pub(super) fn ask(&mut self, ask: Ask) -> u32 {
+    pub(in crate::store) fn ask(&mut self, ask: Ask) -> u32 {
         self.ask_from(ShardId(0), ask)
     }
 
     /// A question of any shard; this one is 0.
-    pub(super) fn ask_from(&mut self, shard: ShardId, ask: Ask) -> u32 {
+    pub(in crate::store) fn ask_from(&mut self, shard: ShardId, ask: Ask) -> u32 {
         self.asked += 1;
         let asker =
             Asker { shard, stream: stream(self.asked), peer: self.peer, place: ask.place() };
@@ -266,20 +267,20 @@ impl World {
     }
 
     /// Whoever asked so wants the group no more.
-    pub(super) fn cancel(&mut self, asked: u32, address: Address, index: u64) {
+    pub(in crate::store) fn cancel(&mut self, asked: u32, address: Address, index: u64) {
         let asker =
             Asker { shard: ShardId(0), stream: stream(asked), peer: None, place: Place::Other };
         with_cx!(self, store, cx => store.on_ask(asker, Ask::Cancel { address, index }, cx));
         self.collect();
     }
 
-    pub(super) fn answer(&mut self, ask: Ask) -> Reply {
+    pub(in crate::store) fn answer(&mut self, ask: Ask) -> Reply {
         let asked = self.ask(ask);
         self.run();
         self.answers.remove(&asked).expect("every ask is answered")
     }
 
-    pub(super) fn blocks(&mut self, bytes: &[u8]) -> Vec<Block> {
+    pub(in crate::store) fn blocks(&mut self, bytes: &[u8]) -> Vec<Block> {
         let fill = |group: &[u8]| {
             let mut block = self.memory.alloc(group.len()).expect("room in the arena");
             block.bytes_mut().copy_from_slice(group);
@@ -288,18 +289,18 @@ impl World {
         bytes.chunks(GROUP_LEN).map(fill).collect()
     }
 
-    pub(super) fn put_ask(&mut self, bytes: &[u8]) -> Ask {
+    pub(in crate::store) fn put_ask(&mut self, bytes: &[u8]) -> Ask {
         let Hashed { address, size, outboard } = hashed(bytes);
         let blocks = self.blocks(bytes);
         Ask::Put { address, size, outboard, blocks }
     }
 
-    pub(super) fn put(&mut self, bytes: &[u8]) -> Reply {
+    pub(in crate::store) fn put(&mut self, bytes: &[u8]) -> Reply {
         let ask = self.put_ask(bytes);
         self.answer(ask)
     }
 
-    pub(super) fn upload(&mut self, bytes: &[u8]) -> Ask {
+    pub(in crate::store) fn upload(&mut self, bytes: &[u8]) -> Ask {
         let Hashed { address, size, outboard } = hashed(bytes);
         let header = RecordHeader::for_file(address, size, 0).unwrap();
         let mut file = header.encode().to_vec();
@@ -314,7 +315,7 @@ impl World {
         Ask::Adopt { address, size, path }
     }
 
-    pub(super) fn get(&mut self, address: &Address) -> Result<Vec<u8>, Option<Fault>> {
+    pub(in crate::store) fn get(&mut self, address: &Address) -> Result<Vec<u8>, Option<Fault>> {
         let opened = self.answer(Ask::Open { address: *address, first: Some(0) });
         let (size, first) = match opened {
             Reply::Opened { size, first } => (size, first),
@@ -338,7 +339,7 @@ impl World {
         Ok(bytes)
     }
 
-    pub(super) fn holds(&mut self, bytes: &[u8]) -> bool {
+    pub(in crate::store) fn holds(&mut self, bytes: &[u8]) -> bool {
         match self.get(&Address::of(bytes)) {
             Ok(found) => {
                 assert!(found == bytes, "other bytes than were stored");
@@ -349,36 +350,36 @@ impl World {
         }
     }
 
-    pub(super) fn stop(&mut self) {
+    pub(in crate::store) fn stop(&mut self) {
         with_cx!(self, store, cx => store.stop(cx));
         self.collect();
         self.run();
         assert!(self.store.is_stopped());
     }
 
-    pub(super) fn checkpoint(&mut self) {
+    pub(in crate::store) fn checkpoint(&mut self) {
         assert!(self.store.wake_at(&self.room).is_some(), "something to carry over");
         self.now.mono_ns += limits::CHECKPOINT_AFTER_NS;
         self.settle();
         self.run();
     }
 
-    pub(super) fn settle(&mut self) {
+    pub(in crate::store) fn settle(&mut self) {
         with_cx!(self, store, cx => store.settle(cx));
         self.collect();
     }
 
-    pub(super) fn scrub_now(&mut self) {
+    pub(in crate::store) fn scrub_now(&mut self) {
         with_cx!(self, store, cx => store.scrub_now(cx));
         self.collect();
     }
 
-    pub(super) fn verify(&mut self, id: u64, address: Address) {
+    pub(in crate::store) fn verify(&mut self, id: u64, address: Address) {
         with_cx!(self, store, cx => store.verify(id, address, cx));
         self.collect();
     }
 
-    pub(super) fn segments(&self) -> Vec<PathBuf> {
+    pub(in crate::store) fn segments(&self) -> Vec<PathBuf> {
         let paths = self.disk.paths().into_iter();
         paths.filter(|path| path.extension().is_some_and(|name| name == "seg")).collect()
     }
@@ -397,25 +398,25 @@ fn file_of(op: &DiskOp) -> Option<FileId> {
     }
 }
 
-pub(super) fn hashed(bytes: &[u8]) -> Hashed {
+pub(in crate::store) fn hashed(bytes: &[u8]) -> Hashed {
     let mut hashing = Hashing::new();
     hashing.update(bytes).unwrap();
     hashing.finish()
 }
 
-pub(super) fn object(n: u64, len: usize) -> Vec<u8> {
+pub(in crate::store) fn object(n: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&n.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
 /// Objects of every shape: none, one and many groups, in segments and files.
-pub(super) fn shapes() -> Vec<Vec<u8>> {
+pub(in crate::store) fn shapes() -> Vec<Vec<u8>> {
     let lens = [0, 1, 3967, 3968, 3969, 4096, 65_535, 65_536, 65_537, 131_072, 1024 * 1024];
     lens.iter().enumerate().map(|(n, len)| object(n as u64, *len)).collect()
 }
 
-pub(super) fn is_new(reply: &Reply) -> bool {
+pub(in crate::store) fn is_new(reply: &Reply) -> bool {
     match reply {
         Reply::Stored { new } => *new,
         other => panic!("{other:?}"),

@@ -1,16 +1,7 @@
-//! A log of which a part is lost, below the position of the snapshot.
+//! A log that lost a part below the position of the snapshot.
 
-use std::{io, path::PathBuf};
-
-use ron_codec::address::Address;
-
-use super::{
-    Store,
-    layout::{Layout, hidden_mark},
-    testdisk::{Kind, Planted},
-    testworld::{World, is_new, object},
-};
-use crate::flow::{Ask, Fault, Reply};
+use super::*;
+use crate::store::layout::{Layout, hidden_mark};
 
 /// The objects 0 to 19 in a first segment, of which 0 to 3 were deleted by a second process, which
 /// stored 20 and 21: all in order, and stopped.

@@ -20,13 +20,13 @@ use ron_io::{
 };
 
 use crate::entropy::Entropy;
+use inode::Inode;
 
-/// What a disk keeps or loses whole.
-const SECTOR_LEN: usize = 512;
+mod inode;
 
 /// The kinds of acts, for faults that are planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::store) enum Kind {
     Open,
     Read,
     Scan,
@@ -42,32 +42,16 @@ pub(super) enum Kind {
 
 /// A fault to come: of all acts of this kind, after `skip` more, `times` fail.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Planted {
+pub(in crate::store) struct Planted {
     pub kind: Kind,
     pub skip: usize,
     pub times: usize,
     pub error: io::ErrorKind,
 }
 
-#[derive(Clone, Debug)]
-enum Unsynced {
-    Write { at: usize, bytes: Vec<u8> },
-    Length(usize),
-}
-
-#[derive(Clone, Debug, Default)]
-struct Inode {
-    seen: Vec<u8>,
-    synced: Vec<u8>,
-    unsynced: Vec<Unsynced>,
-    /// What the disk has in place of sectors that a sync which failed was to bring there: they are
-    /// read as they were written, and no later sync writes them.
-    forgotten: BTreeMap<usize, Vec<u8>>,
-}
-
 /// The disk.
 #[derive(Debug)]
-pub(super) struct TestDisk {
+pub(in crate::store) struct TestDisk {
     inodes: Vec<Inode>,
     names: BTreeMap<PathBuf, usize>,
     synced_names: BTreeMap<PathBuf, usize>,
@@ -87,7 +71,7 @@ pub(super) struct TestDisk {
 }
 
 impl TestDisk {
-    pub(super) fn new(seed: u64) -> TestDisk {
+    pub(in crate::store) fn new(seed: u64) -> TestDisk {
         TestDisk {
             inodes: Vec::new(),
             names: BTreeMap::new(),
@@ -105,7 +89,7 @@ impl TestDisk {
     }
 
     /// Performs an act.
-    pub(super) fn perform(&mut self, op: DiskOp) -> io::Result<DiskDone> {
+    pub(in crate::store) fn perform(&mut self, op: DiskOp) -> io::Result<DiskDone> {
         let kind = kind(&op);
         self.performed.push(kind);
         if let Some(error) = self.fault(kind) {
@@ -192,7 +176,7 @@ impl TestDisk {
     }
 
     /// The act is begun, and then the power fails: what it would have changed is changed in part.
-    pub(super) fn half_done(&mut self, op: &DiskOp) {
+    pub(in crate::store) fn half_done(&mut self, op: &DiskOp) {
         match op {
             DiskOp::Write { file, at, parts } => {
                 let bytes = gather(parts);
@@ -213,7 +197,7 @@ impl TestDisk {
     }
 
     /// The power fails: what was not synced is there or not. All files are closed.
-    pub(super) fn crash(&mut self, seed: u64) {
+    pub(in crate::store) fn crash(&mut self, seed: u64) {
         self.entropy = Entropy::new(seed);
         let mut entropy = self.entropy.clone();
         for inode in &mut self.inodes {
@@ -236,54 +220,48 @@ impl TestDisk {
     }
 
     /// The process is killed, and everything it wrote stays.
-    pub(super) fn kill(&mut self) {
+    pub(in crate::store) fn kill(&mut self) {
         self.open.clear();
         self.planted.clear();
     }
 
     /// A file that is complete and durable, as an upload leaves it.
-    pub(super) fn place(&mut self, path: PathBuf, bytes: Vec<u8>) {
-        let inode = Inode {
-            seen: bytes.clone(),
-            synced: bytes,
-            unsynced: Vec::new(),
-            forgotten: BTreeMap::new(),
-        };
-        self.inodes.push(inode);
+    pub(in crate::store) fn place(&mut self, path: PathBuf, bytes: Vec<u8>) {
+        self.inodes.push(Inode::durable(bytes));
         self.names.insert(path.clone(), self.inodes.len() - 1);
         self.synced_names.insert(path, self.inodes.len() - 1);
     }
 
     /// All files there are.
-    pub(super) fn paths(&self) -> Vec<PathBuf> {
+    pub(in crate::store) fn paths(&self) -> Vec<PathBuf> {
         self.names.keys().cloned().collect()
     }
 
-    pub(super) fn bytes(&self, path: &Path) -> &[u8] {
+    pub(in crate::store) fn bytes(&self, path: &Path) -> &[u8] {
         &self.inodes[self.names[path]].seen
     }
 
     /// Changes stored bytes behind everyone's back.
-    pub(super) fn damage(&mut self, path: &Path, change: impl Fn(&mut Vec<u8>)) {
+    pub(in crate::store) fn damage(&mut self, path: &Path, change: impl Fn(&mut Vec<u8>)) {
         let inode = &mut self.inodes[self.names[path]];
         change(&mut inode.seen);
         change(&mut inode.synced);
     }
 
     /// Takes a file away behind everyone's back.
-    pub(super) fn lose(&mut self, path: &Path) {
+    pub(in crate::store) fn lose(&mut self, path: &Path) {
         self.names.remove(path);
         self.synced_names.remove(path);
     }
 
     /// Removes a folder in which nothing is.
-    pub(super) fn lose_folder(&mut self, path: &Path) {
+    pub(in crate::store) fn lose_folder(&mut self, path: &Path) {
         assert!(self.names.keys().all(|name| !name.starts_with(path)), "{path:?} is not empty");
         assert!(self.dirs.remove(path), "{path:?} is not there");
     }
 
     /// Open files.
-    pub(super) fn open_files(&self) -> usize {
+    pub(in crate::store) fn open_files(&self) -> usize {
         self.open.len()
     }
 
@@ -363,76 +341,6 @@ impl TestDisk {
         });
         Ok(DiskDone::Listed(listed.collect()))
     }
-}
-
-impl Inode {
-    fn write(&mut self, at: usize, bytes: Vec<u8>) {
-        let covered = at / SECTOR_LEN..(at + bytes.len()) / SECTOR_LEN;
-        self.forgotten.retain(|sector, _| !covered.contains(sector));
-        apply(&mut self.seen, at, &bytes);
-        self.unsynced.push(Unsynced::Write { at, bytes });
-    }
-
-    fn set_len(&mut self, len: usize) {
-        self.seen.resize(len, 0);
-        self.forgotten.retain(|sector, _| sector * SECTOR_LEN < len);
-        self.unsynced.push(Unsynced::Length(len));
-    }
-
-    fn sync(&mut self) {
-        self.synced.clone_from(&self.seen);
-        for (sector, bytes) in &self.forgotten {
-            apply(&mut self.synced, sector * SECTOR_LEN, bytes);
-        }
-        self.unsynced.clear();
-    }
-
-    /// What was written is forgotten, or with `all` has come to the disk before the failure.
-    fn fail_sync(&mut self, all: bool) {
-        for change in &self.unsynced {
-            let Unsynced::Write { at, bytes } = change else { continue };
-            if all {
-                apply(&mut self.synced, *at, bytes);
-                continue;
-            }
-            for sector in at / SECTOR_LEN..(at + bytes.len()) / SECTOR_LEN {
-                let from = (sector * SECTOR_LEN).min(self.synced.len());
-                let to = (from + SECTOR_LEN).min(self.synced.len());
-                let mut old = self.synced[from..to].to_vec();
-                old.resize(SECTOR_LEN, 0);
-                self.forgotten.entry(sector).or_insert(old);
-            }
-        }
-        self.unsynced.retain(|change| !matches!(change, Unsynced::Write { .. }));
-    }
-
-    fn crash(&mut self, entropy: &mut Entropy) {
-        for change in std::mem::take(&mut self.unsynced) {
-            match change {
-                Unsynced::Length(len) if entropy.next_u64() & 1 == 0 => self.synced.resize(len, 0),
-                Unsynced::Length(_) => {}
-                Unsynced::Write { at, bytes } => {
-                    // Most crashes take all or nothing of most writes; the rest are torn.
-                    let keep = entropy.next_u64() % 5;
-                    for (nth, sector) in bytes.chunks(SECTOR_LEN).enumerate() {
-                        if keep == 0 || (keep > 1 && entropy.next_u64() & 1 == 0) {
-                            apply(&mut self.synced, at + nth * SECTOR_LEN, sector);
-                        }
-                    }
-                }
-            }
-        }
-        self.forgotten.clear();
-        self.seen.clone_from(&self.synced);
-    }
-}
-
-fn apply(to: &mut Vec<u8>, at: usize, bytes: &[u8]) {
-    let end = at + bytes.len();
-    if to.len() < end {
-        to.resize(end, 0);
-    }
-    to[at..end].copy_from_slice(bytes);
 }
 
 fn gather(parts: &[Part]) -> Vec<u8> {
