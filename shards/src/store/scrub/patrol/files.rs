@@ -1,7 +1,7 @@
 //! Files without an object: a patrol looks for them first and removes them last.
 //!
 //! ```text
-//!   folder 0 ─► folder 1 … ─► (the log is read) ─► names that neither index nor log knows ─► removed
+//!   folder 0 ─► folder 1 … ─► (the log is read) ─► names that nothing knows ─► removed
 //! ```
 
 use std::io;
