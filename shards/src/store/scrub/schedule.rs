@@ -7,8 +7,9 @@
 //!                                      └──────────────────────────────────────────────────────┘
 //! ```
 //!
-//! The schedule has no timer: the shard asks it when the next round is due. The marks in the
-//! indexes of the partitions carry it from one process to the next.
+//! The schedule has no timer: the shard asks it when the next round is due. A round that could not
+//! look at everything comes again before long. The marks in the indexes of the partitions carry the
+//! schedule from one process to the next.
 
 use super::{
     mark::{Mark, Reached},
