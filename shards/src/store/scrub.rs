@@ -3,18 +3,18 @@
 //! ```text
 //!                    due, or ordered
 //!        Idle ──────────────────────────► Round: a patrol through each partition, one by one
-//!         ▲                                  │  step ──► read under way ──► step ──► …
+//!         ▲                                  │  step ──► read ──► step ──► …
 //!         └──────────── all done ────────────┘     (pace)
 //! ```
 //!
-//! It is one reader of the shard, in the background: one read under way at most, at a pace, and
-//! none is started while others keep the disk busy. Between rounds it costs one timer. Beside it
+//! It is one reader of the shard, in the background: it waits for one read at most, at a pace, and
+//! starts none while others keep the disk busy. Between rounds it costs one timer. Beside it
 //! objects are verified because somebody asked, by the same machinery and at once.
 //!
 //! It refuses to change what it cannot prove: an object is written anew only from data that hash
 //! to its address, and what is damaged stays where it is, is reported, and answers `integrity`.
 
-use std::{collections::VecDeque, io};
+use std::io;
 
 use ron_codec::{
     address::Address,
@@ -33,10 +33,7 @@ use super::{
 use crate::{
     config::Config,
     flow::Cx,
-    limits::{
-        self, SCRUB_ASK_LEN, SCRUB_MARK_LEN, SCRUB_READ_LEN, SCRUB_STEP_LEN, SCRUB_UNDER_WAY_MAX,
-        VERIFIES_MAX,
-    },
+    limits::{SCRUB_ASK_LEN, SCRUB_READ_LEN, SCRUB_STEP_LEN, SCRUB_UNDER_WAY_MAX, VERIFIES_MAX},
 };
 
 mod check;
@@ -45,39 +42,24 @@ mod mark;
 mod mend;
 mod patrol;
 mod probe;
+mod round;
+mod schedule;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
 use finding::{Found, report_damage};
-use mark::{Mark, Reached};
-use patrol::{Patrol, Step, Tally};
+use mark::Reached;
+use patrol::Step;
 use probe::{Probe, Verdict};
-
-const MS_NS: u64 = 1_000_000;
-
-/// Places that are still to be gone through, the present one first, and how far earlier processes
-/// came there.
-type Todo = VecDeque<(u16, Option<Reached>)>;
+use round::Round;
+use schedule::{Schedule, serving};
 
 /// Bytes of memory that one shard may take for the objects it looks at again: of each its hashes,
 /// its bytes if the record may have to be made again, and what is read at once. One is the round's.
 pub(super) const fn bill() -> usize {
     let one = OUTBOARD_LEN_MAX + SEGMENT_OBJECT_LEN_MAX as usize + SCRUB_READ_LEN as usize;
     (1 + VERIFIES_MAX) * one
-}
-
-/// A round through the partitions of the shard.
-#[derive(Debug)]
-struct Round {
-    began_unix_ms: u64,
-    todo: Todo,
-    patrol: Option<Patrol>,
-    /// Bytes read since the position was last left in the index.
-    unmarked: u64,
-    tally: Tally,
-    /// Whether some partition was not gone through to its end.
-    failed: bool,
 }
 
 #[derive(Debug)]
@@ -91,17 +73,9 @@ struct Verify {
 #[derive(Debug)]
 pub(super) struct Scrub {
     pace: Pace,
-    every_ms: u64,
+    schedule: Schedule,
     /// Whether the partitions were asked how far an earlier process came.
     begun: bool,
-    /// Whether a round is wanted now.
-    ordered: bool,
-    /// When the next round is due; `None`: only when ordered.
-    due_ns: Option<u64>,
-    /// A round of an earlier process that is to go on, and where.
-    unfinished: Option<(u64, Todo)>,
-    last_round_unix_ms: u64,
-    finished_unix_ms: u64,
     round: Option<Round>,
     /// Whether an act of the round is under way.
     under_way: bool,
@@ -118,13 +92,8 @@ impl Scrub {
         let storage = &config.storage;
         Scrub {
             pace: Pace::new(storage.scrub_bytes_per_s),
-            every_ms: storage.scrub_every_ms,
+            schedule: Schedule::new(storage.scrub_every_ms),
             begun: false,
-            ordered: false,
-            due_ns: None,
-            unfinished: None,
-            last_round_unix_ms: 0,
-            finished_unix_ms: 0,
             round: None,
             under_way: false,
             blocked: false,
@@ -139,7 +108,7 @@ impl Scrub {
         if self.pace.is_never() {
             note(Severity::Warn, "it is switched off, and was ordered", cx);
         } else if self.round.is_none() {
-            self.ordered = true;
+            self.schedule.order();
         }
     }
 
@@ -149,7 +118,7 @@ impl Scrub {
             _ if self.stopping || !self.begun => None,
             Some(_) if self.under_way || self.blocked => None,
             Some(_) => Some(self.next_ns),
-            None => self.due_ns,
+            None => self.schedule.due_ns(),
         }
     }
 
@@ -166,7 +135,7 @@ impl Scrub {
         }
         if !self.begun {
             self.begun = true;
-            self.recall(places, cx);
+            self.schedule.recall(&self.pace, places, cx);
         }
         if self.round.is_none() && !self.begin(places, cx) {
             return None;
@@ -253,85 +222,18 @@ impl Scrub {
         cx.stats.scrub_running.set(0);
         self.mark(places);
         if !self.under_way
-            && let Some(Round { patrol: Some(patrol), .. }) = self.round.take()
+            && let Some(round) = self.round.take()
         {
-            patrol.close(cx);
+            round.close(cx);
         }
-    }
-
-    /// Finds out what earlier processes did.
-    fn recall(&mut self, places: &mut [Place], cx: &mut Cx<'_>) {
-        let marks: Vec<(u16, Mark)> = serving(places)
-            .map(|(place, partition)| {
-                (place, Mark::decode(partition.parts().index.mark()).unwrap_or_default())
-            })
-            .collect();
-        self.last_round_unix_ms =
-            marks.iter().map(|(_, mark)| mark.round_unix_ms).max().unwrap_or(0);
-        self.finished_unix_ms =
-            marks.iter().map(|(_, mark)| mark.finished_unix_ms).max().unwrap_or(0);
-        if self.last_round_unix_ms > 0 {
-            cx.stats.scrub_finished_unix_s.set(self.finished_unix_ms / 1000);
-        }
-        if self.pace.is_never() {
-            return;
-        }
-        let last = self.last_round_unix_ms;
-        let todo: Todo = marks
-            .into_iter()
-            .filter_map(|(place, mark)| match mark.reached {
-                Reached::All if mark.round_unix_ms == last => None,
-                reached => Some((place, (mark.round_unix_ms == last).then_some(reached))),
-            })
-            .collect();
-        if last > 0 && !todo.is_empty() {
-            self.unfinished = Some((last, todo));
-            self.due_ns = Some(cx.now.mono_ns);
-        } else {
-            self.schedule(places, cx);
-        }
-    }
-
-    /// Says when the next round is due.
-    fn schedule(&mut self, places: &mut [Place], cx: &mut Cx<'_>) {
-        if self.every_ms == 0 {
-            self.due_ns = None;
-            return;
-        }
-        if self.finished_unix_ms == 0 {
-            if serving(places).any(|(_, partition)| partition.parts().index.totals().objects > 0) {
-                // Nobody knows when these were looked at, if ever.
-                self.due_ns = Some(cx.now.mono_ns);
-                return;
-            }
-            // A new directory counts as verified. It is carried over with what is first stored.
-            self.finished_unix_ms = cx.now.unix_ms.max(1);
-            for (_, partition) in serving(places) {
-                self.leave(partition, Reached::All, self.last_round_unix_ms, false);
-            }
-        }
-        // Whatever a clock that was set says, the next round is not further than one period.
-        let next = self.finished_unix_ms.saturating_add(self.every_ms);
-        let wait_ms = next.saturating_sub(cx.now.unix_ms).min(self.every_ms);
-        self.due_ns = Some(cx.now.mono_ns.saturating_add(wait_ms.saturating_mul(MS_NS)));
     }
 
     /// Begins a round, or goes on with one, if it is time. Whether one is under way now.
     fn begin(&mut self, places: &mut [Place], cx: &mut Cx<'_>) -> bool {
-        if !self.ordered && self.due_ns.is_none_or(|due| due > cx.now.mono_ns) {
-            return false;
-        }
-        self.ordered = false;
-        let (began_unix_ms, todo) = self.unfinished.take().unwrap_or_else(|| {
-            // Rounds are told apart by when they began.
-            let began = cx.now.unix_ms.max(self.last_round_unix_ms + 1);
-            (began, serving(places).map(|(place, _)| (place, None)).collect())
-        });
-        self.last_round_unix_ms = began_unix_ms;
+        let Some((began_unix_ms, todo)) = self.schedule.begin(places, cx) else { return false };
         cx.stats.scrub_running.set(1);
         note(Severity::Info, "a round begins", cx);
-        let (patrol, tally) = (None, Tally::default());
-        self.round = Some(Round { began_unix_ms, todo, patrol, unmarked: 0, tally, failed: false });
+        self.round = Some(Round::new(began_unix_ms, todo));
         true
     }
 
@@ -344,9 +246,7 @@ impl Scrub {
             round.todo.pop_front();
             return None;
         };
-        let mut parts = partition.parts();
-        let patrol = round.patrol.get_or_insert_with(|| Patrol::new(reached, &parts));
-        let step = patrol.step(&mut parts, cx);
+        let step = round.step(reached, partition, cx);
         self.stepped(step, partition, cx);
         Some(place)
     }
@@ -360,15 +260,13 @@ impl Scrub {
         self.under_way = false;
         if self.stopping {
             // The partition may be closed already: what was read leads to nothing.
-            if let Some(Round { patrol: Some(patrol), .. }) = self.round.take() {
-                patrol.abandon(&done, cx);
+            if let Some(round) = self.round.take() {
+                round.abandon(&done, cx);
             }
             return;
         }
         let Some(round) = &mut self.round else { unreachable!("an act without a round") };
-        let Some(patrol) = &mut round.patrol else { unreachable!("an act without a patrol") };
-        let step = patrol.on_disk(done, &mut partition.parts(), cx);
-        if let Some(step) = step {
+        if let Some(step) = round.on_disk(done, partition, cx) {
             self.stepped(step, partition, cx);
         }
     }
@@ -381,13 +279,8 @@ impl Scrub {
                 self.under_way = true;
                 self.pace.take(bytes);
                 cx.stats.scrub_bytes.add(bytes);
-                round.unmarked += bytes;
-                if round.unmarked >= SCRUB_MARK_LEN
-                    && let Some(patrol) = &round.patrol
-                {
-                    round.unmarked = 0;
-                    let (reached, began) = (patrol.reached(), round.began_unix_ms);
-                    self.leave(partition, reached, began, true);
+                if let Some(reached) = round.read(bytes) {
+                    self.schedule.leave(partition, reached, round.began_unix_ms, true);
                 }
             }
             Step::Asked => {
@@ -408,44 +301,19 @@ impl Scrub {
     /// The patrol of a partition is over.
     fn through(&mut self, partition: &mut Partition, whole: bool, cx: &mut Cx<'_>) {
         let Some(round) = &mut self.round else { return };
-        round.todo.pop_front();
-        let began = round.began_unix_ms;
-        if let Some(patrol) = round.patrol.take() {
-            round.tally.add(patrol.tally());
-            patrol.close(cx);
-        }
-        round.failed |= !whole;
+        round.through(whole, cx);
         if whole {
-            self.leave(partition, Reached::All, began, true);
+            self.schedule.leave(partition, Reached::All, round.began_unix_ms, true);
         }
     }
 
     /// The round is over. Returns a place that has something for a checkpoint, which is made for
     /// all.
     fn finish(&mut self, places: &mut [Place], cx: &mut Cx<'_>) -> Option<u16> {
-        let Round { tally, began_unix_ms, failed, .. } = self.round.take()?;
+        let round = self.round.take()?;
         cx.stats.scrub_running.set(0);
-        if failed {
-            // What was not looked at is looked at before long, and is not said to have been.
-            let wait_ns = self.every_ms.saturating_mul(MS_NS).min(limits::SCRUB_AGAIN_NS);
-            self.due_ns = (self.every_ms > 0).then(|| cx.now.mono_ns.saturating_add(wait_ns));
-        } else {
-            self.finished_unix_ms = cx.now.unix_ms.max(1);
-            cx.stats.scrub_rounds.add(1);
-            cx.stats.scrub_finished_unix_s.set(self.finished_unix_ms / 1000);
-            for (_, partition) in serving(places) {
-                self.leave(partition, Reached::All, began_unix_ms, true);
-            }
-            self.schedule(places, cx);
-        }
-        let Tally { checked, damaged, mended, moved, freed } = tally;
-        let is_well = damaged + mended == 0 && !failed;
-        let severity = if is_well { Severity::Info } else { Severity::Warn };
-        let how = if failed { "ended early" } else { "is over" };
-        let text = format!(
-            "a round {how}: {checked} objects, {damaged} damaged, {mended} mended, \
-             {moved} moved, {freed} files freed"
-        );
+        self.schedule.finish(round.began_unix_ms, round.failed, places, cx);
+        let (severity, text) = round.outcome();
         note(severity, &text, cx);
         serving(places).next().map(|(place, _)| place)
     }
@@ -453,16 +321,10 @@ impl Scrub {
     /// Leaves in the index how far the round came.
     fn mark(&mut self, places: &mut [Place]) {
         let Some(round) = &self.round else { return };
-        let (Some((place, _)), Some(patrol)) = (round.todo.front(), &round.patrol) else { return };
-        if let Place::Serving(partition) = &mut places[usize::from(*place)] {
-            self.leave(partition, patrol.reached(), round.began_unix_ms, true);
+        let Some((place, reached)) = round.reached() else { return };
+        if let Place::Serving(partition) = &mut places[usize::from(place)] {
+            self.schedule.leave(partition, reached, round.began_unix_ms, true);
         }
-    }
-
-    fn leave(&self, partition: &mut Partition, reached: Reached, round_unix_ms: u64, soon: bool) {
-        let finished_unix_ms = self.finished_unix_ms;
-        let mark = Mark { round_unix_ms, finished_unix_ms, reached };
-        partition.set_mark(mark.encode(), soon);
     }
 
     /// Takes a verification as far as its next act.
@@ -503,16 +365,6 @@ impl Scrub {
     }
 }
 
-impl Tally {
-    fn add(&mut self, other: Tally) {
-        self.checked += other.checked;
-        self.damaged += other.damaged;
-        self.mended += other.mended;
-        self.moved += other.moved;
-        self.freed += other.freed;
-    }
-}
-
 /// The answer to who asks for a verification that cannot be done now.
 pub(super) fn refuse(id: u64, why: &str, cx: &mut Cx<'_>) {
     answer(id, VerifyOutcome::Failed { what: why.to_string() }, cx);
@@ -525,12 +377,4 @@ fn answer(id: u64, outcome: VerifyOutcome, cx: &mut Cx<'_>) {
 fn note(severity: Severity, text: &str, cx: &mut Cx<'_>) {
     let message = format!("scrub: {text}");
     cx.acts.push(Act::Report(Report::Note { shard: cx.config.shard, severity, message }));
-}
-
-/// The partitions that serve, with their places.
-fn serving(places: &mut [Place]) -> impl Iterator<Item = (u16, &mut Partition)> {
-    places.iter_mut().enumerate().filter_map(|(place, it)| match it {
-        Place::Serving(partition) => Some((place as u16, &mut **partition)),
-        _ => None,
-    })
 }

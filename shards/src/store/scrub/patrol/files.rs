@@ -1,0 +1,90 @@
+//! Files without an object: a patrol looks for them first and removes them last.
+//!
+//! ```text
+//!   folder 0 ─► folder 1 … ─► (the log is read) ─► names that nothing knows ─► removed
+//! ```
+
+use std::io;
+
+use ron_io::ports::{DiskDone, Severity};
+
+use super::{PATROL_TAG, Parts, Patrol, Stage, Step};
+use crate::{
+    flow::{Cx, Fault},
+    limits::SCRUB_STEP_RECORDS,
+    store::{
+        orphans::{Known, Search},
+        scrub::sweep::Met,
+    },
+};
+
+impl Patrol {
+    /// Looks for files that the index does not know, before the log is read that may.
+    pub(super) fn search(
+        &mut self,
+        mut search: Search,
+        parts: &Parts<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        if search.go(parts.deletes, parts.site, PATROL_TAG, cx) {
+            self.stage = Stage::Looking(search);
+            return Step::Asked;
+        }
+        let (found, _) = search.found();
+        let unmet = |address| (address, Met::default());
+        self.orphans = Some(found.into_iter().map(unmet).collect());
+        self.stage = Stage::Between { after: 0 };
+        Step::Did
+    }
+
+    pub(super) fn searched(
+        &mut self,
+        mut search: Search,
+        done: io::Result<DiskDone>,
+        parts: &mut Parts<'_>,
+        cx: &mut Cx<'_>,
+    ) {
+        let known = Known { log: parts.log, index: parts.index, deletes: parts.deletes };
+        match search.on_disk(done, known, parts.site, cx) {
+            Ok(learnt) => {
+                if let Some(learnt) = learnt {
+                    learnt.note(parts.deletes);
+                }
+                self.stage = Stage::Searching(search);
+            }
+            Err(error) => {
+                let text = format!("its object files cannot be listed: {error}");
+                parts.site.note(cx, Severity::Error, &text);
+                self.stage = Stage::Between { after: 0 };
+            }
+        }
+    }
+
+    /// Removes files that nothing stands for: neither the index nor, as far as all of it could be
+    /// read, the log.
+    pub(super) fn free(&mut self, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
+        let whole = self.broken.is_empty() && !parts.log.is_lossy();
+        let Some(mut orphans) = self.orphans.take().filter(|_| whole) else {
+            return Step::Over;
+        };
+        for _ in 0..SCRUB_STEP_RECORDS {
+            let Some((address, met)) = orphans.pop_first() else { return Step::Over };
+            let known = Known { log: parts.log, index: parts.index, deletes: parts.deletes };
+            if !known.is_orphan(&address) {
+                continue;
+            }
+            if met.named && parts.index.get(&address).is_none() {
+                let text = format!("{address} is in the log and not in the index: its file stays");
+                parts.site.note(cx, Severity::Error, &text);
+                continue;
+            }
+            parts.deletes.take_back(address, Vec::new(), Fault::Disk);
+            self.tally.freed += 1;
+            let text = format!("the file of {address}, which is no object, is removed");
+            parts.site.note(cx, Severity::Info, &text);
+        }
+        self.orphans = Some(orphans);
+        self.stage = Stage::Freeing;
+        Step::Did
+    }
+}

@@ -1,0 +1,121 @@
+//! What a patrol does with the verdict on an object that was probed.
+//!
+//! ```text
+//!   missing, whole ──► nothing             whole behind damage ──► written anew
+//!   flawed in the log ──► written anew     flawed in a file ──► repaired where it lies
+//!   damaged, unreadable, still flawed ──► reported
+//!   failed ──► noted; too often in a row: the end of the patrol
+//! ```
+
+use std::io;
+
+use ron_codec::address::Address;
+use ron_io::ports::Severity;
+
+use super::{PATROL_TAG, Parts, Patrol, Step, moves::in_log};
+use crate::{
+    flow::Cx,
+    limits::SCRUB_FAILURES_MAX,
+    store::{
+        damage,
+        scrub::{
+            finding::{Found, report_damage},
+            mend::Mend,
+            probe::{Repair, Verdict},
+        },
+        site::Site,
+    },
+};
+
+impl Patrol {
+    pub(super) fn conclude(
+        &mut self,
+        verdict: Verdict,
+        parts: &mut Parts<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        let Some(probe) = self.probe.take() else { unreachable!("a verdict without a probe") };
+        let (address, site) = (probe.address(), parts.site);
+        self.failures =
+            if matches!(verdict, Verdict::Failed { .. }) { self.failures + 1 } else { 0 };
+        if !matches!(verdict, Verdict::Whole { .. } | Verdict::Missing) {
+            self.settled.insert(address);
+        }
+        let step = match verdict {
+            Verdict::Missing => {
+                damage::healed(&address, cx);
+                return Step::Did;
+            }
+            Verdict::Whole { entry, record } => {
+                damage::healed(&address, cx);
+                match self
+                    .is_hidden(&entry, parts.log)
+                    .then(|| in_log(&address, &entry, record))
+                    .flatten()
+                {
+                    Some(record) => self.relocate(address, entry, record, None, parts, cx),
+                    None => Step::Did,
+                }
+            }
+            Verdict::Flawed { entry, what, repair: Repair::Record(record) } => {
+                self.relocate(address, entry, record, Some(what), parts, cx)
+            }
+            Verdict::Flawed { what, repair: Repair::Writes(writes), .. }
+                if self.mended != Some(address) =>
+            {
+                self.mend = Some(Mend::new(address, what, writes, PATROL_TAG));
+                return Step::Did;
+            }
+            Verdict::Flawed { what, .. } => {
+                let what = format!("{what}, beside data that are right");
+                self.damaged(&address, &what, Found::Beside, cx)
+            }
+            Verdict::Damaged { what } => self.damaged(&address, what, Found::Wrong, cx),
+            Verdict::Unreadable { what } => self.damaged(&address, &what, Found::Unreadable, cx),
+            Verdict::Failed { what } if self.failures > SCRUB_FAILURES_MAX => Step::Failed(what),
+            Verdict::Failed { what } => {
+                site.note(cx, Severity::Error, &format!("{address} cannot be checked: {what}"));
+                return Step::Did;
+            }
+        };
+        if step == Step::Did {
+            cx.stats.scrub_objects.add(1);
+            self.tally.checked += 1;
+        }
+        step
+    }
+
+    /// An object file was mended, and is probed once more; or it could not be.
+    pub(super) fn mended(&mut self, outcome: io::Result<()>, site: Site, cx: &mut Cx<'_>) -> Step {
+        let Some(mend) = self.mend.take() else { unreachable!("an act without a mend") };
+        let (address, flaw) = (mend.address(), mend.flaw());
+        if let Err(error) = outcome {
+            let what = format!("{flaw}, beside data that are right, and it stays: {error}");
+            return self.damaged(&address, &what, Found::Beside, cx);
+        }
+        self.mended = Some(address);
+        self.note_mended(&address, flaw, site, cx);
+        self.probe(address);
+        Step::Did
+    }
+
+    pub(super) fn note_mended(
+        &mut self,
+        address: &Address,
+        flaw: &str,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) {
+        self.tally.mended += 1;
+        cx.stats.scrub_repaired.add(1);
+        damage::healed(address, cx);
+        let text = format!("{flaw} of {address} was damaged beside data that are right: mended");
+        site.note(cx, Severity::Warn, &text);
+    }
+
+    fn damaged(&mut self, address: &Address, what: &str, found: Found, cx: &mut Cx<'_>) -> Step {
+        self.tally.damaged += 1;
+        report_damage(address, what, found, cx);
+        Step::Did
+    }
+}
