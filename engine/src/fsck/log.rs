@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use ron_codec::{address::Address, record::RecordKind};
+use ron_codec::{address::Address, limits::SEGMENT_LEN_MAX, record::RecordKind};
 use ron_io::limits::DISK_OP_LEN_MAX;
 use ron_shards::store::{
     audit::{Found, Next, Position, Walk, hidden_number, segment_number},
@@ -94,7 +94,9 @@ pub(super) fn walk(
 ) -> Result<Log, FsckError> {
     let mut log = Log::default();
     for path in list(&layout.segments_dir(number), report)? {
+        // To open anything but a file might wait without an end.
         match (segment_number(name(&path)), hidden_number(name(&path))) {
+            _ if !path.is_file() => report.found(&Finding::at(&path, What::Foreign))?,
             (Some(segment), _) => log.segments.push((segment, 0)),
             (None, Some(segment)) => drop(log.hidden.insert(segment)),
             (None, None) => report.found(&Finding::at(&path, What::Foreign))?,
@@ -157,6 +159,13 @@ impl Walking<'_> {
             Ok(opened) => opened,
             Err(error) => return Ok(Err(error)),
         };
+        if len > SEGMENT_LEN_MAX {
+            // No start takes anything of it up.
+            log.keeps_index = true;
+            let what = What::LogEnds { why: "longer than any segment is made", len };
+            report.found(&Finding::at(self.path, what).offset(0))?;
+            return Ok(Ok(len));
+        }
         let mut walk = Walk::new(0, len, 0).synced_to(self.synced_to.min(len));
         let mut next = walk.start();
         let mut bytes = Vec::new();

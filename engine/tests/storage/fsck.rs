@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::common::{
-    Data, GROUP, KIB, MIB, Node, Object, assert_same, clean_environment, curl::Curl, http::Peer,
-    object, run,
+    Data, GROUP, KIB, MIB, Node, Object, assert_same, clean_environment, connect, curl::Curl,
+    http::Peer, object, run,
 };
 use serde_json::Value;
 
@@ -287,6 +287,29 @@ fn a_segment_that_is_too_long_keeps_no_node_from_starting() {
     }
 }
 
+/// The segment that holds the objects grows: they are served as long as there is an index, which
+/// nothing here takes away.
+#[test]
+fn a_segment_that_grew_too_long_costs_nothing_that_the_index_knows() {
+    let stopped = Stopped::new();
+    let file = OpenOptions::new().write(true).open(stopped.segment()).expect("it is there");
+    file.set_len(300 * MIB as u64).expect("it can be long");
+    for _ in 0..3 {
+        let (code, findings, _) = stopped.fsck(&["--rebuild-index"]);
+        assert_eq!(code, 1);
+        assert!(kinds(&findings).contains(&"log_ends"), "{findings:?}");
+        assert!(kinds(&findings).contains(&"index_kept"), "{findings:?}");
+        let node = stopped.start();
+        check_all(&node, &stopped.objects);
+        // A round of the scrub leaves its mark in the index, though nothing was written.
+        let mut admin = Peer::new(connect(node.at("admin")));
+        admin.send(b"POST /scrub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(admin.response("POST").status, 202);
+        node.wait_stderr("a round is over");
+        node.terminate();
+    }
+}
+
 #[test]
 fn what_a_crash_leaves_is_noted_and_is_no_damage() {
     let stopped = Stopped::new();
@@ -368,8 +391,11 @@ fn a_file_that_is_missing_or_cut_is_damage() {
     fs::remove_file(&path).expect("it is there");
     let made = Command::new("mkfifo").arg(&path).status().expect("every Linux has it");
     assert!(made.success());
+    let segment = stopped.segment().with_file_name("00000009.seg");
+    assert!(Command::new("mkfifo").arg(&segment).status().expect("every Linux has it").success());
     let (code, findings, _) = stopped.fsck(&[]);
-    assert_eq!((code, kinds(&findings)), (1, vec!["foreign", "no_file"]), "{findings:?}");
+    let wanted = vec!["foreign", "foreign", "no_file"];
+    assert_eq!((code, kinds(&findings)), (1, wanted), "{findings:?}");
 }
 
 #[test]

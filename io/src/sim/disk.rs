@@ -181,7 +181,7 @@ impl Disk {
         let mut counted: Vec<bool> = self.inodes.iter().map(|inode| inode.opened > 0).collect();
         self.names.values().for_each(|id| counted[id.0] = true);
         let files = self.inodes.iter().zip(counted).filter(|(_, counted)| *counted);
-        files.map(|(inode, _)| inode.seen.len() as u64).sum()
+        files.map(|(inode, _)| room_of(&inode.seen)).sum()
     }
 
     /// All files that have a name, with their lengths, in the order of their names.
@@ -337,7 +337,8 @@ impl Disk {
         let fits = bytes.len() <= crate::limits::DISK_OP_LEN_MAX;
         let aligned = at.is_multiple_of(page) && bytes.len().is_multiple_of(page);
         assert!(fits && aligned, "a write of {} bytes at {at}", bytes.len());
-        let grows = (at + bytes.len()).saturating_sub(self.seen(inode).len()) as u64;
+        let end = (at + bytes.len()) as u64;
+        let grows = end.saturating_sub(room_of(self.seen(inode)));
         let over = (self.used() + grows).saturating_sub(self.capacity);
         if over == 0 || grows == 0 {
             self.inode(inode).write(at, bytes);
@@ -357,7 +358,7 @@ impl Disk {
         }
         let id = *self.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         let carried = self.volume(from) != self.volume(to);
-        if carried && self.used() + self.inodes[id.0].seen.len() as u64 > self.capacity {
+        if carried && self.used() + room_of(&self.inodes[id.0].seen) > self.capacity {
             self.injected.full += 1;
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -467,6 +468,11 @@ fn folder(path: &str) -> &str {
 
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+/// Bytes that a file takes of the disk: whole blocks, so writing on in its last one takes none.
+fn room_of(bytes: &[u8]) -> u64 {
+    bytes.len().next_multiple_of(crate::limits::PAGE_LEN) as u64
 }
 
 fn gather(parts: &[Part]) -> Vec<u8> {

@@ -361,7 +361,7 @@ impl Boot {
     /// Whether nothing that is hidden can have come after what has this sequence.
     fn is_behind_all_hidden(&self, sequence: u64) -> bool {
         let is_behind = |most: &Option<u64>| most.is_some_and(|most| most < sequence);
-        !self.has_holes || self.hidden.values().all(is_behind)
+        self.hidden.values().all(is_behind)
     }
 
     /// The highest sequence that may have been used. What comes now counts before what is hidden:
@@ -530,7 +530,7 @@ impl Boot {
 
     /// Whether nothing is to be learnt from a segment of this length.
     fn is_known(&self, segment: u32, len: u64) -> bool {
-        len == 0 || Position { segment, offset: len } <= self.position
+        len == 0 || Position { segment, offset: len.min(SEGMENT_LEN_MAX) } <= self.position
     }
 
     /// The segment being walked: its number, and whether it is the last.
@@ -564,7 +564,8 @@ impl Boot {
     /// A segment is longer than any is made. It stays as it is, and none of it is taken up.
     fn pass_by(&mut self, file: FileId, segment: u32, len: u64, cx: &mut Cx<'_>) -> Progress {
         self.hide(segment);
-        self.position = Position { segment, offset: len - len % DISK_BLOCK_LEN as u64 };
+        // No index may say that it knows the log to a place where no log goes.
+        self.position = Position { segment, offset: SEGMENT_LEN_MAX };
         let text = format!(
             "segment {segment} has {len} bytes of at most {SEGMENT_LEN_MAX}: it is damaged, and \
              its records are not known"
@@ -704,7 +705,12 @@ impl Boot {
             *before = (sequence, segment);
             self.overtaken.remove(&digest);
         }
+        let saved = self.saved;
         match self.index().get(&digest) {
+            // It was moved, and the index knew it when it took the object up by the name of its
+            // file: a record may be hidden that came behind the tombstone.
+            Some(Entry { location: Location::File { segment: 0 }, .. })
+                if saved.is_some_and(|saved| sequence <= saved) => {}
             Some(known) if known.sequence < sequence => {
                 if matches!(known.location, Location::File { .. }) {
                     self.unlinks.insert(digest);

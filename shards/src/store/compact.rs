@@ -335,8 +335,7 @@ impl Compaction {
                 let Ok(next) = walker.walk.feed(&bytes) else {
                     return self.give_up(walker.victim, "it has newer records", index, site, cx);
                 };
-                (walker.piece, walker.next) = (bytes, next);
-                walker.found.extend(walker.walk.take());
+                walker.take_piece(bytes, next);
                 self.advance(walker, books, site, cx);
             }
             (State::Reading(mut walker, found, entry), Ok(DiskDone::Scanned(record))) => {

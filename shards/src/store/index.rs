@@ -216,6 +216,7 @@ impl Index {
             false => changed.map(|segment| (segment, self.tally_of(segment).tombstones)).collect(),
         };
         let (position, sequence) = reached;
+        assert!(position.is_in_a_log(), "{position:?} would not be believed at the next start");
         let mark = self.mark.clone();
         let commit = Commit { position, sequence, tombstones, mark, previous: self.kept };
         if base {

@@ -280,9 +280,7 @@ impl Partition {
     /// Starts what can be started. With `checkpoint`, it is time for one.
     pub(super) fn settle(&mut self, checkpoint: bool, cx: &mut Cx<'_>) {
         let site = self.site;
-        for append in self.log.refused() {
-            self.not_stored(append, Fault::Disk, true, cx);
-        }
+        self.refuse_waiting(cx);
         self.deletes.step(site, cx);
         if self.stopping {
             self.compaction.stop(cx);
@@ -322,6 +320,23 @@ impl Partition {
         }
     }
 
+    /// Answers what waits for a commit that does not come: the log is broken, or the index cannot
+    /// be saved and takes no more.
+    fn refuse_waiting(&mut self, cx: &mut Cx<'_>) {
+        let is_last = self.stopping && self.checkpoint_failures > 0 && self.is_index_full();
+        let ends = self.log.is_broken() || is_last;
+        if ends || self.takes_nothing() {
+            for append in self.log.refuse_waiting(ends) {
+                self.not_stored(append, Fault::Disk, true, cx);
+            }
+        }
+    }
+
+    /// Whether the index takes no more changes before it was saved.
+    fn is_index_full(&self) -> bool {
+        self.index.changes() >= limits::MEMTABLE_MAX
+    }
+
     fn is_quiet(&self) -> bool {
         self.log.is_quiet()
             && self.reads.is_quiet()
@@ -338,8 +353,7 @@ impl Partition {
         let held = self.checkpoint_due && self.deletes.owes_removal();
         // What is committed while one is tried again would come on top of what waits already.
         let held = held || (self.checkpoint_failures > 0 && self.index.is_frozen());
-        if (self.log.wants_commit() || turn) && !held && self.index.changes() < limits::MEMTABLE_MAX
-        {
+        if (self.log.wants_commit() || turn) && !held && !self.is_index_full() {
             self.log.commit((&self.index, turn), self.site, &mut self.files, cx);
         }
     }

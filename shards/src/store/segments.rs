@@ -275,12 +275,12 @@ impl Log {
             && matches!(self.phase, Phase::Idle | Phase::Broken)
     }
 
-    /// If the log takes no more writes: the appends that wait.
-    pub(super) fn refused(&mut self) -> Vec<Append> {
-        if self.phase != Phase::Broken {
-            return Vec::new();
+    /// What waits to be committed will not be: removes the appends, and with `moves` the records
+    /// that were to be moved.
+    pub(super) fn refuse_waiting(&mut self, moves: bool) -> Vec<Append> {
+        if moves {
+            self.moves.drop_all();
         }
-        self.moves.drop_all();
         self.appends.remove_pending()
     }
 

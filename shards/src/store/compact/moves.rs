@@ -91,12 +91,19 @@ impl Compaction {
                 let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
                 site.disk(cx, Tag::Compact, op);
             }
-            // The scrub moves away what counts behind the damage; then the segment may go.
-            Next::End { torn: Some(why), .. } if index.tally_of(walker.victim.segment).live > 0 => {
+            // The scrub moves away the objects that count behind the damage, and then the segment
+            // may go; unless tombstones are there, for which nothing else speaks.
+            Next::End { torn: Some(why), .. } if self.has_more(&walker, index) => {
                 self.give_up(walker.victim, why, index, site, cx);
             }
             Next::End { .. } => self.state = State::Moved(walker.victim),
         }
+    }
+
+    /// Whether something that counts, or a tombstone, lies where the walk did not come.
+    fn has_more(&self, walker: &Walker, index: &Index) -> bool {
+        let tally = index.tally_of(walker.victim.segment);
+        tally.live > 0 || walker.tombstones < tally.tombstones
     }
 
     pub(super) fn give_up(

@@ -38,6 +38,8 @@ pub(super) struct Walker {
     pub(super) piece: Vec<u8>,
     pub(super) piece_at: u64,
     pub(super) next: Next,
+    /// Tombstones that were met.
+    pub(super) tombstones: u64,
 }
 
 /// What becomes of a record that was found.
@@ -58,7 +60,17 @@ impl Walker {
         let len = known.map_or(0, |(_, len)| len);
         let walk = Walk::new(0, len, len);
         let next = walk.start();
-        Walker { victim, walk, found: VecDeque::new(), piece: Vec::new(), piece_at: 0, next }
+        let (found, piece, piece_at) = (VecDeque::new(), Vec::new(), 0);
+        Walker { victim, walk, found, piece, piece_at, next, tombstones: 0 }
+    }
+
+    /// A piece of the segment was read.
+    pub(super) fn take_piece(&mut self, piece: Vec<u8>, next: Next) {
+        let found = self.walk.take();
+        let is_tombstone = |found: &&Found| found.kind == RecordKind::Tombstone;
+        self.tombstones += found.iter().filter(is_tombstone).count() as u64;
+        self.found.extend(found);
+        (self.piece, self.next) = (piece, next);
     }
 
     pub(super) fn fate(&self, found: &Found, index: &Index) -> Fate {

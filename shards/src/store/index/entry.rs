@@ -2,7 +2,7 @@
 
 use ron_codec::{
     address::Address,
-    limits::RECORD_HEADER_LEN,
+    limits::{RECORD_ALIGN, RECORD_HEADER_LEN, SEGMENT_LEN_MAX},
     record::{RecordError, RecordHeader},
 };
 
@@ -11,6 +11,13 @@ use ron_codec::{
 pub struct Position {
     pub segment: u32,
     pub offset: u64,
+}
+
+impl Position {
+    /// Whether a log can reach there. One whose torn end was cut ends behind any record.
+    pub(super) fn is_in_a_log(self) -> bool {
+        self.offset.is_multiple_of(RECORD_ALIGN as u64) && self.offset <= SEGMENT_LEN_MAX
+    }
 }
 
 /// Where an object's record lies.

@@ -17,7 +17,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ron_codec::limits::{RECORD_ALIGN, SEGMENT_LEN_MAX};
 use ron_io::ports::Job;
 
 use super::{
@@ -144,9 +143,8 @@ fn choose(
 ) -> Result<(Loaded, bool), Unusable> {
     let mut loaded = snapshot::load(dir, generation)?;
     let position = loaded.commit.position;
-    let Position { segment, offset } = position;
-    // A log whose torn end was cut ends behind any record.
-    if !offset.is_multiple_of(RECORD_ALIGN as u64) || offset > SEGMENT_LEN_MAX {
+    let segment = position.segment;
+    if !position.is_in_a_log() {
         return Err(Unusable::Damaged(format!("it knows the log to {position:?}")));
     }
     let previous = loaded.commit.previous;

@@ -153,7 +153,10 @@ impl Patrol {
     /// Goes on from where an earlier one came; `None`: from the start.
     pub(super) fn new(reached: Option<Reached>, parts: &Parts<'_>) -> Patrol {
         let stage = match reached {
-            None | Some(Reached::All) => Stage::Searching(Search::new(parts.deletes)),
+            // Whoever stopped there may not have come to the end of its search.
+            None | Some(Reached::All | Reached::Segment(0)) => {
+                Stage::Searching(Search::new(parts.deletes))
+            }
             Some(Reached::Segment(after)) => Stage::Between { after },
             Some(Reached::Address(after)) => paging(after),
         };

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use ron_codec::{
     address::Address,
-    limits::RECORD_HEADER_LEN,
+    limits::{RECORD_HEADER_LEN, SEGMENT_LEN_MAX},
     record::{RecordHeader, RecordKind, RecordPlace},
 };
 use ron_io::limits::DISK_OP_LEN_MAX;
@@ -38,7 +38,7 @@ pub(super) type Orphans = BTreeMap<Address, Met>;
 /// What the record of the highest sequence says about an object.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Met {
-    sequence: u64,
+    pub(super) sequence: u64,
     /// It is there.
     pub(super) named: bool,
 }
@@ -106,6 +106,7 @@ pub(super) struct Sweep {
 
 impl Sweep {
     pub(super) fn new(segment: u32, end: u64) -> Sweep {
+        assert!(end <= SEGMENT_LEN_MAX, "segment {segment} is longer than any is made");
         let (hashing, doubt) = (None, None);
         let healed = Vec::new();
         Sweep { segment, at: 0, end, hashing, after_pad: true, doubt, objects: 0, healed }

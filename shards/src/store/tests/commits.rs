@@ -163,6 +163,47 @@ fn a_partition_whose_index_cannot_be_saved_takes_no_more() {
     assert!(!world.holds(&bytes) && world.holds(&object(100, 3000)));
 }
 
+/// So much was changed since the last checkpoint that a commit must wait for the next, and that
+/// fails: nobody waits for it without an end.
+#[test]
+fn what_waits_for_an_index_that_cannot_be_saved_is_answered() {
+    for stops in [false, true] {
+        let mut world = World::new(20);
+        fail(&mut world, Kind::Run, usize::MAX, ErrorKind::StorageFull);
+        let held = |op: &DiskOp| matches!(op, DiskOp::Run(_));
+        let mut taken = 0;
+        while taken < limits::MEMTABLE_MAX as u64 {
+            for n in 0..1024 {
+                let ask = world.put_ask(&(taken + n).to_le_bytes());
+                world.ask(ask);
+            }
+            while world.step_where(|op| !held(op)) {}
+            taken += 1024;
+        }
+        let stored = world.answers.values().filter(|reply| is_new(reply)).count();
+        assert_eq!(stored as u64, taken, "all of it is stored");
+        let ask = world.put_ask(b"one more");
+        let put = world.ask(ask);
+        let address = Address::of(&0_u64.to_le_bytes());
+        let delete = world.ask(Ask::Delete { address });
+        while world.step_where(|op| !held(op)) {}
+        assert!(!world.answers.contains_key(&put) && !world.answers.contains_key(&delete));
+        if stops {
+            world.stop();
+        } else {
+            for _ in 0..limits::CHECKPOINT_FAILURES_MAX {
+                world.run();
+                world.now.mono_ns += limits::CHECKPOINT_AFTER_NS;
+                world.settle();
+            }
+        }
+        for asked in [put, delete] {
+            let answer = world.answers.remove(&asked);
+            assert!(matches!(answer, Some(Reply::Failed(Fault::Disk))), "{stops} {answer:?}");
+        }
+    }
+}
+
 #[test]
 fn a_partition_that_cannot_begin_a_segment_is_read_only_until_it_can() {
     let mut world = World::new(18);

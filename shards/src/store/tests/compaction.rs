@@ -217,3 +217,39 @@ fn the_log_does_not_grow_with_deletions() {
     assert!(kept.iter().all(|bytes| world.holds(bytes)));
     assert_eq!(world.stats.objects.get(), 5);
 }
+
+/// Nothing but the index speaks for what lies behind a damaged header, and of tombstones it knows
+/// only how many there are.
+#[test]
+fn tombstones_behind_damage_keep_their_segment() {
+    let mut world = World::new(24);
+    world.config.compact_dead_min = 16 << 10;
+    let (gone, first, second) = (object(1, 5000), object(2, 30_000), object(3, 30_000));
+    world.put(&gone);
+    world.put(&object(4, 200_000));
+    world.kill();
+    world.put(&first);
+    world.put(&second);
+    delete(&mut world, &gone);
+    world.stop();
+    let segment = world.segments().remove(1);
+    let bytes = world.disk.bytes(&segment);
+    let digest = Address::of(&second);
+    let at = bytes.windows(32).position(|window| window == digest.as_bytes());
+    let at = at.expect("it is in the log");
+    world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
+    world.restart();
+    delete(&mut world, &first);
+    delete(&mut world, &second);
+    quiesce(&mut world);
+    assert!(world.segments().contains(&segment), "a tombstone is gone: {:?}", world.notes);
+    assert!(world.notes.iter().any(|note| note.contains("is not compacted")), "{:?}", world.notes);
+    // Once all of it can be read it is compacted as any other.
+    world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
+    world.stop();
+    world.restart();
+    quiesce(&mut world);
+    assert!(!world.segments().contains(&segment), "{:?}", world.notes);
+    lose_index(&mut world);
+    assert!(!world.holds(&gone) && world.holds(&object(4, 200_000)));
+}

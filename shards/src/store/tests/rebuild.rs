@@ -231,3 +231,64 @@ fn what_was_moved_into_a_hidden_segment_stays_deleted() {
     assert!(world.holds(&object(30, 5000)), "{:?}", world.notes);
     assert!(!world.holds(&gone), "a deletion is undone");
 }
+
+/// The index was made again from an older record, and a newer one says that there is a file.
+#[test]
+fn the_file_of_a_record_that_a_rebuild_could_not_read_stays() {
+    let mut world = World::new(17);
+    world.config.storage.scrub_bytes_per_s = limits::SCRUB_BYTES_PER_S;
+    let bytes = object(1, 900_000);
+    for bytes in [&bytes, &object(2, 900_000), &object(3, 900_000)] {
+        world.put(bytes);
+    }
+    let segment = world.segments().remove(0);
+    let flip = |world: &mut World| world.disk.damage(&segment, |bytes| bytes[9000] ^= 1);
+    flip(&mut world);
+    world.kill();
+    assert_eq!(world.get(&Address::of(&bytes)), Err(Some(Fault::Integrity)));
+    assert!(is_new(&put_large(&mut world, &bytes)), "it is stored anew, as a file");
+    flip(&mut world);
+    rebuild(&mut world, Some(1));
+    assert!(world.holds(&bytes), "the older record is whole again: {:?}", world.notes);
+    scrub(&mut world);
+    assert_eq!(object_files(&world), 1, "{:?}", world.notes);
+    rebuild(&mut world, None);
+    assert!(world.holds(&bytes), "{:?}", world.notes);
+}
+
+/// The tombstone of an earlier deletion is moved behind the last checkpoint, and the process ends.
+#[test]
+fn a_tombstone_that_is_moved_takes_nothing_that_came_again_behind_damage() {
+    let bytes = object(1, LARGE);
+    let begin = || {
+        let mut world = World::new(18);
+        world.config.compact_dead_min = 64 << 10;
+        put_large(&mut world, &bytes);
+        delete(&mut world, &bytes);
+        let others: Vec<Vec<u8>> = (20..24).map(|n| object(n, 100_000)).collect();
+        others.iter().for_each(|bytes| drop(world.put(bytes)));
+        world.kill();
+        put_large(&mut world, &bytes);
+        world.kill();
+        world.put(&object(2, 3000));
+        rebuild(&mut world, Some(1));
+        assert!(world.holds(&bytes), "its file is there: {:?}", world.notes);
+        quiesce(&mut world);
+        for bytes in &others {
+            world.ask(Ask::Delete { address: Address::of(bytes) });
+        }
+        world
+    };
+    let mut moved = 0;
+    for acts in 0.. {
+        let mut world = begin();
+        let ended = (0..acts).any(|_| !world.step());
+        moved += usize::from(world.stats.compact_moved_bytes.get() > 0);
+        world.kill();
+        assert!(world.holds(&bytes), "after {acts} acts: {:?}", world.notes);
+        if ended {
+            break;
+        }
+    }
+    assert!(moved > 3, "its tombstone is moved");
+}

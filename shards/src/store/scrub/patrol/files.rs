@@ -73,8 +73,10 @@ impl Patrol {
             if !known.is_orphan(&address) {
                 continue;
             }
-            if met.named && parts.index.get(&address).is_none() {
-                let text = format!("{address} is in the log and not in the index: its file stays");
+            let known = parts.index.get(&address);
+            if met.named && known.is_none_or(|known| known.sequence < met.sequence) {
+                // The index was made when that record could not be read.
+                let text = format!("the log says more of {address} than the index: its file stays");
                 parts.site.note(cx, Severity::Error, &text);
                 continue;
             }

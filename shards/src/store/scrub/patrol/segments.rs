@@ -8,6 +8,7 @@
 
 use std::io;
 
+use ron_codec::limits::SEGMENT_LEN_MAX;
 use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Urgency};
 
 use super::{Broken, PATROL_TAG, Parts, Patrol, Stage, Step, paging};
@@ -41,6 +42,11 @@ impl Patrol {
             self.stage = paging(None);
             return Step::Did;
         };
+        if len > SEGMENT_LEN_MAX {
+            // No start believes any of it.
+            self.break_off(segment, 0, "it is longer than any is made".to_string(), parts);
+            return Step::Did;
+        }
         let end = if segment == self.until.segment { len.min(self.until.offset) } else { len };
         let file = cx.tickets.file();
         let path = cx.config.layout.segment_path(parts.site.number, segment);
