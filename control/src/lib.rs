@@ -105,6 +105,8 @@ pub struct ControlConfig {
     pub write_tokens: WriteTokens,
     /// Reads the settings again, at a SIGHUP.
     pub reload: Reload,
+    /// How long that may take.
+    pub reload_read_max: Duration,
     pub build: BuildInfo,
     /// When the serving certificate ends, in seconds since 1970.
     pub tls_not_after: Option<u64>,
@@ -189,6 +191,8 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
         admin: Arc::clone(&admin),
         state: reloads,
         write_tokens: config.write_tokens,
+        read_max: config.reload_read_max,
+        readers: Arc::default(),
     };
     let (stop, stopped) = oneshot::channel();
     let plane = Plane {

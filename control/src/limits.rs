@@ -72,6 +72,11 @@ pub const RETRY_ORDER_S: u64 = 1;
 pub const RELOAD_ORDER_MAX: Duration = Duration::from_secs(2);
 pub const RELOAD_AGAIN: Duration = Duration::from_millis(20);
 
+/// How long reading the settings may take before a reload is rejected: a file may lie on a network
+/// that does not answer. Threads that read go on until it does, up to so many of them.
+pub const RELOAD_READ_MAX: Duration = Duration::from_secs(30);
+pub const RELOAD_READERS_MAX: usize = 8;
+
 /// How far back is looked for work that was turned away, and how close looks are kept.
 pub const LOAD_WINDOW: Duration = Duration::from_secs(10);
 pub const LOAD_LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -128,6 +128,11 @@ pub fn end(last: Option<&dyn Display>) {
     QUEUE.flush(LOG_FLUSH_MAX);
 }
 
+/// Puts a line that is no event among those of the log, whatever its level.
+pub fn say(line: &str) {
+    QUEUE.push(format!("{line}\n").as_bytes());
+}
+
 /// Logs at `level` from now on. Without a log there is nothing to change.
 ///
 /// # Errors

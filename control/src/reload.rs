@@ -7,24 +7,28 @@
 //! ```
 //!
 //! A new version is applied as a whole or not at all. Nothing that goes on is cut. What reads may
-//! wait for a disk that does not answer: it has a thread of its own, and the end of the node does
-//! not wait for that.
+//! wait for a disk that does not answer: it has a thread of its own, for which neither the end of
+//! the node waits nor, after some time, the next reload.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use ron_io::ports::{Order, WriteTokens};
 use tokio::{
     sync::{Notify, oneshot},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     admin::Admin,
     bus::KernelEvent,
-    limits::{RELOAD_AGAIN, RELOAD_ORDER_MAX},
+    limits::{RELOAD_AGAIN, RELOAD_ORDER_MAX, RELOAD_READERS_MAX},
     logging,
 };
 
@@ -48,6 +52,22 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
+/// A thread that reads, counted as long as it does.
+struct Reading(Arc<AtomicUsize>);
+
+impl Reading {
+    fn new(readers: &Arc<AtomicUsize>) -> Reading {
+        readers.fetch_add(1, Ordering::Relaxed);
+        Reading(Arc::clone(readers))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Reloads whenever it is asked to, one time after another.
 pub(crate) struct Reloader {
     pub(crate) reload: Reload,
@@ -56,6 +76,10 @@ pub(crate) struct Reloader {
     pub(crate) state: Arc<ReloadState>,
     /// The tokens in force.
     pub(crate) write_tokens: WriteTokens,
+    /// How long reading may take.
+    pub(crate) read_max: Duration,
+    /// Threads that read.
+    pub(crate) readers: Arc<AtomicUsize>,
 }
 
 impl Reloader {
@@ -98,11 +122,21 @@ impl Reloader {
     async fn read(&self) -> Result<Reloaded, String> {
         let reload = Arc::clone(&self.reload);
         let (done, outcome) = oneshot::channel();
+        if self.readers.load(Ordering::Relaxed) >= RELOAD_READERS_MAX {
+            return Err(format!("{RELOAD_READERS_MAX} earlier reloads still wait for their files"));
+        }
+        let reading = Reading::new(&self.readers);
         // Nobody waits for it any more when it cannot be sent.
-        let read = move || drop(done.send(reload()));
+        let read = move || {
+            let _reading = reading;
+            drop(done.send(reload()));
+        };
         let reader = thread::Builder::new().name("ron-reload".to_owned()).spawn(read);
         reader.map_err(|error| format!("no thread can be started to read them: {error}"))?;
-        outcome.await.map_err(|_| "the thread that reads them panicked".to_owned())?
+        let outcome = timeout(self.read_max, outcome).await;
+        let outcome =
+            outcome.map_err(|_| format!("they cannot be read within {:?}", self.read_max))?;
+        outcome.map_err(|_| "the thread that reads them panicked".to_owned())?
     }
 
     /// Has every shard take these tokens, or none.

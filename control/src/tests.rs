@@ -49,6 +49,28 @@ fn guarded(shards: usize) -> Node {
 }
 
 fn node_of(shards: usize, authority: Authority) -> Node {
+    node_reading(shards, authority, SOON)
+}
+
+/// Reads these settings, and counts how often they are put in force.
+fn reload_of(settings: Arc<Mutex<Result<String, String>>>, committed: Arc<AtomicUsize>) -> Reload {
+    Arc::new(move || {
+        let token = settings.lock().unwrap().clone()?;
+        let count = Arc::clone(&committed);
+        Ok(Reloaded {
+            write_tokens: WriteTokens(Arc::new([token])),
+            log: "info".to_owned(),
+            tls_not_after: Some(1_900_000_000),
+            commit: Box::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            }),
+            warnings: Vec::new(),
+        })
+    })
+}
+
+/// The same where reading the settings may take so long.
+fn node_reading(shards: usize, authority: Authority, reload_read_max: Duration) -> Node {
     let stats: Vec<Arc<Stats>> = (0..shards).map(|_| Arc::default()).collect();
     stats.iter().for_each(|stats| stats.watch.set_limit(Duration::from_millis(20)));
     let bell = Arc::new(Bell::new().unwrap());
@@ -73,20 +95,7 @@ fn node_of(shards: usize, authority: Authority) -> Node {
     };
     let settings = Arc::new(Mutex::new(Err("nothing to read".to_owned())));
     let committed = Arc::new(AtomicUsize::new(0));
-    let (read, count) = (Arc::clone(&settings), Arc::clone(&committed));
-    let reload: Reload = Arc::new(move || {
-        let token = read.lock().unwrap().clone()?;
-        let count = Arc::clone(&count);
-        Ok(Reloaded {
-            write_tokens: WriteTokens(Arc::new([token])),
-            log: "info".to_owned(),
-            tls_not_after: Some(1_900_000_000),
-            commit: Box::new(move || {
-                count.fetch_add(1, Ordering::Relaxed);
-            }),
-            warnings: Vec::new(),
-        })
-    });
+    let reload = reload_of(Arc::clone(&settings), Arc::clone(&committed));
     let control = start(ControlConfig {
         clients: Clients::Direct,
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
@@ -98,6 +107,7 @@ fn node_of(shards: usize, authority: Authority) -> Node {
         authority,
         write_tokens: WriteTokens(Arc::new([TOKEN.to_owned()])),
         reload,
+        reload_read_max,
         build: BuildInfo { version: "1.2.3", commit: "abc" },
         tls_not_after: None,
         hang_limit: Duration::ZERO,
@@ -432,6 +442,24 @@ fn settings_that_cannot_be_read_to_their_end_hold_up_nothing() {
     thread::spawn(move || ended.send(control.shutdown().is_ok()));
     assert_eq!(end.recv_timeout(SOON), Ok(true));
     drop(held);
+}
+
+#[test]
+fn a_reload_that_takes_too_long_is_rejected_and_the_next_one_is_not() {
+    let node = node_reading(1, Authority::default(), Duration::from_millis(20));
+    *node.settings.lock().unwrap() = Ok("new".to_owned());
+    let settings = Arc::clone(&node.settings);
+    let held = settings.lock().unwrap();
+    node.control.reload();
+    wait_reloads(&node, (false, false));
+    drop(held);
+    let until = Instant::now() + SOON;
+    while reloads(&node) != (true, true) {
+        assert!(Instant::now() < until, "{:?}", reloads(&node));
+        node.control.reload();
+        thread::yield_now();
+    }
+    assert!(node.committed.load(Ordering::Relaxed) > 0);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -16,10 +16,12 @@ use std::{
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, date_time_ymd,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, date_time_ymd,
 };
 use ron_io::{regular, ring::Certificate};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::config::limits::FILE_LEN_MAX;
 
 /// How long a leaf is good for: what browsers accept at most.
 const LEAF_DAYS: u64 = 397;
@@ -61,7 +63,12 @@ impl Identity {
     pub fn ca_warning(&self, may_be_first: bool) -> Option<String> {
         let (made, ca) = (self.ca_made.as_ref()?, self.ca.as_ref()?.display());
         let is_first = may_be_first && matches!(made, CaMade::None { .. });
-        let again = || format!("{made}: the development CA was made anew, give clients {ca} again");
+        let again = || {
+            format!(
+                "{made}: the development CA was made anew, give clients {ca} again; files that \
+                 were there are kept with .old- in their names"
+            )
+        };
         (!is_first).then(again)
     }
 }
@@ -147,6 +154,8 @@ pub fn development(folder: &Path) -> Result<Identity, CertError> {
         }
     };
     if ca_made.is_some() {
+        keep(&ca_path)?;
+        keep(&key_path)?;
         make_ca(folder, &ca_path, &key_path)?;
     }
     let issuer = issuer(&read(&ca_path)?, &read(&key_path)?)
@@ -178,12 +187,31 @@ fn issuer(ca: &[u8], key: &[u8]) -> Result<Issuer<'static, KeyPair>, (bool, Stri
     if parsed.public_key().raw != public {
         return Err((true, "it is the key of another certificate".to_owned()));
     }
+    if key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+        return Err((true, "it is no P-256 key, as those are that are made here".to_owned()));
+    }
+    if parsed.issuer() != parsed.subject() {
+        return Err((false, "another CA has signed it".to_owned()));
+    }
     // What a certificate says that was changed since it was signed, nobody may build upon: one bit
     // is enough for names that cannot be written again.
     let signer = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public_key_raw());
     let sound = signer.verify(parsed.tbs_certificate.as_ref(), &parsed.signature_value.data);
     sound.map_err(|_| (false, "its signature is of something else".to_owned()))?;
     Issuer::from_ca_cert_pem(pem, key).map_err(|error| (false, error.to_string()))
+}
+
+/// Gives a file that another is to replace a name under which it stays: it may be an operator's.
+fn keep(path: &Path) -> Result<(), CertError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut kept = path.as_os_str().to_owned();
+    kept.push(format!(".old-{}", now.as_nanos()));
+    match fs::rename(path, kept) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(CertError::Write { path: path.to_path_buf(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn make_ca(folder: &Path, ca_path: &Path, key_path: &Path) -> Result<(), CertError> {
@@ -237,10 +265,8 @@ fn out_of_date(chain: &[CertificateDer<'_>]) -> Option<String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertError> {
-    let mut bytes = Vec::new();
-    let read = regular::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
-    read.map_err(|source| CertError::Read { path: path.to_path_buf(), source })?;
-    Ok(bytes)
+    let read = regular::read(path, FILE_LEN_MAX);
+    read.map_err(|source| CertError::Read { path: path.to_path_buf(), source })
 }
 
 /// Writes a file that is there as a whole or not at all, whenever the power fails.
@@ -315,7 +341,28 @@ mod tests {
         fs::remove_file(path.join("ca.pem")).unwrap();
         fs::write(path.join("ca.tmp"), "half").unwrap();
         development(&path).unwrap();
-        assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
+        assert!(!path.join("ca.tmp").exists());
+    }
+
+    /// An operator's CA of another kind is not used, and not lost.
+    #[test]
+    fn a_ca_that_is_replaced_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        development(folder.path()).unwrap();
+        let names = ["ca.pem", "ca.key"];
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let texts = [params.self_signed(&key).unwrap().pem(), key.serialize_pem()];
+        for (name, text) in names.iter().zip(&texts) {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let said = development(folder.path()).unwrap().ca_warning(true).unwrap();
+        assert!(said.contains("no P-256 key") && said.contains(".old-"), "{said}");
+        let entries = fs::read_dir(folder.path()).unwrap();
+        let all: Vec<String> =
+            entries.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
+        assert!(texts.iter().all(|text| all.contains(text)), "{} files", all.len());
     }
 
     /// A flipped bit is found, or changes nothing: a leaf that this CA signs is signed by it.

@@ -9,7 +9,7 @@
 
 use std::{
     ffi::OsString,
-    io::Read,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -167,13 +167,13 @@ impl Config {
 
 fn read(file: &str) -> Result<String, ConfigError> {
     let refused = |source| ConfigError::Read { file: file.to_owned(), source };
-    let mut text = String::new();
-    let opened = regular::open(Path::new(file)).map_err(refused)?;
-    opened.take(limits::FILE_LEN_MAX + 1).read_to_string(&mut text).map_err(refused)?;
-    if text.len() as u64 > limits::FILE_LEN_MAX {
-        return Err(ConfigError::TooLong { file: file.to_owned(), max: limits::FILE_LEN_MAX });
-    }
-    Ok(text)
+    let max = limits::FILE_LEN_MAX;
+    let bytes = regular::read(Path::new(file), max).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => ConfigError::TooLong { file: file.to_owned(), max },
+        _ => refused(error),
+    })?;
+    let not_text = |error| refused(io::Error::new(io::ErrorKind::InvalidData, error));
+    String::from_utf8(bytes).map_err(not_text)
 }
 
 impl Settings {

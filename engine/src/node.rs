@@ -15,7 +15,9 @@ use std::{
 };
 
 use ron_codec::address::Address;
-use ron_control::{BuildInfo, Control, ControlConfig, Ending, OrderPort, SetAside};
+use ron_control::{
+    BuildInfo, Control, ControlConfig, Ending, OrderPort, SetAside, limits::RELOAD_READ_MAX,
+};
 use ron_io::{
     lane::{Bell, Receiver, Sender, lane},
     ports::{Order, Report, ShardId},
@@ -69,12 +71,12 @@ pub struct Hung {
 /// shards serve. `settings` reads the settings again, when a signal asks for it.
 ///
 /// # Errors
-/// What stood in the way, with the remedy where there is one, or what `ready` answered.
+/// What stood in the way, with the remedy where there is one.
 pub fn run(
     config: &Config,
     machine: &Machine,
     settings: Settings,
-    ready: impl FnOnce(&serde_json::Value) -> std::io::Result<()>,
+    ready: impl FnOnce(&serde_json::Value),
 ) -> Result<(), Failure> {
     ring::check()?;
     ring::keep_freed_memory()?;
@@ -106,6 +108,7 @@ pub fn run(
         authority: config.authority(),
         write_tokens: reload::write_tokens(config),
         reload,
+        reload_read_max: RELOAD_READ_MAX,
         build: build(),
         tls_not_after,
         hang_limit: config.hang_limit,
@@ -125,7 +128,7 @@ pub fn run(
     };
     let ended = start_shards(config, settings, mailboxes, sockets, &stats)?;
     serve(config, &control, &ended, || {
-        ready(&ready_line(config, &data, &addresses, ca.as_deref()))
+        ready(&ready_line(config, &data, &addresses, ca.as_deref()));
     })?;
     control.shutdown()?;
     Ok(())
@@ -238,11 +241,11 @@ fn serve(
     config: &Config,
     control: &Control,
     ended: &mpsc::Receiver<ShardId>,
-    ready: impl FnOnce() -> std::io::Result<()>,
+    ready: impl FnOnce(),
 ) -> Result<(), Failure> {
     let ending = match control.wait_serving(config.shards()) {
         Ok(()) => {
-            ready()?;
+            ready();
             control.wait()
         }
         Err(ending) => ending,

@@ -45,6 +45,10 @@ pub(crate) fn reload(
             true => Some(identify(&read).map_err(|error| error.to_string())?),
             false => None,
         };
+        // It was made already, whatever becomes of this reload.
+        if let Some(warning) = identity.as_ref().and_then(|identity| identity.ca_warning(false)) {
+            tracing::warn!("{warning}");
+        }
         let identity = identity.filter(|_| certificates.is_some());
         let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = running.needs_restart(&read);
@@ -54,7 +58,10 @@ pub(crate) fn reload(
             warnings.push(format!("settings that wait for a restart have changed: {waiting}"));
         }
         warnings.extend(identity.as_ref().and_then(|identity| identity.warning.clone()));
-        warnings.extend(identity.as_ref().and_then(|identity| identity.ca_warning(false)));
+        if read.writers.loopback && lost_tokens(&running, &read) {
+            let text = "no write token is configured any more: requests of this machine may write";
+            warnings.push(text.to_owned());
+        }
         running.writers.tokens = read.writers.tokens.clone();
         let tls_not_after = identity.as_ref().map(|identity| identity.not_after);
         let certificates = certificates.clone();
@@ -70,6 +77,11 @@ pub(crate) fn reload(
             warnings,
         })
     })
+}
+
+/// Whether there were write tokens, and are not any more.
+fn lost_tokens(running: &Config, read: &Config) -> bool {
+    !running.writers.tokens.0.is_empty() && read.writers.tokens.0.is_empty()
 }
 
 /// The write tokens as orders carry them.

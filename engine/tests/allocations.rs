@@ -78,7 +78,6 @@ fn a_get_from_the_cache_allocates_nothing() {
     let node = thread::spawn(move || {
         let ready = |line: &serde_json::Value| {
             tell.send(line["http"].as_str().unwrap().to_owned()).unwrap();
-            Ok(())
         };
         let settings = Box::new(move || Ok(same.clone()));
         node::run(&config, &machine, settings, ready).map_err(|error| error.to_string())

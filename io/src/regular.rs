@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
@@ -23,9 +23,23 @@ pub fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
 }
 
+/// Reads all of a regular file that has at most `len_max` bytes.
+///
+/// # Errors
+/// As [`open`], and [`io::ErrorKind::FileTooLarge`] for one that is longer.
+pub fn read(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(len_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > len_max {
+        let why = format!("it has more than {len_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{ffi::CString, io::Read, os::unix::ffi::OsStrExt};
+    use std::{ffi::CString, os::unix::ffi::OsStrExt};
 
     use super::*;
 
@@ -48,6 +62,12 @@ mod tests {
             let error = open(path).unwrap_err().to_string();
             assert_eq!(error, "it is no regular file", "{path:?}");
         }
+        assert_eq!(read(&file, 4).unwrap(), b"text");
+        let error = read(&file, 3).unwrap_err();
+        assert_eq!(error.to_string(), "it has more than 3 bytes");
+        // What is sparse, or grows without an end, is not taken into memory.
+        fs::File::create(&file).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(read(&file, 1000).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         let missing = open(&folder.path().join("none")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }

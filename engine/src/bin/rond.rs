@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
+    thread,
 };
 
 use ron_control::logging;
@@ -53,15 +54,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// The ready line on standard output; and for whoever watches on a terminal, what to try first.
-fn announce(ready: &serde_json::Value) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{ready}")?;
-    out.flush()?;
-    if io::stderr().is_terminal() {
-        node::hints(ready).iter().for_each(|hint| eprintln!("{hint}"));
+/// The ready line on standard output; and on a terminal, what to try first. Neither keeps the node
+/// waiting: standard output may be a pipe that nobody reads, and a terminal may be stopped.
+fn announce(ready: &serde_json::Value) {
+    let line = format!("{ready}\n");
+    let write = move || {
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+            tracing::warn!("the ready line cannot be written: {error}");
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("ready".to_owned()).spawn(write) {
+        tracing::warn!("no thread can be started to write the ready line: {error}");
     }
-    Ok(())
+    if io::stderr().is_terminal() {
+        node::hints(ready).iter().for_each(|hint| logging::say(hint));
+    }
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {

@@ -184,7 +184,7 @@ impl Refusal {
                 head.lines("WWW-Authenticate: Bearer\r\n")
             }
             Refusal::Range { size } => head.content_range_unsatisfied(*size),
-            Refusal::Store(Fault::Busy | Fault::PeerUploads | Fault::Raced) => {
+            Refusal::Store(Fault::Busy | Fault::PeerUploads | Fault::Raced | Fault::Absent) => {
                 head.number("Retry-After", RETRY_AFTER_SECS)
             }
             _ => head,

@@ -33,7 +33,7 @@ use crate::{
     download::Download,
     flow::{Ask, Cx, Fault, Peer, StreamId},
     ingest::Ingest,
-    limits::OAP_REFUSED_MAX,
+    limits::{OAP_REFUSED_MAX, READER_LEAST_LEN},
 };
 
 impl OapSession {
@@ -283,7 +283,8 @@ impl OapSession {
             (Ok(bytes), Some(Job::Get(get))) => {
                 // OAP/1 §7.2
                 get.credit = get.credit.map(|credit| credit.saturating_add(bytes));
-                if bytes > 0 {
+                get.granted = get.granted.saturating_add(bytes);
+                if get.granted >= READER_LEAST_LEN as u64 {
                     get.starved_at = None;
                 }
             }
@@ -479,6 +480,7 @@ fn start_get(
         started: false,
         credit: Get::first_credit(head),
         starved_at: None,
+        granted: 0,
         waits_since: None,
     }))
 }

@@ -218,7 +218,9 @@ impl OapSession {
         // OAP/1 §7.1
         let max = OAP_CHUNK_LEN_MAX.min(get.allowance());
         if max == 0 {
-            get.starved_at.get_or_insert(cx.now.mono_ns);
+            if get.starved_at.is_none() {
+                (get.starved_at, get.granted) = (Some(cx.now.mono_ns), 0);
+            }
             return false;
         }
         // Nothing of the answer leaves before its first bytes are verified: until then it can

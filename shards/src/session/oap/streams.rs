@@ -68,6 +68,8 @@ pub(super) struct Get {
     pub(super) credit: Option<u64>,
     /// Since when there is no credit, in `Now::mono_ns`.
     pub(super) starved_at: Option<u64>,
+    /// Bytes that were granted since. A few of them are no sign that the client takes what is sent.
+    pub(super) granted: u64,
     /// Since when it could be sent more, and nothing of it is there or asked for, because memory
     /// is short; in `Now::mono_ns`.
     pub(super) waits_since: Option<u64>,

@@ -177,7 +177,7 @@ impl OapSession {
                 let since = put.heard_at.max(self.unblocked_at);
                 Some(since.saturating_add(limits.body_ns))
             }
-            // A grant is the sign that the client takes what is sent. It may lie unread while we
+            // Grants are the sign that the client takes what is sent. They may lie unread while we
             // are blocked.
             Job::Get(get) if !self.blocked => {
                 let since = get.starved_at.map(|at| at.max(self.unblocked_at));

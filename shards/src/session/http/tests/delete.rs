@@ -116,6 +116,7 @@ fn a_store_that_cannot_says_why() {
     for (fault, status, code) in [
         (Fault::Full, 507, "storage_full"),
         (Fault::Busy, 503, "overload"),
+        (Fault::Absent, 503, "not_ready"),
         (Fault::Disk, 500, "internal"),
     ] {
         let mut bench = Bench::new();

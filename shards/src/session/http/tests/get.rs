@@ -203,6 +203,7 @@ fn a_failure_before_the_first_byte_is_answered() {
     for (fault, status, code, retry) in [
         (Fault::Integrity, 502, "integrity", None),
         (Fault::Busy, 503, "overload", Some("1")),
+        (Fault::Absent, 503, "not_ready", Some("1")),
         (Fault::Disk, 500, "internal", None),
         (Fault::Full, 507, "storage_full", None),
     ] {

@@ -7,7 +7,7 @@ use ron_io::{
 };
 
 use super::*;
-use crate::cache::Purpose;
+use crate::{cache::Purpose, limits::READER_LEAST_LEN};
 
 fn limits(rig: &Rig) -> crate::config::Deadlines {
     rig.config.deadlines
@@ -188,7 +188,8 @@ fn a_stream_without_credit_is_given_up() {
     rig.bytes(&frame(Flags::REQ, 3, br#"{"credit":1}"#));
     rig.run();
     rig.out.clear();
-    rig.miss(limits(&rig).send_ns);
+    // A byte is no sign that it goes on.
+    rig.miss(limits(&rig).send_ns - SECOND);
     assert_eq!(rig.frame().error(), late());
     assert!(rig.ends.is_empty());
 }
@@ -374,6 +375,33 @@ fn credit_that_lies_unread_is_not_late() {
     rig.out.clear();
     rig.run();
     assert_eq!(rig.open(), 0, "the credit was read, and the rest was sent");
+}
+
+/// Credit of a few bytes now and then would keep a place as long as a stream may last.
+#[test]
+fn a_get_that_is_granted_too_little_ends() {
+    // OAP/1 §10.1
+    for (bytes, lives) in [(1, false), (READER_LEAST_LEN / 3 + 1, true)] {
+        let mut rig = greeted();
+        let address = rig.store(&sample(20 * GROUP_LEN, 1));
+        let json = format!(r#"{{"op":"get","addr":"{address}"}}"#);
+        rig.bytes(&frame(START | Flags::ACK_REQ, 3, json.as_bytes()));
+        rig.run();
+        rig.out.clear();
+        let quarter = limits(&rig).send_ns / 4;
+        for _ in 0..10 {
+            rig.pass(quarter);
+            rig.tell(|session, cx| session.on_deadline(cx));
+            if rig.open() == 0 {
+                break;
+            }
+            let credit = format!(r#"{{"credit":{bytes}}}"#);
+            rig.bytes(&frame(Flags::REQ, 3, credit.as_bytes()));
+            rig.run();
+            rig.out.clear();
+        }
+        assert_eq!(rig.open() == 1, lives, "{bytes} bytes each quarter of the deadline");
+    }
 }
 
 #[test]
