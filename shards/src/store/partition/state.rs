@@ -1,0 +1,38 @@
+//! Whether a partition takes writes, and when the operator is told.
+
+use ron_io::ports::{Act, PartitionState, Report};
+
+use super::Partition;
+use crate::{flow::Cx, limits};
+
+impl Partition {
+    pub(super) fn look_at_log(&mut self, cx: &mut Cx<'_>) {
+        if self.log.is_broken() {
+            self.set_read_only(true, "a write or sync of its log failed", cx);
+        } else if self.log.begin_failures() >= limits::BEGIN_FAILURES_MAX {
+            self.set_read_only(true, "its log cannot go on in another segment", cx);
+        } else if self.log.begin_failures() == 0 && !self.takes_nothing() {
+            self.set_read_only(false, "serves again", cx);
+        }
+    }
+
+    /// Whether puts and deletes are refused at once. Where a segment cannot be begun they are not:
+    /// the next one tries again.
+    pub(super) fn takes_nothing(&self) -> bool {
+        self.log.is_broken() || self.checkpoints.failures >= limits::CHECKPOINT_FAILURES_MAX
+    }
+
+    pub(super) fn set_read_only(&mut self, read_only: bool, why: &str, cx: &mut Cx<'_>) {
+        if std::mem::replace(&mut self.read_only, read_only) == read_only {
+            return;
+        }
+        match read_only {
+            true => cx.stats.partitions_read_only.add(1),
+            false => cx.stats.partitions_read_only.sub(1),
+        }
+        let state = if read_only { PartitionState::ReadOnly } else { PartitionState::Serving };
+        let reason = format!("{}: {why}", cx.config.layout.volume(self.site.number).display());
+        let (shard, partition) = (cx.config.shard, self.site.number);
+        cx.acts.push(Act::Report(Report::Partition { shard, partition, state, reason }));
+    }
+}
