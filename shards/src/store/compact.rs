@@ -37,10 +37,10 @@ use super::{
     deletes::Deletes,
     files::{FileKey, Files},
     index::{Entry, Index},
+    log::{Log, Relocation},
     orphans::{Known, Search},
     pace::Pace,
     scan::Found,
-    segments::{Log, Relocation},
     site::{Site, Tag},
 };
 use crate::{flow::Cx, limits};

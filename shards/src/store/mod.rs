@@ -35,6 +35,7 @@ mod files;
 mod hits;
 mod index;
 pub mod layout;
+mod log;
 mod marks;
 mod objects;
 mod orphans;
@@ -46,7 +47,6 @@ mod reads;
 mod room;
 mod scan;
 mod scrub;
-mod segments;
 mod site;
 #[cfg(test)]
 mod tests;
@@ -61,7 +61,7 @@ pub use room::{NoRoom, Room};
 /// Bytes of memory that the questions to one partition may take which wait there: reads, and what
 /// is to be committed, but for the blocks of either.
 pub const fn waiting_bill() -> usize {
-    reads::bill() + segments::appends_bill()
+    reads::bill() + log::appends_bill()
 }
 
 /// Bytes of memory that the scrub of one shard may take, and what is verified besides.

@@ -17,7 +17,7 @@ use super::{
     deletes::Deletes,
     index::{Index, Location},
     layout::{copy_address, object_address},
-    segments::Log,
+    log::Log,
     site::{Site, Tag},
 };
 use crate::{

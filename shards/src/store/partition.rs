@@ -19,10 +19,10 @@ use super::{
     deletes::Deletes,
     files::{FileKey, Files},
     index::Index,
+    log::{Log, What},
     marks::Marks,
     objects::Objects,
     reads::{Reads, Wanting},
-    segments::{Log, What},
     site::{Site, Tag},
 };
 use crate::flow::{Ask, Asker, Cx, Fault};

@@ -10,7 +10,7 @@ use super::Compaction;
 use crate::{
     flow::Cx,
     limits,
-    store::{index::Index, segments::Log},
+    store::{index::Index, log::Log},
 };
 
 const HEADER_LEN: u64 = RECORD_HEADER_LEN as u64;

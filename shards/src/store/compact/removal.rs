@@ -13,7 +13,7 @@ use crate::{
     store::{
         deletes::Deletes,
         index::Index,
-        segments::Log,
+        log::Log,
         site::{Site, Tag},
     },
 };

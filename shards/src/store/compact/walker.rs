@@ -11,8 +11,8 @@ use ron_io::ports::FileId;
 
 use crate::store::{
     index::{Entry, Index, Location},
+    log::{Log, Moving, Relocation},
     scan::{Found, Next, Walk, is_whole},
-    segments::{Log, Moving, Relocation},
 };
 
 #[derive(Clone, Copy, Debug)]

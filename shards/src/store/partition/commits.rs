@@ -15,7 +15,7 @@ use crate::{
         files::FileKey,
         hits::keep,
         index::{Entry, Location},
-        segments::{Append, Moving, Outcome, What},
+        log::{Append, Moving, Outcome, What},
     },
 };
 

@@ -11,8 +11,8 @@ use crate::{
     store::{
         damage,
         index::{Entry, Location},
+        log::{Append, What},
         reads::Wanting,
-        segments::{Append, What},
         site::fault_of,
     },
 };

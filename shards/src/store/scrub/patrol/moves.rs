@@ -11,7 +11,7 @@ use crate::{
     flow::Cx,
     store::{
         index::{Entry, Location},
-        segments::{Moving, Relocation},
+        log::{Moving, Relocation},
         site::Site,
     },
 };

@@ -11,7 +11,7 @@ use crate::{
     limits::SCRUB_PAGE_ENTRIES,
     store::{
         index::{Entry, Location},
-        segments::Log,
+        log::Log,
     },
 };
 
