@@ -21,7 +21,7 @@ use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 use ron_bench::{address, brief};
 use ron_codec::address::Address;
 use ron_io::{
-    lane::{Bell, Receiver, Sender, lane},
+    lane::{Receiver, Sender, Waker, lane},
     ports::{ConnId, ShardId},
 };
 use ron_shards::{
@@ -55,17 +55,17 @@ fn last() -> Mail {
 struct End {
     to: Sender<Mail>,
     from: Receiver<Mail>,
-    bell: Arc<Bell>,
+    waker: Arc<Waker>,
 }
 
 fn ends() -> (End, End) {
-    let bell = || Arc::new(Bell::new().expect("there are descriptors"));
-    let (near, far) = (bell(), bell());
+    let waker = || Arc::new(Waker::new().expect("there are descriptors"));
+    let (near, far) = (waker(), waker());
     let (to_far, from_near) = lane(MESH_ASKS_MAX, &far);
     let (to_near, from_far) = lane(MESH_ASKS_MAX, &near);
     (
-        End { to: to_far, from: from_far, bell: near },
-        End { to: to_near, from: from_near, bell: far },
+        End { to: to_far, from: from_far, waker: near },
+        End { to: to_near, from: from_near, waker: far },
     )
 }
 
@@ -97,19 +97,19 @@ impl End {
     }
 }
 
-/// Sleeps on a bell, as the driver does when it has nothing to do.
+/// Sleeps on a waker, as the driver does when it has nothing to do.
 struct Sleeper {
     poll: Poll,
     events: Events,
 }
 
 impl Sleeper {
-    fn new(bell: &Bell) -> Sleeper {
+    fn new(waker: &Waker) -> Sleeper {
         let poll = Poll::new().expect("there are descriptors");
-        // Told once for each ring, so that nobody has to read the bell.
+        // Told once for each ring, so that nobody has to read the waker.
         let registered =
-            poll.registry().register(&mut SourceFd(&bell.eventfd()), Token(0), Interest::READABLE);
-        registered.expect("a bell can be waited for");
+            poll.registry().register(&mut SourceFd(&waker.eventfd()), Token(0), Interest::READABLE);
+        registered.expect("a waker can be waited for");
         Sleeper { poll, events: Events::with_capacity(1) }
     }
 
@@ -118,11 +118,11 @@ impl Sleeper {
             if let Some(mail) = end.from.take() {
                 return mail;
             }
-            end.bell.sleepy();
+            end.waker.prepare_park();
             if end.from.is_empty() {
                 self.poll.poll(&mut self.events, None).expect("waiting works");
             }
-            end.bell.awake();
+            end.waker.unpark();
         }
     }
 }
@@ -141,7 +141,7 @@ fn one_thread(c: &mut Criterion) {
         });
     });
     let queue = ArrayQueue::new(MESSAGES);
-    bench.bench_function("beside: ArrayQueue without a bell", |b| {
+    bench.bench_function("beside: ArrayQueue without a waker", |b| {
         b.iter(|| {
             (0..MESSAGES).for_each(|_| drop(black_box(queue.push(ask(black_box(address))))));
             while let Some(mail) = queue.pop() {
@@ -149,8 +149,8 @@ fn one_thread(c: &mut Criterion) {
             }
         });
     });
-    let bell = Arc::new(Bell::new().expect("there are descriptors"));
-    let (sender, receiver) = lane(MESSAGES, &bell);
+    let waker = Arc::new(Waker::new().expect("there are descriptors"));
+    let (sender, receiver) = lane(MESSAGES, &waker);
     bench.bench_function("lane", |b| {
         b.iter(|| {
             (0..MESSAGES).for_each(|_| drop(black_box(sender.send(ask(black_box(address))))));
@@ -223,11 +223,11 @@ fn asleep(c: &mut Criterion) {
     let (near, far) = ends();
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut sleeper = Sleeper::new(&far.bell);
+            let mut sleeper = Sleeper::new(&far.waker);
             far.answer(|end| sleeper.take(end));
         });
-        let mut sleeper = Sleeper::new(&near.bell);
-        bench.bench_function("lanes and bells", |b| {
+        let mut sleeper = Sleeper::new(&near.waker);
+        bench.bench_function("lanes and wakers", |b| {
             b.iter(|| {
                 near.send(ask(black_box(address)));
                 sleeper.take(&near)

@@ -24,7 +24,7 @@ use std::{
 
 use ron_codec::authority::Authority;
 use ron_io::{
-    lane::{Bell, Receiver},
+    lane::{Receiver, Waker},
     ports::{Order, Report, WriteTokens},
     stats::Stats,
 };
@@ -35,7 +35,6 @@ use tokio::{
 };
 
 mod admin;
-mod bell;
 mod build_info;
 pub mod bus;
 mod conn;
@@ -61,6 +60,7 @@ pub mod signals;
 mod stalls;
 pub mod storage;
 mod verifies;
+mod waker;
 
 pub use admin::{Ordered, Verdict, VerdictKind};
 pub use build_info::BuildInfo;
@@ -77,13 +77,13 @@ pub use storage::SetAside;
 
 use crate::{
     admin::Admin,
-    bell::BellFd,
     conn::{Client, Limited, Patience},
     debug::stuck,
     kernel::{Kernel, Milestone},
     reload::Reloader,
     signals::{Asked, Signals},
     storage::StorageState,
+    waker::WakerFd,
 };
 
 /// What the control plane is given. Shards are in the order of their numbers.
@@ -93,9 +93,9 @@ pub struct ControlConfig {
     pub stats: Vec<Arc<Stats>>,
     /// Whether clients are told apart by their addresses.
     pub clients: Clients,
-    /// What the shards report, and the bell of that lane.
+    /// What the shards report, and the waker of that lane.
     pub reports: Receiver<Report>,
-    pub bell: Arc<Bell>,
+    pub waker: Arc<Waker>,
     pub orders: Vec<OrderPort>,
     /// Partitions of all shards together.
     pub partitions: u16,
@@ -131,7 +131,7 @@ pub enum ControlError {
     #[error("the admin listener cannot be used: {0}")]
     Listener(#[source] io::Error),
     #[error("the shards' reports cannot be waited for: {0}")]
-    Bell(#[source] io::Error),
+    Waker(#[source] io::Error),
     #[error("signals cannot be caught: {0}")]
     Signals(#[source] io::Error),
     #[error("the control thread panicked")]
@@ -140,7 +140,7 @@ pub enum ControlError {
 
 /// Shards whose mailbox took no order.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("shards {shards:?} took no order")]
+#[error("shards {shards:?} did not take a control command: their mailboxes are full")]
 pub struct NotTaken {
     pub shards: Vec<usize>,
 }
@@ -166,7 +166,7 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
     let runtime =
         Builder::new_current_thread().enable_all().build().map_err(ControlError::Thread)?;
     let entered = runtime.enter();
-    let sources = Sources::register(config.listener, config.bell, &config.stats, config.signals)?;
+    let sources = Sources::register(config.listener, config.waker, &config.stats, config.signals)?;
     drop(entered);
     let addr = sources.listener.local_addr().map_err(ControlError::Listener)?;
     let storage =
@@ -304,10 +304,10 @@ impl Control {
 /// What the thread sleeps on.
 struct Sources {
     listener: tokio::net::TcpListener,
-    /// The bell of the reports' lane.
-    bell: AsyncFd<BellFd>,
+    /// The waker of the reports' lane.
+    waker: AsyncFd<WakerFd>,
     /// Rung by shards that wake.
-    woken: AsyncFd<BellFd>,
+    woken: AsyncFd<WakerFd>,
     signals: Option<Signals>,
 }
 
@@ -315,20 +315,20 @@ impl Sources {
     /// Registers them with the reactor. Must be called inside a tokio runtime.
     fn register(
         listener: TcpListener,
-        bell: Arc<Bell>,
+        waker: Arc<Waker>,
         stats: &[Arc<Stats>],
         signals: bool,
     ) -> Result<Sources, ControlError> {
         listener.set_nonblocking(true).map_err(ControlError::Listener)?;
         let listener =
             tokio::net::TcpListener::from_std(listener).map_err(ControlError::Listener)?;
-        let bell = bell::watch(bell).map_err(ControlError::Bell)?;
-        let woken = stuck::watch(stats).map_err(ControlError::Bell)?;
+        let waker = waker::watch(waker).map_err(ControlError::Waker)?;
+        let woken = stuck::watch(stats).map_err(ControlError::Waker)?;
         let signals = match signals {
             true => Some(Signals::install().map_err(ControlError::Signals)?),
             false => None,
         };
-        Ok(Sources { listener, bell, woken, signals })
+        Ok(Sources { listener, waker, woken, signals })
     }
 }
 
@@ -349,10 +349,10 @@ impl Plane {
     }
 
     async fn serve(self) {
-        let Sources { listener, bell, woken, signals } = self.sources;
+        let Sources { listener, waker, woken, signals } = self.sources;
         let kernel = Arc::clone(&self.admin.kernel);
         kernel.announce(KernelEvent::ConfigUpdated { version: 1 });
-        let pump = pump::run(Arc::clone(&self.reports), bell, Arc::clone(&kernel));
+        let pump = pump::run(Arc::clone(&self.reports), waker, Arc::clone(&kernel));
         let pump = tokio::spawn(pump);
         let watch = stuck::run(woken, self.hang_limit, Arc::clone(&kernel));
         let watch = tokio::spawn(watch);

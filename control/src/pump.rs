@@ -1,6 +1,6 @@
 //! The shards' reports, turned into events and log lines.
 //!
-//! The thread sleeps on the bell of the lane. This room keeps nothing: what a report changes is in
+//! The thread sleeps on the waker of the lane. This room keeps nothing: what a report changes is in
 //! the kernel.
 
 use std::{
@@ -16,18 +16,18 @@ use ron_io::{
 use tokio::io::unix::AsyncFd;
 
 use crate::{
-    bell::BellFd,
     bus::KernelEvent,
     kernel::Kernel,
     limits::REPORTS_TURN_MAX,
     stalls::{Next, Summary},
     storage::state_name,
+    waker::WakerFd,
 };
 
 /// Takes reports until it is dropped, or the descriptor fails.
 pub(crate) async fn run(
     reports: Arc<Receiver<Report>>,
-    bell: AsyncFd<BellFd>,
+    waker: AsyncFd<WakerFd>,
     kernel: Arc<Kernel>,
 ) {
     loop {
@@ -35,9 +35,9 @@ pub(crate) async fn run(
             tokio::task::yield_now().await;
             continue;
         }
-        bell.get_ref().0.sleepy();
+        waker.get_ref().0.prepare_park();
         if reports.is_empty() {
-            match bell.readable().await {
+            match waker.readable().await {
                 Ok(mut rung) => rung.clear_ready(),
                 Err(error) => {
                     let reason = format!("the shards' reports can no longer be heard: {error}");
@@ -49,7 +49,7 @@ pub(crate) async fn run(
                 }
             }
         }
-        bell.get_ref().0.awake();
+        waker.get_ref().0.unpark();
     }
 }
 
@@ -149,7 +149,7 @@ fn log_stalls(summary: &Summary) {
         held_ms,
         ran_ms,
         within_ms,
-        "the shard was held by one step"
+        "event loop stalls"
     );
 }
 

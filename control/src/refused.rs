@@ -20,7 +20,7 @@ pub(crate) enum Refused {
     TooMany,
     /// A shard has no room for the order.
     Mailbox,
-    /// The node is going.
+    /// The node is shutting down.
     Draining,
     /// The scrub is switched off.
     NoScrub,
@@ -42,7 +42,7 @@ pub(crate) fn refusal(headers: &HeaderMap, refused: Refused) -> Response {
         Refused::Mailbox => {
             (ErrorCode::Overload, "the mailbox of a shard is full", Some(RETRY_ORDER_S))
         }
-        Refused::Draining => (ErrorCode::Draining, "the node is going", Some(RETRY_GONE_S)),
+        Refused::Draining => (ErrorCode::Draining, "the node is shutting down", Some(RETRY_GONE_S)),
         Refused::NoScrub => {
             (ErrorCode::Conflict, "the scrub is switched off: storage.scrub_rate is 0", None)
         }

@@ -159,7 +159,8 @@ impl Reloader {
         let taken: Vec<usize> = all.into_iter().filter(|shard| !left.contains(shard)).collect();
         // They took an order a moment ago, and take this one as well.
         let stuck = orders.offer_to(&taken, &Order::WriteTokens(self.write_tokens.clone()));
-        let reason = format!("shards {left:?} took no order for {RELOAD_ORDER_MAX:?}");
+        let reason =
+            format!("shards {left:?} did not take a control command for {RELOAD_ORDER_MAX:?}");
         Err(if stuck.is_empty() { reason } else { format!("{reason}, shards {stuck:?} now") })
     }
 }

@@ -73,8 +73,8 @@ fn reload_of(settings: Arc<Mutex<Result<String, String>>>, committed: Arc<Atomic
 fn node_reading(shards: usize, authority: Authority, reload_read_max: Duration) -> Node {
     let stats: Vec<Arc<Stats>> = (0..shards).map(|_| Arc::default()).collect();
     stats.iter().for_each(|stats| stats.watch.set_limit(Duration::from_millis(20)));
-    let bell = Arc::new(Bell::new().unwrap());
-    let (reports, received) = lane(8, &bell);
+    let waker = Arc::new(Waker::new().unwrap());
+    let (reports, received) = lane(8, &waker);
     let refusals = Arc::new(AtomicUsize::new(0));
     let stuck = Arc::new(AtomicUsize::new(usize::MAX));
     let (take, taken) = mpsc::channel();
@@ -101,7 +101,7 @@ fn node_reading(shards: usize, authority: Authority, reload_read_max: Duration) 
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
         stats: stats.clone(),
         reports: received,
-        bell,
+        waker,
         orders: (0..shards).map(port).collect(),
         partitions: 4,
         authority,

@@ -16,7 +16,7 @@ use ron_shards::limits::{
 };
 
 /// Descriptors of one shard beside connections and objects: its rings, its executor's, listeners,
-/// bells, arena, pipe; the connection that is ended at once, and what is accepted meanwhile.
+/// wakers, arena, pipe; the connection that is ended at once, and what is accepted meanwhile.
 const SHARD_FILES: u64 = 32 + 1 + SPOKEN_MAX * ACCEPTS_MAX as u64;
 
 /// Listeners of one shard: `http`, `https`, `oap` and `oap_plain`.

@@ -19,7 +19,7 @@ use ron_control::{
     BuildInfo, Control, ControlConfig, Ending, OrderPort, SetAside, limits::RELOAD_READ_MAX,
 };
 use ron_io::{
-    lane::{Bell, Receiver, Sender, lane},
+    lane::{Receiver, Sender, Waker, lane},
     ports::{Order, Report, ShardId},
     ring::{self, Certificates, Driver, Listener, Mailboxes},
     stats::{Phase, Stats},
@@ -91,8 +91,8 @@ pub fn run(
 
     let stats: Vec<Arc<Stats>> = config.cores.iter().map(|_| Arc::default()).collect();
     stats.iter().for_each(|stats| stats.watch.set_limit(config.stall_limit));
-    let bell = Arc::new(Bell::new()?);
-    let (reports_in, reports) = lane(REPORTS_LEN, &bell);
+    let waker = Arc::new(Waker::new()?);
+    let (reports_in, reports) = lane(REPORTS_LEN, &waker);
     let (mailboxes, orders) = mailboxes(config.shards(), &reports_in)?;
     let checks = (identify(&data), fits(&data, machine, need));
     let reload = reload::reload(config.clone(), settings, certificates, checks);
@@ -102,7 +102,7 @@ pub fn run(
         stats: stats.clone(),
         clients: config.clients(),
         reports,
-        bell,
+        waker,
         orders,
         partitions: data.partitions() as u16,
         authority: config.authority(),
@@ -387,33 +387,33 @@ fn mailboxes(
     shards: usize,
     reports: &Sender<Report>,
 ) -> std::io::Result<(Vec<Mailboxes<Mail>>, Vec<OrderPort>)> {
-    let bells = (0..shards)
-        .map(|_| Bell::new().map(Arc::new))
-        .collect::<std::io::Result<Vec<Arc<Bell>>>>()?;
+    let wakers = (0..shards)
+        .map(|_| Waker::new().map(Arc::new))
+        .collect::<std::io::Result<Vec<Arc<Waker>>>>()?;
     let mut from: Vec<Vec<Receiver<Mail>>> = (0..shards).map(|_| Vec::new()).collect();
     let mut to: Vec<Vec<Option<Sender<Mail>>>> = (0..shards).map(|_| Vec::new()).collect();
     for (sender, lanes) in to.iter_mut().enumerate() {
         for reader in 0..shards {
             lanes.push((sender != reader).then(|| {
-                let (into, out) = lane(MESH_LANE_LEN, &bells[reader]);
+                let (into, out) = lane(MESH_LANE_LEN, &wakers[reader]);
                 from[reader].push(out);
                 into
             }));
         }
     }
     let mut orders: Vec<OrderPort> = Vec::new();
-    for (from, bell) in from.iter_mut().zip(&bells) {
-        let (into, out) = lane(ORDER_LANE_LEN, bell);
+    for (from, waker) in from.iter_mut().zip(&wakers) {
+        let (into, out) = lane(ORDER_LANE_LEN, waker);
         // The order to end finds room whatever was ordered before.
-        let (into_last, out_last) = lane(1, bell);
+        let (into_last, out_last) = lane(1, waker);
         from.extend([out, out_last]);
         orders.push(Box::new(move |order| {
             let into = if matches!(order, Order::Drain { .. }) { &into_last } else { &into };
             into.send(Mail::Order(order)).is_ok()
         }));
     }
-    let mailboxes = bells.into_iter().zip(from).zip(to).map(|((bell, from), to)| Mailboxes {
-        bell,
+    let mailboxes = wakers.into_iter().zip(from).zip(to).map(|((waker, from), to)| Mailboxes {
+        waker,
         from,
         to,
         reports: reports.clone(),

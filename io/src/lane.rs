@@ -1,12 +1,12 @@
-//! Bounded mailboxes between threads, and the bell that wakes a sleeping reader.
+//! Bounded mailboxes between threads, and the waker that wakes a sleeping reader.
 //!
 //! A [`lane`] has a fixed length: when it is full the sender gets its message back.
-//! Before a reader sleeps it says so on its [`Bell`]; a sender that then leaves a message writes
-//! the bell's eventfd, once. While the reader is awake a message costs no system call.
+//! Before a reader sleeps it says so on its [`Waker`]; a sender that then leaves a message writes
+//! the waker's eventfd, once. While the reader is awake a message costs no system call.
 //!
 //! ```text
-//!   reader: sleepy = true ── fence ── all lanes empty? ── sleep on the eventfd
-//!   sender: push ─────────── fence ── sleepy? ─────────── write the eventfd
+//!   reader: parked = true ── fence ── all lanes empty? ── sleep on the eventfd
+//!   sender: push ─────────── fence ── parked? ─────────── write the eventfd
 //! ```
 //!
 //! One of the two sees the other's first step, so no message is left lying beside a sleeper.
@@ -18,54 +18,54 @@ use crate::sync::{ArrayQueue, AtomicBool, EventFd, Ordering, fence};
 /// Wakes one reader out of its sleep. The eventfd blocks, because an io_uring read of one that does
 /// not would fail where it should wait; read it only when it was found readable, or through a ring.
 #[derive(Debug)]
-pub struct Bell {
-    sleepy: AtomicBool,
+pub struct Waker {
+    parked: AtomicBool,
     eventfd: EventFd,
 }
 
-impl Bell {
+impl Waker {
     /// # Errors
     /// What `eventfd(2)` answered.
-    pub fn new() -> io::Result<Bell> {
-        Ok(Bell { sleepy: AtomicBool::new(false), eventfd: EventFd::new()? })
+    pub fn new() -> io::Result<Waker> {
+        Ok(Waker { parked: AtomicBool::new(false), eventfd: EventFd::new()? })
     }
 
     /// Wakes the reader if it sleeps or is about to.
-    pub fn ring(&self) {
+    pub fn wake(&self) {
         fence(Ordering::SeqCst);
-        if self.sleepy.load(Ordering::Relaxed) && self.sleepy.swap(false, Ordering::AcqRel) {
+        if self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::AcqRel) {
             self.eventfd.notify();
         }
     }
 
     /// The reader is about to sleep: it must look at all its lanes once more after this.
-    pub fn sleepy(&self) {
-        self.sleepy.store(true, Ordering::Relaxed);
+    pub fn prepare_park(&self) {
+        self.parked.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
     /// The reader is awake: nobody needs to ring.
-    pub fn awake(&self) {
-        self.sleepy.store(false, Ordering::Relaxed);
+    pub fn unpark(&self) {
+        self.parked.store(false, Ordering::Relaxed);
     }
 
-    /// The descriptor that becomes readable when the bell rings.
+    /// The descriptor that becomes readable when the waker rings.
     pub fn eventfd(&self) -> RawFd {
         self.eventfd.fd()
     }
 }
 
-/// A mailbox of `len` messages for the reader that `bell` wakes.
-pub fn lane<T>(len: usize, bell: &Arc<Bell>) -> (Sender<T>, Receiver<T>) {
+/// A mailbox of `len` messages for the reader that `waker` wakes.
+pub fn lane<T>(len: usize, waker: &Arc<Waker>) -> (Sender<T>, Receiver<T>) {
     let queue = Arc::new(ArrayQueue::new(len));
-    (Sender { queue: Arc::clone(&queue), bell: Arc::clone(bell) }, Receiver { queue })
+    (Sender { queue: Arc::clone(&queue), waker: Arc::clone(waker) }, Receiver { queue })
 }
 
 /// The end that leaves messages.
 #[derive(Debug)]
 pub struct Sender<T> {
     queue: Arc<ArrayQueue<T>>,
-    bell: Arc<Bell>,
+    waker: Arc<Waker>,
 }
 
 impl<T> Sender<T> {
@@ -75,14 +75,14 @@ impl<T> Sender<T> {
     /// The message itself, when the lane is full.
     pub fn send(&self, message: T) -> Result<(), T> {
         self.queue.push(message)?;
-        self.bell.ring();
+        self.waker.wake();
         Ok(())
     }
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        Sender { queue: Arc::clone(&self.queue), bell: Arc::clone(&self.bell) }
+        Sender { queue: Arc::clone(&self.queue), waker: Arc::clone(&self.waker) }
     }
 }
 
@@ -142,8 +142,8 @@ mod models {
 
     fn model(senders: usize) {
         loom::model(move || {
-            let bell = Arc::new(Bell::new().unwrap());
-            let (sender, receiver) = lane(senders, &bell);
+            let waker = Arc::new(Waker::new().unwrap());
+            let (sender, receiver) = lane(senders, &waker);
             let senders = (0..senders).map(|n| {
                 let sender = sender.clone();
                 thread::spawn(move || sender.send(n).unwrap())
@@ -154,15 +154,15 @@ mod models {
                 match receiver.take() {
                     Some(message) => found.push(message),
                     None => {
-                        bell.sleepy();
+                        waker.prepare_park();
                         // Sleeping beside a message would last for good: loom reports it.
                         if receiver.is_empty() {
-                            bell.eventfd.wait();
+                            waker.eventfd.wait();
                         } else {
                             // Its place was taken, but is not full yet.
                             thread::yield_now();
                         }
-                        bell.awake();
+                        waker.unpark();
                     }
                 }
             }
@@ -188,22 +188,22 @@ mod models {
 mod tests {
     use super::*;
 
-    fn rung_within(bell: &Bell, timeout_ms: i32) -> bool {
-        let mut poll = libc::pollfd { fd: bell.eventfd(), events: libc::POLLIN, revents: 0 };
+    fn rung_within(waker: &Waker, timeout_ms: i32) -> bool {
+        let mut poll = libc::pollfd { fd: waker.eventfd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd.
         let ready = unsafe { libc::poll(&mut poll, 1, timeout_ms) } == 1;
         let mut count = [0u8; 8];
         // SAFETY: eight bytes are read into an array of eight, when there are eight to read.
-        ready && unsafe { libc::read(bell.eventfd(), count.as_mut_ptr().cast(), 8) == 8 }
+        ready && unsafe { libc::read(waker.eventfd(), count.as_mut_ptr().cast(), 8) == 8 }
     }
 
-    fn rung(bell: &Bell) -> bool {
-        rung_within(bell, 0)
+    fn rung(waker: &Waker) -> bool {
+        rung_within(waker, 0)
     }
 
     #[test]
     fn a_full_lane_gives_the_message_back() {
-        let (sender, receiver) = lane(2, &Arc::new(Bell::new().unwrap()));
+        let (sender, receiver) = lane(2, &Arc::new(Waker::new().unwrap()));
         assert_eq!(sender.send(1), Ok(()));
         assert_eq!(sender.send(2), Ok(()));
         let depth = receiver.depth();
@@ -215,24 +215,24 @@ mod tests {
 
     #[test]
     fn only_a_sleeper_is_rung_and_once() {
-        let bell = Arc::new(Bell::new().unwrap());
-        let (sender, _receiver) = lane(8, &bell);
+        let waker = Arc::new(Waker::new().unwrap());
+        let (sender, _receiver) = lane(8, &waker);
         sender.send(1).unwrap();
-        assert!(!rung(&bell));
-        bell.sleepy();
+        assert!(!rung(&waker));
+        waker.prepare_park();
         sender.send(2).unwrap();
         sender.send(3).unwrap();
-        assert!(rung(&bell) && !rung(&bell));
-        bell.sleepy();
-        bell.awake();
+        assert!(rung(&waker) && !rung(&waker));
+        waker.prepare_park();
+        waker.unpark();
         sender.send(4).unwrap();
-        assert!(!rung(&bell));
+        assert!(!rung(&waker));
     }
 
     #[test]
     fn no_message_lies_beside_a_sleeper() {
-        let bell = Arc::new(Bell::new().unwrap());
-        let (sender, receiver) = lane(4, &bell);
+        let waker = Arc::new(Waker::new().unwrap());
+        let (sender, receiver) = lane(4, &waker);
         const MESSAGES: u64 = 20_000;
         let writer = std::thread::spawn(move || {
             for n in 0..MESSAGES {
@@ -250,11 +250,11 @@ mod tests {
                 next += 1;
                 continue;
             }
-            bell.sleepy();
+            waker.prepare_park();
             if receiver.is_empty() {
-                assert!(rung_within(&bell, 10_000), "slept beside message {next}");
+                assert!(rung_within(&waker, 10_000), "slept beside message {next}");
             }
-            bell.awake();
+            waker.unpark();
         }
         writer.join().unwrap();
     }

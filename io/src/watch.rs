@@ -19,7 +19,7 @@ use std::{
 
 use crate::{
     counter::Counter,
-    lane::{Bell, Depth},
+    lane::{Depth, Waker},
     limits::SLOWEST_SPAN,
     seqlock::SeqLock,
     work::Work,
@@ -53,7 +53,7 @@ pub struct Watch {
     slowest: [Slow; SLOWEST_BUCKETS],
     stalls: [Counter; Work::ALL.len()],
     lanes: OnceLock<Vec<Depth>>,
-    watcher: OnceLock<Arc<Bell>>,
+    watcher: OnceLock<Arc<Waker>>,
 }
 
 /// What the ring of sockets and files did, and has before it.
@@ -84,8 +84,8 @@ pub struct DiskFigures {
     pub tasks: Counter,
     /// Waiting until fewer are in progress.
     pub waiting: Counter,
-    /// Reads that nobody waits for, waiting for room.
-    pub idling: Counter,
+    /// Background reads that wait to be started.
+    pub background: Counter,
 }
 
 /// How busy the thread was: its CPU time at three moments, the last two at most half a second
@@ -162,7 +162,7 @@ impl Watch {
         fence(Ordering::Release);
         self.begin(Work::Ring);
         if let Some(watcher) = self.watcher.get() {
-            watcher.ring();
+            watcher.wake();
         }
     }
 
@@ -207,8 +207,8 @@ impl Watch {
     }
 
     /// Whom to wake when the shard wakes. Only the first call counts.
-    pub fn set_watcher(&self, bell: Arc<Bell>) {
-        let _ = self.watcher.set(bell);
+    pub fn set_watcher(&self, waker: Arc<Waker>) {
+        let _ = self.watcher.set(waker);
     }
 
     /// A step held the shard longer than it may.
@@ -344,19 +344,19 @@ mod tests {
 
     #[test]
     fn a_watcher_who_sleeps_is_woken_and_then_sees_something() {
-        let (watch, bell) = (Watch::default(), Arc::new(Bell::new().unwrap()));
+        let (watch, waker) = (Watch::default(), Arc::new(Waker::new().unwrap()));
         watch.wake(1);
-        watch.set_watcher(Arc::clone(&bell));
+        watch.set_watcher(Arc::clone(&waker));
         watch.rest();
         let rung = || {
-            let mut poll = libc::pollfd { fd: bell.eventfd(), events: libc::POLLIN, revents: 0 };
+            let mut poll = libc::pollfd { fd: waker.eventfd(), events: libc::POLLIN, revents: 0 };
             // SAFETY: one valid pollfd.
             unsafe { libc::poll(&mut poll, 1, 0) == 1 }
         };
         watch.wake(2);
         assert!(!rung(), "the watcher is awake");
         watch.rest();
-        bell.sleepy();
+        waker.prepare_park();
         assert!(!rung());
         watch.wake(3);
         assert!(rung() && watch.doing().is_some());

@@ -126,11 +126,11 @@ pub struct Download {
     /// Whether the session could have sent a group that was not there yet.
     starved: bool,
     /// Memory is short: no group is asked for but the next, until one comes.
-    narrow: bool,
+    under_pressure: bool,
     /// Until when, in `Now::mono_ns`, no group is asked for but the next.
     crowded_until: u64,
     /// Whether groups were let go that were asked for: they may still come.
-    let_go: bool,
+    dropping: bool,
     /// Whether anything was taken.
     begun: bool,
     kept: Kept,
@@ -152,9 +152,9 @@ impl Download {
             cold: false,
             behind_since: None,
             starved: false,
-            narrow: false,
+            under_pressure: false,
             crowded_until: 0,
-            let_go: false,
+            dropping: false,
             begun: false,
             kept: Kept::NONE,
             opening: None,
@@ -205,7 +205,7 @@ impl Download {
 
     fn ask(&mut self, room: u64, cx: &mut Cx<'_>) {
         let crowded = cx.now.mono_ns < self.crowded_until;
-        let narrow = self.narrow || crowded || cx.memory.is_tight();
+        let narrow = self.under_pressure || crowded || cx.memory.is_tight();
         let window = if narrow { 1 } else { window(cx) + self.ahead };
         let groups = self.groups();
         self.kept.widen(window.min(groups.end - groups.start));
@@ -255,14 +255,14 @@ impl Download {
         let index = group.index();
         let asked = self.groups().start..self.asked;
         let place = self.kept.place(index);
-        if self.let_go && (!asked.contains(&index) || place.is_some()) {
+        if self.dropping && (!asked.contains(&index) || place.is_some()) {
             return;
         }
         assert!(asked.contains(&index), "group {index} came, asked for were {asked:?}");
         assert_eq!(group.len(), group_len(self.size, index), "bytes of group {index}");
         assert!(place.is_none(), "group {index} came twice");
         *place = Some(group);
-        self.narrow &= index != asked.start;
+        self.under_pressure &= index != asked.start;
     }
 
     /// Whether a group was asked for and has yet to come.
@@ -277,15 +277,15 @@ impl Download {
     }
 
     /// Memory is short: gives up what comes behind the next group, kept or asked for.
-    pub fn let_go(&mut self, cx: &mut Cx<'_>) {
+    pub fn drop_readahead(&mut self, cx: &mut Cx<'_>) {
         let next = self.groups().start;
         if self.phase != Phase::Flowing || self.asked <= next {
             return;
         }
-        self.let_go |= self.asked > next + 1;
+        self.dropping |= self.asked > next + 1;
         self.give_up(next + 1, cx);
         (self.asked, self.ahead) = (next + 1, 0);
-        self.narrow = true;
+        self.under_pressure = true;
     }
 
     /// A group that was asked for ahead of its turn found no place to wait. If it is the next by
@@ -296,7 +296,7 @@ impl Download {
         }
         self.crowded_until = cx.now.mono_ns.saturating_add(READ_AHEAD_PAUSE_NS);
         match self.is_ahead(index) {
-            true => self.let_go(cx),
+            true => self.drop_readahead(cx),
             false => self.withdraw(cx),
         }
     }
@@ -306,14 +306,14 @@ impl Download {
         self.opening = None;
     }
 
-    /// As `let_go`, and the next group is not waited for either, unless it came: the session still
+    /// As `drop_readahead`, and the next group is not waited for either, unless it came: the session still
     /// has something to send, and asks for it when that has left.
     pub fn withdraw(&mut self, cx: &mut Cx<'_>) {
-        self.let_go(cx);
+        self.drop_readahead(cx);
         let next = self.groups().start;
         if self.phase == Phase::Flowing && self.wants(next) {
             self.give_up(next, cx);
-            (self.asked, self.let_go) = (next, true);
+            (self.asked, self.dropping) = (next, true);
         }
     }
 
@@ -322,7 +322,7 @@ impl Download {
         let next = self.groups().start;
         if self.phase == Phase::Flowing && self.asked > next {
             self.give_up(next, cx);
-            (self.asked, self.ahead, self.let_go) = (next, 0, true);
+            (self.asked, self.ahead, self.dropping) = (next, 0, true);
         }
     }
 
@@ -332,8 +332,8 @@ impl Download {
     }
 
     /// Whether memory was short when the next group was asked for, and it has not come.
-    pub fn is_narrow(&self) -> bool {
-        self.narrow
+    pub fn is_under_pressure(&self) -> bool {
+        self.under_pressure
     }
 
     /// The end of a download that was not taken to its end: nothing is kept, and what was asked for
@@ -524,7 +524,7 @@ mod tests {
                     let all = room % 2 == 0;
                     match all {
                         true => download.release(&mut bench.cx()),
-                        false => download.let_go(&mut bench.cx()),
+                        false => download.drop_readahead(&mut bench.cx()),
                     }
                     let kept = kept(&download);
                     prop_assert!(kept <= usize::from(!all), "{} groups kept", kept);
@@ -641,13 +641,13 @@ mod tests {
         let mut bench = Bench::new(16);
         let source = source(10 * GROUP);
         let mut download = opened(&mut bench, None);
-        download.let_go(&mut bench.cx());
+        download.drop_readahead(&mut bench.cx());
         download.begin(0..10 * GROUP, 10 * GROUP, None);
         download.pump(usize::MAX, &mut bench.cx());
         assert_eq!(asked(&mut bench), [0, 1, 2, 3]);
         download.on_group(group(&mut bench, &source, 2));
         let before = bench.memory.pages().free;
-        download.let_go(&mut bench.cx());
+        download.drop_readahead(&mut bench.cx());
         assert_eq!(bench.memory.pages().free, before + GROUP_LEN / 4096, "a block is back");
         download.pump(usize::MAX, &mut bench.cx());
         assert_eq!(asked(&mut bench), [0; 0], "the next was asked for");
@@ -666,7 +666,7 @@ mod tests {
         download.pump(usize::MAX, &mut bench.cx());
         assert_eq!(asked(&mut bench), [4, 5, 6, 7]);
         download.on_group(group(&mut bench, &source, 4));
-        download.let_go(&mut bench.cx());
+        download.drop_readahead(&mut bench.cx());
         download.pump(usize::MAX, &mut bench.cx());
         assert_eq!(asked(&mut bench), [0; 0], "else it would be told again, and so for ever");
         assert!(download.take(usize::MAX).is_some());

@@ -33,7 +33,7 @@ use crate::{
     cache::Memory,
     config::Config,
     entropy::Entropy,
-    store::{Damage, Room},
+    store::{Damage, FreeSpace},
 };
 
 /// A question about an object, put to its owner.
@@ -113,7 +113,7 @@ pub enum Reply {
     Group(Verified),
     /// A group that was asked for waits for memory, and the answer is still to come. A download
     /// that keeps groups behind it lets them go, because they may be what it waits for.
-    Short,
+    MemoryPressure,
     /// A group waited too long for memory, or found no place to wait in. It may be one that the
     /// download let go meanwhile. With `ahead` it was asked for ahead of its turn and found no
     /// place: when it is its turn, it is asked for again.
@@ -185,7 +185,7 @@ pub enum Waiter {
     /// opened. What was opened goes to `ingest::discard`.
     Discard { file: FileId, upload: u64 },
     /// The store, which asked for the room of a volume.
-    Room { volume: u16 },
+    FreeSpace { volume: u16 },
     /// Nobody, but the file counts among those that are open until it is closed.
     Closing(Opened),
     /// Nobody: the outcome does not matter.
@@ -335,7 +335,7 @@ pub struct Cx<'a> {
     pub memory: &'a mut Memory,
     pub tickets: &'a mut Tickets,
     pub entropy: &'a mut Entropy,
-    pub room: &'a mut Room,
+    pub free_space: &'a mut FreeSpace,
     pub damage: &'a mut Damage,
 }
 

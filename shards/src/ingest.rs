@@ -51,7 +51,7 @@ use crate::{
         INGEST_BLOCKS_MAX, INGEST_WRITE_GROUPS, UPLOAD_SHORT_LEN_MAX, UPLOAD_WAIT_NS,
         UPLOAD_WAITING_LEN,
     },
-    store::NoRoom,
+    store::NotEnough,
 };
 
 mod spill;
@@ -69,7 +69,7 @@ const _: () = assert!(INGEST_BLOCKS_MAX.is_multiple_of(INGEST_WRITE_GROUPS));
 const _: () = assert!(INGEST_WRITE_GROUPS * BLOCK_LEN <= DISK_OP_LEN_MAX);
 const _: () = assert!(DISK_OP_LEN_MAX.is_multiple_of(DISK_BLOCK_LEN));
 
-/// Why an upload came to nothing. All but `NoRoom` and `Failed` are the peer's doing.
+/// Why an upload came to nothing. All but `NotEnough` and `Failed` are the peer's doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IngestError {
     /// The object has, or would have, `len` bytes or more.
@@ -86,15 +86,15 @@ pub enum IngestError {
     BadDigest { found: Address },
     /// There is no room for it on the disk.
     #[error("{asked} bytes are to be written, and there is room for {free}")]
-    NoRoom { asked: u64, free: u64 },
+    NotEnough { asked: u64, free: u64 },
     /// The node could not take it.
     #[error("upload failed: {0:?}")]
     Failed(Fault),
 }
 
-impl From<NoRoom> for IngestError {
-    fn from(NoRoom { asked, free }: NoRoom) -> IngestError {
-        IngestError::NoRoom { asked, free }
+impl From<NotEnough> for IngestError {
+    fn from(NotEnough { asked, free }: NotEnough) -> IngestError {
+        IngestError::NotEnough { asked, free }
     }
 }
 
@@ -103,7 +103,7 @@ impl IngestError {
     fn fault(&self) -> Fault {
         match self {
             IngestError::Failed(fault) => *fault,
-            IngestError::NoRoom { .. } => Fault::Full,
+            IngestError::NotEnough { .. } => Fault::Full,
             _ => Fault::Busy,
         }
     }
@@ -134,11 +134,11 @@ pub enum Outcome {
 #[derive(Debug)]
 enum State {
     /// All bytes are in memory.
-    Keeping,
+    Buffering,
     /// The owner is asked whether it has the object; what comes meanwhile stays in memory.
     Asking,
     /// The object is there: its bytes are hashed and dropped.
-    Known,
+    AlreadyStored,
     /// They were those of the object. Is it there still?
     Confirming,
     Opening {
@@ -147,7 +147,7 @@ enum State {
     },
     /// Data are written while they come, and at their end the outboard.
     Writing(Spill),
-    Heading(Spill),
+    WritingHeader(Spill),
     Syncing(Spill),
     Putting,
     /// The file is the owner's business now.
@@ -242,7 +242,7 @@ impl Ingest {
                     queued: None,
                     called: false,
                     group_ns: cx.now.mono_ns,
-                    state: State::Keeping,
+                    state: State::Buffering,
                 })
             }
         }
@@ -346,7 +346,7 @@ impl Ingest {
             (State::Asking, None, Reply::Opened { .. }) => {
                 self.groups.clear();
                 self.stalled = false;
-                self.state = State::Known;
+                self.state = State::AlreadyStored;
                 Outcome::Going
             }
             // What is damaged there is stored anew.
@@ -391,7 +391,7 @@ impl Ingest {
     pub fn heap(&self) -> usize {
         let spilled = matches!(
             self.state,
-            State::Opening { .. } | State::Writing(_) | State::Heading(_) | State::Syncing(_)
+            State::Opening { .. } | State::Writing(_) | State::WritingHeader(_) | State::Syncing(_)
         );
         let sealed = self.sealed.filter(|_| spilled);
         let outboard = sealed.map_or(0, |sealed| outboard_len(sealed.size));
@@ -461,7 +461,7 @@ impl Ingest {
 
     /// There is no block for bytes that came. Where the upload has some, they are written first.
     fn stall(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
-        if matches!(self.state, State::Keeping) && !self.groups.is_empty() {
+        if matches!(self.state, State::Buffering) && !self.groups.is_empty() {
             self.outgrow(cx)?;
         }
         self.stalled = true;
@@ -496,7 +496,7 @@ impl Ingest {
         // The file of a long upload waits for the first group: a peer that only announces one
         // costs nothing.
         let outgrown = size >= SEGMENT_OBJECT_LEN_MAX || (announced_long && size > 0);
-        if outgrown && matches!(self.state, State::Keeping) {
+        if outgrown && matches!(self.state, State::Buffering) {
             self.outgrow(cx)?;
         }
         if self.groups.len() + self.lent() >= INGEST_BLOCKS_MAX {
@@ -535,7 +535,7 @@ impl Ingest {
         let block = block.freeze(filled);
         let too_large = |_| IngestError::TooLarge { len: self.max + 1, max: self.max };
         self.hashing.update(block.bytes()).map_err(too_large)?;
-        if !matches!(self.state, State::Known) {
+        if !matches!(self.state, State::AlreadyStored) {
             self.groups.push(block);
         }
         Ok(())
@@ -571,7 +571,9 @@ impl Ingest {
         // What came is set aside, and the rest in steps: who only announces much keeps no room.
         let least = self.announced.unwrap_or(u64::MAX).min(SEGMENT_OBJECT_LEN_MAX);
         let promised = file_len(self.size().max(least));
-        if let Err(error) = cx.room.promise(cx.config.layout.volume_number(partition), promised) {
+        if let Err(error) =
+            cx.free_space.promise(cx.config.layout.volume_number(partition), promised)
+        {
             cx.tickets.forget_file(file);
             return Err(error.into());
         }
@@ -615,12 +617,12 @@ impl Ingest {
         }
         self.sealed = Some(Sealed { address, size });
         match self.state {
-            State::Keeping => {
+            State::Buffering => {
                 let blocks = std::mem::take(&mut self.groups);
                 cx.asks.push_back((self.stream, Ask::Put { address, size, outboard, blocks }));
                 self.state = State::Putting;
             }
-            State::Known => {
+            State::AlreadyStored => {
                 cx.asks.push_back((self.stream, Ask::Whole { address }));
                 self.state = State::Confirming;
             }
@@ -654,7 +656,7 @@ impl Ingest {
                 spill.lent -= groups;
                 State::Writing(spill)
             }
-            (State::Heading(spill), Tag::Header) => {
+            (State::WritingHeader(spill), Tag::Header) => {
                 cx.disk(Tag::Sync.waiter(self.stream), DiskOp::Sync { file: spill.file });
                 State::Syncing(spill)
             }
@@ -689,7 +691,7 @@ impl Ingest {
         assert_eq!(spill.lent, 0, "groups are lent and no write is under way");
         spill.write(0, vec![Part::Bytes(header.encode().to_vec())], Tag::Header, self.stream, cx);
         if let State::Writing(spill) = self.end(Fault::Busy) {
-            self.state = State::Heading(spill);
+            self.state = State::WritingHeader(spill);
         }
     }
 
@@ -717,9 +719,9 @@ impl Ingest {
         (self.filling, self.outboard) = (None, None);
         self.groups = Vec::new();
         match self.end(fault) {
-            State::Keeping
+            State::Buffering
             | State::Asking
-            | State::Known
+            | State::AlreadyStored
             | State::Confirming
             | State::Putting
             | State::Adopting => {}
@@ -729,7 +731,7 @@ impl Ingest {
                 // There is no file to close or to remove before it was opened.
                 cx.tickets.readdress(ticket, Waiter::Discard { file, upload });
             }
-            State::Writing(spill) | State::Heading(spill) | State::Syncing(spill) => {
+            State::Writing(spill) | State::WritingHeader(spill) | State::Syncing(spill) => {
                 spill.release(cx);
                 remove_opened(spill.file, spill.upload, cx);
             }

@@ -152,7 +152,7 @@ impl Mesh {
         };
         let left = count.checked_sub(1);
         *count = left.unwrap_or_else(|| panic!("shard {} answered what was not asked", from.0));
-        if matches!(reply, Reply::Short) {
+        if matches!(reply, Reply::MemoryPressure) {
             other.parked += 1;
             assert!(other.parked <= MESH_PARKED_MAX, "shard {} parks too many", from.0);
         }
@@ -366,7 +366,7 @@ mod tests {
     fn a_read_that_waits_for_memory_gives_its_place_back() {
         let (mut mesh, mut acts) = (Mesh::new(ShardId(0), 2), Acts::default());
         (0..MESH_READS_MAX).for_each(|_| assert!(ask(&mut mesh, Some(0), &mut acts)));
-        mesh.heard(PEER, Place::Read, &Reply::Short);
+        mesh.heard(PEER, Place::Read, &Reply::MemoryPressure);
         let before = acts.len();
         assert!(ask(&mut mesh, Some(0), &mut acts));
         assert_eq!(acts.len(), before + 1);

@@ -39,7 +39,7 @@ use crate::{
     mesh::{self, Mesh},
     session::{Session, http::HttpSession, oap::OapSession},
     sessions::Sessions,
-    store::{Damage, Room, Store},
+    store::{Damage, FreeSpace, Store},
 };
 
 /// Questions, and answers, within a shard that it keeps memory for.
@@ -63,7 +63,7 @@ pub struct Shard {
     memory: Memory,
     tickets: Tickets,
     entropy: Entropy,
-    room: Room,
+    free_space: FreeSpace,
     damage: Damage,
     asks: VecDeque<(StreamId, Ask)>,
     replies: VecDeque<(Asker, Reply)>,
@@ -117,7 +117,7 @@ macro_rules! cx {
             memory: &mut $shard.memory,
             tickets: &mut $shard.tickets,
             entropy: &mut $shard.entropy,
-            room: &mut $shard.room,
+            free_space: &mut $shard.free_space,
             damage: &mut $shard.damage,
         }
     };
@@ -142,7 +142,7 @@ impl Shard {
             memory,
             tickets: Tickets::default(),
             entropy: Entropy::new(config.seed),
-            room: Room::new(&config),
+            free_space: FreeSpace::new(&config),
             damage: Damage::default(),
             asks: VecDeque::with_capacity(QUEUE_KEPT),
             replies: VecDeque::with_capacity(QUEUE_KEPT),
@@ -296,7 +296,7 @@ impl Shard {
             Waiter::Discard { file, upload } => {
                 ingest::discard(file, upload, done, &mut cx!(self, now));
             }
-            Waiter::Room { volume } => {
+            Waiter::FreeSpace { volume } => {
                 let space = match done {
                     Ok(DiskDone::Space(space)) => Some(space),
                     _ => None,
@@ -596,7 +596,7 @@ impl Machine for Shard {
         };
         let unsettled = !self.asks.is_empty() || !self.replies.is_empty();
         let relief = self.store.awaits_memory().then_some(self.relief_at);
-        let times = [self.wheel.wake_at(), self.store.wake_at(&self.room), drained, relief];
+        let times = [self.wheel.wake_at(), self.store.wake_at(&self.free_space), drained, relief];
         let soon = [self.uploads_at, unsettled.then_some(0)];
         times.into_iter().chain(soon).flatten().min()
     }

@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     entropy::{Entropy, Secret},
     flow::{Ask, Asker, Body, Cx, Mail, Peer, Reply, StreamId, Tickets},
-    store::{Damage, Room, layout::Layout},
+    store::{Damage, FreeSpace, layout::Layout},
 };
 
 /// Everything that a context borrows.
@@ -27,7 +27,7 @@ pub(crate) struct Bench {
     pub(crate) memory: Memory,
     pub(crate) tickets: Tickets,
     pub(crate) entropy: Entropy,
-    pub(crate) room: Room,
+    pub(crate) free_space: FreeSpace,
     pub(crate) damage: Damage,
     pub(crate) now: Now,
 }
@@ -42,7 +42,7 @@ impl Bench {
         let layout = Layout::single("/data".into(), 4, 2);
         let config = Config::new(ShardId(1), layout);
         Bench {
-            room: Room::new(&config),
+            free_space: FreeSpace::new(&config),
             damage: Damage::default(),
             config,
             stats: Stats::default(),
@@ -67,7 +67,7 @@ impl Bench {
             memory: &mut self.memory,
             tickets: &mut self.tickets,
             entropy: &mut self.entropy,
-            room: &mut self.room,
+            free_space: &mut self.free_space,
             damage: &mut self.damage,
         }
     }

@@ -65,7 +65,7 @@ pub(crate) enum NoProfile {
     Busy { retry_after_s: u64 },
     #[error("shard {shard} does not run")]
     NotRunning { shard: usize },
-    #[error("the node is going")]
+    #[error("the node is shutting down")]
     Draining,
     #[error("no profile could be taken: {why}")]
     Failed { why: String },

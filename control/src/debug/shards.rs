@@ -128,7 +128,7 @@ fn report(shard: usize, stats: &Stats) -> ShardReport {
             disk_ring: disk.transfers.get(),
             disk_threads: disk.tasks.get(),
             disk_waiting: disk.waiting.get(),
-            disk_idle: disk.idling.get(),
+            disk_idle: disk.background.get(),
         },
         ring: Ring {
             conns: ring.conns.get(),

@@ -12,7 +12,7 @@
 //!   it waits with it. The node ends, so that its supervisor starts it anew.
 //!
 //! Time counts only as far as it was looked: a machine that slept has hung no shard. While all
-//! shards sleep nobody looks: the first that wakes rings a bell.
+//! shards sleep nobody looks: the first that wakes rings a waker.
 
 use std::{
     io,
@@ -20,13 +20,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ron_io::{lane::Bell, stats::Stats, watch::Doing, work::Work};
+use ron_io::{lane::Waker, stats::Stats, watch::Doing, work::Work};
 use tokio::io::unix::AsyncFd;
 
 use crate::{
-    bell::{self, BellFd},
     kernel::{Ending, Kernel},
     limits::{HELD_AGAIN, HELD_LOOK_EVERY, TURN_STALL},
+    waker::{self, WakerFd},
 };
 
 /// What was seen of each shard.
@@ -133,18 +133,18 @@ impl Span {
     }
 }
 
-/// The bell that the shards ring when they wake. Must be called inside a tokio runtime.
+/// The waker that the shards ring when they wake. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// What `eventfd(2)` or `epoll_ctl(2)` answered.
-pub(crate) fn watch(stats: &[Arc<Stats>]) -> io::Result<AsyncFd<BellFd>> {
-    let bell = Arc::new(Bell::new()?);
-    stats.iter().for_each(|stats| stats.watch.set_watcher(Arc::clone(&bell)));
-    bell::watch(bell)
+pub(crate) fn watch(stats: &[Arc<Stats>]) -> io::Result<AsyncFd<WakerFd>> {
+    let waker = Arc::new(Waker::new()?);
+    stats.iter().for_each(|stats| stats.watch.set_watcher(Arc::clone(&waker)));
+    waker::watch(waker)
 }
 
 /// Looks at the shards, and at their load, until it is dropped, or one hangs for `hang_limit`.
-pub(crate) async fn run(bell: AsyncFd<BellFd>, hang_limit: Duration, kernel: Arc<Kernel>) {
+pub(crate) async fn run(waker: AsyncFd<WakerFd>, hang_limit: Duration, kernel: Arc<Kernel>) {
     let stats = &kernel.stats;
     let mut looks = Looks::new(stats.len());
     loop {
@@ -156,10 +156,10 @@ pub(crate) async fn run(bell: AsyncFd<BellFd>, hang_limit: Duration, kernel: Arc
             kernel.end(Ending::Hung { shard });
             return;
         }
-        bell.get_ref().0.sleepy();
+        waker.get_ref().0.prepare_park();
         if stats.iter().all(|stats| stats.watch.doing().is_none()) {
             looks.forget();
-            match bell.readable().await {
+            match waker.readable().await {
                 Ok(mut rung) => {
                     rung.clear_ready();
                     // The quiet time before is no part of the load that begins.
@@ -171,7 +171,7 @@ pub(crate) async fn run(bell: AsyncFd<BellFd>, hang_limit: Duration, kernel: Arc
                 }
             }
         }
-        bell.get_ref().0.awake();
+        waker.get_ref().0.unpark();
         tokio::time::sleep(HELD_LOOK_EVERY).await;
     }
 }
@@ -183,12 +183,7 @@ pub(crate) fn log(held: &Held) {
     match held.by {
         By::Step(work) => {
             let what = work.name();
-            tracing::error!(
-                shard,
-                what,
-                at_least_ms,
-                "the shard is held by one step and does nothing else"
-            );
+            tracing::error!(shard, what, at_least_ms, "event loop stall: one step does not end");
         }
         By::Turn(work) => {
             let what = work.name();

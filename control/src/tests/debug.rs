@@ -72,7 +72,7 @@ fn a_stall_is_a_warning_in_the_log() {
         ("held_ms", json!(52.5)),
         ("ran_ms", json!(47.0)),
         ("within_ms", json!(97.0)),
-        ("message", json!("the shard was held by one step")),
+        ("message", json!("event loop stalls")),
     ] {
         assert_eq!(line[field], value, "{field} of {line}");
     }

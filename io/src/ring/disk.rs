@@ -10,7 +10,7 @@
 //! ```text
 //!   perform ──► waiting ──► ring: Read, Scan, Write, Sync ──────────► outcomes
 //!      │           └──────► threads: Open, Close, Truncate, names ─►     ▲
-//!      ├──► idling ───────► threads: Scan that is not urgent ────────────┤
+//!      ├──► background ───────► threads: Scan that is not urgent ────────────┤
 //!      └──► carrying ─────► threads: Rename to another file system ──────┘
 //! ```
 //!
@@ -61,7 +61,7 @@ enum Load {
     /// A read that nobody waits for.
     Idle,
     /// A copy of a file, to another file system.
-    Carry,
+    Copy,
 }
 
 /// What a thread has done.
@@ -92,7 +92,7 @@ pub(super) struct Disk {
     /// Operations that wait because `DISK_OPS_MAX` are in progress.
     waiting: VecDeque<(Ticket, DiskOp)>,
     /// Reads that nobody waits for, until there is room for them.
-    idling: VecDeque<Idling>,
+    background: VecDeque<Background>,
     /// Files to be copied to another file system: from where to where.
     carrying: VecDeque<(Ticket, PathBuf, PathBuf)>,
     /// What the ring works on, by the number it is submitted with.
@@ -113,7 +113,7 @@ pub(super) struct Disk {
 }
 
 /// A read that nobody waits for.
-struct Idling {
+struct Background {
     ticket: Ticket,
     file: Arc<OpenFile>,
     at: u64,
@@ -128,7 +128,7 @@ impl Disk {
             files: HashMap::new(),
             outcomes: VecDeque::new(),
             waiting: VecDeque::new(),
-            idling: VecDeque::new(),
+            background: VecDeque::new(),
             carrying: VecDeque::new(),
             transfers: Slab::new(),
             submit: VecDeque::new(),
@@ -185,7 +185,7 @@ impl Disk {
         let About { ticket, load } = *about;
         self.jobs -= 1;
         self.idle_jobs -= usize::from(load == Load::Idle);
-        self.carries -= usize::from(load == Load::Carry);
+        self.carries -= usize::from(load == Load::Copy);
         let done = match result {
             Err(error) => Err(error),
             Ok(Done::Told(done)) => Ok(done),
@@ -213,10 +213,10 @@ impl Disk {
     /// Operations on the ring, with other threads, and waiting; and reads that nobody waits for and
     /// that wait.
     pub(super) fn depths(&self) -> [usize; 4] {
-        [self.transfers.len(), self.jobs, self.waiting.len(), self.idling.len()]
+        [self.transfers.len(), self.jobs, self.waiting.len(), self.background.len()]
     }
 
-    /// Whether there is something to tell. While the loop sleeps, threads ring the bell.
+    /// Whether there is something to tell. While the loop sleeps, threads ring the waker.
     pub(super) fn has_outcome(&self) -> bool {
         !self.outcomes.is_empty() || self.workers.has_result()
     }
@@ -226,15 +226,15 @@ impl Disk {
         while self.carries < CARRIES_MAX {
             let Some((ticket, from, to)) = self.carrying.pop_front() else { break };
             let carry = move || names::carry(&from, &to).map(Done::Told);
-            self.give(About { ticket, load: Load::Carry }, carry);
+            self.give(About { ticket, load: Load::Copy }, carry);
         }
         while self.transfers.len() + self.jobs < DISK_OPS_MAX {
             let Some((ticket, op)) = self.waiting.pop_front() else { break };
             self.start_one(ticket, op);
         }
         while self.idle_jobs < BACKGROUND_SCANS_MAX {
-            let Some(idling) = self.idling.pop_front() else { break };
-            self.scan_idly(idling);
+            let Some(background) = self.background.pop_front() else { break };
+            self.scan_in_background(background);
         }
     }
 
@@ -256,7 +256,7 @@ impl Disk {
             }
             (DiskOp::Scan { at, len, urgency: Urgency::Background, .. }, Some(file)) => {
                 assert!(len as usize <= DISK_OP_LEN_MAX);
-                self.idling.push_back(Idling { ticket, file, at, len: len as usize });
+                self.background.push_back(Background { ticket, file, at, len: len as usize });
             }
             (DiskOp::Write { at, parts, .. }, Some(file)) => {
                 self.transfer(|spares| Transfer::write(ticket, file, at, parts, spares));
@@ -298,7 +298,7 @@ impl Disk {
     fn give(&mut self, about: About, job: impl FnOnce() -> io::Result<Done> + Send + 'static) {
         self.jobs += 1;
         self.idle_jobs += usize::from(about.load == Load::Idle);
-        self.carries += usize::from(about.load == Load::Carry);
+        self.carries += usize::from(about.load == Load::Copy);
         self.workers.give(about, Box::new(job));
     }
 
@@ -319,7 +319,7 @@ impl Disk {
         });
     }
 
-    fn scan_idly(&mut self, Idling { ticket, file, at, len }: Idling) {
+    fn scan_in_background(&mut self, Background { ticket, file, at, len }: Background) {
         self.give(About { ticket, load: Load::Idle }, move || {
             let skip = (at % PAGE_LEN as u64) as usize;
             let mut buffer = Buffer::new((skip + len).next_multiple_of(PAGE_LEN));

@@ -15,11 +15,11 @@ use laps::Laps;
 use super::{
     disk::{Access, Disk, Workers},
     heap::{self, Ebb},
-    net::{Heard, Listener, Net, Wait},
+    net::{Listener, Net, NetEvent, Wait},
     probe::Refused,
 };
 use crate::{
-    lane::{Bell, Receiver, Sender},
+    lane::{Receiver, Sender, Waker},
     limits::{
         ACCEPT_REPORT_EVERY, BLOCKING_THREADS, CPU_SAMPLE_EVERY, LISTENERS_MAX, MAIL_TURN_MAX,
         OUTCOMES_TURN_MAX, RECV_BUFFER_LEN,
@@ -58,7 +58,7 @@ pub enum DriverError {
 /// A shard's ends of the lanes between threads.
 pub struct Mailboxes<M> {
     /// What wakes this shard.
-    pub bell: Arc<Bell>,
+    pub waker: Arc<Waker>,
     /// Lanes to read, from the other shards and from control.
     pub from: Vec<Receiver<M>>,
     /// Lanes to the other shards, by their number; none at this shard's own.
@@ -103,7 +103,7 @@ impl<M: Send + 'static> Driver<M> {
     {
         assert!(self.listeners.len() <= LISTENERS_MAX, "{} listeners", self.listeners.len());
         // They are not bound to the shard's core.
-        let workers = Workers::start(&self.name, BLOCKING_THREADS, &self.mailboxes.bell)
+        let workers = Workers::start(&self.name, BLOCKING_THREADS, &self.mailboxes.waker)
             .map_err(DriverError::Threads)?;
         let placement = self.core.map_or(Placement::Unbound, Placement::Fixed);
         let executor = LocalExecutorBuilder::new(placement)
@@ -113,8 +113,8 @@ impl<M: Send + 'static> Driver<M> {
             .make()
             .map_err(|error| DriverError::Executor(error.to_string()))?;
         executor.run(async move {
-            let bell = self.mailboxes.bell.eventfd();
-            let net = Net::new(bell, self.listeners, self.connections_max)?;
+            let waker = self.mailboxes.waker.eventfd();
+            let net = Net::new(waker, self.listeners, self.connections_max)?;
             let start_ns = clock_ns();
             self.stats.watch.thread.set(own_thread() as u64);
             self.stats.watch.set_lanes(self.mailboxes.from.iter().map(Receiver::depth).collect());
@@ -190,7 +190,7 @@ impl<S: Machine> Driving<S> {
             self.stats.watch.rest();
         }
         self.enter(wait)?;
-        self.mailboxes.bell.awake();
+        self.mailboxes.waker.unpark();
         let now = self.now();
         let now_ns = self.start_ns + now.mono_ns;
         match wait {
@@ -200,7 +200,7 @@ impl<S: Machine> Driving<S> {
         self.laps.start(now_ns);
         // What telling this brings is for the next turn, so that every turn ends.
         for _ in 0..self.net.pending() {
-            let Some(heard) = self.net.hear() else { break };
+            let Some(heard) = self.net.next_event() else { break };
             self.tell(heard, now);
         }
         for at in 0..self.mailboxes.from.len() {
@@ -277,9 +277,9 @@ impl<S: Machine> Driving<S> {
     }
 
     /// How long the ring may wait: until the shard's time, unless there is mail or the disk has
-    /// something to tell. From now on both ring the bell, which the ring hears.
+    /// something to tell. From now on both ring the waker, which the ring hears.
     fn wait(&self) -> Wait {
-        self.mailboxes.bell.sleepy();
+        self.mailboxes.waker.prepare_park();
         let has_mail = self.mailboxes.from.iter().any(|lane| !lane.is_empty());
         if has_mail || self.disk.has_outcome() {
             return Wait::Not;
@@ -331,29 +331,29 @@ impl<S: Machine> Driving<S> {
         ring.accept_failures.set(counts.accept_failures);
         ring.accept_paused.set(counts.accept_paused);
         let (disk, depths) = (&self.stats.watch.disk, self.disk.depths());
-        let figures = [&disk.transfers, &disk.tasks, &disk.waiting, &disk.idling];
+        let figures = [&disk.transfers, &disk.tasks, &disk.waiting, &disk.background];
         figures.into_iter().zip(depths).for_each(|(figure, depth)| figure.set(depth as u64));
         let wake_at = self.shard.wake_at().map(|at| self.start_ns.saturating_add(at));
         self.stats.watch.wake_at_ns.set(wake_at.unwrap_or_default());
     }
 
-    fn tell(&mut self, heard: Heard, now: Now) {
+    fn tell(&mut self, heard: NetEvent, now: Now) {
         match heard {
-            Heard::Accepted { conn, listener, peer } => {
+            NetEvent::Accepted { conn, listener, peer } => {
                 self.apply(Event::Opened { conn, listener, peer }, now);
             }
-            Heard::Received { conn, buffer, len } => self.received(conn, buffer, len, now),
-            Heard::Sent { conn, len } => {
+            NetEvent::Received { conn, buffer, len } => self.received(conn, buffer, len, now),
+            NetEvent::Sent { conn, len } => {
                 if self.net.conn(conn).is_some() {
                     self.apply(Event::Sent { conn, len }, now);
                 }
             }
-            Heard::Eof { conn } => {
+            NetEvent::Eof { conn } => {
                 if self.net.conn(conn).is_some() {
                     self.apply(Event::Eof { conn }, now);
                 }
             }
-            Heard::Closed { conn } => self.apply(Event::Closed { conn }, now),
+            NetEvent::Closed { conn } => self.apply(Event::Closed { conn }, now),
         }
     }
 

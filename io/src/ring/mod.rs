@@ -5,7 +5,7 @@
 //! live on an io_uring of our own; what may block is done by other threads.
 //!
 //! With nothing to do the loop sleeps, so an idle shard uses no CPU. It sleeps in the ring, in the
-//! same system call that submits and collects; the ring polls the bell that mailboxes and the
+//! same system call that submits and collects; the ring polls the waker that mailboxes and the
 //! disk's threads ring.
 
 mod conn;

@@ -46,7 +46,7 @@ use crate::{
 
 /// What the ring has to tell, in the driver's words.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum NetEvent {
     Accepted {
         conn: ConnId,
         listener: ListenerId,
@@ -93,7 +93,7 @@ pub(super) struct Net {
     /// Connections with something to send or to end.
     ready: Vec<ConnId>,
     completed: Vec<cqueue::Entry>,
-    heard: VecDeque<Heard>,
+    events: VecDeque<NetEvent>,
     /// Transfers of the disk that completed: their numbers and results.
     landed: VecDeque<(u32, i32)>,
     spares: Spares,
@@ -116,7 +116,7 @@ pub(super) struct Net {
     accept_errno: i32,
     /// What a wait in the ring is called with besides.
     wait_flags: u32,
-    bell: RawFd,
+    waker: RawFd,
     counts: Counts,
 }
 
@@ -158,9 +158,9 @@ impl Counts {
 }
 
 impl Net {
-    /// Sets up the ring, which hears `bell`.
+    /// Sets up the ring, which hears `waker`.
     pub(super) fn new(
-        bell: RawFd,
+        waker: RawFd,
         listeners: Vec<Listener>,
         connections_max: usize,
     ) -> Result<Net, probe::Refused> {
@@ -176,7 +176,7 @@ impl Net {
             waiting: VecDeque::new(),
             ready: Vec::with_capacity(1024),
             completed: Vec::with_capacity(RING_COMPLETIONS as usize),
-            heard: VecDeque::with_capacity(1024),
+            events: VecDeque::with_capacity(1024),
             landed: VecDeque::with_capacity(DISK_OPS_MAX),
             spares: Spares::default(),
             pipe: Pipe::new().map_err(|source| probe::refused("a pipe", source))?,
@@ -189,10 +189,10 @@ impl Net {
             retries: 0,
             accept_errno: 0,
             wait_flags,
-            bell,
+            waker,
             counts: Counts::default(),
         };
-        net.arm_bell();
+        net.arm_waker();
         net.arm_listeners();
         Ok(net)
     }
@@ -201,7 +201,7 @@ impl Net {
     pub(super) fn flush_all(&mut self, wait: Wait) -> Wait {
         self.flush_ready();
         self.pool.publish();
-        let at_hand = !self.heard.is_empty() || !self.ready.is_empty() || !self.waiting.is_empty();
+        let at_hand = !self.events.is_empty() || !self.ready.is_empty() || !self.waiting.is_empty();
         if at_hand { Wait::Not } else { wait }
     }
 
@@ -238,12 +238,12 @@ impl Net {
 
     /// How many things happened that were not told.
     pub(super) fn pending(&self) -> usize {
-        self.heard.len()
+        self.events.len()
     }
 
     /// The next thing that happened.
-    pub(super) fn hear(&mut self) -> Option<Heard> {
-        self.heard.pop_front()
+    pub(super) fn next_event(&mut self) -> Option<NetEvent> {
+        self.events.pop_front()
     }
 
     pub(super) fn received(&self, buffer: u16, len: usize) -> &[u8] {
@@ -428,9 +428,9 @@ impl Net {
         }
     }
 
-    fn arm_bell(&mut self) {
-        let poll = opcode::PollAdd::new(Fd(self.bell), libc::POLLIN as u32).multi(true).build();
-        self.submit(poll.user_data(tag(Kind::Bell, listener_id(0))));
+    fn arm_waker(&mut self) {
+        let poll = opcode::PollAdd::new(Fd(self.waker), libc::POLLIN as u32).multi(true).build();
+        self.submit(poll.user_data(tag(Kind::Waker, listener_id(0))));
     }
 
     fn complete(&mut self, entry: &cqueue::Entry) {
@@ -441,12 +441,12 @@ impl Net {
             Kind::Receive => self.received_some(conn, entry),
             Kind::Send => self.sent_some(conn, entry.result()),
             Kind::Poll => self.polled(conn, entry.result()),
-            Kind::Room => self.room_again(),
+            Kind::Writable => self.room_again(),
             Kind::Retry => self.accept_again(),
             Kind::Cancel => {}
             // The loop looks into its mailboxes in every turn.
-            Kind::Bell if cqueue::more(entry.flags()) => {}
-            Kind::Bell => self.arm_bell(),
+            Kind::Waker if cqueue::more(entry.flags()) => {}
+            Kind::Waker => self.arm_waker(),
             Kind::Transfer => self.landed.push_back((conn.slot, entry.result())),
         }
     }
@@ -470,7 +470,7 @@ impl Net {
     fn ended(&mut self, id: ConnId) {
         if let Some(conn) = self.conn(id).filter(|conn| !conn.eof) {
             conn.eof = true;
-            self.heard.push_back(Heard::Eof { conn: id });
+            self.events.push_back(NetEvent::Eof { conn: id });
         }
     }
 
@@ -483,7 +483,7 @@ impl Net {
             self.bury(id);
         } else if result >= 0 {
             conn.out.advance(result as usize, &mut self.spares);
-            self.heard.push_back(Heard::Sent { conn: id, len: result as usize });
+            self.events.push_back(NetEvent::Sent { conn: id, len: result as usize });
             self.list(id);
         } else if result == -libc::EAGAIN || result == -libc::EINTR {
             self.poll(id);
@@ -521,7 +521,7 @@ impl Net {
         if self.half_closed.is_waiting() && !self.awaits_room {
             self.awaits_room = true;
             let poll = opcode::PollAdd::new(Fd(self.half_closed.fd()), libc::POLLIN as u32);
-            self.submit(poll.build().user_data(tag(Kind::Room, listener_id(0))));
+            self.submit(poll.build().user_data(tag(Kind::Writable, listener_id(0))));
         }
     }
 
@@ -561,7 +561,7 @@ impl Net {
         }
         let Flushed { len, full } = tls.flush(fd)?;
         if len > 0 {
-            self.heard.push_back(Heard::Sent { conn: id, len });
+            self.events.push_back(NetEvent::Sent { conn: id, len });
         }
         match full {
             true => self.poll(id),
@@ -612,7 +612,7 @@ impl Net {
             let Sent { len, full } = sent;
             if len > 0 {
                 conn.out.advance(len, &mut self.spares);
-                self.heard.push_back(Heard::Sent { conn: id, len });
+                self.events.push_back(NetEvent::Sent { conn: id, len });
             }
             // Nothing was taken: the socket says when to go on.
             if full || len == 0 {
@@ -657,7 +657,7 @@ impl Net {
         if self.conns.get(slot).is_some_and(|conn| !conn.is_busy()) {
             self.conns.remove(slot);
             self.arm_listeners();
-            self.heard.push_back(Heard::Closed { conn: id });
+            self.events.push_back(NetEvent::Closed { conn: id });
         }
     }
 }

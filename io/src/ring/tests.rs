@@ -24,7 +24,7 @@ use socket2::SockRef;
 use super::*;
 use crate::{
     arena::{Arena, Block},
-    lane::{Bell, Sender, lane},
+    lane::{Sender, Waker, lane},
     ports::*,
     stats::Stats,
 };
@@ -192,9 +192,9 @@ fn start_for(connections_max: usize, tls: Option<TlsConfig>, sent: Arc<AtomicUsi
     let (address, mut sockets) = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
     // Under one that paces, which may be the system's own, nothing would leave by reference.
     sockets[0].set_tcp_congestion(b"reno").unwrap();
-    let bell = Arc::new(Bell::new().unwrap());
-    let (orders, from) = lane(8, &bell);
-    let (reports, _) = lane(8, &Arc::new(Bell::new().unwrap()));
+    let waker = Arc::new(Waker::new().unwrap());
+    let (orders, from) = lane(8, &waker);
+    let (reports, _) = lane(8, &Arc::new(Waker::new().unwrap()));
     let file = folder.path().join("toy");
     let stats = Arc::new(Stats::default());
     let driver = Driver {
@@ -202,7 +202,7 @@ fn start_for(connections_max: usize, tls: Option<TlsConfig>, sent: Arc<AtomicUsi
         name: "toy".into(),
         listeners: vec![Listener { socket: sockets.remove(0), tls }],
         connections_max,
-        mailboxes: Mailboxes { bell, from: vec![from], to: vec![None], reports },
+        mailboxes: Mailboxes { waker, from: vec![from], to: vec![None], reports },
         stats: Arc::clone(&stats),
     };
     let thread = std::thread::spawn(move || {

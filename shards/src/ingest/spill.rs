@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     flow::{Cx, Fault, StreamId, Waiter},
     limits::UPLOAD_STEP_LEN,
-    store::NoRoom,
+    store::NotEnough,
 };
 
 /// The temporary file of an upload.
@@ -52,16 +52,16 @@ impl Spill {
         len: u64,
         announced: Option<u64>,
         cx: &Cx<'_>,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), NotEnough> {
         let missing = file_len(len).saturating_sub(self.promised);
         if missing == 0 {
             return Ok(());
         }
         let most = announced.map_or(u64::MAX, file_len).saturating_sub(self.promised);
         let (volume, step) = (self.volume(cx), UPLOAD_STEP_LEN.min(len).min(most).max(missing));
-        let more = match cx.room.promise(volume, step) {
+        let more = match cx.free_space.promise(volume, step) {
             Ok(()) => step,
-            Err(_) => cx.room.promise(volume, missing).map(|()| missing)?,
+            Err(_) => cx.free_space.promise(volume, missing).map(|()| missing)?,
         };
         self.promised += more;
         Ok(())
@@ -69,7 +69,7 @@ impl Spill {
 
     /// Gives back what was set aside and is not going to be written.
     pub(super) fn release(&self, cx: &Cx<'_>) {
-        cx.room.release(self.volume(cx), self.promised - self.spent);
+        cx.free_space.release(self.volume(cx), self.promised - self.spent);
     }
 
     /// Starts a write, filled up with zeros to a whole number of disk blocks.
@@ -88,7 +88,7 @@ impl Spill {
         }
         let written = (len + missing) as u64;
         let promised = written.min(self.promised - self.spent);
-        cx.room.wrote(self.volume(cx), written, promised);
+        cx.free_space.wrote(self.volume(cx), written, promised);
         self.spent += promised;
         cx.disk(tag.waiter(stream), DiskOp::Write { file: self.file, at, parts });
         self.writes += 1;
@@ -179,11 +179,11 @@ pub(super) fn look_for_room(
     expected: Option<&Address>,
     announced: Option<u64>,
     cx: &Cx<'_>,
-) -> Result<(), NoRoom> {
+) -> Result<(), NotEnough> {
     let Some(len) = announced.filter(|len| *len > SEGMENT_OBJECT_LEN_MAX) else { return Ok(()) };
     let Some(partition) = partition_for(expected, cx) else { return Ok(()) };
     let volume = cx.config.layout.volume_number(partition);
-    cx.room.look(volume, file_len(len))
+    cx.free_space.check(volume, file_len(len))
 }
 
 /// Bytes of the file of an object of so many.

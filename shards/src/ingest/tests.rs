@@ -8,7 +8,7 @@ use ron_io::{
 };
 
 use super::*;
-use crate::{flow::FileUse, store::Room, testing::Bench};
+use crate::{flow::FileUse, store::FreeSpace, testing::Bench};
 
 mod memory;
 mod room;
@@ -438,7 +438,7 @@ fn each_state_is_aborted_with_a_removal() {
         }
         let name = format!("{:?}", case.ingest.state);
         let name = name.split([' ', '(']).next().unwrap().to_string();
-        if matches!(name.as_str(), "Keeping" | "Adopting") {
+        if matches!(name.as_str(), "Buffering" | "Adopting") {
             continue;
         }
         case.ingest.abort(&mut case.bench.cx());
@@ -456,7 +456,7 @@ fn each_state_is_aborted_with_a_removal() {
         case.check_clean(None);
         seen.push(name);
     }
-    for state in ["Opening", "Writing", "Heading", "Syncing"] {
+    for state in ["Opening", "Writing", "WritingHeader", "Syncing"] {
         assert!(seen.iter().any(|name| name == state), "{state} was not reached: {seen:?}");
     }
 }
@@ -652,7 +652,7 @@ fn nothing_is_written_on_an_absent_volume() {
         let layout = &mut case.bench.config.layout;
         layout.volumes = (0..4).map(|volume| format!("/volume{volume}").into()).collect();
         layout.absent = absent.to_vec();
-        case.bench.room = Room::new(&case.bench.config);
+        case.bench.free_space = FreeSpace::new(&case.bench.config);
         case
     };
     assert_eq!(folder_of(&mut over(&[1], false)), PathBuf::from("/volume3/p003/tmp"));

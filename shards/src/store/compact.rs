@@ -141,7 +141,7 @@ impl Compaction {
     }
 
     /// Something was deleted, written or removed.
-    pub(super) fn look_again(&mut self) {
+    pub(super) fn rescan(&mut self) {
         self.look = true;
     }
 
@@ -151,7 +151,7 @@ impl Compaction {
     }
 
     /// Whether `settle` could do something at once.
-    pub(super) fn is_restless(&self, log: &Log, now_ns: u64) -> bool {
+    pub(super) fn is_runnable(&self, log: &Log, now_ns: u64) -> bool {
         match &self.state {
             _ if now_ns < self.not_before_ns => false,
             State::Idle => self.look && log.is_idle() && log.extent().0 <= OFTEN_SEGMENTS_MAX,

@@ -137,7 +137,7 @@ impl Index {
     }
 
     /// A tombstone is in a segment now.
-    pub(super) fn bury(&mut self, segment: u32) {
+    pub(super) fn count_tombstone(&mut self, segment: u32) {
         self.tally(segment, |tally| tally.tombstones += 1);
         self.changed.insert(segment);
     }
@@ -212,7 +212,7 @@ impl Index {
         let slots = std::mem::take(&mut self.changes);
         let changed = std::mem::take(&mut self.changed).into_iter();
         let tombstones = match base {
-            true => self.buried(),
+            true => self.tombstone_counts(),
             false => changed.map(|segment| (segment, self.tally_of(segment).tombstones)).collect(),
         };
         let (position, sequence) = reached;
@@ -283,9 +283,9 @@ impl Index {
     }
 
     /// The tombstones of all segments that have some.
-    fn buried(&self) -> Vec<(u32, u64)> {
-        let buried = self.tallies.iter().filter(|(_, tally)| tally.tombstones > 0);
-        buried.map(|(segment, tally)| (*segment, tally.tombstones)).collect()
+    fn tombstone_counts(&self) -> Vec<(u32, u64)> {
+        let counted = self.tallies.iter().filter(|(_, tally)| tally.tombstones > 0);
+        counted.map(|(segment, tally)| (*segment, tally.tombstones)).collect()
     }
 
     /// Notes a change for the next checkpoint. While there is no file the next is a base anyway.

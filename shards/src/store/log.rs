@@ -292,17 +292,17 @@ impl Log {
     }
 
     /// Starts a commit of what waits, and of records to be moved that count by the index.
-    /// With `turn`, a lone pad is committed if there is nothing else: it begins another segment.
+    /// With `rotate`, a lone pad is committed if there is nothing else: it begins another segment.
     pub(super) fn commit(
         &mut self,
-        (index, turn): (&Index, bool),
+        (index, rotate): (&Index, bool),
         site: Site,
         files: &mut Files,
         cx: &mut Cx<'_>,
     ) {
         assert_eq!(self.phase, Phase::Idle, "one commit at a time");
         self.batch.fill(&mut self.appends, &mut self.moves, index, &mut self.sequence);
-        if self.batch.is_empty() && !turn {
+        if self.batch.is_empty() && !rotate {
             return;
         }
         let most = cx.config.segment_len_max;
@@ -396,7 +396,7 @@ impl Log {
 
     /// What failed to be written may be read again, and nothing can change that.
     fn breaks(&mut self, what: &str, error: &io::Error, site: Site, cx: &mut Cx<'_>) -> Outcome {
-        site.note(cx, Severity::Error, &format!("{what}, writing ends: {error}"));
+        site.note(cx, Severity::Error, &format!("{what}, the partition is read-only: {error}"));
         self.phase = Phase::Broken;
         self.batch_failed(false)
     }

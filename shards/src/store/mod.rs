@@ -32,6 +32,7 @@ mod compact;
 mod damage;
 mod deletes;
 mod files;
+mod free_space;
 mod hits;
 mod index;
 pub mod layout;
@@ -44,7 +45,6 @@ mod pace;
 mod partition;
 mod place;
 mod reads;
-mod room;
 mod scan;
 mod scrub;
 mod site;
@@ -53,10 +53,10 @@ mod tests;
 
 pub use accounts::Accounts;
 pub use damage::Damage;
+pub use free_space::{FreeSpace, NotEnough};
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use index::bench;
-pub use room::{NoRoom, Room};
 
 /// Bytes of memory that the questions to one partition may take which wait there: reads, and what
 /// is to be committed, but for the blocks of either.
@@ -70,10 +70,10 @@ pub const fn scrub_bill() -> usize {
 }
 
 use boot::{Boot, Progress};
+use free_space::Told;
 use hits::cached_answer;
 use partition::Partition;
 use place::Place;
-use room::Told;
 use scrub::Scrub;
 use site::{Site, Tag};
 
@@ -90,9 +90,9 @@ pub struct Store {
     failure: Option<String>,
     stopping: bool,
     /// Places whose `settle` may have something to do.
-    restless: VecDeque<u16>,
+    runnable: VecDeque<u16>,
     /// Whether one of them waits for nothing but its next turn.
-    eager: bool,
+    has_immediate_work: bool,
     /// When reads that wait for room look again.
     retry_at: Option<u64>,
     /// Whether reads wait for memory.
@@ -116,8 +116,8 @@ impl Store {
             shards: config.layout.shards,
             failure: None,
             stopping: false,
-            restless: VecDeque::new(),
-            eager: false,
+            runnable: VecDeque::new(),
+            has_immediate_work: false,
             retry_at: None,
             short: false,
             checkpoint_at: None,
@@ -173,7 +173,7 @@ impl Store {
         match &mut self.places[usize::from(place)] {
             Place::Serving(partition) => {
                 partition.on_ask(asker, ask, cx);
-                self.look_after(place);
+                self.schedule(place);
             }
             Place::Cold | Place::Booting(_) | Place::Failed => {
                 ask.refuse(asker, Fault::Busy, cx);
@@ -190,7 +190,7 @@ impl Store {
                     Tag::Scrub { slot } => self.scrub.on_disk(slot, done, partition, cx),
                     tag => partition.on_disk(tag, done, cx),
                 }
-                self.look_after(place);
+                self.schedule(place);
             }
             Place::Booting(boot) => match boot.on_disk(done, cx) {
                 Ok(Progress::Going) => {}
@@ -203,7 +203,7 @@ impl Store {
                     }
                     self.places[usize::from(place)] = Place::Serving(Box::new(partition));
                     self.booting -= 1;
-                    self.look_after(place);
+                    self.schedule(place);
                 }
                 Err(failure) if boot.may_be_absent(cx) => {
                     self.absent(usize::from(place), &failure, cx);
@@ -248,16 +248,16 @@ impl Store {
                 self.settle_one(place as u16, true, cx);
             }
         }
-        (self.eager, self.retry_at, self.short) = (false, None, false);
-        self.look_again(cx);
+        (self.has_immediate_work, self.retry_at, self.short) = (false, None, false);
+        self.recheck_damaged(cx);
         // Before commits are begun again: it may have to end a segment between two of them.
         if self.is_ready()
             && let Some(place) = self.scrub.settle(&mut self.places, cx)
         {
-            self.look_after(place);
+            self.schedule(place);
         }
-        for _ in 0..self.restless.len() {
-            if let Some(place) = self.restless.pop_front() {
+        for _ in 0..self.runnable.len() {
+            if let Some(place) = self.runnable.pop_front() {
                 self.settle_one(place, false, cx);
             }
         }
@@ -271,23 +271,23 @@ impl Store {
     }
 
     /// Looks again at what reads have found damaged.
-    fn look_again(&mut self, cx: &mut Cx<'_>) {
+    fn recheck_damaged(&mut self, cx: &mut Cx<'_>) {
         while self.scrub.has_room()
             && let Some(address) = cx.damage.next_doubt()
         {
             let place = self.place_of(&address);
             if let Place::Serving(partition) = &mut self.places[usize::from(place)] {
-                self.scrub.look_again(address, partition, cx);
+                self.scrub.recheck(address, partition, cx);
             }
         }
     }
 
     /// When `settle` is to be called although nothing happened, in `Now::mono_ns`.
-    pub fn wake_at(&self, room: &Room) -> Option<u64> {
+    pub fn wake_at(&self, space: &FreeSpace) -> Option<u64> {
         let times = [
             self.checkpoint_at,
-            room.wake_at(),
-            self.eager.then_some(0),
+            space.wake_at(),
+            self.has_immediate_work.then_some(0),
             self.retry_at,
             self.scrub.wake_at(),
         ];
@@ -301,25 +301,25 @@ impl Store {
 
     /// The room of a volume is known; `None` if it cannot be asked for.
     pub fn on_space(&mut self, volume: u16, space: Option<Space>, cx: &mut Cx<'_>) {
-        let (severity, message) = match cx.room.told(volume, space) {
-            Told::AsBefore => return cx.stats.disk_free_bytes.set(cx.room.least_free()),
+        let (severity, message) = match cx.free_space.told(volume, space) {
+            Told::AsBefore => return cx.stats.disk_free_bytes.set(cx.free_space.least_free()),
             Told::Full(message) => (Severity::Error, message),
-            Told::RoomAgain(message) => (Severity::Info, message),
+            Told::SpaceRecovered(message) => (Severity::Info, message),
         };
-        cx.stats.disk_free_bytes.set(cx.room.least_free());
+        cx.stats.disk_free_bytes.set(cx.free_space.least_free());
         let shard = cx.config.shard;
         cx.acts.push(Act::Report(Report::Note { shard, severity, message }));
         for place in 0..self.places.len() {
             if let Place::Serving(partition) = &mut self.places[place] {
                 partition.on_room(cx);
-                self.look_after(place as u16);
+                self.schedule(place as u16);
             }
         }
     }
 
     fn ask_room(&mut self, cx: &mut Cx<'_>) {
-        while let Some((volume, path)) = cx.room.ask(cx.now.mono_ns) {
-            cx.disk(Waiter::Room { volume }, DiskOp::Space { path });
+        while let Some((volume, path)) = cx.free_space.ask(cx.now.mono_ns) {
+            cx.disk(Waiter::FreeSpace { volume }, DiskOp::Space { path });
         }
     }
 
@@ -361,9 +361,9 @@ impl Store {
         address.partition(self.partitions) / self.shards
     }
 
-    fn look_after(&mut self, place: u16) {
-        if !self.restless.contains(&place) {
-            self.restless.push_back(place);
+    fn schedule(&mut self, place: u16) {
+        if !self.runnable.contains(&place) {
+            self.runnable.push_back(place);
         }
     }
 
@@ -373,14 +373,14 @@ impl Store {
         if partition.is_dirty() && self.checkpoint_at.is_none() {
             self.checkpoint_at = Some(cx.now.mono_ns + limits::CHECKPOINT_AFTER_NS);
         }
-        self.eager |= partition.wants_turn(cx);
+        self.has_immediate_work |= partition.has_more_work(cx);
         self.short |= partition.awaits_memory();
         let waiting = partition.has_waiting_reads();
         let memory = waiting.then_some(cx.now.mono_ns + limits::MEMORY_RETRY_NS);
         let retry_at = [self.retry_at, memory, partition.retry_at(cx)].into_iter().flatten().min();
         self.retry_at = retry_at;
-        if partition.is_restless(cx) {
-            self.look_after(place);
+        if partition.is_runnable(cx) {
+            self.schedule(place);
         }
     }
 }

@@ -217,20 +217,20 @@ impl Partition {
     }
 
     /// Whether `settle` could do something.
-    pub(super) fn is_restless(&self, cx: &Cx<'_>) -> bool {
+    pub(super) fn is_runnable(&self, cx: &Cx<'_>) -> bool {
         self.log.wants_commit()
             || self.reads.is_waiting()
             || self.deletes.is_forgetting()
             || self.is_checkpoint_urgent()
-            || self.wants_turn(cx)
+            || self.has_more_work(cx)
             || self.retry_at(cx).is_some()
             || (self.stopping && !self.closed)
     }
 
     /// Whether `settle` has work to do that waits for nothing but its next turn.
-    pub(super) fn wants_turn(&self, cx: &Cx<'_>) -> bool {
+    pub(super) fn has_more_work(&self, cx: &Cx<'_>) -> bool {
         let now_ns = cx.now.mono_ns;
-        let compacting = !self.stopping && self.compaction.is_restless(&self.log, now_ns);
+        let compacting = !self.stopping && self.compaction.is_runnable(&self.log, now_ns);
         self.deletes.is_forgetting() || compacting
     }
 

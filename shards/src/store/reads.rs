@@ -40,7 +40,7 @@ mod lines;
 mod shed;
 
 pub(super) use askers::Wanting;
-use askers::{Askers, Count, Room};
+use askers::{Askers, Count, Wanted};
 use fetch::{Fetch, Line};
 
 /// Bytes of memory of the most fetches and askers that one partition may have: each table may be
@@ -116,7 +116,7 @@ impl Reads {
         debug_assert!(index < group_count(entry.size));
         let (most, need) = (cx.config.fetches_max, wanting.need);
         if !self.wanting.count.has_room(2 * most, need) {
-            self.make_room(Room::Asker, wanting, cx);
+            self.make_room(Wanted::Asker, wanting, cx);
             if !self.wanting.count.has_room(2 * most, need) {
                 return wanting.refuse(index, cx);
             }
@@ -137,7 +137,7 @@ impl Reads {
             return;
         }
         if !self.count.has_room(most, need) {
-            self.make_room(Room::Fetch, wanting, cx);
+            self.make_room(Wanted::Fetch, wanting, cx);
             if !self.count.has_room(most, need) {
                 return wanting.refuse(index, cx);
             }
@@ -171,7 +171,7 @@ impl Reads {
         for key in waiting {
             match error.kind() {
                 io::ErrorKind::NotFound => {
-                    self.look_again(key, "its file is missing", (index, files), site, cx);
+                    self.look_up_again(key, "its file is missing", (index, files), site, cx);
                 }
                 _ => self.fail(key, fault_of(&error), "its file cannot be opened", site, cx),
             }
@@ -180,7 +180,7 @@ impl Reads {
 
     /// A group is not there, or not what it should be. The object may have been moved, deleted or
     /// stored anew since it was asked for; otherwise it is damaged.
-    fn look_again(
+    fn look_up_again(
         &mut self,
         key: usize,
         why: &str,
@@ -219,7 +219,7 @@ impl Reads {
             let why = "its header or outboard";
             match loaded.outcome {
                 Err(_) if fetch.entry != loaded.entry => self.advance(key, files, site, cx),
-                Err(Fault::Integrity) => self.look_again(key, why, (index, files), site, cx),
+                Err(Fault::Integrity) => self.look_up_again(key, why, (index, files), site, cx),
                 Err(fault) => self.fail(key, fault, why, site, cx),
                 Ok(()) => self.advance(key, files, site, cx),
             }
@@ -243,7 +243,7 @@ impl Reads {
             Ok(other) => unreachable!("a read brought {other:?}"),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let why = "its file is too short";
-                return self.look_again(key, why, (index, files), site, cx);
+                return self.look_up_again(key, why, (index, files), site, cx);
             }
             Err(error) => {
                 return self.fail(key, Fault::Disk, &error.to_string(), site, cx);
@@ -259,7 +259,7 @@ impl Reads {
                 self.succeed(key, &group, index, cx);
             }
             Err(mismatch) => {
-                self.look_again(key, &mismatch.to_string(), (index, files), site, cx);
+                self.look_up_again(key, &mismatch.to_string(), (index, files), site, cx);
             }
         }
     }

@@ -192,12 +192,7 @@ impl Scrub {
 
     /// Reads an object again that a read has found damaged: if it is whole, it was an error that
     /// passed.
-    pub(super) fn look_again(
-        &mut self,
-        address: Address,
-        partition: &mut Partition,
-        cx: &mut Cx<'_>,
-    ) {
+    pub(super) fn recheck(&mut self, address: Address, partition: &mut Partition, cx: &mut Cx<'_>) {
         self.probe(None, address, partition, cx);
     }
 

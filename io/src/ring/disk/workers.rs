@@ -2,7 +2,7 @@
 //! waits for.
 //!
 //! ```text
-//!   loop ── jobs ──► threads ── results, and the bell ──► loop
+//!   loop ── jobs ──► threads ── results, and the waker ──► loop
 //! ```
 //!
 //! They decide nothing and share nothing with the loop but these two queues, whose lengths are
@@ -17,7 +17,7 @@ use std::{
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
-use crate::lane::Bell;
+use crate::lane::Waker;
 
 /// What a thread is to do.
 pub(super) type Job<T> = Box<dyn FnOnce() -> io::Result<T> + Send>;
@@ -31,16 +31,16 @@ pub(in crate::ring) struct Workers<K, T> {
 }
 
 impl<K: Send + 'static, T: Send + 'static> Workers<K, T> {
-    /// Starts threads with the affinity of the caller. `bell` rings when there is a result.
+    /// Starts threads with the affinity of the caller. `waker` rings when there is a result.
     ///
     /// # Errors
     /// When the system has no room for another thread.
-    pub(in crate::ring) fn start(name: &str, count: usize, bell: &Arc<Bell>) -> io::Result<Self> {
+    pub(in crate::ring) fn start(name: &str, count: usize, waker: &Arc<Waker>) -> io::Result<Self> {
         let (jobs, waiting) = unbounded::<(K, Job<T>)>();
         let (done, results) = unbounded();
         let mut workers = Workers { jobs: Some(jobs), results, threads: Vec::new() };
         for _ in 0..count {
-            let (waiting, done, bell) = (waiting.clone(), done.clone(), Arc::clone(bell));
+            let (waiting, done, waker) = (waiting.clone(), done.clone(), Arc::clone(waker));
             let work = move || {
                 for (about, job) in waiting {
                     let result = catch_unwind(AssertUnwindSafe(job));
@@ -48,7 +48,7 @@ impl<K: Send + 'static, T: Send + 'static> Workers<K, T> {
                     if done.send((about, result.unwrap_or_else(panicked))).is_err() {
                         return;
                     }
-                    bell.ring();
+                    waker.wake();
                 }
             };
             workers.threads.push(Builder::new().name(format!("{name}/io")).spawn(work)?);
@@ -89,9 +89,9 @@ mod tests {
 
     #[test]
     fn jobs_are_done_and_a_panic_is_an_error() {
-        let bell = Arc::new(Bell::new().unwrap());
-        bell.sleepy();
-        let workers: Workers<u32, u32> = Workers::start("test", 2, &bell).unwrap();
+        let waker = Arc::new(Waker::new().unwrap());
+        waker.prepare_park();
+        let workers: Workers<u32, u32> = Workers::start("test", 2, &waker).unwrap();
         for n in 0..100 {
             workers.give(n, Box::new(move || if n == 7 { panic!("seven") } else { Ok(2 * n) }));
         }

@@ -19,7 +19,7 @@ use socket2::SockRef;
 
 use super::{
     super::{conn::Conn, tls::Tls},
-    Heard, Net,
+    Net, NetEvent,
     tag::{GENERATION_MASK, Kind, listener_id, tag},
 };
 use crate::{
@@ -138,7 +138,7 @@ impl Net {
         let slot = self.conns.insert(conn) as u32;
         let conn = ConnId { slot, generation: self.generation };
         let listener = ListenerId(listener as u8);
-        self.heard.push_back(Heard::Accepted { conn, listener, peer });
+        self.events.push_back(NetEvent::Accepted { conn, listener, peer });
         self.arm_receive(conn);
     }
 }

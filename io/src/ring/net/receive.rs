@@ -10,7 +10,7 @@ use super::{
         conn::{Ending, Receive},
         recv_pool::GROUP,
     },
-    Heard, Net,
+    Net, NetEvent,
     tag::{Kind, tag},
 };
 use crate::ports::ConnId;
@@ -72,7 +72,7 @@ impl Net {
                 if is_drained {
                     conn.burst = 0;
                 }
-                self.heard.push_back(Heard::Received { conn: id, buffer, len: len as usize });
+                self.events.push_back(NetEvent::Received { conn: id, buffer, len: len as usize });
                 self.arm_receive(id);
                 if is_drained && is_long {
                     self.look_for_reset(id);

@@ -14,10 +14,10 @@ pub(super) enum Kind {
     Send = 2,
     Poll = 3,
     Cancel = 4,
-    Bell = 5,
+    Waker = 5,
     Transfer = 6,
     /// Some of the half-closed connections have room.
-    Room = 7,
+    Writable = 7,
     /// It is time to try again to accept.
     Retry = 8,
 }
@@ -29,9 +29,9 @@ const KINDS: [Kind; 9] = [
     Kind::Send,
     Kind::Poll,
     Kind::Cancel,
-    Kind::Bell,
+    Kind::Waker,
     Kind::Transfer,
-    Kind::Room,
+    Kind::Writable,
     Kind::Retry,
 ];
 

@@ -65,16 +65,16 @@ struct Rig {
 
 impl Rig {
     fn new(access: Access) -> Rig {
-        let bell = Arc::new(Bell::new().unwrap());
-        let (orders, from) = lane(2 * DISK_OPS_MAX, &bell);
-        let (to_control, reports) = lane(64, &Arc::new(Bell::new().unwrap()));
+        let waker = Arc::new(Waker::new().unwrap());
+        let (orders, from) = lane(2 * DISK_OPS_MAX, &waker);
+        let (to_control, reports) = lane(64, &Arc::new(Waker::new().unwrap()));
         let (told, outcomes) = mpsc::channel();
         let driver = Driver {
             core: None,
             name: "disk".into(),
             listeners: Vec::new(),
             connections_max: 1024,
-            mailboxes: Mailboxes { bell, from: vec![from], to: vec![None], reports: to_control },
+            mailboxes: Mailboxes { waker, from: vec![from], to: vec![None], reports: to_control },
             stats: Arc::new(Stats::default()),
         };
         let make = move || Ok(Runner { acts: Acts::default(), told });
@@ -402,14 +402,14 @@ fn the_disk_works_on_for_as_long_as_no_socket_has_anything_to_say() {
     let path = folder.path().to_path_buf();
     // The executor counts references to a task in 15 bits.
     let asking = Asking { acts: Acts::default(), path, left: 40_000 };
-    let (to_control, _reports) = lane(64, &Arc::new(Bell::new().unwrap()));
-    let bell = Arc::new(Bell::new().unwrap());
+    let (to_control, _reports) = lane(64, &Arc::new(Waker::new().unwrap()));
+    let waker = Arc::new(Waker::new().unwrap());
     let driver = Driver {
         core: None,
         name: "asking".into(),
         listeners: Vec::new(),
         connections_max: 1024,
-        mailboxes: Mailboxes { bell, from: Vec::new(), to: vec![None], reports: to_control },
+        mailboxes: Mailboxes { waker, from: Vec::new(), to: vec![None], reports: to_control },
         stats: Arc::new(Stats::default()),
     };
     driver.run(move || Ok(asking)).unwrap();

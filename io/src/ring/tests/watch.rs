@@ -70,9 +70,9 @@ struct Rig {
 
 impl Rig {
     fn new(limit: Duration) -> Rig {
-        let bell = Arc::new(Bell::new().unwrap());
-        let (orders, from) = lane(8, &bell);
-        let (to_control, reports) = lane(64, &Arc::new(Bell::new().unwrap()));
+        let waker = Arc::new(Waker::new().unwrap());
+        let (orders, from) = lane(8, &waker);
+        let (to_control, reports) = lane(64, &Arc::new(Waker::new().unwrap()));
         let stats = Arc::new(Stats::default());
         stats.watch.set_limit(limit);
         let driver = Driver {
@@ -80,7 +80,7 @@ impl Rig {
             name: "watched".into(),
             listeners: Vec::new(),
             connections_max: 1024,
-            mailboxes: Mailboxes { bell, from: vec![from], to: vec![None], reports: to_control },
+            mailboxes: Mailboxes { waker, from: vec![from], to: vec![None], reports: to_control },
             stats: Arc::clone(&stats),
         };
         let make = || Ok(Blocker { acts: Acts::default(), ran: None });
@@ -121,17 +121,17 @@ fn counted(stats: &Stats) -> u64 {
 #[test]
 fn a_shard_that_wakes_wakes_its_watcher() {
     let rig = Rig::new(NEVER);
-    let bell = Arc::new(Bell::new().unwrap());
-    rig.stats.watch.set_watcher(Arc::clone(&bell));
+    let waker = Arc::new(Waker::new().unwrap());
+    rig.stats.watch.set_watcher(Arc::clone(&waker));
     rig.done(Do::Nothing);
     let deadline = Instant::now() + PATIENCE;
     while rig.stats.watch.doing().is_some() {
         assert!(Instant::now() < deadline, "it does not come to rest");
         std::thread::yield_now();
     }
-    bell.sleepy();
+    waker.prepare_park();
     rig.done(Do::Nothing);
-    let mut poll = libc::pollfd { fd: bell.eventfd(), events: libc::POLLIN, revents: 0 };
+    let mut poll = libc::pollfd { fd: waker.eventfd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one valid pollfd.
     assert_eq!(unsafe { libc::poll(&mut poll, 1, 0) }, 1);
     rig.stop();

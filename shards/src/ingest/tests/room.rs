@@ -17,15 +17,15 @@ fn a_long_upload_for_which_there_is_no_room_writes_nothing() {
     {
         let mut case = Case::new(len, announce, true);
         case.bench.config.storage.reserve_bytes = 0;
-        case.bench.room = Room::new(&case.bench.config);
-        case.bench.room.told(0, self::free(free));
+        case.bench.free_space = FreeSpace::new(&case.bench.config);
+        case.bench.free_space.told(0, self::free(free));
         let mut outcome = case.ingest.push(&case.data[..len as usize], &mut case.bench.cx());
         if matches!(case.bench.asks.front(), Some((_, Ask::Whole { .. })))
             && let Outcome::Failed(fault) = case.answer_open(Reply::Missing)
         {
             outcome = Err(IngestError::Failed(fault));
         }
-        let full = matches!(outcome, Err(IngestError::NoRoom { .. }));
+        let full = matches!(outcome, Err(IngestError::NotEnough { .. }));
         let full = full || outcome == Err(IngestError::Failed(Fault::Full));
         assert_eq!(full, refused, "{announce} {free}: {outcome:?}");
         case.disk.collect(&mut case.bench);
@@ -44,12 +44,12 @@ fn an_announced_length_for_which_there_is_no_room_is_refused_before_the_body() {
         for expected in [None, Some(Address::of(b"x"))] {
             let mut bench = Bench::new(1);
             bench.config.storage.reserve_bytes = 0;
-            bench.room = Room::new(&bench.config);
-            bench.room.told(0, self::free(free));
+            bench.free_space = FreeSpace::new(&bench.config);
+            bench.free_space.told(0, self::free(free));
             let made = Ingest::new(stream, Bench::PEER, expected, len, &mut bench.cx());
-            let refusal = IngestError::NoRoom { asked: needed, free };
+            let refusal = IngestError::NotEnough { asked: needed, free };
             assert_eq!(made.err(), refused.then_some(refusal), "{len:?} of {free}");
-            assert_eq!(bench.room.promised(0), 0, "an announcement alone keeps nothing");
+            assert_eq!(bench.free_space.promised(0), 0, "an announcement alone keeps nothing");
         }
     }
 }
@@ -62,8 +62,8 @@ fn an_upload_never_enters_the_reserve() {
         // There was room for all of it when it was announced.
         let mut case = Case::new(64 * MIB, announce, false);
         case.bench.config.storage.reserve_bytes = RESERVE;
-        case.bench.room = Room::new(&case.bench.config);
-        case.bench.room.told(0, free(RESERVE + room));
+        case.bench.free_space = FreeSpace::new(&case.bench.config);
+        case.bench.free_space.told(0, free(RESERVE + room));
         let mut sent = 0;
         let refusal = loop {
             match case.ingest.push(&case.data[sent..sent + 50_000], &mut case.bench.cx()) {
@@ -84,9 +84,9 @@ fn an_upload_never_enters_the_reserve() {
             let written: usize = case.disk.files.values().map(|file| file.bytes.len()).sum();
             assert!(written as u64 <= room, "{written} of {room}");
         };
-        assert!(matches!(refusal, IngestError::NoRoom { .. }), "{refusal:?}");
+        assert!(matches!(refusal, IngestError::NotEnough { .. }), "{refusal:?}");
         assert!(room - (sent as u64) < 200_000, "{sent} of {room}: nearly all of it can be used");
-        assert_eq!(case.bench.room.promised(0), 0, "all is given back");
+        assert_eq!(case.bench.free_space.promised(0), 0, "all is given back");
     }
 }
 
@@ -94,9 +94,9 @@ fn an_upload_never_enters_the_reserve() {
 fn uploads_are_not_promised_the_same_room() {
     let mut bench = Bench::new(BLOCKS);
     bench.config.storage.reserve_bytes = 0;
-    bench.room = Room::new(&bench.config);
+    bench.free_space = FreeSpace::new(&bench.config);
     let len = 2 * MIB;
-    bench.room.told(0, free(file_len(len) + MIB));
+    bench.free_space.told(0, free(file_len(len) + MIB));
     let data = source(len);
     let mut first =
         Ingest::new(Bench::STREAM, Bench::PEER, None, Some(len), &mut bench.cx()).unwrap();
@@ -104,18 +104,18 @@ fn uploads_are_not_promised_the_same_room() {
     first.push(&data[taken..], &mut bench.cx()).unwrap();
     let stream = StreamId { stream: 2, ..Bench::STREAM };
     let second = Ingest::new(stream, Bench::PEER, None, Some(len), &mut bench.cx());
-    assert!(matches!(second, Err(IngestError::NoRoom { .. })), "it is the first one's");
+    assert!(matches!(second, Err(IngestError::NotEnough { .. })), "it is the first one's");
     first.abort(&mut bench.cx());
-    assert_eq!(bench.room.promised(0), 0);
+    assert_eq!(bench.free_space.promised(0), 0);
 }
 
 #[test]
 fn who_announces_much_and_sends_little_keeps_little_room() {
     let mut bench = Bench::new(BLOCKS);
     bench.config.storage.reserve_bytes = 0;
-    bench.room = Room::new(&bench.config);
+    bench.free_space = FreeSpace::new(&bench.config);
     let (all, data) = (4 * UPLOAD_STEP_LEN, source(2 * MIB));
-    bench.room.told(0, free(file_len(all)));
+    bench.free_space.told(0, free(file_len(all)));
     let mut begin = |number, len| {
         let stream = StreamId { stream: number, ..Bench::STREAM };
         let made = Ingest::new(stream, Bench::PEER, None, Some(len), &mut bench.cx());
@@ -127,5 +127,5 @@ fn who_announces_much_and_sends_little_keeps_little_room() {
     };
     let _holds = begin(1, all).unwrap();
     assert!(begin(2, all - UPLOAD_STEP_LEN).is_ok(), "others have the room that it did not use");
-    assert!(bench.room.promised(0) <= 4 * MIB);
+    assert!(bench.free_space.promised(0) <= 4 * MIB);
 }

@@ -60,7 +60,7 @@ impl Delete {
             // No answer to this question: whether the object is gone is not known.
             Reply::Opened { .. }
             | Reply::Group(_)
-            | Reply::Short
+            | Reply::MemoryPressure
             | Reply::Late { .. }
             | Reply::Stored { .. } => Turn::Refuse(Fault::Disk.into()),
         }

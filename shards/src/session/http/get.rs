@@ -84,7 +84,7 @@ impl Get {
     }
 
     pub(super) fn on_reply(&mut self, reply: Reply, wire: &mut Wire, cx: &mut Cx<'_>) -> Turn {
-        if !matches!(reply, Reply::Short) {
+        if !matches!(reply, Reply::MemoryPressure) {
             self.download.answered();
         }
         match (reply, self.stage) {
@@ -93,12 +93,12 @@ impl Get {
                 self.download.on_group(group);
                 self.send_more(wire, cx)
             }
-            (Reply::Short, _) => {
+            (Reply::MemoryPressure, _) => {
                 // What it holds itself is enough for now. Another shard answers later in any case.
                 if wire.unsent() > 0 && self.download.is_local(cx) {
                     self.download.withdraw(cx);
                 } else {
-                    self.download.let_go(cx);
+                    self.download.drop_readahead(cx);
                 }
                 Turn::Wait
             }
@@ -108,7 +108,7 @@ impl Get {
                 self.send_more(wire, cx)
             }
             (Reply::Late { index, .. }, _) if self.download.is_ahead(index) => {
-                self.download.let_go(cx);
+                self.download.drop_readahead(cx);
                 Turn::Wait
             }
             (Reply::Late { .. }, Stage::Sending { .. }) if wire.unsent() > 0 => {
@@ -133,7 +133,7 @@ impl Get {
         if matches!(self.stage, Stage::Opening) {
             return Turn::Wait;
         }
-        let tight = cx.memory.is_tight() || self.download.is_narrow();
+        let tight = cx.memory.is_tight() || self.download.is_under_pressure();
         while let Some(slice) = self.download.take_whole(wire.body_room(tight, cx)) {
             match self.stage {
                 Stage::Starting { size, part } => {

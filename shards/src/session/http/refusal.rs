@@ -60,7 +60,7 @@ pub(super) enum Refusal {
         size: u64,
     },
     /// There is no room for so many bytes on the disk.
-    NoRoom {
+    NotEnough {
         asked: u64,
         free: u64,
     },
@@ -95,7 +95,7 @@ impl Refusal {
             IngestError::BadDigest { found } => {
                 Refusal::Digest { expected: expected.unwrap_or(found), found }
             }
-            IngestError::NoRoom { asked, free } => Refusal::NoRoom { asked, free },
+            IngestError::NotEnough { asked, free } => Refusal::NotEnough { asked, free },
             IngestError::Failed(fault) => Refusal::Store(fault),
         }
     }
@@ -119,7 +119,7 @@ impl Refusal {
             Refusal::StoreSlow => ErrorCode::UpstreamTimeout,
             Refusal::Store(Fault::Integrity) => ErrorCode::Integrity,
             Refusal::Store(Fault::Disk) => ErrorCode::Internal,
-            Refusal::Store(Fault::Full) | Refusal::NoRoom { .. } => ErrorCode::StorageFull,
+            Refusal::Store(Fault::Full) | Refusal::NotEnough { .. } => ErrorCode::StorageFull,
             Refusal::Store(Fault::Busy | Fault::PeerUploads | Fault::Raced) => ErrorCode::Overload,
             Refusal::Store(Fault::Absent) => ErrorCode::NotReady,
         }
@@ -142,7 +142,7 @@ impl Refusal {
             Refusal::Range { size } => {
                 return Cow::Owned(format!("range lies outside of {size} bytes"));
             }
-            Refusal::NoRoom { asked, free } => {
+            Refusal::NotEnough { asked, free } => {
                 return Cow::Owned(format!(
                     "storage is full: {asked} bytes are to be written, there is room for {free}"
                 ));

@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     entropy::{Entropy, Secret},
     flow::{Ask, Body, Fault, Mail, Tickets, Verified, Waiter},
-    store::{Damage, Room, layout::Layout},
+    store::{Damage, FreeSpace, layout::Layout},
 };
 
 mod conn;
@@ -69,7 +69,7 @@ struct Bench {
     memory: Memory,
     tickets: Tickets,
     entropy: Entropy,
-    room: Room,
+    free_space: FreeSpace,
     damage: Damage,
     now: Now,
     session: Option<HttpSession>,
@@ -108,7 +108,7 @@ impl Bench {
 
     fn with(config: Config, peer: &str, tls: bool) -> Bench {
         let mut bench = Bench {
-            room: Room::new(&config),
+            free_space: FreeSpace::new(&config),
             damage: Damage::default(),
             config,
             stats: Stats::default(),
@@ -153,7 +153,7 @@ impl Bench {
             memory: &mut self.memory,
             tickets: &mut self.tickets,
             entropy: &mut self.entropy,
-            room: &mut self.room,
+            free_space: &mut self.free_space,
             damage: &mut self.damage,
         };
         act(self.session.as_mut(), &mut cx)

@@ -26,7 +26,7 @@ const CONTENT_TYPE: &str = "application/octet-stream";
 const NOT_FOUND: Refusal = Refusal::new(ErrorCode::NotFound, "there is no such object");
 
 /// An answer that does not fit its question is our own mistake; the stream ends, not the node.
-const CONFUSED: Refusal = Refusal::new(ErrorCode::Internal, "the node lost track");
+const CONFUSED: Refusal = Refusal::new(ErrorCode::Internal, "internal: unexpected reply");
 
 impl OapSession {
     /// An answer for the stream at `place`.
@@ -43,15 +43,15 @@ impl OapSession {
             }
             (Job::Get(_), Reply::Missing) => self.fail(place, &NOT_FOUND, cx),
             (Job::Get(get), Reply::Group(group)) => get.download.on_group(group),
-            (Job::Get(get), Reply::Short)
+            (Job::Get(get), Reply::MemoryPressure)
                 if self.wire.unsent() > 0 && get.download.is_local(cx) =>
             {
                 get.download.withdraw(cx);
             }
-            (Job::Get(get), Reply::Short) => get.download.let_go(cx),
+            (Job::Get(get), Reply::MemoryPressure) => get.download.drop_readahead(cx),
             (Job::Get(get), Reply::Late { index, ahead: true }) => get.download.crowded(index, cx),
             (Job::Get(get), Reply::Late { index, .. }) => match get.download.wants(index) {
-                true if get.download.is_ahead(index) => get.download.let_go(cx),
+                true if get.download.is_ahead(index) => get.download.drop_readahead(cx),
                 true if self.wire.unsent() > 0 => get.download.withdraw(cx),
                 true => self.fail(place, &Fault::Busy.into(), cx),
                 false => {}
@@ -62,7 +62,7 @@ impl OapSession {
             (
                 _,
                 Reply::Group(_)
-                | Reply::Short
+                | Reply::MemoryPressure
                 | Reply::Late { .. }
                 | Reply::Stored { .. }
                 | Reply::Deleted,
@@ -196,7 +196,7 @@ impl OapSession {
             match gets {
                 // A client that gives little credit, or none, holds no memory by it.
                 _ if get.allowance() == 0 => get.download.release(cx),
-                _ if get.download.is_narrow() && !idle => {}
+                _ if get.download.is_under_pressure() && !idle => {}
                 1 => get.download.pump_ahead(room, cx),
                 // Groups of one that come far ahead would leave before those of the others.
                 _ => get.download.pump(room, cx),

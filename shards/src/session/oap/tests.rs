@@ -22,7 +22,7 @@ use crate::{
     entropy::{Entropy, Secret},
     flow::{Ask, Asker, Body, Cx, Fault, Mail, Reply, StreamId, Tickets, Verified, Waiter},
     ingest,
-    store::{Damage, Room, layout::Layout},
+    store::{Damage, FreeSpace, layout::Layout},
 };
 
 mod frames;
@@ -141,7 +141,7 @@ struct Rig {
     tickets: Tickets,
     reports: Vec<Report>,
     entropy: Entropy,
-    room: Room,
+    free_space: FreeSpace,
     damage: Damage,
     now: Now,
     session: Option<OapSession>,
@@ -169,7 +169,7 @@ impl Rig {
         config.deadlines.body_rate = 0;
         change(&mut config);
         let mut rig = Rig {
-            room: Room::new(&config),
+            free_space: FreeSpace::new(&config),
             damage: Damage::default(),
             config,
             stats: Stats::default(),
@@ -208,7 +208,7 @@ impl Rig {
             memory: &mut self.memory,
             tickets: &mut self.tickets,
             entropy: &mut self.entropy,
-            room: &mut self.room,
+            free_space: &mut self.free_space,
             damage: &mut self.damage,
         };
         f(&mut self.session, &mut cx)

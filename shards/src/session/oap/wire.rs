@@ -78,7 +78,7 @@ impl From<IngestError> for Refusal {
         // OAP/1 §9.2
         let code = match error {
             IngestError::Failed(fault) => return fault.into(),
-            IngestError::NoRoom { .. } => ErrorCode::StorageFull,
+            IngestError::NotEnough { .. } => ErrorCode::StorageFull,
             IngestError::TooLarge { .. } => ErrorCode::TooLarge,
             IngestError::Excess { .. } | IngestError::Truncated { .. } => ErrorCode::BadRequest,
             IngestError::BadDigest { .. } => ErrorCode::BadDigest,

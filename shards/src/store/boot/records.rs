@@ -84,7 +84,7 @@ impl Boot {
     }
 
     fn take_tombstone(&mut self, segment: u32, digest: Address, sequence: u64, cx: &mut Cx<'_>) {
-        self.index().bury(segment);
+        self.index().count_tombstone(segment);
         let before = self.tombstones.entry(digest).or_default();
         if sequence >= before.0 {
             *before = (sequence, segment);

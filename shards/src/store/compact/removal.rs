@@ -31,7 +31,7 @@ impl Compaction {
     }
 
     /// Whether the log must go on elsewhere before the segment can go.
-    pub(in crate::store) fn wants_turn(&self, log: &Log, now_ns: u64) -> bool {
+    pub(in crate::store) fn needs_rotation(&self, log: &Log, now_ns: u64) -> bool {
         match &self.state {
             State::Moved(victim) => {
                 let moved = !log.is_moving() && !log.is_behind(victim.segment);

@@ -21,14 +21,15 @@ use crate::{
 
 impl Partition {
     pub(super) fn commit(&mut self, cx: &mut Cx<'_>) {
-        let turn = self.compaction.wants_turn(&self.log, cx.now.mono_ns) && self.log.is_idle();
+        let rotate =
+            self.compaction.needs_rotation(&self.log, cx.now.mono_ns) && self.log.is_idle();
         // A checkpoint must not come between a tombstone and the removal of its file: commits
         // wait until those are over.
         let held = self.checkpoints.due && self.deletes.owes_removal();
         // What is committed while one is tried again would come on top of what waits already.
         let held = held || (self.checkpoints.failures > 0 && self.index.is_frozen());
-        if (self.log.wants_commit() || turn) && !held && !self.is_index_full() {
-            self.log.commit((&self.index, turn), self.site, &mut self.files, cx);
+        if (self.log.wants_commit() || rotate) && !held && !self.is_index_full() {
+            self.log.commit((&self.index, rotate), self.site, &mut self.files, cx);
         }
     }
 
@@ -55,7 +56,7 @@ impl Partition {
             Outcome::Committed { appended, moved } => {
                 self.checkpoints.dirty = true;
                 for (append, entry) in appended {
-                    cx.room.wrote(self.volume, append.promised, append.promised);
+                    cx.free_space.wrote(self.volume, append.promised, append.promised);
                     self.committed(append, entry, cx);
                 }
                 for (address, what, entry) in moved {
@@ -78,12 +79,12 @@ impl Partition {
             What::File => {}
             What::Tombstone => {
                 if let Location::Segment { segment, .. } = entry.location {
-                    self.index.bury(segment);
+                    self.index.count_tombstone(segment);
                 }
                 let before = self.index.get(&address);
                 self.index.remove(address);
                 damage::healed(&address, cx);
-                self.compaction.look_again();
+                self.compaction.rescan();
                 // Of what is not known there may be a file and any number of groups.
                 let before = before.unwrap_or(Entry {
                     location: Location::File { segment: 0 },
@@ -111,7 +112,7 @@ impl Partition {
     fn moved(&mut self, address: Address, what: Moving, now: Entry) {
         match (what, now.location) {
             (Moving::Tombstone { .. }, Location::Segment { segment, .. }) => {
-                self.index.bury(segment);
+                self.index.count_tombstone(segment);
             }
             (Moving::Entry(before), _) if self.index.get(&address) == Some(before) => {
                 self.index.insert(address, now);
@@ -125,7 +126,7 @@ impl Partition {
     /// boot may find its record, which without `cut` is not known to be gone; or it was to replace
     /// a damaged one: the object is there, and this file is no worse.
     pub(super) fn not_stored(&mut self, append: Append, fault: Fault, cut: bool, cx: &mut Cx<'_>) {
-        cx.room.release(self.volume, append.promised);
+        cx.free_space.release(self.volume, append.promised);
         match append.what {
             What::File if cut && !self.has_file(&append.address) => {
                 self.deletes.take_back(append.address, append.askers, fault);

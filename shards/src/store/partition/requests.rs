@@ -108,9 +108,9 @@ impl Partition {
     /// Sets room for an append aside and takes it up.
     fn take_up(&mut self, append: Append, cx: &mut Cx<'_>) -> Result<usize, Fault> {
         let promised = append.promised;
-        cx.room.promise(self.volume, promised).map_err(|_| Fault::Full)?;
+        cx.free_space.promise(self.volume, promised).map_err(|_| Fault::Full)?;
         self.log.register(append).ok_or_else(|| {
-            cx.room.release(self.volume, promised);
+            cx.free_space.release(self.volume, promised);
             Fault::Busy
         })
     }
@@ -163,7 +163,7 @@ impl Partition {
             Ok(()) => self.log.enqueue(append),
             Err(error) => {
                 let append = self.log.withdraw(append);
-                let text = format!("{} cannot get its place: {error}", append.address);
+                let text = format!("{}: rename into objects/ failed: {error}", append.address);
                 self.site.note(cx, Severity::Error, &text);
                 self.not_stored(append, fault_of(&error), true, cx);
             }

@@ -10,7 +10,7 @@ impl Partition {
         let taken = self.log.extent().1 + self.index.totals().file_bytes + self.log.waiting_len();
         taken.saturating_add(len) > self.bytes_max
             || self.index.bytes() >= self.index_max
-            || !cx.room.takes(self.volume, len)
+            || cx.free_space.check(self.volume, len).is_err()
     }
 
     /// Whether an object cannot be taken for want of room. The bytes of an upload are on the disk

@@ -58,7 +58,7 @@ impl Wanting {
         }
         if self.asker.shard == cx.config.shard {
             if !self.open {
-                cx.replies.push_back((self.asker, Reply::Short));
+                cx.replies.push_back((self.asker, Reply::MemoryPressure));
             }
             return true;
         }
@@ -66,7 +66,7 @@ impl Wanting {
             self.refuse(index, cx);
             return false;
         }
-        cx.replies.push_back((self.asker, Reply::Short));
+        cx.replies.push_back((self.asker, Reply::MemoryPressure));
         self.asker.place = Place::Parked;
         true
     }
@@ -83,7 +83,7 @@ pub(super) struct Need {
 
 /// What somebody has to find to wait here.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Room {
+pub(super) enum Wanted {
     /// A fetch of its own.
     Fetch,
     /// A place among all who wait.

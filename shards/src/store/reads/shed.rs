@@ -9,7 +9,7 @@ use ron_codec::address::Address;
 
 use super::{
     Reads,
-    askers::{Need, Room, Wanting},
+    askers::{Need, Wanted, Wanting},
     fetch::{Fetch, Line},
 };
 use crate::{
@@ -46,7 +46,7 @@ impl Reads {
     /// does: what is ahead of its turn before what an answer begins with, and that before what one
     /// goes on with. For an answer that begins, one that goes on is cut only when its client has
     /// more than all that is kept for such; for what is ahead, only what is ahead as well.
-    pub(super) fn make_room(&mut self, room: Room, wanting: Wanting, cx: &mut Cx<'_>) {
+    pub(super) fn make_room(&mut self, wanted: Wanted, wanting: Wanting, cx: &mut Cx<'_>) {
         let own = self.wanting.of(wanting.asker.peer);
         let kept = if wanting.need.begins { cx.config.fetches_max / 4 } else { 0 };
         let Some((most, of)) = self.wanting.most().filter(|(most, _)| *most > own + 1) else {
@@ -58,14 +58,14 @@ impl Reads {
             false => Cut::Begins,
         };
         let mut cuts = Cut::ALL.into_iter().filter(|cut| *cut <= least);
-        match room {
-            Room::Fetch => {
+        match wanted {
+            Wanted::Fetch => {
                 let Some(key) = cuts.find_map(|cut| self.pop_fetch(of, cut)) else { return };
                 let Fetch { wanting, index, .. } = self.remove(key);
                 wanting.into_iter().for_each(|wanting| wanting.refuse(index, cx));
             }
-            Room::Asker | Room::Place(_) => {
-                let found = cuts.find_map(|cut| self.find_asker(room, of, cut));
+            Wanted::Asker | Wanted::Place(_) => {
+                let found = cuts.find_map(|cut| self.find_asker(wanted, of, cut));
                 let Some((key, at)) = found else { return };
                 let index = self.fetches[key].index;
                 self.take_asker(key, at).refuse(index, cx);
@@ -84,12 +84,12 @@ impl Reads {
     }
 
     /// An asker of this client whose fetch waits, and that has the place that is wanted.
-    fn find_asker(&self, room: Room, of: Client, cut: Cut) -> Option<(usize, usize)> {
+    fn find_asker(&self, wanted: Wanted, of: Client, cut: Cut) -> Option<(usize, usize)> {
         let may_go = |wanting: &Wanting| {
             let asker = wanting.asker;
-            let has_place = match room {
-                Room::Place(shard) => asker.place == Place::Parked && asker.shard == shard,
-                Room::Fetch | Room::Asker => true,
+            let has_place = match wanted {
+                Wanted::Place(shard) => asker.place == Place::Parked && asker.shard == shard,
+                Wanted::Fetch | Wanted::Asker => true,
             };
             asker.peer == of && has_place && cut.takes(wanting)
         };

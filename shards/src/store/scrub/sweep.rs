@@ -75,7 +75,7 @@ enum Role {
     /// It is hashed, because it `counts` or because it may be of the last batch.
     Hashed { check: Box<Check>, counts: bool },
     /// The index points at it and means a record of another length.
-    Another,
+    LengthMismatch,
 }
 
 /// A record that is being hashed.
@@ -173,9 +173,9 @@ impl Sweep {
             if let Some(met) = orphans.get_mut(&header.digest())
                 && met.sequence <= header.sequence()
             {
-                let (sequence, buried) =
+                let (sequence, is_tombstone) =
                     (header.sequence(), header.kind() == RecordKind::Tombstone);
-                *met = Met { sequence, named: !buried };
+                *met = Met { sequence, named: !is_tombstone };
             }
             match self.role_of(&header, index) {
                 Role::Hashed { check, counts } => {
@@ -186,7 +186,7 @@ impl Sweep {
                     self.after_pad = header.kind() == RecordKind::Pad;
                     self.at += header.record_len();
                 }
-                Role::Another => {
+                Role::LengthMismatch => {
                     self.at += header.record_len();
                     return Next::Suspect(header.digest());
                 }
@@ -234,7 +234,7 @@ impl Sweep {
             Some(check) if check.record_len() == header.record_len() => {
                 Role::Hashed { check: Box::new(check), counts }
             }
-            _ => Role::Another,
+            _ => Role::LengthMismatch,
         }
     }
 

@@ -70,7 +70,7 @@ fn a_failed_checkpoint_is_tried_again() {
     world.checkpoint();
     assert!(world.notes.iter().any(|note| note.contains("checkpoint")));
     world.checkpoint();
-    assert_eq!(world.store.wake_at(&world.room), None, "nothing is left to carry over");
+    assert_eq!(world.store.wake_at(&world.free_space), None, "nothing is left to carry over");
     world.kill();
     assert!(world.holds(&object(0, 5000)));
 }

@@ -68,7 +68,7 @@ fn compaction_yields_to_a_busy_disk_and_goes_on_at_its_pace() {
             / 1_000_000_000;
         let step = u128::from(limits::PACE_BURST_LEN.unsigned_abs()) + 2 * 1024 * 1024;
         assert!(u128::from(moved) <= allowed + step, "{moved} of {allowed}");
-        let at = world.store.wake_at(&world.room).expect("it goes on by itself");
+        let at = world.store.wake_at(&world.free_space).expect("it goes on by itself");
         assert!(at > world.now.mono_ns, "it does not ask again at once");
         world.now.mono_ns = at;
         world.settle();

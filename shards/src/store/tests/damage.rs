@@ -210,7 +210,7 @@ fn scrub(world: &mut World) {
     world.scrub_now();
     while world.stats.scrub_rounds.get() == rounds {
         if !world.step() {
-            let at = world.store.wake_at(&world.room).expect("a round is under way");
+            let at = world.store.wake_at(&world.free_space).expect("a round is under way");
             world.now.mono_ns = world.now.mono_ns.max(at);
             world.settle();
         }

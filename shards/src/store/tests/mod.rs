@@ -69,7 +69,7 @@ fn settle_now(world: &mut World) -> usize {
             acts += 1;
             assert!(acts <= ACTS_AT_ONCE_MAX, "the clock stands still: {:?}", world.notes.last());
         }
-        match world.store.wake_at(&world.room) {
+        match world.store.wake_at(&world.free_space) {
             Some(at) if at <= world.now.mono_ns => world.settle(),
             _ => return acts,
         }
@@ -80,9 +80,9 @@ fn settle_now(world: &mut World) -> usize {
 fn quiesce(world: &mut World) {
     for _ in 0..1000 {
         settle_now(world);
-        match world.store.wake_at(&world.room) {
+        match world.store.wake_at(&world.free_space) {
             Some(at) => world.now.mono_ns = world.now.mono_ns.max(at),
-            None => return assert_eq!(world.room.promised(0), 0, "room is given back"),
+            None => return assert_eq!(world.free_space.promised(0), 0, "room is given back"),
         }
         world.settle();
     }
@@ -93,7 +93,7 @@ fn quiesce(world: &mut World) {
 fn come_to_rest(world: &mut World) {
     loop {
         world.run();
-        match world.store.wake_at(&world.room) {
+        match world.store.wake_at(&world.free_space) {
             Some(at) => world.now.mono_ns = world.now.mono_ns.max(at),
             None => return,
         }
@@ -128,7 +128,7 @@ fn scrub(world: &mut World) {
 /// One act of a round of the scrub that is under way, or time passes until the next.
 fn act(world: &mut World) {
     if !world.step() {
-        let at = world.store.wake_at(&world.room).expect("a round is under way");
+        let at = world.store.wake_at(&world.free_space).expect("a round is under way");
         world.now.mono_ns = world.now.mono_ns.max(at);
         world.settle();
     }

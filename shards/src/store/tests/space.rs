@@ -109,5 +109,5 @@ fn uploads_at_once_do_not_share_what_is_left_of_max_bytes() {
     assert_eq!(asked.iter().filter(stored).count(), 2, "{:?}", world.answers);
     assert_eq!(world.stats.file_bytes.get() / 1_000_000, 2);
     come_to_rest(&mut world);
-    assert_eq!(world.room.promised(0), 0);
+    assert_eq!(world.free_space.promised(0), 0);
 }

@@ -29,7 +29,7 @@ use crate::{
     entropy::{Entropy, Secret},
     flow::{Ask, Asker, Body, Cx, Fault, Mail, Place, Reply, StreamId, Tickets, Waiter},
     limits,
-    store::{Accounts, Damage, Room, Store, layout::Layout},
+    store::{Accounts, Damage, FreeSpace, Store, layout::Layout},
     turns::Client,
 };
 
@@ -45,7 +45,7 @@ pub(in crate::store) struct World {
     pub(in crate::store) memory: Memory,
     tickets: Tickets,
     entropy: Entropy,
-    pub(in crate::store) room: Room,
+    pub(in crate::store) free_space: FreeSpace,
     pub(in crate::store) damage: Damage,
     pub(in crate::store) now: Now,
     pub(in crate::store) pending: Vec<(Ticket, DiskOp)>,
@@ -78,7 +78,7 @@ macro_rules! with_cx {
             memory: &mut $world.memory,
             tickets: &mut $world.tickets,
             entropy: &mut $world.entropy,
-            room: &mut $world.room,
+            free_space: &mut $world.free_space,
             damage: &mut $world.damage,
         };
         $call;
@@ -111,7 +111,7 @@ impl World {
             replies: VecDeque::new(),
             tickets: Tickets::default(),
             entropy: Entropy::new(seed),
-            room: Room::new(&config),
+            free_space: FreeSpace::new(&config),
             damage: Damage::default(),
             config,
             now: Now::default(),
@@ -156,7 +156,7 @@ impl World {
         self.memory = Memory::new(self.config.arena_len, &Secret::of_seed(1)).unwrap();
         self.stats = Stats::default();
         self.config.accounts = Accounts::default();
-        self.room = Room::new(&self.config);
+        self.free_space = FreeSpace::new(&self.config);
         self.damage = Damage::default();
         self.boot();
     }
@@ -193,7 +193,7 @@ impl World {
             }
         }
         while let Some((asker, reply)) = self.replies.pop_front() {
-            if matches!(reply, Reply::Short) {
+            if matches!(reply, Reply::MemoryPressure) {
                 self.short.push(asker.stream.stream);
                 continue;
             }
@@ -222,7 +222,7 @@ impl World {
             Waiter::Partition { partition, tag } => {
                 with_cx!(self, store, cx => store.on_disk(partition, tag, done, cx));
             }
-            Waiter::Room { volume } => {
+            Waiter::FreeSpace { volume } => {
                 let space = match done {
                     Ok(DiskDone::Space(space)) => Some(space),
                     _ => None,
@@ -358,7 +358,7 @@ impl World {
     }
 
     pub(in crate::store) fn checkpoint(&mut self) {
-        assert!(self.store.wake_at(&self.room).is_some(), "something to carry over");
+        assert!(self.store.wake_at(&self.free_space).is_some(), "something to carry over");
         self.now.mono_ns += limits::CHECKPOINT_AFTER_NS;
         self.settle();
         self.run();

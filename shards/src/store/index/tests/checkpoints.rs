@@ -38,7 +38,7 @@ fn changes_are_appended_and_a_base_comes_when_they_outgrow_it() {
             n += 1;
         }
         index.remove(address(n / 2));
-        index.bury(3);
+        index.count_tombstone(3);
         checkpoint(&mut index, (REACHED.0, n));
         assert_eq!(index.changes(), 0);
         files.insert(newest(dir.path()));
@@ -141,7 +141,7 @@ fn tallies_and_the_mark_come_back_with_a_checkpoint() {
     index.insert(address(2), place(3));
     index.insert(address(3), place(4));
     index.insert(address(2), place(4));
-    index.bury(3);
+    index.count_tombstone(3);
     index.set_mark(b"here".to_vec());
     let (three, four) = (index.tally_of(3), index.tally_of(4));
     assert_eq!((three.live, three.tombstones), (1152, 1));

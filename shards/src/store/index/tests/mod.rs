@@ -81,7 +81,7 @@ fn history(dir: &Path) -> Vec<(u64, Vec<(Address, Entry)>)> {
             index.insert(address(1000 * round + n), entry(1000 * round + n));
         }
         index.remove(address(7 + round));
-        index.bury(2);
+        index.count_tombstone(2);
         checkpoint(&mut index, (REACHED.0, round));
         let len = fs::metadata(newest(dir)).unwrap().len();
         states.push((len, all(&index)));

@@ -38,7 +38,7 @@ fn turn(world: &mut World) {
     if world.step() {
         return;
     }
-    let at = world.store.wake_at(&world.room).expect("a round is under way");
+    let at = world.store.wake_at(&world.free_space).expect("a round is under way");
     world.now.mono_ns = world.now.mono_ns.max(at);
     world.settle();
 }

@@ -33,11 +33,11 @@ fn a_clean_round_reads_everything_and_finds_nothing() {
         assert_eq!(world.disk.open_files(), files, "what it opened is closed");
         assert!(world.damaged.is_empty());
     }
-    assert_eq!(world.store.wake_at(&world.room).map(|at| at > world.now.mono_ns), Some(true));
+    assert_eq!(world.store.wake_at(&world.free_space).map(|at| at > world.now.mono_ns), Some(true));
     world.now.mono_ns += CHECKPOINT_AFTER_NS;
     world.settle();
     world.run();
-    assert_eq!(world.store.wake_at(&world.room), None, "an idle node stays idle");
+    assert_eq!(world.store.wake_at(&world.free_space), None, "an idle node stays idle");
 }
 
 #[test]

@@ -9,26 +9,26 @@ use std::{
     sync::Arc,
 };
 
-use ron_io::lane::Bell;
+use ron_io::lane::Waker;
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// A bell as something to be polled.
-pub(crate) struct BellFd(pub(crate) Arc<Bell>);
+/// A waker as something to be polled.
+pub(crate) struct WakerFd(pub(crate) Arc<Waker>);
 
-impl AsRawFd for BellFd {
+impl AsRawFd for WakerFd {
     fn as_raw_fd(&self) -> RawFd {
         self.0.eventfd()
     }
 }
 
-/// Registers a bell with the reactor. Must be called inside a tokio runtime.
+/// Registers a waker with the reactor. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// What `epoll_ctl(2)` answered.
 #[expect(deprecated, reason = "its successor is unsafe, and unsafe code is for the I/O room")]
-pub(crate) fn watch(bell: Arc<Bell>) -> io::Result<AsyncFd<BellFd>> {
+pub(crate) fn watch(waker: Arc<Waker>) -> io::Result<AsyncFd<WakerFd>> {
     // The old constructor is deprecated because a descriptor might be closed or change while it
-    // is registered. This one cannot: the bell owns it until the last handle is dropped, always
-    // names the same one, and `BellFd` holds a handle.
-    AsyncFd::with_interest(BellFd(bell), Interest::READABLE)
+    // is registered. This one cannot: the waker owns it until the last handle is dropped, always
+    // names the same one, and `WakerFd` holds a handle.
+    AsyncFd::with_interest(WakerFd(waker), Interest::READABLE)
 }

@@ -1,6 +1,6 @@
 //! How much room a shard's volumes have, and whether objects are taken.
 //!
-//! Room is an account. What is to be written is *promised* first, and refused where the free room
+//! FreeSpace is an account. What is to be written is *promised* first, and refused where the free room
 //! above the reserve, less all that is promised already, is not enough for it; when it is written
 //! it is taken off what is free. The account of a volume is one for all shards of the process, so
 //! that they do not promise the same room twice.
@@ -28,14 +28,14 @@ use crate::{
 
 /// There is no room for what was asked: how much that was, and what may be written instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRoom {
+pub struct NotEnough {
     pub asked: u64,
     pub free: u64,
 }
 
 /// The room on a shard's volumes.
 #[derive(Debug)]
-pub struct Room {
+pub struct FreeSpace {
     reserve: u64,
     accounts: Accounts,
     volumes: Vec<Volume>,
@@ -60,37 +60,32 @@ struct Volume {
     refused: Cell<bool>,
 }
 
-impl Room {
+impl FreeSpace {
     /// The room of the volumes that a shard's partitions lie on.
-    pub fn new(config: &Config) -> Room {
+    pub fn new(config: &Config) -> FreeSpace {
         let layout = &config.layout;
         let mut volumes: Vec<Volume> = layout.volumes.iter().cloned().map(Volume::new).collect();
         for partition in layout.partitions_of(config.shard) {
             volumes[layout.volume_number(partition)].used |= !layout.is_absent(partition);
         }
         let (reserve, accounts) = (config.storage.reserve_bytes, config.accounts.clone());
-        Room { reserve, accounts, volumes }
-    }
-
-    /// Whether `len` more bytes may be written to a volume.
-    pub fn takes(&self, volume: usize, len: u64) -> bool {
-        self.look(volume, len).is_ok()
+        FreeSpace { reserve, accounts, volumes }
     }
 
     /// Whether room for `len` more bytes could be set aside now.
     ///
     /// # Errors
     /// There is not so much.
-    pub fn look(&self, volume: usize, len: u64) -> Result<(), NoRoom> {
-        self.has(volume, self.promised(volume), len)
+    pub fn check(&self, volume: usize, len: u64) -> Result<(), NotEnough> {
+        self.check_beside(volume, self.promised(volume), len)
     }
 
     /// Sets room for `len` more bytes aside, until they are written or released.
     ///
     /// # Errors
     /// There is not so much.
-    pub fn promise(&self, volume: usize, len: u64) -> Result<(), NoRoom> {
-        self.accounts.of(volume).promise(len, |promised| self.has(volume, promised, len))
+    pub fn promise(&self, volume: usize, len: u64) -> Result<(), NotEnough> {
+        self.accounts.of(volume).promise(len, |promised| self.check_beside(volume, promised, len))
     }
 
     /// Gives back what was promised and is not going to be written.
@@ -108,7 +103,7 @@ impl Room {
         self.accounts.of(volume).promised()
     }
 
-    fn has(&self, volume: usize, promised: u64, len: u64) -> Result<(), NoRoom> {
+    fn check_beside(&self, volume: usize, promised: u64, len: u64) -> Result<(), NotEnough> {
         let Volume { free, few_inodes, refused, .. } = &self.volumes[volume];
         let left = free.saturating_sub(self.written(volume)).saturating_sub(promised);
         let free = left.saturating_sub(self.reserve);
@@ -117,7 +112,7 @@ impl Room {
             return Ok(());
         }
         refused.set(true);
-        Err(NoRoom { asked: len, free: if *few_inodes { 0 } else { free } })
+        Err(NotEnough { asked: len, free: if *few_inodes { 0 } else { free } })
     }
 
     /// Bytes written to a volume since its room was asked for.
@@ -165,7 +160,9 @@ impl Room {
                 let reserve = self.reserve;
                 Told::Full(format!("{path} is full: {free} bytes are free, {reserve} are kept"))
             }
-            (true, false) => Told::RoomAgain(format!("{path} has room again: {free} bytes")),
+            (true, false) => {
+                Told::SpaceRecovered(format!("{path} has free space again: {free} bytes"))
+            }
             _ => Told::AsBefore,
         }
     }
@@ -182,7 +179,7 @@ impl Room {
 pub(crate) enum Told {
     AsBefore,
     Full(String),
-    RoomAgain(String),
+    SpaceRecovered(String),
 }
 
 impl Volume {
@@ -217,10 +214,10 @@ mod tests {
     use super::*;
     use crate::store::layout::Layout;
 
-    fn room(reserve: u64) -> Room {
+    fn room(reserve: u64) -> FreeSpace {
         let mut config = Config::new(ShardId(0), Layout::single("/data".into(), 2, 1));
         config.storage.reserve_bytes = reserve;
-        Room::new(&config)
+        FreeSpace::new(&config)
     }
 
     fn free(free: u64) -> Option<Space> {
@@ -233,24 +230,24 @@ mod tests {
         room.ask(0);
         let few = Space { free: 1 << 40, total: 1 << 40, few_inodes: true };
         assert!(matches!(room.told(0, Some(few)), Told::Full(why) if why.contains("inodes")));
-        assert_eq!(room.promise(0, 0), Err(NoRoom { asked: 0, free: 0 }));
+        assert_eq!(room.promise(0, 0), Err(NotEnough { asked: 0, free: 0 }));
         assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS), "it is looked at again");
         room.ask(ROOM_AFTER_NS);
-        assert!(matches!(room.told(0, free(5000)), Told::RoomAgain(_)));
+        assert!(matches!(room.told(0, free(5000)), Told::SpaceRecovered(_)));
         assert_eq!(room.promise(0, 100), Ok(()));
     }
 
     #[test]
     fn what_is_free_above_the_reserve_may_be_written() {
         let mut room = room(1000);
-        assert!(room.takes(0, 1 << 40), "before the first answer nothing is refused");
+        assert!(room.check(0, 1 << 40).is_ok(), "before the first answer nothing is refused");
         assert_eq!(room.ask(5), Some((0, "/data".into())));
         assert_eq!(room.ask(5), None, "it is being asked for");
         assert_eq!(room.told(0, free(1500)), Told::AsBefore);
-        assert!(room.takes(0, 500) && !room.takes(0, 501));
+        assert!(room.check(0, 500).is_ok() && room.check(0, 501).is_err());
         room.wrote(0, 1, 0);
-        assert!(room.takes(0, 499) && !room.takes(0, 500));
-        assert!(!room.takes(0, u64::MAX));
+        assert!(room.check(0, 499).is_ok() && room.check(0, 500).is_err());
+        assert!(room.check(0, u64::MAX).is_err());
     }
 
     #[test]
@@ -258,11 +255,11 @@ mod tests {
         let mut room = room(1000);
         room.ask(0);
         room.told(0, free(1100));
-        assert!(!room.takes(0, 101));
+        assert!(room.check(0, 101).is_err());
         assert_eq!(room.wake_at(), Some(1_000_000_000), "every second, though it is not full");
         assert!(room.ask(ROOM_AFTER_NS).is_some());
         room.told(0, free(2000));
-        assert!(room.takes(0, 101));
+        assert!(room.check(0, 101).is_ok());
         assert_eq!(room.wake_at(), None);
     }
 
@@ -278,12 +275,12 @@ mod tests {
         room.wrote(0, ROOM_WRITTEN_MAX, 0);
         assert!(room.ask(1).is_some(), "so much was written that the time does not matter");
         assert!(matches!(room.told(0, free(999)), Told::Full(_)));
-        assert!(!room.takes(0, 0));
+        assert!(room.check(0, 0).is_err());
         assert_eq!(room.wake_at(), Some(1 + ROOM_AFTER_NS));
         assert!(room.ask(1 + ROOM_AFTER_NS).is_some());
         assert_eq!(room.told(0, None), Told::AsBefore);
         assert!(room.ask(1 + 2 * ROOM_AFTER_NS).is_some());
-        assert!(matches!(room.told(0, free(1000)), Told::RoomAgain(_)));
+        assert!(matches!(room.told(0, free(1000)), Told::SpaceRecovered(_)));
         assert_eq!((room.wake_at(), room.least_free()), (None, 1000));
     }
 
@@ -291,29 +288,29 @@ mod tests {
     fn what_is_promised_is_promised_once_whoever_asks() {
         let mut config = Config::new(ShardId(0), Layout::single("/data".into(), 2, 2));
         config.storage.reserve_bytes = 1000;
-        let mut rooms = [Room::new(&config), Room::new(&config)];
+        let mut rooms = [FreeSpace::new(&config), FreeSpace::new(&config)];
         for room in &mut rooms {
             room.ask(0);
             room.told(0, free(2000));
         }
         assert_eq!(rooms[0].promise(0, 600), Ok(()));
-        assert_eq!(rooms[1].promise(0, 600), Err(NoRoom { asked: 600, free: 400 }));
+        assert_eq!(rooms[1].promise(0, 600), Err(NotEnough { asked: 600, free: 400 }));
         assert_eq!(rooms[1].promise(0, 400), Ok(()));
-        assert!(!rooms[0].takes(0, 1) && rooms[0].takes(0, 0));
-        assert_eq!(rooms[0].look(0, 1), Err(NoRoom { asked: 1, free: 0 }));
+        assert!(rooms[0].check(0, 1).is_err() && rooms[0].check(0, 0).is_ok());
+        assert_eq!(rooms[0].check(0, 1), Err(NotEnough { asked: 1, free: 0 }));
         assert_eq!(config.accounts.promised(), 1000, "to look sets nothing aside");
         // What is written is no longer promised, and not free for the one who did not write it.
         rooms[0].wrote(0, 600, 600);
-        assert!(!rooms[1].takes(0, 1));
+        assert!(rooms[1].check(0, 1).is_err());
         rooms[0].release(0, 400);
         assert_eq!(config.accounts.promised(), 0, "either may give it back");
-        assert!(rooms[0].takes(0, 400) && !rooms[0].takes(0, 401));
+        assert!(rooms[0].check(0, 400).is_ok() && rooms[0].check(0, 401).is_err());
         assert_eq!(rooms[0].promised(0), 0);
         // Asked for anew it is in what is free.
         rooms[0].ask(ROOM_AFTER_NS).unwrap();
         rooms[1].wrote(0, 50, 0);
         rooms[0].told(0, free(1400));
-        assert!(rooms[0].takes(0, 350) && !rooms[0].takes(0, 351));
+        assert!(rooms[0].check(0, 350).is_ok() && rooms[0].check(0, 351).is_err());
     }
 
     #[test]
