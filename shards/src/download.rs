@@ -306,8 +306,8 @@ impl Download {
         self.opening = None;
     }
 
-    /// As `drop_readahead`, and the next group is not waited for either, unless it came: the session still
-    /// has something to send, and asks for it when that has left.
+    /// As `drop_readahead`, and the next group is not waited for either, unless it came: the
+    /// session still has something to send, and asks for it when that has left.
     pub fn withdraw(&mut self, cx: &mut Cx<'_>) {
         self.drop_readahead(cx);
         let next = self.groups().start;

@@ -9,6 +9,8 @@ use super::{is_there, sources};
 
 const FUNCTION_LINES_MAX: usize = 60;
 const FILE_LINES_MAX: usize = 800;
+/// In the store, which was one knot of long files once.
+const STORE_FILE_LINES_MAX: usize = 450;
 const LINE_COLUMNS_MAX: usize = 100;
 
 /// Lines of a function in a crate that is not there yet.
@@ -21,23 +23,30 @@ fn allowed(name: &str, limit: usize) -> usize {
     EXCEPTIONS.iter().find(|(path, _)| *path == name).map_or(limit, |(_, lines)| *lines)
 }
 
+/// Lines that a file may have.
+fn file_limit(name: &str) -> usize {
+    let in_store = name.starts_with("shards/src/store/");
+    allowed(name, if in_store { STORE_FILE_LINES_MAX } else { FILE_LINES_MAX })
+}
+
 #[test]
 fn files_and_lines_keep_their_length() {
+    let mut long = Vec::new();
     for (name, text) in sources() {
-        let lines = text.lines().count();
-        let limit = allowed(&name, FILE_LINES_MAX);
-        assert!(lines <= limit, "{name} has {lines} lines of at most {limit}");
+        let (lines, limit) = (text.lines().count(), file_limit(&name));
+        if lines > limit {
+            long.push(format!("{name} has {lines} lines of at most {limit}"));
+        }
         for (at, line) in text.lines().enumerate() {
             let columns = line.chars().count();
             // A long literal (a test vector, say) cannot be broken.
             let literal = line.trim_start().starts_with('"') || line.contains("http://");
-            assert!(
-                columns <= LINE_COLUMNS_MAX || literal,
-                "{name}:{} has {columns} columns",
-                at + 1
-            );
+            if columns > LINE_COLUMNS_MAX && !literal {
+                long.push(format!("{name}:{} has {columns} columns", at + 1));
+            }
         }
     }
+    assert!(long.is_empty(), "too long:\n{}", long.join("\n"));
 }
 
 /// Finds functions that are too long.

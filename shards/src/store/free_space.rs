@@ -1,20 +1,20 @@
-//! How much room a shard's volumes have, and whether objects are taken.
+//! The free space of a shard's volumes, and whether objects are taken.
 //!
-//! FreeSpace is an account. What is to be written is *promised* first, and refused where the free room
-//! above the reserve, less all that is promised already, is not enough for it; when it is written
-//! it is taken off what is free. The account of a volume is one for all shards of the process, so
-//! that they do not promise the same room twice.
+//! Free space is an account. What is to be written is *promised* first, and refused where what is
+//! free above the reserve, less all that is promised already, is not enough for it; when it is
+//! written it is taken off what is free. The account of a volume is one for all shards of the
+//! process, so that they do not promise the same bytes twice.
 //!
 //! ```text
 //!   free, as last told ── written since ── promised ── reserve  =  what may be promised
 //! ```
 //!
-//! The room of a volume is asked for when the store boots, after so many bytes written to it, and
-//! every second while it is written to, has too little, or something was refused. Nobody writes:
-//! nobody asks.
+//! The free space of a volume is asked for when the store boots, after so many bytes written to
+//! it, and every second while it is written to, has too little, or something was refused. While
+//! nobody writes, nobody asks.
 //!
-//! This room refuses objects before the file system would. Where it is wrong, because somebody
-//! else fills the disk, a write fails and the object is refused all the same.
+//! Objects are refused here before the file system would refuse them. Where the account is wrong,
+//! because somebody else fills the disk, a write fails and the object is refused all the same.
 
 use std::{cell::Cell, path::PathBuf};
 

@@ -23,17 +23,18 @@
 use std::{collections::BTreeMap, io};
 
 use ron_codec::{address::Address, limits::DISK_BLOCK_LEN};
-use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Severity};
+use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow};
 
 use super::{
     files::{FileKey, Files},
     index::{Entry, Index, Position},
-    site::{Site, Tag, fault_of},
+    site::{Site, Tag},
 };
 use crate::flow::{Asker, Cx, Fault};
 
 mod append;
 mod batch;
+mod failures;
 mod moves;
 mod table;
 
@@ -394,13 +395,6 @@ impl Log {
         self.table.grow(segment, 0);
     }
 
-    /// What failed to be written may be read again, and nothing can change that.
-    fn breaks(&mut self, what: &str, error: &io::Error, site: Site, cx: &mut Cx<'_>) -> Outcome {
-        site.note(cx, Severity::Error, &format!("{what}, the partition is read-only: {error}"));
-        self.phase = Phase::Broken;
-        self.batch_failed(false)
-    }
-
     fn current(&self) -> &Current {
         self.current.as_ref().expect("a commit has a segment")
     }
@@ -427,29 +421,5 @@ impl Log {
         cx.stats.sync_writes.add(self.batch.records() as u64);
         let (appended, moved) = self.batch.committed((segment, start), &mut self.appends);
         Outcome::Committed { appended, moved }
-    }
-
-    /// The batch cannot be committed. What becomes of its records is known after the cut.
-    fn fails(&mut self, what: &str, error: &io::Error, site: Site, cx: &mut Cx<'_>) {
-        self.fault = fault_of(error);
-        site.note(cx, Severity::Error, &format!("{what}: {error}"));
-    }
-
-    fn batch_failed(&mut self, cut: bool) -> Outcome {
-        let appends = self.batch.refused(&mut self.appends, &mut self.moves);
-        Outcome::Failed { appends, fault: self.fault, cut }
-    }
-
-    /// Cuts the segment back to what is committed.
-    fn cut(&mut self, reuse: bool, site: Site, files: &Files, cx: &mut Cx<'_>) {
-        let Current { slot, end, .. } = *self.current();
-        self.phase = Phase::Cutting { reuse };
-        site.disk(cx, Tag::Log, DiskOp::Truncate { file: files.id(slot), len: end });
-    }
-
-    fn cut_done(&mut self, reuse: bool, site: Site, files: &Files, cx: &mut Cx<'_>) {
-        let file = files.id(self.current().slot);
-        self.phase = Phase::CutSyncing { reuse };
-        site.disk(cx, Tag::Log, DiskOp::Sync { file });
     }
 }

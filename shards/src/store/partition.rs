@@ -31,6 +31,7 @@ mod checkpoints;
 mod commits;
 mod count;
 mod requests;
+mod saving;
 mod space;
 mod state;
 

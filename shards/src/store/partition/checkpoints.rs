@@ -7,12 +7,7 @@
 //!     └── read-only until one succeeds ◄── too often ─┘
 //! ```
 
-use std::io;
-
-use ron_io::ports::{DiskDone, DiskOp, Severity};
-
-use super::Partition;
-use crate::{flow::Cx, limits, store::site::Tag};
+use crate::limits;
 
 /// When a partition saves its index.
 #[derive(Debug)]
@@ -31,61 +26,32 @@ impl Checkpoints {
     pub(super) fn new(dirty: bool) -> Checkpoints {
         Checkpoints { due: false, dirty, tail_len: 0, failures: 0 }
     }
-}
 
-impl Partition {
-    pub(super) fn is_checkpoint_urgent(&self) -> bool {
-        self.checkpoints.dirty
-            && self.checkpoints.failures == 0
-            && !self.index.is_frozen()
-            && (self.index.changes() >= limits::MEMTABLE_CHECKPOINT
-                || self.checkpoints.tail_len >= limits::CHECKPOINT_TAIL_LEN)
+    /// Whether one must come soon, with so many changes in memory.
+    pub(super) fn is_urgent(&self, changes: usize) -> bool {
+        let many = changes >= limits::MEMTABLE_CHECKPOINT;
+        let far = self.tail_len >= limits::CHECKPOINT_TAIL_LEN;
+        self.dirty && self.failures == 0 && (many || far)
     }
 
-    /// Whether the index takes no more changes before it was saved.
-    pub(super) fn is_index_full(&self) -> bool {
-        self.index.changes() >= limits::MEMTABLE_MAX
+    /// One begins.
+    pub(super) fn begin(&mut self) {
+        (self.due, self.dirty, self.tail_len) = (false, false, 0);
     }
 
-    pub(super) fn checkpoint(&mut self, cx: &mut Cx<'_>) {
-        self.checkpoints.dirty = false;
-        self.checkpoints.due = false;
-        self.checkpoints.tail_len = 0;
-        self.compaction.on_checkpoint_begun(&self.log);
-        let job = self.index.checkpoint(self.log.reached());
-        self.site.disk(cx, Tag::Checkpoint, DiskOp::Run(job));
-    }
-
-    pub(super) fn on_checkpoint(&mut self, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
-        let outcome = match done {
-            Ok(DiskDone::Ran(outcome)) => outcome,
-            Ok(other) => unreachable!("a job brought {other:?}"),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Some(next) = self.index.written(outcome.is_ok()) {
-            return self.site.disk(cx, Tag::Checkpoint, DiskOp::Run(next));
-        }
-        self.checkpoints.failures = if outcome.is_ok() { 0 } else { self.checkpoints.failures + 1 };
-        self.look_at_checkpoints(outcome.as_ref().err(), cx);
-        let books = (&self.log, &self.index, &self.deletes);
-        self.compaction.on_checkpointed(outcome.is_ok(), books, self.site, cx);
-        if let Err(error) = outcome {
-            self.site.note(cx, Severity::Error, &format!("checkpoint: {error}"));
-            self.compaction.on_failed(cx.now.mono_ns);
-            // While stopping it is not tried again: the next boot reads the log instead.
-            self.checkpoints.dirty = !self.stopping;
+    /// One is over. One that failed is tried again, but not while the partition is `stopping`: the
+    /// next start reads the log instead.
+    pub(super) fn end(&mut self, durable: bool, stopping: bool) {
+        if durable {
+            self.failures = 0;
+        } else {
+            self.failures += 1;
+            self.dirty = !stopping;
         }
     }
 
-    /// Takes no more objects and deletions while its index cannot be saved, and takes them again
-    /// when it could be.
-    fn look_at_checkpoints(&mut self, error: Option<&String>, cx: &mut Cx<'_>) {
-        match error {
-            Some(error) if self.checkpoints.failures >= limits::CHECKPOINT_FAILURES_MAX => {
-                let why = format!("its index cannot be saved: {error}");
-                self.set_read_only(true, &why, cx);
-            }
-            _ => self.look_at_log(cx),
-        }
+    /// Whether so many failed that nothing more is taken.
+    pub(super) fn has_failed_too_often(&self) -> bool {
+        self.failures >= limits::CHECKPOINT_FAILURES_MAX
     }
 }

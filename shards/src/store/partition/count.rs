@@ -1,28 +1,27 @@
-//! What a partition adds to the counters of its shard, and the warning before its index is full.
+//! What a partition has added to the counters of its shard.
 
-use ron_io::ports::Severity;
+use ron_io::stats::Stats;
 
-use super::Partition;
-use crate::{flow::Cx, limits};
+use crate::store::{index::Index, log::Log};
 
-/// What one partition has added to the counters of its shard, in the order of `count`.
+/// In the order of `add`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counted([u64; 7]);
 
-impl Partition {
-    pub(super) fn count(&mut self, cx: &mut Cx<'_>) {
-        let totals = self.index.totals();
-        let (segments, segment_bytes) = self.log.extent();
-        let counted = Counted([
+impl Counted {
+    /// Counts anew: what was added before is taken off.
+    pub(super) fn add(&mut self, index: &Index, log: &Log, stats: &Stats) {
+        let totals = index.totals();
+        let (segments, segment_bytes) = log.extent();
+        let counted = [
             totals.objects,
             totals.object_bytes,
             totals.file_bytes,
             segments as u64,
             segment_bytes,
-            self.index.live_bytes(),
-            self.index.bytes(),
-        ]);
-        let stats = cx.stats;
+            index.live_bytes(),
+            index.bytes(),
+        ];
         let counters = [
             &stats.objects,
             &stats.object_bytes,
@@ -32,27 +31,10 @@ impl Partition {
             &stats.segment_live_bytes,
             &stats.index_bytes,
         ];
-        for (counter, (now, before)) in counters.iter().zip(counted.0.iter().zip(self.counted.0)) {
+        for (counter, (now, before)) in counters.iter().zip(counted.iter().zip(self.0)) {
             // Counters wrap, so a difference may be negative.
             counter.add(now.wrapping_sub(before));
         }
-        self.counted = counted;
-        self.look_at_index(cx);
-    }
-
-    /// Warns before the memory for the index is used up.
-    fn look_at_index(&mut self, cx: &mut Cx<'_>) {
-        let (bytes, max) = (self.index.bytes(), self.index_max);
-        let is_beyond =
-            |percent: u64| u128::from(bytes) * 100 > u128::from(max) * u128::from(percent);
-        if is_beyond(limits::INDEX_WARN_PERCENT) && !self.index_warned {
-            self.index_warned = true;
-            let text = format!(
-                "the index takes {bytes} bytes of its {max}: objects are refused beyond; raise \
-                 storage.index_memory"
-            );
-            self.site.note(cx, Severity::Warn, &text);
-        }
-        self.index_warned &= is_beyond(limits::INDEX_CALM_PERCENT);
+        self.0 = counted;
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a partition takes writes, and when the operator is told.
 
-use ron_io::ports::{Act, PartitionState, Report};
+use ron_io::ports::{Act, PartitionState, Report, Severity};
 
 use super::Partition;
 use crate::{flow::Cx, limits};
@@ -19,7 +19,7 @@ impl Partition {
     /// Whether puts and deletes are refused at once. Where a segment cannot be begun they are not:
     /// the next one tries again.
     pub(super) fn takes_nothing(&self) -> bool {
-        self.log.is_broken() || self.checkpoints.failures >= limits::CHECKPOINT_FAILURES_MAX
+        self.log.is_broken() || self.checkpoints.has_failed_too_often()
     }
 
     pub(super) fn set_read_only(&mut self, read_only: bool, why: &str, cx: &mut Cx<'_>) {
@@ -34,5 +34,26 @@ impl Partition {
         let reason = format!("{}: {why}", cx.config.layout.volume(self.site.number).display());
         let (shard, partition) = (cx.config.shard, self.site.number);
         cx.acts.push(Act::Report(Report::Partition { shard, partition, state, reason }));
+    }
+
+    pub(super) fn count(&mut self, cx: &mut Cx<'_>) {
+        self.counted.add(&self.index, &self.log, cx.stats);
+        self.look_at_index(cx);
+    }
+
+    /// Warns before the memory for the index is used up.
+    fn look_at_index(&mut self, cx: &mut Cx<'_>) {
+        let (bytes, max) = (self.index.bytes(), self.index_max);
+        let is_beyond =
+            |percent: u64| u128::from(bytes) * 100 > u128::from(max) * u128::from(percent);
+        if is_beyond(limits::INDEX_WARN_PERCENT) && !self.index_warned {
+            self.index_warned = true;
+            let text = format!(
+                "the index takes {bytes} bytes of its {max}: objects are refused beyond; raise \
+                 storage.index_memory"
+            );
+            self.site.note(cx, Severity::Warn, &text);
+        }
+        self.index_warned &= is_beyond(limits::INDEX_CALM_PERCENT);
     }
 }

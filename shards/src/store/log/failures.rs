@@ -1,0 +1,54 @@
+//! What becomes of a batch that could not be committed: the segment is truncated to what was
+//! committed before, and that is synced.
+
+use std::io;
+
+use ron_io::ports::{DiskOp, Severity};
+
+use super::{Current, Log, Outcome, Phase};
+use crate::{
+    flow::Cx,
+    store::{
+        files::Files,
+        site::{Site, Tag, fault_of},
+    },
+};
+
+impl Log {
+    /// The batch cannot be committed. What becomes of its records is known after the cut.
+    pub(super) fn fails(&mut self, what: &str, error: &io::Error, site: Site, cx: &mut Cx<'_>) {
+        self.fault = fault_of(error);
+        site.note(cx, Severity::Error, &format!("{what}: {error}"));
+    }
+
+    /// Cuts the segment back to what is committed.
+    pub(super) fn cut(&mut self, reuse: bool, site: Site, files: &Files, cx: &mut Cx<'_>) {
+        let Current { slot, end, .. } = *self.current();
+        self.phase = Phase::Cutting { reuse };
+        site.disk(cx, Tag::Log, DiskOp::Truncate { file: files.id(slot), len: end });
+    }
+
+    pub(super) fn cut_done(&mut self, reuse: bool, site: Site, files: &Files, cx: &mut Cx<'_>) {
+        let file = files.id(self.current().slot);
+        self.phase = Phase::CutSyncing { reuse };
+        site.disk(cx, Tag::Log, DiskOp::Sync { file });
+    }
+
+    /// What failed to be written may be read again, and nothing can change that.
+    pub(super) fn breaks(
+        &mut self,
+        what: &str,
+        error: &io::Error,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) -> Outcome {
+        site.note(cx, Severity::Error, &format!("{what}, the partition is read-only: {error}"));
+        self.phase = Phase::Broken;
+        self.batch_failed(false)
+    }
+
+    pub(super) fn batch_failed(&mut self, cut: bool) -> Outcome {
+        let appends = self.batch.refused(&mut self.appends, &mut self.moves);
+        Outcome::Failed { appends, fault: self.fault, cut }
+    }
+}
