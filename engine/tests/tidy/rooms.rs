@@ -23,6 +23,7 @@ const RESERVED: &[(&str, &[&str])] = &[("glommio", &["ron-io"]), ("io-uring", &[
 
 /// The top level: these and dotfiles.
 const TOP: &[&str] = &[
+    "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE-APACHE",
@@ -37,6 +38,7 @@ const TOP: &[&str] = &[
     "engine",
     "io",
     "perf",
+    "rust-toolchain.toml",
     "rustfmt.toml",
     "shards",
 ];
