@@ -306,7 +306,7 @@ struct Sources {
     listener: tokio::net::TcpListener,
     /// The waker of the reports' lane.
     waker: AsyncFd<WakerFd>,
-    /// Rung by shards that wake.
+    /// Used by shards that wake.
     woken: AsyncFd<WakerFd>,
     signals: Option<Signals>,
 }

@@ -12,7 +12,7 @@
 //!   it waits with it. The node ends, so that its supervisor starts it anew.
 //!
 //! Time counts only as far as it was looked: a machine that slept has hung no shard. While all
-//! shards sleep nobody looks: the first that wakes rings a waker.
+//! shards sleep nobody looks: the first that wakes wakes this thread.
 
 use std::{
     io,
@@ -133,7 +133,7 @@ impl Span {
     }
 }
 
-/// The waker that the shards ring when they wake. Must be called inside a tokio runtime.
+/// The waker that shards use when they wake. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// What `eventfd(2)` or `epoll_ctl(2)` answered.

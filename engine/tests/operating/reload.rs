@@ -203,7 +203,7 @@ fn a_token_that_is_taken_away_no_longer_writes() {
     // A connection from before that is judged by the new ones, too.
     assert_eq!((put_on_kept("three", b"new"), put_on_kept("one", b"old")), (201, 401));
     assert_eq!((scrub("one"), scrub("three")), (401, 202));
-    // The last ones go, and from now on whoever is on this machine may write.
+    // The last ones go, and from now on requests of this machine may write.
     const OPEN: &str = "no write token is configured any more";
     assert!(!node.stderr().contains(OPEN));
     fs::write(&file, "").expect("it can be written");

@@ -216,7 +216,7 @@ impl Disk {
         [self.transfers.len(), self.jobs, self.waiting.len(), self.background.len()]
     }
 
-    /// Whether there is something to tell. While the loop sleeps, threads ring the waker.
+    /// Whether there is something to tell. While the loop sleeps, threads use the waker.
     pub(super) fn has_outcome(&self) -> bool {
         !self.outcomes.is_empty() || self.workers.has_result()
     }

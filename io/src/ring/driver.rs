@@ -277,7 +277,7 @@ impl<S: Machine> Driving<S> {
     }
 
     /// How long the ring may wait: until the shard's time, unless there is mail or the disk has
-    /// something to tell. From now on both ring the waker, which the ring hears.
+    /// something to tell. From now on both use the waker, which the ring polls.
     fn wait(&self) -> Wait {
         self.mailboxes.waker.prepare_park();
         let has_mail = self.mailboxes.from.iter().any(|lane| !lane.is_empty());

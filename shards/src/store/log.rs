@@ -1,12 +1,12 @@
 //! The log of a partition: records appended to segments, committed in groups.
 //!
 //! All appends that wait when a commit ends share the next one: one write, one sync. Only then is
-//! any of them told to anyone. One commit is under way at a time, so everything before a batch was
+//! any of them answered. There is one commit at a time, so everything before a batch was
 //! synced before the batch was written.
 //!
 //! ```text
 //!            ┌──────────────────────────── batch ───────────────────────────┐
-//!   Idle ──► (Opening: the segment is full or there is none) ──► Writing ──► Syncing ──► Idle
+//!   Idle ──► (Opening: the segment is full, or absent) ──► Writing ──► Syncing ──► Idle
 //!                    │                                              │           │
 //!                    │ fails: told so                       fails ▼           ▼ fails
 //!                    └──► Idle                              Cutting ───► CutSyncing ──► Idle

@@ -52,7 +52,7 @@ impl Compaction {
         best.map(|(_, number)| number).or(oldest).or(small.first().copied().filter(|_| many))
     }
 
-    /// The oldest segment, of which tombstones may be dropped, if that is so of any.
+    /// The oldest segment, if its tombstones may be dropped.
     pub(super) fn oldest(&self, log: &Log) -> Option<u32> {
         let oldest = log.segments().next().map(|(number, _)| number);
         oldest.filter(|_| !self.has_hidden)

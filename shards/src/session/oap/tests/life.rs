@@ -17,6 +17,17 @@ fn late() -> (u16, String) {
     (408, "timeout".into())
 }
 
+/// A get of an object of `len` bytes that has used up its first credit, with `corr_id` 3.
+fn starved(len: usize) -> Rig {
+    let mut rig = greeted();
+    let address = rig.store(&sample(len, 1));
+    let json = format!(r#"{{"op":"get","addr":"{address}"}}"#);
+    rig.bytes(&frame(START | Flags::ACK_REQ, 3, json.as_bytes()));
+    rig.run();
+    rig.out.clear();
+    rig
+}
+
 /// A rig that has seen one frame.
 fn greeted() -> Rig {
     let mut rig = Rig::new();
@@ -178,12 +189,7 @@ fn a_peer_that_takes_nothing_is_dropped() {
 
 #[test]
 fn a_stream_without_credit_is_given_up() {
-    let mut rig = greeted();
-    let address = rig.store(&sample(9 * GROUP_LEN, 1));
-    let json = format!(r#"{{"op":"get","addr":"{address}"}}"#);
-    rig.bytes(&frame(START | Flags::ACK_REQ, 3, json.as_bytes()));
-    rig.run();
-    rig.out.clear();
+    let mut rig = starved(9 * GROUP_LEN);
     rig.pass(SECOND);
     rig.bytes(&frame(Flags::REQ, 3, br#"{"credit":1}"#));
     rig.run();
@@ -358,12 +364,7 @@ fn bytes_are_counted() {
 #[test]
 fn credit_that_lies_unread_is_not_late() {
     // OAP/1 §10.1
-    let mut rig = greeted();
-    let address = rig.store(&sample(9 * GROUP_LEN, 1));
-    let json = format!(r#"{{"op":"get","addr":"{address}"}}"#);
-    rig.bytes(&frame(START | Flags::ACK_REQ, 3, json.as_bytes()));
-    rig.run();
-    rig.out.clear();
+    let mut rig = starved(9 * GROUP_LEN);
     assert_eq!(rig.deadline(), Some(limits(&rig).send_ns));
     rig.pass(SECOND);
     let hello = raw(&FrameHeader::default(), b"", b"");
@@ -382,12 +383,7 @@ fn credit_that_lies_unread_is_not_late() {
 fn a_get_that_is_granted_too_little_ends() {
     // OAP/1 §10.1
     for (bytes, lives) in [(1, false), (READER_LEAST_LEN / 3 + 1, true)] {
-        let mut rig = greeted();
-        let address = rig.store(&sample(20 * GROUP_LEN, 1));
-        let json = format!(r#"{{"op":"get","addr":"{address}"}}"#);
-        rig.bytes(&frame(START | Flags::ACK_REQ, 3, json.as_bytes()));
-        rig.run();
-        rig.out.clear();
+        let mut rig = starved(20 * GROUP_LEN);
         let quarter = limits(&rig).send_ns / 4;
         for _ in 0..10 {
             rig.pass(quarter);

@@ -92,7 +92,7 @@ impl Reader {
         Ok(Some(Block { kind: block[20], count, body: &block[HEAD_LEN..] }))
     }
 
-    /// The next frame; what its slots are is told in their order. `None` at the end.
+    /// The next frame; its slots are passed on in their order. `None` at the end.
     fn frame(&mut self, mut slot: impl FnMut(Slot) -> bool) -> Result<Option<Commit>, Unusable> {
         let (first, mut slots) = (self.number, 0);
         let mut tombstones = Vec::new();
