@@ -246,7 +246,7 @@ pub fn flood(peers: &mut [Rude], again: &[u8], at_most_each: usize) -> usize {
     peers.iter().for_each(|peer| peer.socket.set_nonblocking(true).expect("it is a socket"));
     let mut sent = vec![0; peers.len()];
     let mut moved = Instant::now();
-    while moved.elapsed() < FULL_AFTER {
+    while moved.elapsed() < FULL_AFTER && sent.iter().any(|sent| *sent < at_most_each) {
         let before: usize = sent.iter().sum();
         for (peer, sent) in peers.iter_mut().zip(&mut sent) {
             if *sent < at_most_each {

@@ -11,7 +11,7 @@ use crate::common::{
     flood::Target,
     http::Peer,
     object,
-    rude::{Door, Rude},
+    rude::{self, Door, Rude},
 };
 
 /// The command of a node that runs under this `ulimit`.
@@ -104,14 +104,19 @@ fn more_uploads_than_files_take_none_from_others() {
     let part = vec![7; MIB + MIB / 2];
     let mut refused = 0;
     let mut uploads = Vec::new();
-    for _ in 0..40 {
-        let mut peer = Rude::connect(node, Door::Http, None);
-        peer.send(head.as_bytes()).expect("a head fits");
-        peer.send_until_full(&part, part.len());
-        let (said, _) = peer.read_within(KIB, Duration::from_millis(20));
-        match said.starts_with(b"HTTP/1.1 503") {
-            true => refused += 1,
-            false => uploads.push(peer),
+    // A few at a time: those that are refused must not be too many connections as well.
+    for _ in 0..10 {
+        let mut peers = Rude::many(node, Door::Http, 4, None);
+        for peer in &mut peers {
+            peer.send(head.as_bytes()).expect("a head fits");
+        }
+        rude::flood(&mut peers, &part, part.len());
+        for mut peer in peers {
+            let (said, _) = peer.read_within(KIB, Duration::from_millis(20));
+            match said.starts_with(b"HTTP/1.1 503") {
+                true => refused += 1,
+                false => uploads.push(peer),
+            }
         }
     }
     // An eighth of the limit or so is for uploads, and half of that for one address.

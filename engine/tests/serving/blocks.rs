@@ -20,7 +20,7 @@ use crate::common::{
     http::Peer,
     oap::{self, ACK_REQ, REQ},
     object,
-    rude::{Door, Rude, Trickle},
+    rude::{self, Door, Rude, Trickle},
 };
 use serde_json::json;
 
@@ -32,14 +32,12 @@ const LONG_PUT: &str = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4
 
 /// Uploads that each have sent so much and stop.
 fn stopped_uploads(target: &Target, count: usize, len: usize) -> Vec<Rude> {
-    let body = vec![7; len];
-    let upload = |_| {
-        let mut peer = Rude::connect(&target.node, Door::Http, None);
+    let mut peers = Rude::many(&target.node, Door::Http, count, None);
+    for peer in &mut peers {
         peer.send(LONG_PUT.as_bytes()).expect("a head fits");
-        peer.send_until_full(&body, len);
-        peer
-    };
-    (0..count).map(upload).collect()
+    }
+    rude::flood(&mut peers, &vec![7; len], len);
+    peers
 }
 
 /// The other client is served, a put of its own is answered, and all is well when the peers left.

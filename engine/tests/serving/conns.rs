@@ -13,7 +13,7 @@ use crate::common::{
     flood::Target,
     http::{Peer, put_head},
     oap,
-    rude::{Door, End, Rude, get},
+    rude::{self, Door, End, Rude, get},
 };
 use serde_json::json;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -38,9 +38,7 @@ fn flood(target: &Target, door: Door, again: &[u8]) -> Vec<Rude> {
     thread::scope(|scope| {
         let one = || {
             let mut peers = Rude::many(&target.node, door, PEERS / THREADS, Some(2304));
-            for peer in &mut peers {
-                peer.send_until_full(again, 2 * MIB);
-            }
+            rude::flood(&mut peers, again, 2 * MIB);
             peers
         };
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(one)).collect();
@@ -113,8 +111,8 @@ fn short_answers_over_tls_take_what_is_counted_and_give_it_back() {
     assert!(more <= most, "{more} bytes more, {buffered} are counted: {during}");
     // Everything is read; the connections stay.
     thread::scope(|scope| {
-        for peers in peers.chunks_mut(PEERS / THREADS) {
-            scope.spawn(move || peers.iter_mut().for_each(read_all));
+        for peer in &mut peers {
+            scope.spawn(move || read_all(peer));
         }
     });
     // What a session keeps of what it received is counted.

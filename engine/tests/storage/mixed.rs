@@ -1,7 +1,7 @@
 //! Everything at once: a node is killed and ended, its disk fails and is full, and bits flip in
 //! every file of its data directory, while clients store, read and delete.
 //!
-//! Half a minute, or half an hour where it is asked for, or as long as `RON_TORTURE_SECONDS` says.
+//! A quarter of a minute, or half an hour where it is asked for, or as long as `RON_TORTURE_SECONDS` says.
 //! No start is refused, no wrong byte comes, nothing is lost or undone whose own bytes are whole,
 //! what is damaged is reported, and whoever brings its bytes heals it.
 //!
@@ -31,7 +31,7 @@ const CLIENTS: u64 = 4;
 const OBJECTS_EACH: u64 = 40;
 
 /// How long the short form takes, and the long one.
-const SHORT: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_secs(15);
 const LONG: Duration = Duration::from_secs(30 * 60);
 
 /// The bits that were flipped since all was made whole.
