@@ -90,23 +90,16 @@ fn more_connections_than_files_keep_nobody_from_admin_and_uploads() {
     target.finish();
 }
 
-#[test]
-fn more_uploads_than_files_take_none_from_others() {
-    let target = target();
-    let node = &target.node;
-    let mut old = Peer::new(node.connect());
-    let large: Vec<_> = (0..24).map(|seed| object(100 + seed, 2 * MIB)).collect();
-    large.iter().for_each(|object| {
-        assert_eq!(old.try_put(&object.addr, &object.bytes).expect("an answer").status, 201);
-    });
-    // Each above 1 MiB, and so in a file of its own, and never whole.
+/// Begins so many uploads that each need a file of their own and are never whole. Returns those
+/// that were not refused, and how many were.
+fn unfinished_uploads(node: &Node, count: usize) -> (Vec<Rude>, usize) {
+    // A few at a time: those that are refused must not be too many connections as well.
+    const AT_ONCE: usize = 4;
     let head = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2097152\r\n\r\n";
     let part = vec![7; MIB + MIB / 2];
-    let mut refused = 0;
-    let mut uploads = Vec::new();
-    // A few at a time: those that are refused must not be too many connections as well.
-    for _ in 0..10 {
-        let mut peers = Rude::many(node, Door::Http, 4, None);
+    let (mut uploads, mut refused) = (Vec::new(), 0);
+    for _ in 0..count / AT_ONCE {
+        let mut peers = Rude::many(node, Door::Http, AT_ONCE, None);
         for peer in &mut peers {
             peer.send(head.as_bytes()).expect("a head fits");
         }
@@ -119,6 +112,19 @@ fn more_uploads_than_files_take_none_from_others() {
             }
         }
     }
+    (uploads, refused)
+}
+
+#[test]
+fn more_uploads_than_files_take_none_from_others() {
+    let target = target();
+    let node = &target.node;
+    let mut old = Peer::new(node.connect());
+    let large: Vec<_> = (0..24).map(|seed| object(100 + seed, 2 * MIB)).collect();
+    large.iter().for_each(|object| {
+        assert_eq!(old.try_put(&object.addr, &object.bytes).expect("an answer").status, 201);
+    });
+    let (uploads, refused) = unfinished_uploads(node, 40);
     // An eighth of the limit or so is for uploads, and half of that for one address.
     let files = uploads.len();
     assert!((8..=12).contains(&files) && files + refused == 40, "{files} files, {refused} refused");

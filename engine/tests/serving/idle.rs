@@ -35,8 +35,8 @@ fn since(node: &Node, before: &BTreeMap<String, Duration>) -> BTreeMap<String, D
 
 #[test]
 fn an_idle_node_uses_no_cpu() {
-    // Nodes with one and with two shards are watched at the same time. Both were started before: the
-    // first checkpoint of a new directory is work.
+    // Nodes with one and with two shards are watched at the same time. Both were started before:
+    // the first checkpoint of a new directory is work.
     let object = object(1, 100_000);
     let data: Vec<(usize, Data)> =
         one_and_two_cores().into_iter().map(|shards| (shards, Data::new())).collect();

@@ -1,9 +1,9 @@
 //! Everything at once: a node is killed and ended, its disk fails and is full, and bits flip in
 //! every file of its data directory, while clients store, read and delete.
 //!
-//! A quarter of a minute, or half an hour where it is asked for, or as long as `RON_TORTURE_SECONDS` says.
-//! No start is refused, no wrong byte comes, nothing is lost or undone whose own bytes are whole,
-//! what is damaged is reported, and whoever brings its bytes heals it.
+//! It takes a quarter of a minute, half an hour where it is asked for, or as long as
+//! `RON_TORTURE_SECONDS` says. No start is refused, and no wrong byte comes. Nothing is lost or
+//! undone whose own bytes are whole. Damage is reported, and a PUT of the bytes heals it.
 //!
 //! The disk is a FUSE file system, which needs root; others skip this.
 

@@ -15,14 +15,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Crates that do not keep all rules yet: no imports in a circle, and the length of functions.
-const NOT_YET: &[&str] = &[];
-
-/// Whether a crate keeps all rules, by a path that begins with it.
-fn is_there(path: &str) -> bool {
-    !NOT_YET.iter().any(|name| path.split('/').next() == Some(name))
-}
-
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }

@@ -49,59 +49,95 @@ fn packages() -> Vec<Package> {
     command.exec().unwrap().packages
 }
 
+/// The dependencies among packages of ours that `EDGES` does not have.
+fn forbidden(packages: &[Package]) -> Vec<String> {
+    let mut found = Vec::new();
+    for package in packages {
+        let rule = EDGES.iter().find(|(name, _)| *name == package.name.as_str());
+        let (_, allowed) = rule.unwrap_or(&("", &[]));
+        let ours = |name: &str| packages.iter().any(|package| package.name.as_str() == name);
+        let uses = package.dependencies.iter().map(|dependency| dependency.name.as_str());
+        let bad = uses.filter(|name| ours(name) && !allowed.contains(name));
+        found.extend(bad.map(|name| format!("{} must not use {name}", package.name)));
+    }
+    found
+}
+
+/// The names of packages of ours that see the ring and must not.
+fn ring_seen(packages: &[Package]) -> Vec<String> {
+    let may = |name: &str| ["ron-io", "ron-engine", "ron-bench"].contains(&name);
+    let sees = |package: &&Package| {
+        let io = package.dependencies.iter().filter(|dependency| dependency.name == "ron-io");
+        io.into_iter().any(|io| io.features.iter().any(|feature| feature == "ring"))
+    };
+    let seen = packages.iter().filter(sees).map(|package| package.name.to_string());
+    seen.filter(|name| !may(name)).collect()
+}
+
+/// Packages of ours that name what is reserved for others.
+fn reserved(packages: &[Package]) -> Vec<String> {
+    let mut found = Vec::new();
+    for package in packages {
+        let normal = package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal);
+        for dependency in normal {
+            let rule = RESERVED.iter().find(|(name, _)| *name == dependency.name);
+            if rule.is_some_and(|(_, rooms)| !rooms.contains(&package.name.as_str())) {
+                found.push(format!("{} names {}", package.name, dependency.name));
+            }
+        }
+    }
+    found
+}
+
 #[test]
 fn dependencies_point_one_way() {
     let packages = packages();
     let names: BTreeSet<&str> = packages.iter().map(|package| package.name.as_str()).collect();
     let known: BTreeSet<&str> = EDGES.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, known, "the packages are fixed");
-    for package in &packages {
-        let (_, allowed) = EDGES.iter().find(|(name, _)| *name == package.name.as_str()).unwrap();
-        for dependency in package.dependencies.iter().filter(|d| names.contains(d.name.as_str())) {
-            assert!(
-                allowed.contains(&dependency.name.as_str()),
-                "{} must not use {}",
-                package.name,
-                dependency.name
-            );
-        }
-    }
+    assert_eq!(forbidden(&packages), [""; 0]);
 }
 
 #[test]
 fn the_ring_is_behind_its_feature() {
-    for package in packages() {
-        let may = ["ron-io", "ron-engine", "ron-bench"].contains(&package.name.as_str());
-        for dependency in package.dependencies.iter().filter(|d| d.name == "ron-io") {
-            let ring = dependency.features.iter().any(|feature| feature == "ring");
-            assert!(may || !ring, "{} must not see the ring", package.name);
-        }
-    }
+    assert_eq!(ring_seen(&packages()), [""; 0]);
 }
 
 #[test]
 fn reserved_packages_stay_in_their_rooms() {
-    for package in packages() {
-        let normal = package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal);
-        for dependency in normal {
-            let rule = RESERVED.iter().find(|(name, _)| *name == dependency.name);
-            if let Some((name, rooms)) = rule {
-                assert!(rooms.contains(&package.name.as_str()), "{} names {name}", package.name);
-            }
-        }
-    }
+    assert_eq!(reserved(&packages()), [""; 0]);
+}
+
+/// The packages as they would be if one of them had the dependencies of another as well.
+#[test]
+fn a_dependency_that_must_not_be_is_found() {
+    let with = |package: &'static str, of: &'static str| {
+        let mut packages = packages();
+        let named = |name: &'static str| move |package: &&mut Package| *package.name == *name;
+        let more = packages.iter_mut().find(named(of)).unwrap().dependencies.clone();
+        packages.iter_mut().find(named(package)).unwrap().dependencies.extend(more);
+        packages
+    };
+    let found = forbidden(&with("ron-codec", "ron-engine"));
+    assert!(found.contains(&"ron-codec must not use ron-shards".to_owned()), "{found:?}");
+    assert_eq!(ring_seen(&with("ron-shards", "ron-engine")), ["ron-shards"]);
+    let found = reserved(&with("ron-shards", "ron-io"));
+    assert_eq!(found, ["ron-shards names glommio", "ron-shards names io-uring"]);
+}
+
+/// Whether this may lie at the top.
+fn is_at_the_top(name: &str) -> bool {
+    let left_behind = ["target", "ron-data"].contains(&name);
+    name.starts_with('.') || left_behind || TOP.contains(&name)
 }
 
 #[test]
 fn the_top_level_is_what_it_is() {
     for entry in fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let left_behind = ["target", "ron-data"].contains(&name.as_str());
-        assert!(
-            name.starts_with('.') || left_behind || TOP.contains(&name.as_str()),
-            "{name} does not belong at the top"
-        );
+        assert!(is_at_the_top(&name), "{name} does not belong at the top");
     }
+    assert!(!is_at_the_top("utils"));
 }
 
 /// Counts `unsafe` in code, not in comments or strings.
@@ -125,17 +161,26 @@ impl<'ast> Visit<'ast> for Unsafe {
     }
 }
 
+fn unsafe_in(text: &str) -> usize {
+    let mut found = Unsafe::default();
+    found.visit_file(&syn::parse_file(text).unwrap());
+    found.0
+}
+
 #[test]
 fn unsafe_code_lives_in_io() {
     let mut in_io = 0;
     for (name, text) in sources() {
-        let mut found = Unsafe::default();
-        found.visit_file(&syn::parse_file(&text).unwrap());
+        let found = unsafe_in(&text);
         if name.starts_with("io/") {
-            in_io += found.0;
+            in_io += found;
             continue;
         }
-        assert!(found.0 == 0, "{name} has {} unsafe blocks", found.0);
+        assert!(found == 0, "{name} has {found} unsafe blocks");
     }
     assert!(in_io > 10, "the search finds nothing");
+    for text in ["fn f() { unsafe { g() } }", "unsafe fn f() {}", "unsafe impl Send for X {}"] {
+        assert_eq!(unsafe_in(text), 1, "{text}");
+    }
+    assert_eq!(unsafe_in("// unsafe {}\nfn f() { g(\"unsafe {}\") }"), 0);
 }
