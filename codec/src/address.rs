@@ -42,6 +42,17 @@ const DIGIT_VALUES: [u8; 256] = {
 };
 
 /// The BLAKE3-256 digest that names an object. Ordered as its bytes, hence as its text.
+///
+/// ```
+/// use ron_codec::address::Address;
+///
+/// let address = Address::of(b"hello");
+/// let text = address.to_string();
+/// assert!(text.starts_with("b3:") && text.len() == 67);
+/// assert_eq!(text.parse(), Ok(address));
+/// assert_eq!(Address::parse_route_segment(&format!("{text}.png")), Ok(address));
+/// assert!("b3:123".parse::<Address>().is_err());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address([u8; ADDRESS_LEN]);
 

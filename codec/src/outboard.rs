@@ -332,6 +332,22 @@ pub struct Hashed {
 /// The size need not be known before. A group is closed only when a byte of the next one arrives,
 /// so the hasher at work is always that of the last group; while that is also the first, it can
 /// still be finished as the whole object's.
+///
+/// ```
+/// use ron_codec::outboard::{Hashing, verify_group};
+///
+/// let object = vec![7; 100_000];
+/// let mut hashing = Hashing::new();
+/// object.chunks(1000).try_for_each(|bytes| hashing.update(bytes))?;
+/// let hashed = hashing.finish();
+/// hashed.outboard.verify_root(&hashed.address)?;
+///
+/// // The second group by itself, with the values of all groups.
+/// let (group, values) = (&object[65_536..], Some(hashed.outboard.values()));
+/// assert!(verify_group(&hashed.address, hashed.size, values, 1, group).is_ok());
+/// assert!(verify_group(&hashed.address, hashed.size, values, 0, group).is_err());
+/// # Ok::<(), ron_codec::outboard::OutboardError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Hashing {
     /// Hashes group `values.len()`, of which it has seen `filled` bytes.

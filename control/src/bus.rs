@@ -27,6 +27,16 @@ pub enum KernelEvent {
 }
 
 /// The publishing end; clones are the same bus.
+///
+/// ```
+/// use ron_control::{Bus, KernelEvent};
+///
+/// let bus = Bus::default();
+/// let mut events = bus.subscribe();
+/// bus.publish(KernelEvent::ConfigUpdated { version: 2 });
+/// assert_eq!(events.try_next(), Some(KernelEvent::ConfigUpdated { version: 2 }));
+/// assert_eq!(events.try_next(), None);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Bus {
     sender: broadcast::Sender<KernelEvent>,

@@ -1,7 +1,7 @@
 //! Whether the node is ready for traffic, and if not, why and for how long.
 //!
 //! Every reason has a name, and `/readyz` lists those that hold. The one place to add another is
-//! [`HealthState::reasons`]: a name, and what is looked at to tell whether it holds.
+//! `HealthState::reasons`: a name, and what is looked at to tell whether it holds.
 //!
 //! What the shards say of themselves is read from their counters when somebody asks; events add
 //! what counters cannot say, such as a thread that is gone. Partitions that cannot do all they

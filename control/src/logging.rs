@@ -1,7 +1,7 @@
 //! Logs: one line an event, on standard error, and nothing anywhere else.
 //!
-//! Nobody waits for standard error: lines go through a [`Queue`] to a thread that writes them, and
-//! so does what a panic says. What is said of the end of the process is written as well, as long
+//! Nobody waits for standard error: lines go through a bounded queue to a thread that writes them,
+//! and so does what a panic says. What is said of the end of the process is written as well, as long
 //! as that takes no longer than [`LOG_FLUSH_MAX`].
 
 use std::{

@@ -10,7 +10,7 @@
 //! may still have them queued long after the block was let go. Such a page must never be written
 //! again, so it is given up (`MADV_DONTNEED`) before it is handed out once more: queued packets
 //! keep the old page, the block gets a fresh one. That a page was lent is noted for the page and
-//! not for the block it was part of, because it may come back as part of another: see [`lent`].
+//! not for the block it was part of, because it may come back as part of another: see `lent`.
 //!
 //! ```text
 //!   mapping │ block 0, 64 KiB                │ block 1 │ …

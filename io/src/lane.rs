@@ -44,18 +44,29 @@ impl Waker {
         fence(Ordering::SeqCst);
     }
 
-    /// The reader is awake: nobody needs to ring.
+    /// The reader is awake: it needs no wake-up.
     pub fn unpark(&self) {
         self.parked.store(false, Ordering::Relaxed);
     }
 
-    /// The descriptor that becomes readable when the waker rings.
+    /// The descriptor that becomes readable when the reader is woken.
     pub fn eventfd(&self) -> RawFd {
         self.eventfd.fd()
     }
 }
 
 /// A mailbox of `len` messages for the reader that `waker` wakes.
+///
+/// ```
+/// use ron_io::lane::{Waker, lane};
+///
+/// let waker = std::sync::Arc::new(Waker::new()?);
+/// let (sender, receiver) = lane(1, &waker);
+/// assert_eq!(sender.send("one"), Ok(()));
+/// assert_eq!(sender.send("more than it holds"), Err("more than it holds"));
+/// assert_eq!(receiver.take(), Some("one"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn lane<T>(len: usize, waker: &Arc<Waker>) -> (Sender<T>, Receiver<T>) {
     let queue = Arc::new(ArrayQueue::new(len));
     (Sender { queue: Arc::clone(&queue), waker: Arc::clone(waker) }, Receiver { queue })

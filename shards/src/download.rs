@@ -16,7 +16,7 @@
 //!                   next                         asked
 //! ```
 //!
-//! The window bounds the memory one reader holds. A window of up to [`NEAR_GROUPS`] is an array in
+//! The window bounds the memory one reader holds. A window of up to `NEAR_GROUPS` is an array in
 //! place, so a download that needs no more allocates nothing. It begins with `window_groups`. For a
 //! session that delivers nothing else meanwhile it doubles, up to [`WINDOW_GROUPS_MAX`], whenever
 //! the reader has to wait for the disk and the disk has little to do: one reader alone needs many

@@ -37,6 +37,16 @@ pub enum RangeSpec {
 ///
 /// A suffix of an empty representation is satisfiable but has no spelling in `Content-Range`, so
 /// it is answered whole.
+///
+/// ```
+/// use ron_codec::http::range::{ByteRange, RangeSpec, parse_range};
+///
+/// let last = ByteRange { start: 90, end_exclusive: 100 };
+/// assert_eq!(parse_range(b"bytes=-10", 100), RangeSpec::One(last));
+/// assert_eq!(parse_range(b"bytes=90-1000", 100), RangeSpec::One(last));
+/// assert_eq!(parse_range(b"bytes=100-", 100), RangeSpec::Unsatisfiable);
+/// assert_eq!(parse_range(b"lines=1-2", 100), RangeSpec::Whole);
+/// ```
 #[must_use]
 pub fn parse_range(value: &[u8], size: u64) -> RangeSpec {
     let Some(equals) = memchr::memchr(b'=', value) else { return RangeSpec::Whole };

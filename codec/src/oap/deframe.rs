@@ -29,6 +29,27 @@ pub enum Piece<'a> {
 ///  └────────────────────────────────────────────────────────────────────────────┘
 ///       any framing error ─► Failed
 /// ```
+///
+/// ```
+/// use ron_codec::oap::{Deframer, Flags, FrameHeader, Piece, append_frame};
+///
+/// let head = FrameHeader { flags: Flags::REQ | Flags::START | Flags::END, ..Default::default() };
+/// let mut wire = Vec::new();
+/// append_frame(&head, b"", b"hello", &mut wire)?;
+///
+/// // Bytes come in pieces of any length.
+/// let (mut deframer, mut payload) = (Deframer::new(), Vec::new());
+/// for mut input in wire.chunks(7) {
+///     while let Some(piece) = deframer.next(&mut input)? {
+///         if let Piece::Payload(bytes) = piece {
+///             payload.extend_from_slice(bytes);
+///         }
+///     }
+/// }
+/// assert_eq!(payload, b"hello");
+/// assert!(deframer.is_between_frames());
+/// # Ok::<(), ron_codec::oap::FrameError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Deframer {
     state: State,

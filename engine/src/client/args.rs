@@ -74,7 +74,7 @@ pub enum Command {
     Get(Get),
     /// Print the address and the size of an object.
     Stat {
-        /// The object, b3:<64 hex digits>; a .<tld> behind it is ignored.
+        /// The object, b3:<64 hex digits>; a .TLD behind it is ignored.
         #[arg(value_name = "ADDR", value_parser = Address::parse_route_segment)]
         address: Address,
         /// Print JSON.
@@ -117,7 +117,7 @@ pub enum Command {
 /// What to fetch, and from where to where.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Get {
-    /// The object, b3:<64 hex digits>; a .<tld> behind it is ignored.
+    /// The object, b3:<64 hex digits>; a .TLD behind it is ignored.
     #[arg(value_name = "ADDR", value_parser = Address::parse_route_segment)]
     pub address: Address,
     /// Where to write it; standard output without this, or when it is -.
