@@ -37,9 +37,10 @@ pub const VERIFY_MAX: Duration = Duration::from_secs(600);
 pub const PROFILE_S: u64 = 10;
 pub const PROFILE_S_MAX: u64 = 60;
 
-/// Samples of a profile for each second that a thread works, by default and at most. Not a round
-/// number, so that it does not keep step with what happens a hundred times a second.
-pub const PROFILE_HZ: u32 = 99;
+/// Samples of a profile for each second that a thread works: by default of all threads together,
+/// and at most, which is the default for one shard. Not round numbers, so that they do not keep step
+/// with what happens a hundred times a second.
+pub const PROFILE_HZ_ALL: u32 = 99;
 pub const PROFILE_HZ_MAX: u32 = ron_io::limits::SAMPLE_HZ_MAX;
 
 /// How often a profile looks for threads that are new.
@@ -117,7 +118,7 @@ pub const RETRY_BOOT_S: u64 = 1;
 pub const RETRY_GONE_S: u64 = 30;
 
 const _: () = assert!(VERIFIES_MAX < CONNECTIONS_MAX);
-const _: () = assert!(PROFILE_S <= PROFILE_S_MAX && PROFILE_HZ <= PROFILE_HZ_MAX);
+const _: () = assert!(PROFILE_S <= PROFILE_S_MAX && PROFILE_HZ_ALL <= PROFILE_HZ_MAX);
 const _: () = assert!(PICTURE_ROWS_MAX > 1 && HELD_LOOK_EVERY.as_secs() <= HELD_AGAIN.as_secs());
 const _: () = assert!(RETRY_BOOT_S > 0 && LOAD_WINDOW.as_secs() > 0);
 const _: () = assert!(LOAD_LEAVE.rate < LOAD_ENTER.rate && LOAD_LEAVE.share < LOAD_ENTER.share);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{PROFILE_HZ, PROFILE_HZ_MAX, PROFILE_S, PROFILE_S_MAX};
+use crate::limits::{PROFILE_HZ_ALL, PROFILE_HZ_MAX, PROFILE_S, PROFILE_S_MAX};
 
 /// A profile that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +60,14 @@ impl Ask {
         }
         let last_shard = (shards as u64).saturating_sub(1);
         let hz = number("hz", hz, 1, u64::from(PROFILE_HZ_MAX))?;
+        let seconds = number("seconds", seconds, 1, PROFILE_S_MAX)?;
+        let shard = number("shard", shard, 0, last_shard)?.map(|shard| shard as usize);
+        // One thread is looked at closely.
+        let usual = if shard.is_some() { PROFILE_HZ_MAX } else { PROFILE_HZ_ALL };
         Ok(Ask {
-            seconds: number("seconds", seconds, 1, PROFILE_S_MAX)?.unwrap_or(PROFILE_S),
-            hz: hz.and_then(|hz| u32::try_from(hz).ok()).unwrap_or(PROFILE_HZ),
-            shard: number("shard", shard, 0, last_shard)?.map(|shard| shard as usize),
+            seconds: seconds.unwrap_or(PROFILE_S),
+            hz: hz.and_then(|hz| u32::try_from(hz).ok()).unwrap_or(usual),
+            shard,
             form: match form {
                 None | Some("svg") => Form::Svg,
                 Some("folded") => Form::Folded,
@@ -92,10 +96,12 @@ mod tests {
 
     #[test]
     fn fields_come_in_any_order_and_have_defaults() {
-        let ask = Ask { seconds: PROFILE_S, hz: PROFILE_HZ, shard: None, form: Form::Svg };
+        let ask = Ask { seconds: PROFILE_S, hz: PROFILE_HZ_ALL, shard: None, form: Form::Svg };
         assert_eq!(Ask::parse("", 1), Ok(ask));
         let full = Ask { seconds: 60, hz: 999, shard: Some(1), form: Form::Folded };
         assert_eq!(Ask::parse("format=folded&shard=1&hz=999&seconds=60", 2), Ok(full));
+        let one = Ask { hz: PROFILE_HZ_MAX, shard: Some(0), ..ask };
+        assert_eq!(Ask::parse("shard=0", 1), Ok(one));
         assert_eq!(Ask::parse("&seconds=1&format=svg&", 1), Ok(Ask { seconds: 1, ..ask }));
     }
 

@@ -1,9 +1,10 @@
 //! Stacks as a picture: a box for each function, as wide as its share of the samples, above the
 //! function that called it.
 //!
-//! The picture is one SVG without scripts: a browser shows the whole name and the numbers of a box
-//! when the pointer rests on it. Boxes too narrow to be seen are left out, so a picture is bounded
-//! by its width however many stacks there are.
+//! The picture is one SVG. A browser shows the whole name and the numbers of a box when the pointer
+//! rests on it, zooms into a box that is clicked, and searches for names with a small script. What
+//! starts a thread is one row: see [`PLUMBING`]. Boxes too narrow to be seen are left out, so a
+//! picture is bounded by its width however many stacks there are.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +13,43 @@ use std::{
 };
 
 use crate::limits::PICTURE_ROWS_MAX;
+
+/// What zooms and searches.
+const SCRIPT: &str = include_str!("flame.js");
+
+/// What stands in the names, or the files, of functions that start threads and run their tasks.
+/// Whatever is below the last of them in a stack is one row of a picture, called `RUNTIME`, together
+/// with what of the standard library and of tokio follows.
+const PLUMBING: [&str; 4] =
+    ["start_thread", "__rust_begin_short_backtrace", "__libc_start", "glommio"];
+const LIBRARIES: [&str; 12] = [
+    "std::",
+    "<std::",
+    "core::",
+    "<core::",
+    "alloc::",
+    "<alloc::",
+    "tokio::",
+    "<tokio::",
+    "__rust_",
+    "(std/",
+    "(core/",
+    "(library/",
+];
+const RUNTIME: &str = "runtime";
+
+/// A stack, the thread first, with its plumbing in one row.
+fn without_plumbing(functions: &[Arc<str>]) -> Vec<Arc<str>> {
+    let Some((thread, rest)) = functions.split_first() else { return Vec::new() };
+    let has = |words: &[&str], function: &str| words.iter().any(|word| function.contains(word));
+    // The last function is what the sample is about, whatever it is.
+    let may = &rest[..rest.len().saturating_sub(1)];
+    let start = may.iter().rposition(|function| has(&PLUMBING, function)).map_or(0, |at| at + 1);
+    let more = may[start..].iter().take_while(|function| has(&LIBRARIES, function)).count();
+    let (plumbing, left) = rest.split_at(start + more);
+    let row = (!plumbing.is_empty()).then(|| Arc::from(RUNTIME));
+    [thread.clone()].into_iter().chain(row).chain(left.iter().cloned()).collect()
+}
 
 /// Stacks with how often each was seen: functions, the outermost first.
 #[derive(Debug, Default)]
@@ -47,7 +85,9 @@ impl Stacks {
     pub(crate) fn svg(&self, title: &str) -> String {
         let mut root = Frame::default();
         for (functions, count) in &self.0 {
-            root.add(functions.get(..PICTURE_ROWS_MAX - 1).unwrap_or(functions), *count);
+            let mut functions = without_plumbing(functions);
+            functions.truncate(PICTURE_ROWS_MAX - 1);
+            root.add(&functions, *count);
         }
         let mut svg = String::with_capacity(64 * 1024);
         // A string takes whatever is written to it.
@@ -108,8 +148,10 @@ impl Picture {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
              width=\"{WIDTH}\" height=\"{height}\" font-family=\"monospace\" font-size=\"12\">\n\
              <rect width=\"100%\" height=\"100%\" fill=\"#fdfaf3\"/>\n\
-             <text x=\"{x}\" y=\"26\" font-size=\"16\" text-anchor=\"middle\">{title}</text>\n",
+             <text x=\"{x}\" y=\"26\" font-size=\"16\" text-anchor=\"middle\">{title}</text>\n\
+             <text id=\"found\" x=\"{right}\" y=\"26\" text-anchor=\"end\">search</text>\n",
             x = WIDTH / 2.0,
+            right = WIDTH - MARGIN,
             title = Escaped(title),
         )?;
         if root.samples == 0 {
@@ -118,6 +160,7 @@ impl Picture {
             writeln!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{said}</text>")?;
         } else {
             self.draw_frame(root, "all", MARGIN, 0, svg)?;
+            write!(svg, "<script><![CDATA[\n{SCRIPT}]]></script>\n")?;
         }
         svg.write_str("</svg>\n")
     }
@@ -241,12 +284,34 @@ mod tests {
     }
 
     #[test]
+    fn what_starts_a_thread_is_one_row() {
+        let start = "shard 0|clone3 (sysv/linux/clone3.S)|start_thread (./nptl/pthread_create.c)|\
+                     std::thread::spawn|glommio::executor::LocalExecutor::run";
+        let svg = stacks(&[(&format!("{start}|turn|std::io::read|leaf"), 1)]).svg("t");
+        let is_row = |name: &str| svg.contains(&format!("<title>{name} ("));
+        for name in ["all", "shard 0", "runtime", "turn", "std::io::read", "leaf"] {
+            assert!(is_row(name), "{name}");
+        }
+        assert!(!is_row("std::thread::spawn") && !svg.contains("clone3"));
+        // What the runtime itself does is shown.
+        let svg = stacks(&[(start, 1)]).svg("t");
+        assert!(svg.contains("<title>glommio::executor::LocalExecutor::run ("));
+    }
+
+    #[test]
+    fn the_script_stays_within_its_element() {
+        assert!(!SCRIPT.contains("]]>"));
+        assert!(stacks(&[("a", 1)]).svg("t").contains(SCRIPT));
+    }
+
+    #[test]
     fn names_are_text_and_long_ones_are_clipped() {
         let name = format!("<&\"\u{1b}ü as {}>", "x".repeat(500));
         let svg = stacks(&[(&name, 1)]).svg("<t>");
         assert!(svg.contains(&format!("&lt;&amp;&quot; ü as {}&gt; (1", "x".repeat(500))));
         assert!(svg.contains(">&lt;t&gt;</text>") && svg.contains("xx..</text>"));
         assert!(svg.chars().all(|c| !c.is_control() || c == '\n'));
+        let svg = svg.replace(SCRIPT, "");
         // Every tag that is opened is closed.
         for tag in ["g", "text", "title", "svg"] {
             let count = |what: String| svg.matches(&what).count();
