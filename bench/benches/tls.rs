@@ -85,7 +85,7 @@ impl Peers {
         let mut spent = start.elapsed();
         while !said.is_empty() {
             let start = Instant::now();
-            hear(&mut server, &said);
+            receive(&mut server, &said);
             while server.wants_write() {
                 server.write_tls(&mut answered).expect("memory takes all");
             }
@@ -113,19 +113,19 @@ fn write_all(client: &mut ClientConnection, to: &mut Vec<u8>) {
 
 /// Tells a server what arrived, as much at once as a receive buffer of the driver holds. Returns
 /// how much plaintext came of it.
-fn hear(server: &mut ServerConnection, bytes: &[u8]) -> usize {
+fn receive(server: &mut ServerConnection, bytes: &[u8]) -> usize {
     let mut into = [0; RECV_BUFFER_LEN];
-    let mut heard = 0;
+    let mut received = 0;
     for mut arrival in bytes.chunks(RECV_BUFFER_LEN) {
         while !arrival.is_empty() {
             server.read_tls(&mut arrival).expect("there is room: all was read");
             server.process_new_packets().expect("the client is sound");
             while let Ok(len @ 1..) = server.reader().read(&mut into) {
-                heard += len;
+                received += len;
             }
         }
     }
-    heard
+    received
 }
 
 /// A socket that takes everything and keeps nothing.
@@ -226,7 +226,7 @@ fn opens(c: &mut Criterion) {
                     write_all(&mut client, &mut sealed);
                     sealed
                 },
-                |sealed| assert_eq!(hear(&mut server, sealed), len),
+                |sealed| assert_eq!(receive(&mut server, sealed), len),
                 BatchSize::SmallInput,
             );
         });

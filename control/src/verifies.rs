@@ -89,7 +89,7 @@ impl Drop for Verification<'_> {
 mod tests {
     use super::*;
 
-    fn hear(mut verification: Verification<'_>) -> Option<VerifyOutcome> {
+    fn outcome_of(mut verification: Verification<'_>) -> Option<VerifyOutcome> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(verification.outcome())
     }
@@ -104,8 +104,8 @@ mod tests {
         assert_eq!(verifies.tell(second.id(), VerifyOutcome::Missing), Some(b));
         assert_eq!(verifies.tell(second.id(), VerifyOutcome::Missing), None, "only once");
         assert_eq!(verifies.tell(first.id(), VerifyOutcome::Whole { size: 7 }), Some(a));
-        assert_eq!(hear(second), Some(VerifyOutcome::Missing));
-        assert_eq!(hear(first), Some(VerifyOutcome::Whole { size: 7 }));
+        assert_eq!(outcome_of(second), Some(VerifyOutcome::Missing));
+        assert_eq!(outcome_of(first), Some(VerifyOutcome::Whole { size: 7 }));
     }
 
     #[test]
@@ -119,6 +119,6 @@ mod tests {
         let next = verifies.begin(Address::of(b"a")).unwrap();
         assert!(next.id() > left, "a late report about the one that left is not mistaken");
         verifies.give_up();
-        assert_eq!(hear(next), None);
+        assert_eq!(outcome_of(next), None);
     }
 }

@@ -191,7 +191,7 @@ impl Peer {
             if read == 0 {
                 return Ok(());
             }
-            self.hear(&buffer[..read])?;
+            self.receive(&buffer[..read])?;
             if self.owed > OWED_MAX {
                 return Ok(());
             }
@@ -204,7 +204,7 @@ impl Peer {
         }
     }
 
-    fn hear(&mut self, mut input: &[u8]) -> io::Result<()> {
+    fn receive(&mut self, mut input: &[u8]) -> io::Result<()> {
         let Some(tls) = &mut self.tls else {
             self.owed += self.tail.ends(input);
             return Ok(());

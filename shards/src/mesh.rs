@@ -144,7 +144,7 @@ impl Mesh {
     }
 
     /// A shard said something about a question that has this place.
-    pub(crate) fn heard(&mut self, from: ShardId, place: Place, reply: &Reply) {
+    pub(crate) fn answered(&mut self, from: ShardId, place: Place, reply: &Reply) {
         let other = &mut self.others[usize::from(from.0)];
         let count = match place {
             Place::Parked => &mut other.parked,
@@ -265,7 +265,7 @@ mod tests {
         }
         assert_eq!(ask_for(&mut mesh, 0, None, &mut acts), Some(0), "its own");
         for _ in 0..9 {
-            mesh.heard(PEER, Place::Other, &Reply::Missing);
+            mesh.answered(PEER, Place::Other, &Reply::Missing);
         }
         mesh.send_waiting(&mut acts);
         assert_eq!(sent(&mut acts), [0, 1, 2, 0, 1, 2, 0, 1, 2]);
@@ -295,8 +295,8 @@ mod tests {
             assert_eq!(acts.len(), open_max);
             assert!(mesh.has_waiting());
             let place = if first.is_some() { Place::Read } else { Place::Other };
-            mesh.heard(PEER, place, &Reply::Missing);
-            mesh.heard(PEER, place, &Reply::Missing);
+            mesh.answered(PEER, place, &Reply::Missing);
+            mesh.answered(PEER, place, &Reply::Missing);
             mesh.send_waiting(&mut acts);
             assert_eq!(acts.len(), open_max + 2);
             assert!(ask(&mut mesh, first, &mut acts));
@@ -346,7 +346,7 @@ mod tests {
         let kept = |mesh: &Mesh| mesh.others[1].waiting[Place::Read as usize].kept();
         assert!(kept(&mesh) >= MESH_READS_WAITING_MAX);
         for left in (0..MESH_READS_WAITING_MAX).rev() {
-            mesh.heard(PEER, Place::Read, &Reply::Missing);
+            mesh.answered(PEER, Place::Read, &Reply::Missing);
             mesh.send_waiting(&mut acts);
             assert!(kept(&mesh) <= 3 * left + 64, "{}", kept(&mesh));
         }
@@ -366,11 +366,11 @@ mod tests {
     fn a_read_that_waits_for_memory_gives_its_place_back() {
         let (mut mesh, mut acts) = (Mesh::new(ShardId(0), 2), Acts::default());
         (0..MESH_READS_MAX).for_each(|_| assert!(ask(&mut mesh, Some(0), &mut acts)));
-        mesh.heard(PEER, Place::Read, &Reply::MemoryPressure);
+        mesh.answered(PEER, Place::Read, &Reply::MemoryPressure);
         let before = acts.len();
         assert!(ask(&mut mesh, Some(0), &mut acts));
         assert_eq!(acts.len(), before + 1);
-        mesh.heard(PEER, Place::Parked, &Reply::Missing);
+        mesh.answered(PEER, Place::Parked, &Reply::Missing);
         assert_eq!(mesh.others[1].parked, 0);
         assert!(ask(&mut mesh, Some(0), &mut acts));
         assert_eq!(acts.len(), before + 1, "the parked one had no place to give back");

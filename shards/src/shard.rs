@@ -314,7 +314,7 @@ impl Shard {
                 self.store.on_ask(from, ask, &mut cx!(self, now));
             }
             Mail::Reply { from, to, place, reply } => {
-                self.mesh.heard(from, place, &reply);
+                self.mesh.answered(from, place, &reply);
                 self.replies.push_back((self.own(to), reply));
             }
             Mail::Relieve { from } => {

@@ -34,7 +34,7 @@ use std::io::{self, Write};
 use ron_io::{
     limits::{HANDSHAKE_LEN_MAX, RECV_BUFFER_LEN},
     sim::{heap, tls::server_config},
-    tls::{self, Heard, Receiver, Tls},
+    tls::{self, Decrypted, Receiver, Tls},
 };
 
 use self::peer::{ALERT, DATA, HANDSHAKE, Peer};
@@ -348,12 +348,12 @@ struct Turn<'a> {
 }
 
 impl Receiver for Turn<'_> {
-    fn decrypt(&mut self, at: usize) -> io::Result<Option<(usize, Heard)>> {
+    fn decrypt(&mut self, at: usize) -> io::Result<Option<(usize, Decrypted)>> {
         self.rounds += 1;
         assert!(self.rounds <= self.buffer.len(), "a round takes nothing");
         let mut rest = &self.buffer[at..];
-        let heard = heap::as_node(|| self.node.tls.hear(&mut rest))?;
-        Ok(Some((self.buffer.len() - at - rest.len(), heard)))
+        let decrypted = heap::as_node(|| self.node.tls.decrypt(&mut rest))?;
+        Ok(Some((self.buffer.len() - at - rest.len(), decrypted)))
     }
 
     fn secured(&mut self) {

@@ -301,7 +301,7 @@ mod tests {
         Ask { seconds, hz: 999, shard, form: Form::Folded }
     }
 
-    fn hear(profile: Profile) -> Result<String, NoProfile> {
+    fn outcome_of(profile: Profile) -> Result<String, NoProfile> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(profile.outcome())
     }
@@ -326,7 +326,7 @@ mod tests {
         let no = profiles.begin(ask(1, None), &stats).unwrap_err();
         assert!(matches!(no, NoProfile::Busy { retry_after_s: 1..=4 }), "{no:?}");
         a_function_that_burns(Instant::now() + Duration::from_millis(1100));
-        let folded = hear(profile).unwrap();
+        let folded = outcome_of(profile).unwrap();
         assert!(folded.lines().all(|line| line.starts_with("shard 1;")), "{folded}");
         assert!(folded.contains("a_function_that_burns"), "{folded}");
 
@@ -341,7 +341,7 @@ mod tests {
             }
         };
         profiles.end();
-        assert!(hear(next).is_ok(), "what there is is told");
+        assert!(outcome_of(next).is_ok(), "what there is is told");
         assert!(begun.elapsed() < Duration::from_secs(50));
         assert_eq!(profiles.begin(ask(1, None), &stats).unwrap_err(), NoProfile::Draining);
     }

@@ -200,8 +200,8 @@ impl<S: Machine> Driving<S> {
         self.laps.start(now_ns);
         // What telling this brings is for the next turn, so that every turn ends.
         for _ in 0..self.net.pending() {
-            let Some(heard) = self.net.next_event() else { break };
-            self.tell(heard, now);
+            let Some(event) = self.net.next_event() else { break };
+            self.tell(event, now);
         }
         for at in 0..self.mailboxes.from.len() {
             for _ in 0..MAIL_TURN_MAX {
@@ -337,8 +337,8 @@ impl<S: Machine> Driving<S> {
         self.stats.watch.wake_at_ns.set(wake_at.unwrap_or_default());
     }
 
-    fn tell(&mut self, heard: NetEvent, now: Now) {
-        match heard {
+    fn tell(&mut self, event: NetEvent, now: Now) {
+        match event {
             NetEvent::Accepted { conn, listener, peer } => {
                 self.apply(Event::Opened { conn, listener, peer }, now);
             }
@@ -430,11 +430,11 @@ struct Receiving<'a, S: Machine> {
 }
 
 impl<S: Machine> tls::Receiver for Receiving<'_, S> {
-    fn decrypt(&mut self, at: usize) -> io::Result<Option<(usize, tls::Heard)>> {
+    fn decrypt(&mut self, at: usize) -> io::Result<Option<(usize, tls::Decrypted)>> {
         self.driving.laps.begin(Work::Tls);
-        let heard = self.driving.net.decrypt(self.conn, self.buffer, at..self.len)?;
+        let decrypted = self.driving.net.decrypt(self.conn, self.buffer, at..self.len)?;
         self.driving.laps.end(Work::Tls);
-        Ok(heard)
+        Ok(decrypted)
     }
 
     fn secured(&mut self) {

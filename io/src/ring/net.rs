@@ -257,13 +257,13 @@ impl Net {
         id: ConnId,
         buffer: u16,
         range: Range<usize>,
-    ) -> io::Result<Option<(usize, tls::Heard)>> {
+    ) -> io::Result<Option<(usize, tls::Decrypted)>> {
         let mut input = &self.pool.bytes(buffer, range.end)[range.start..];
         let conn = self.conns.get_mut(id.slot as usize);
         let conn = conn.filter(|c| c.generation == id.generation && c.ending != Ending::Dead);
         let Some(tls) = conn.and_then(|conn| conn.tls.as_mut()) else { return Ok(None) };
-        let heard = tls.hear(&mut input)?;
-        Ok(Some((range.len() - input.len(), heard)))
+        let decrypted = tls.decrypt(&mut input)?;
+        Ok(Some((range.len() - input.len(), decrypted)))
     }
 
     pub(super) fn give_back(&mut self, buffer: u16) {

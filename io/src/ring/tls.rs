@@ -132,7 +132,7 @@ pub struct Tls {
 
 /// What came of bytes of the peer, beside plaintext to read.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct Decrypted {
     /// The handshake is complete as of now.
     pub secured: bool,
     /// The peer said that it will send no more.
@@ -146,7 +146,7 @@ pub trait Receiver {
     ///
     /// # Errors
     /// When the peer broke the protocol.
-    fn decrypt(&mut self, at: usize) -> io::Result<Option<(usize, Heard)>>;
+    fn decrypt(&mut self, at: usize) -> io::Result<Option<(usize, Decrypted)>>;
 
     /// Tells the shard that the handshake is complete.
     fn secured(&mut self);
@@ -169,15 +169,15 @@ pub trait Receiver {
 pub fn receive(driver: &mut impl Receiver, len: usize) -> io::Result<()> {
     let mut at = 0;
     while at < len {
-        let Some((taken, heard)) = driver.decrypt(at)? else { return Ok(()) };
+        let Some((taken, decrypted)) = driver.decrypt(at)? else { return Ok(()) };
         assert!(taken > 0, "TLS took nothing of {} bytes", len - at);
         at += taken;
-        if heard.secured {
+        if decrypted.secured {
             driver.secured();
         }
         while driver.tell_plaintext() {}
         driver.answer();
-        if heard.closed {
+        if decrypted.closed {
             driver.closed();
         }
     }
@@ -214,7 +214,7 @@ impl Tls {
     ///
     /// # Errors
     /// When the peer broke the protocol; what is to be said about it is there for `flush`.
-    pub fn hear(&mut self, input: &mut &[u8]) -> io::Result<Heard> {
+    pub fn decrypt(&mut self, input: &mut &[u8]) -> io::Result<Decrypted> {
         let before = input.len();
         let mut secured = false;
         if !self.closed {
@@ -242,7 +242,7 @@ impl Tls {
         if before > 0 && input.len() == before {
             return Err(io::Error::other("TLS takes no more of the peer's bytes"));
         }
-        Ok(Heard { secured, closed: self.closed })
+        Ok(Decrypted { secured, closed: self.closed })
     }
 
     /// Takes decrypted bytes; 0 when there are none for now.

@@ -21,7 +21,7 @@ use crate::{
     arena::{Block, Queued},
     limits::{COPY_LEN_MAX, RECV_BUFFER_LEN},
     ports::{ConnId, Slice},
-    tls::Heard,
+    tls::Decrypted,
 };
 
 /// A connection, as its client knows it. A number is never used again.
@@ -292,7 +292,7 @@ impl Net {
     }
 
     /// Bytes the client wrote that the shard was not told.
-    pub fn unheard(&self, link: Link) -> usize {
+    pub fn unread(&self, link: Link) -> usize {
         self.conns[link.0].inbound.len()
     }
 
@@ -342,7 +342,7 @@ impl Net {
     }
 
     /// Takes the bytes of the next `Bytes`, up to `max`.
-    pub fn hear(&mut self, link: Link, max: usize) -> Vec<u8> {
+    pub fn receive(&mut self, link: Link, max: usize) -> Vec<u8> {
         let conn = &mut self.conns[link.0];
         conn.taken_before = conn.taken_before.saturating_sub(1);
         conn.inbound.take(max.min(RECV_BUFFER_LEN))
@@ -352,11 +352,15 @@ impl Net {
     ///
     /// # Errors
     /// When the client broke the protocol.
-    pub fn decrypt(&mut self, link: Link, mut input: &[u8]) -> io::Result<Option<(usize, Heard)>> {
+    pub fn decrypt(
+        &mut self,
+        link: Link,
+        mut input: &[u8],
+    ) -> io::Result<Option<(usize, Decrypted)>> {
         let (conn, len) = (&mut self.conns[link.0], input.len());
         let Some(ends) = conn.tls.as_mut().filter(|_| !conn.dead) else { return Ok(None) };
-        let heard = ends.decrypt(&mut input)?;
-        Ok(Some((len - input.len(), heard)))
+        let decrypted = ends.decrypt(&mut input)?;
+        Ok(Some((len - input.len(), decrypted)))
     }
 
     /// What the node's TLS has decrypted, some of it; nothing when there is none.
@@ -711,11 +715,11 @@ mod tests {
         net.pause(id, &mut Chance::new(1));
         let mut told = 0;
         while moves(&net).contains(&Move::Bytes(link)) {
-            told += net.hear(link, 1).len();
+            told += net.receive(link, 1).len();
         }
         assert!(told < 3 && moves(&net).is_empty());
         net.resume(id);
-        assert_eq!(net.hear(link, 1000).len(), 100 - told);
+        assert_eq!(net.receive(link, 1000).len(), 100 - told);
         assert_eq!(moves(&net), [Move::Eof(link)]);
     }
 

@@ -19,7 +19,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
 };
 
-use crate::tls::{self, Certificate, Certificates, Flushed, Heard, Tls, TlsConfig, provider};
+use crate::tls::{self, Certificate, Certificates, Decrypted, Flushed, Tls, TlsConfig, provider};
 
 /// An Ed25519 key and its certificate, made for this: their signatures have one length.
 const CERTIFICATE: &[u8] = include_bytes!("tls/cert.der");
@@ -139,8 +139,8 @@ impl Ends {
         Ok(plaintext)
     }
 
-    pub(super) fn decrypt(&mut self, input: &mut &[u8]) -> io::Result<Heard> {
-        self.server(|server| server.hear(input))
+    pub(super) fn decrypt(&mut self, input: &mut &[u8]) -> io::Result<Decrypted> {
+        self.server(|server| server.decrypt(input))
     }
 
     /// Takes plaintext of the node's side; 0 when there is none.
@@ -240,7 +240,7 @@ mod tests {
     /// Bytes that a record is longer than what is in it.
     const OVERHEAD: usize = 5 + 1 + 16;
 
-    fn hear(ends: &mut Ends, mut bytes: &[u8]) -> io::Result<()> {
+    fn receive(ends: &mut Ends, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             ends.decrypt(&mut bytes)?;
         }
@@ -252,7 +252,7 @@ mod tests {
         let mut ends = Ends::new();
         for _ in 0..2 {
             let bytes = ends.client_sends();
-            hear(&mut ends, &bytes).unwrap();
+            receive(&mut ends, &bytes).unwrap();
             let (bytes, _) = ends.flush(usize::MAX);
             ends.client_reads(&bytes).unwrap();
         }
@@ -271,9 +271,9 @@ mod tests {
                 let len = u16::try_from(part.len()).unwrap().to_be_bytes();
                 let record = [&[22, 3, 1][..], &len, part].concat();
                 sent += record.len();
-                let heard = hear(&mut ends, &record);
-                assert!(heard.is_err() || sent <= HANDSHAKE_LEN_MAX, "{sent} bytes are kept");
-                heard.err()
+                let decrypted = receive(&mut ends, &record);
+                assert!(decrypted.is_err() || sent <= HANDSHAKE_LEN_MAX, "{sent} bytes are kept");
+                decrypted.err()
             });
             let error = error.expect("it is refused").to_string();
             assert!(error.contains("messages are too long"), "{error}");

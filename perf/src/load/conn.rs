@@ -290,7 +290,7 @@ impl<'a> Conn<'a> {
             self.stirred = true;
             self.received += read as u64;
             let input = &buffer[..read];
-            let came = if self.tls.is_some() { self.hear_tls(input)? } else { self.hear(input)? };
+            let came = if self.tls.is_some() { self.parse_tls(input)? } else { self.parse(input)? };
             if let Some(progress) = came {
                 return Ok(progress);
             }
@@ -304,7 +304,7 @@ impl<'a> Conn<'a> {
     }
 
     /// Takes bytes of an answer.
-    fn hear(&mut self, mut input: &[u8]) -> Result<Option<Progress>, Fault> {
+    fn parse(&mut self, mut input: &[u8]) -> Result<Option<Progress>, Fault> {
         if self.job.is_none() {
             return Err(Odd::Surplus.into());
         }
@@ -316,7 +316,7 @@ impl<'a> Conn<'a> {
     }
 
     /// Takes ciphertext: of the handshake, or of an answer.
-    fn hear_tls(&mut self, mut input: &[u8]) -> Result<Option<Progress>, Fault> {
+    fn parse_tls(&mut self, mut input: &[u8]) -> Result<Option<Progress>, Fault> {
         let mut came = None;
         while !input.is_empty() {
             let Some(tls) = &mut self.tls else { return Ok(None) };
@@ -332,7 +332,7 @@ impl<'a> Conn<'a> {
                 self.phase = Phase::Open;
                 came = Some(Progress::Ready(tls.handshake_kind()));
             }
-            if let Some(reply) = self.hear_plaintext()? {
+            if let Some(reply) = self.parse_plaintext()? {
                 came = Some(Progress::Done(reply));
             }
             // After a goodbye nothing is read any more.
@@ -347,7 +347,7 @@ impl<'a> Conn<'a> {
     }
 
     /// Takes what was decrypted.
-    fn hear_plaintext(&mut self) -> Result<Option<Reply>, Fault> {
+    fn parse_plaintext(&mut self) -> Result<Option<Reply>, Fault> {
         let mut came = None;
         while let Some(tls) = &mut self.tls {
             // Nothing yet is an error here, as is an end without notice, which the socket tells.

@@ -94,7 +94,7 @@ pub struct HttpSession {
     eof: bool,
     /// When the state's phase began, and when bytes last came, in `Now::mono_ns`.
     phase_ns: u64,
-    heard_ns: u64,
+    received_ns: u64,
     /// How fast the body of an upload comes.
     pace: Pace,
     due: Option<u64>,
@@ -135,7 +135,7 @@ impl HttpSession {
             paused_ns: None,
             eof: false,
             phase_ns: cx.now.mono_ns,
-            heard_ns: cx.now.mono_ns,
+            received_ns: cx.now.mono_ns,
             pace: Pace::new(cx.now.mono_ns),
             due: None,
         };
@@ -170,7 +170,7 @@ impl HttpSession {
 
     pub fn on_bytes(&mut self, data: &[u8], cx: &mut Cx<'_>) {
         cx.stats.bytes_in[self.wire.proto() as usize].add(data.len() as u64);
-        self.heard_ns = cx.now.mono_ns;
+        self.received_ns = cx.now.mono_ns;
         if self.inbox.is_empty() {
             let used = self.work_off(data, cx);
             if used < data.len() {
@@ -305,7 +305,7 @@ impl HttpSession {
     pub fn idle_since(&self) -> Option<u64> {
         // One that is to send the rest of a body nobody wants is owed nothing either.
         let waits = matches!(self.state, State::Head) && self.inbox.is_empty();
-        (waits && self.wire.unsent() == 0).then(|| self.phase_ns.max(self.heard_ns))
+        (waits && self.wire.unsent() == 0).then(|| self.phase_ns.max(self.received_ns))
     }
 
     /// Bytes of memory that are kept for this connection, beside what every one has.
@@ -327,7 +327,7 @@ impl HttpSession {
         match self.paused_ns.is_some() || stores {
             _ if self.wire.unsent() > 0 => self.wire.progress_ns(),
             true => now_ns,
-            false => self.heard_ns,
+            false => self.received_ns,
         }
     }
 
@@ -366,7 +366,7 @@ impl HttpSession {
             }
             Some(since) => {
                 // A peer that was held back was not late.
-                self.heard_ns = cx.now.mono_ns;
+                self.received_ns = cx.now.mono_ns;
                 self.pace.extend(cx.now.mono_ns.saturating_sub(since));
                 cx.acts.push(Act::Resume { conn });
             }
@@ -423,7 +423,7 @@ impl HttpSession {
             State::Head if self.skip > 0 => {
                 let len = rest.len().min(self.skip);
                 self.skip -= len;
-                self.pace.heard(len as u64);
+                self.pace.count(len as u64);
                 self.phase_ns = cx.now.mono_ns;
                 Some(len)
             }
@@ -431,7 +431,7 @@ impl HttpSession {
             State::Put(put) if put.is_receiving() => {
                 let before = put.taken();
                 let (used, result) = put.feed(rest, cx);
-                self.pace.heard(put.taken() - before);
+                self.pace.count(put.taken() - before);
                 match result {
                     Err(refusal) => self.refuse_put(refusal, cx),
                     Ok(()) if used == 0 => return None,

@@ -73,7 +73,7 @@ pub struct OapSession {
     /// When things happened, in `Now::mono_ns`: the connection became usable, its bytes came last,
     /// an incomplete header began, and we became able to take bytes again.
     ready_at: u64,
-    heard_at: u64,
+    received_at: u64,
     header_at: Option<u64>,
     unblocked_at: u64,
     /// Nanoseconds for which uploads that were full held the peer back, and since when one does.
@@ -124,7 +124,7 @@ impl OapSession {
             draining: false,
             eof: false,
             ready_at: now,
-            heard_at: now,
+            received_at: now,
             header_at: None,
             unblocked_at: now,
             greeted: false,
@@ -151,7 +151,7 @@ impl OapSession {
         if matches!(self.phase, Phase::Handshake { .. }) {
             self.phase = Phase::Open;
             self.ready_at = cx.now.mono_ns;
-            self.heard_at = cx.now.mono_ns;
+            self.received_at = cx.now.mono_ns;
         }
         self.settle(cx);
     }
@@ -159,8 +159,8 @@ impl OapSession {
     /// Bytes of the peer.
     pub fn on_bytes(&mut self, data: &[u8], cx: &mut Cx<'_>) {
         cx.stats.bytes_in[self.wire.proto as usize].add(data.len() as u64);
-        self.heard_at = cx.now.mono_ns;
-        self.frame_pace.heard(data.len() as u64);
+        self.received_at = cx.now.mono_ns;
+        self.frame_pace.count(data.len() as u64);
         match &mut self.phase {
             Phase::Open if self.held.is_empty() => {
                 let taken = self.take_in(data, cx);
@@ -283,7 +283,7 @@ impl OapSession {
             && self.frame.is_none()
             && self.held.is_empty()
             && self.deframer.is_between_frames();
-        (waits && self.wire.unsent() == 0).then(|| self.heard_at.max(self.wire.progress_at))
+        (waits && self.wire.unsent() == 0).then(|| self.received_at.max(self.wire.progress_at))
     }
 
     /// Bytes of memory that are kept for this connection, beside what every one has.
@@ -301,7 +301,7 @@ impl OapSession {
         match self.waits_for_us() {
             _ if self.wire.unsent() > 0 => self.wire.progress_at,
             true => now_ns,
-            false => self.heard_at.max(self.unblocked_at),
+            false => self.received_at.max(self.unblocked_at),
         }
     }
 

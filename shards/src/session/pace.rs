@@ -20,7 +20,7 @@ impl Pace {
     }
 
     /// `len` bytes of payload came.
-    pub(super) fn heard(&mut self, len: u64) {
+    pub(super) fn count(&mut self, len: u64) {
         self.len = self.len.saturating_add(len);
     }
 
@@ -62,17 +62,17 @@ mod tests {
         let allowed = Deadlines { body_rate: 100, body_ns: 2_000_000_000, ..Deadlines::default() };
         let mut pace = Pace::new(5);
         assert_eq!(pace.due(&allowed), Some(2_000_000_005));
-        pace.heard(10_000);
+        pace.count(10_000);
         assert!(!pace.is_late(2_000_000_004, &allowed), "the span has not ended");
         assert!(!pace.is_late(2_000_000_005, &allowed));
         // Much in the last span is nothing in this one.
-        pace.heard(199);
+        pace.count(199);
         assert_eq!(pace.due(&allowed), Some(4_000_000_005));
         assert!(pace.is_late(4_000_000_005, &allowed));
-        pace.heard(200);
+        pace.count(200);
         assert!(!pace.is_late(6_000_000_005, &allowed));
         // Held back for a second, a peer has a second more, and not a span.
-        pace.heard(200);
+        pace.count(200);
         pace.extend(1_000_000_000);
         assert!(!pace.is_late(8_000_000_005, &allowed));
         assert!(!pace.is_late(9_000_000_005, &allowed) && pace.is_late(11_000_000_005, &allowed));

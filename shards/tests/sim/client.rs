@@ -184,14 +184,14 @@ impl Client {
     }
 
     /// Takes bytes of the node; returns what it answers.
-    pub fn hear(&mut self, bytes: &[u8], stage: &mut Stage<'_>) -> Vec<u8> {
+    pub fn receive(&mut self, bytes: &[u8], stage: &mut Stage<'_>) -> Vec<u8> {
         let answers = *stage.answers;
         let reaction = match &mut self.talk {
             Talk::Http(http) => {
-                http.hear(bytes, stage);
+                http.receive(bytes, stage);
                 Vec::new()
             }
-            Talk::Oap(oap) => oap.hear(bytes, stage),
+            Talk::Oap(oap) => oap.receive(bytes, stage),
         };
         self.served += *stage.answers - answers;
         reaction

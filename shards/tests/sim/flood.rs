@@ -197,7 +197,7 @@ impl World {
         let mut client = self.clients.swap_remove(at);
         let (shard, link) = (client.shard, client.link);
         let Some(node) = &self.node else { return false };
-        let on_the_way = node.parts[shard].net.unheard(link);
+        let on_the_way = node.parts[shard].net.unread(link);
         if let Some(rude) = &mut client.rude {
             rude.secured = !node.parts[shard].net.is_handshaking(link);
         }

@@ -191,7 +191,7 @@ impl Http {
     }
 
     /// Takes bytes of the node.
-    pub fn hear(&mut self, mut bytes: &[u8], stage: &mut Stage<'_>) {
+    pub fn receive(&mut self, mut bytes: &[u8], stage: &mut Stage<'_>) {
         while !bytes.is_empty() {
             match &mut self.reading {
                 Reading::Head(head) => {

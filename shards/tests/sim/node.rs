@@ -207,7 +207,7 @@ impl Node {
         let net = &mut self.parts[at].net;
         match what {
             Move::Bytes(link) if net.is_tls(link) => {
-                let records = net.hear(link, max);
+                let records = net.receive(link, max);
                 deck.trace.note(|| format!("{at}: {link:?} brings {} of TLS", records.len()));
                 let len = records.len();
                 let mut receiving =
@@ -218,7 +218,7 @@ impl Node {
                 }
             }
             Move::Bytes(link) => {
-                let (conn, data) = (net.id(link), net.hear(link, max));
+                let (conn, data) = (net.id(link), net.receive(link, max));
                 deck.trace.note(|| format!("{at}: {link:?} brings {} bytes", data.len()));
                 self.apply(at, Event::Bytes { conn, data: &data }, deck);
             }
@@ -351,7 +351,7 @@ struct Receiving<'a, 'd> {
 }
 
 impl tls::Receiver for Receiving<'_, '_> {
-    fn decrypt(&mut self, at: usize) -> io::Result<Option<(usize, tls::Heard)>> {
+    fn decrypt(&mut self, at: usize) -> io::Result<Option<(usize, tls::Decrypted)>> {
         self.rounds += 1;
         if self.rounds > self.records.len() {
             violation!("TLS is handed {} bytes without end", self.records.len());

@@ -191,7 +191,7 @@ impl Oap {
     }
 
     /// Takes bytes of the node; returns what the client answers.
-    pub fn hear(&mut self, bytes: &[u8], stage: &mut Stage<'_>) -> Vec<u8> {
+    pub fn receive(&mut self, bytes: &[u8], stage: &mut Stage<'_>) -> Vec<u8> {
         self.bytes.extend_from_slice(bytes);
         let (mut at, mut out) = (0, Vec::new());
         while let Some(frame) = Frame::parse(&self.bytes[at..]) {

@@ -413,7 +413,7 @@ impl World {
         let piece = self.chance.magnitude(self.plan.piece_max) as usize;
         let Some(node) = &self.node else { return piece };
         let waiting = match what {
-            sim::Move::Bytes(link) => node.parts[at].net.unheard(link),
+            sim::Move::Bytes(link) => node.parts[at].net.unread(link),
             sim::Move::Sent(link) => node.parts[at].net.queued(link),
             _ => 0,
         };
@@ -471,7 +471,7 @@ impl World {
         if over {
             return self.with_stage(|stage| client.over(stage.excusing(rude)));
         }
-        let answer = self.with_stage(|stage| client.hear(&bytes, stage.excusing(rude)));
+        let answer = self.with_stage(|stage| client.receive(&bytes, stage.excusing(rude)));
         if let Some(node) = &mut self.node {
             node.parts[shard].net.write(link, &answer);
         }

@@ -109,7 +109,7 @@ impl HttpSession {
     }
 
     fn body_deadline(&self, allowed: &Deadlines) -> u64 {
-        self.heard_ns.max(self.phase_ns).saturating_add(allowed.body_ns)
+        self.received_ns.max(self.phase_ns).saturating_add(allowed.body_ns)
     }
 
     fn stall_deadline(&self, allowed: &Deadlines) -> Option<u64> {

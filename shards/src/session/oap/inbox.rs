@@ -114,13 +114,13 @@ impl OapSession {
         };
         let stream = self.streams.get_mut(place);
         let Some(Stream { job: Job::Put(put), .. }) = stream else { return data.len() };
-        put.heard_at = cx.now.mono_ns;
+        put.received_at = cx.now.mono_ns;
         if !put.ingest.wants_more() {
             return 0;
         }
         match put.ingest.push(data, cx) {
             Ok(taken) => {
-                put.pace.heard(taken as u64);
+                put.pace.count(taken as u64);
                 if put.ingest.waits_to_begin() && self.others_hold_blocks(self.data_number()) {
                     // It would hold up those that have some, for memory that they keep.
                     cx.stats.memory_refusals.add(1);
@@ -444,7 +444,7 @@ impl Put {
             return Err(Refusal::bad("fewer bytes than len"));
         }
         self.framed = framed;
-        self.heard_at = now_ns;
+        self.received_at = now_ns;
         Ok(())
     }
 }
@@ -497,8 +497,8 @@ fn start_put(
         return Err(Refusal::bad("fewer bytes than len"));
     }
     let ingest = Ingest::new(id, peer, addr, Some(len), cx)?;
-    let heard_at = cx.now.mono_ns;
-    Ok(Job::Put(Box::new(Put { ingest, len, framed: 0, ended: false, heard_at, pace })))
+    let received_at = cx.now.mono_ns;
+    Ok(Job::Put(Box::new(Put { ingest, len, framed: 0, ended: false, received_at, pace })))
 }
 
 /// Judges the capability of a put. Only one as long as a token was kept. OAP/1 §9.2

@@ -86,7 +86,7 @@ pub(super) struct Put {
     /// Whether the END frame came whole.
     pub(super) ended: bool,
     /// When its bytes came last, in `Now::mono_ns`.
-    pub(super) heard_at: u64,
+    pub(super) received_at: u64,
     /// How fast they come, by the session's listening time.
     pub(super) pace: Pace,
 }

@@ -102,7 +102,7 @@ impl OapSession {
                 earlier(first, since.saturating_add(limits.head_ns), Due::Frame)
             }
             (None, Some((_, kind))) => {
-                let since = self.heard_at.max(self.unblocked_at);
+                let since = self.received_at.max(self.unblocked_at);
                 let first = earlier(first, since.saturating_add(limits.body_ns), Due::Frame);
                 match self.frame_pace.due(limits) {
                     Some(at) if !matches!(kind, Kind::Data(_)) => {
@@ -113,7 +113,7 @@ impl OapSession {
                 }
             }
             (None, None) if self.greeted && self.streams.is_empty() && self.wire.unsent() == 0 => {
-                let since = self.heard_at.max(self.wire.progress_at);
+                let since = self.received_at.max(self.wire.progress_at);
                 earlier(first, since.saturating_add(limits.idle_ns), Due::Idle)
             }
             (None, None) => first,
@@ -174,7 +174,7 @@ impl OapSession {
         let listening = !self.blocked && !self.eof;
         let silence = match &stream.job {
             Job::Put(put) if !put.ended && listening => {
-                let since = put.heard_at.max(self.unblocked_at);
+                let since = put.received_at.max(self.unblocked_at);
                 Some(since.saturating_add(limits.body_ns))
             }
             // Grants are the sign that the client takes what is sent. They may lie unread while we
