@@ -22,6 +22,7 @@ use crate::{
 
 mod ask;
 mod flame;
+mod latency;
 pub(crate) mod profile;
 pub mod shards;
 pub(crate) mod stuck;

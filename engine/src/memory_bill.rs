@@ -12,6 +12,7 @@ use ron_io::limits::{
     HANDSHAKE_LEN_MAX, OUT_BUFFER_LEN, OUT_BUFFERS_IDLE_MAX, RECV_BUFFER_LEN, RECV_BUFFERS,
     RING_COMPLETIONS, RING_ENTRIES, SAMPLE_ADDRESSES_MAX, SPARE_BUFFERS_LEN_MAX, TLS_SHORT_LEN,
 };
+use ron_io::stats::LATENCIES_LEN;
 use ron_shards::limits::{
     APPENDS_MAX, DAMAGED_LEN, DAMAGED_MAX, MEMTABLE_MAX, OAP_SHORT_LEN_MAX, OUTBOARD_LOADS_LEN_MAX,
     OUTBOARDS_LEN_MAX, REFUSED_MAX, UNSENT_LEN_MAX,
@@ -150,6 +151,7 @@ impl MemoryBill {
             ("index", plan.index_len.saturating_add(index_over), 1),
             ("index changes", CHANGE_LEN * MEMTABLE_MAX as u64, plan.partitions),
             ("damaged objects", damaged, shards),
+            ("latency histograms", LATENCIES_LEN as u64, shards),
             ("scrub", store::scrub_bill() as u64, shards),
             ("profile", profile, 1),
             ("process", PROCESS_LEN.saturating_add(PROCESS_SHARD_LEN.saturating_mul(shards)), 1),
@@ -223,6 +225,7 @@ mod tests {
         assert!((4 * MIB..24 * MIB).contains(&waiting), "{waiting} bytes for each partition");
         assert_eq!(len("index"), 64 * MIB + 3 * 8 * 1024 * 64);
         assert_eq!(len("index changes"), 3 * 8 * MIB);
+        assert_eq!(len("latency histograms"), 2 * 21 * 3287 * 8);
         assert_eq!(len("scrub"), 2 * 5 * (9 * MIB + 64 * 1024));
         let heap = len("connection tables") + len("TLS");
         let heap = heap + len("connection buffers") + len("outboards") + len("waiting requests");

@@ -12,6 +12,7 @@
 pub mod arena;
 pub mod counter;
 pub mod lane;
+pub mod latency;
 pub mod limits;
 pub mod peers;
 pub mod pipe;

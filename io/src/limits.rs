@@ -94,6 +94,9 @@ pub const DISK_OP_LEN_MAX: usize = 4 * 1024 * 1024;
 /// How long the slowest step of a shard is remembered.
 pub const SLOWEST_SPAN: Duration = Duration::from_secs(60);
 
+/// The longest time of a request that its histogram tells from longer ones.
+pub const LATENCY_MAX: Duration = Duration::from_secs(3600);
+
 /// How often one kind of stall is reported by a shard; those between are counted.
 pub const STALL_REPORT_EVERY: Duration = Duration::from_secs(1);
 

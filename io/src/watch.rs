@@ -146,6 +146,16 @@ impl Watch {
         self.turn_began_ns.set(now_ns);
     }
 
+    /// Nanoseconds since the present turn began, asked by the shard's thread; 0 where nobody says
+    /// when turns begin.
+    #[inline]
+    pub fn into_turn_ns(&self) -> u64 {
+        match self.turn_began_ns.get() {
+            0 => 0,
+            began_ns => clock_ns().saturating_sub(began_ns),
+        }
+    }
+
     /// A step begins.
     #[inline]
     pub fn begin(&self, work: Work) {

@@ -10,9 +10,15 @@ use ron_io::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::latency;
+pub use super::latency::{Latencies, Latency};
+
 /// What `GET /debug/shards` answers, in the order of the shards' numbers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShardsReport {
+    /// Latencies of all shards together, in microseconds.
+    #[serde(default)]
+    pub latency_us: Latencies,
     pub shards: Vec<ShardReport>,
 }
 
@@ -47,6 +53,9 @@ pub struct ShardReport {
     /// The slowest step of the last minute; absent when there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slowest: Option<SlowestReport>,
+    /// Latencies of the requests that the shard answered, in microseconds.
+    #[serde(default)]
+    pub latency_us: Latencies,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -96,11 +105,11 @@ pub struct Ring {
 impl ShardsReport {
     pub(crate) fn new(stats: &[Arc<Stats>]) -> ShardsReport {
         let shards = stats.iter().enumerate().map(|(shard, stats)| report(shard, stats));
-        ShardsReport { shards: shards.collect() }
+        ShardsReport { latency_us: latency::since_start(stats), shards: shards.collect() }
     }
 }
 
-fn report(shard: usize, stats: &Stats) -> ShardReport {
+fn report(shard: usize, stats: &Arc<Stats>) -> ShardReport {
     let (watch, now_ns) = (&stats.watch, clock_ns());
     let (ring, disk) = (&watch.ring, &watch.disk);
     let us = |ns: u64| ns / 1000;
@@ -138,6 +147,7 @@ fn report(shard: usize, stats: &Stats) -> ShardReport {
             starved: ring.starved.get(),
         },
         stalls: stalls.into_iter().filter(|(_, count)| *count > 0).collect(),
+        latency_us: latency::since_start(std::slice::from_ref(stats)),
         slowest: watch.slowest(now_ns).map(|step| SlowestReport {
             what: step.work.name().to_owned(),
             held_us: step.held_ns as f64 / 1e3,

@@ -228,5 +228,12 @@ fn what_each_shard_is_doing_is_shown() {
     for counter in ["/turns", "/ring/enters", "/ring/completions"] {
         assert!(both(&after, counter) > both(&before, counter), "{counter}: {before} {after}");
     }
+    let of = |report: &Value, field| report["latency_us"]["http"]["get"][field].as_u64();
+    let quantiles = ["p50", "p90", "p99", "p999", "max"].map(|field| of(&after, field));
+    assert!(quantiles[0] > Some(0) && quantiles.is_sorted(), "{after}");
+    // A connection that asks for nothing may be all that a shard has.
+    let shards = after["shards"].as_array().expect("a list");
+    let each = shards.iter().filter_map(|shard| of(shard, "count")).sum::<u64>();
+    assert!((1..=each).contains(&of(&after, "count").expect("a count")), "{after}");
     node.terminate();
 }
