@@ -2,7 +2,7 @@
 //! answered is absent or whole.
 
 use super::*;
-use crate::entropy::Entropy;
+use ron_io::splitmix::SplitMix64;
 
 /// Bytes of the script's objects: none, one and many groups, in segments and files.
 const LENS: [usize; 10] = [10, 5000, 70_000, 4096, 0, 200_000, 9000, 1_100_000, 3000, 1_200_000];
@@ -95,7 +95,7 @@ fn no_crash_loses_what_was_acknowledged() {
 /// Objects at random, and what is known of them.
 struct Gamble {
     world: World,
-    entropy: Entropy,
+    entropy: SplitMix64,
     objects: Vec<Vec<u8>>,
     /// What was answered last: there, gone, or unknown since something was not answered.
     known: BTreeMap<usize, Option<bool>>,
@@ -108,7 +108,7 @@ impl Gamble {
         let len = |n: u64| if n < 3 { LARGE } else { 150_000 * n as usize / 2 };
         Gamble {
             world: World::new(seed),
-            entropy: Entropy::new(seed),
+            entropy: SplitMix64::new(seed),
             objects: (0..12).map(|n| object(n + seed * 100, len(n))).collect(),
             known: (0..12).map(|n| (n, Some(false))).collect(),
             cut_off: BTreeSet::new(),

@@ -19,8 +19,8 @@ use ron_io::{
     ports::{DiskDone, DiskOp, FileId, OpenHow, Part, Space},
 };
 
-use crate::entropy::Entropy;
 use inode::Inode;
+use ron_io::splitmix::SplitMix64;
 
 mod inode;
 
@@ -57,7 +57,7 @@ pub(in crate::store) struct TestDisk {
     synced_names: BTreeMap<PathBuf, usize>,
     dirs: BTreeSet<PathBuf>,
     open: HashMap<FileId, usize>,
-    entropy: Entropy,
+    entropy: SplitMix64,
     pub planted: Vec<Planted>,
     /// A file that cannot be scanned.
     pub unreadable: Option<PathBuf>,
@@ -78,7 +78,7 @@ impl TestDisk {
             synced_names: BTreeMap::new(),
             dirs: BTreeSet::new(),
             open: HashMap::new(),
-            entropy: Entropy::new(seed),
+            entropy: SplitMix64::new(seed),
             planted: Vec::new(),
             unreadable: None,
             short_scans: 0,
@@ -198,7 +198,7 @@ impl TestDisk {
 
     /// The power fails: what was not synced is there or not. All files are closed.
     pub(in crate::store) fn crash(&mut self, seed: u64) {
-        self.entropy = Entropy::new(seed);
+        self.entropy = SplitMix64::new(seed);
         let mut entropy = self.entropy.clone();
         for inode in &mut self.inodes {
             inode.crash(&mut entropy);

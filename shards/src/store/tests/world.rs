@@ -19,6 +19,7 @@ use ron_io::{
     ports::{
         Act, Acts, ConnId, DiskDone, DiskOp, FileId, Now, Report, ShardId, Ticket, VerifyOutcome,
     },
+    splitmix::SplitMix64,
     stats::Stats,
 };
 
@@ -26,7 +27,7 @@ use super::disk::TestDisk;
 use crate::{
     cache::Memory,
     config::Config,
-    entropy::{Entropy, Secret},
+    entropy::Secret,
     flow::{Ask, Asker, Body, Cx, Fault, Mail, Place, Reply, StreamId, Tickets, Waiter},
     limits,
     store::{Accounts, Damage, FreeSpace, Store, layout::Layout},
@@ -44,7 +45,7 @@ pub(in crate::store) struct World {
     replies: VecDeque<(Asker, Reply)>,
     pub(in crate::store) memory: Memory,
     tickets: Tickets,
-    entropy: Entropy,
+    entropy: SplitMix64,
     pub(in crate::store) free_space: FreeSpace,
     pub(in crate::store) damage: Damage,
     pub(in crate::store) now: Now,
@@ -110,7 +111,7 @@ impl World {
             asks: VecDeque::new(),
             replies: VecDeque::new(),
             tickets: Tickets::default(),
-            entropy: Entropy::new(seed),
+            entropy: SplitMix64::new(seed),
             free_space: FreeSpace::new(&config),
             damage: Damage::default(),
             config,

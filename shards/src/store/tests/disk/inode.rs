@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::entropy::Entropy;
+use ron_io::splitmix::SplitMix64;
 
 /// What a disk keeps or loses whole.
 const SECTOR_LEN: usize = 512;
@@ -69,7 +69,7 @@ impl Inode {
         self.unsynced.retain(|change| !matches!(change, Unsynced::Write { .. }));
     }
 
-    pub(super) fn crash(&mut self, entropy: &mut Entropy) {
+    pub(super) fn crash(&mut self, entropy: &mut SplitMix64) {
         for change in std::mem::take(&mut self.unsynced) {
             match change {
                 Unsynced::Length(len) if entropy.next_u64() & 1 == 0 => self.synced.resize(len, 0),
