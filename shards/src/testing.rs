@@ -79,6 +79,11 @@ impl Bench {
         }
     }
 
+    /// Drops the cache, so that the disk must be read.
+    pub(crate) fn chill(&mut self) {
+        self.memory = empty_memory(&self.config);
+    }
+
     /// A block with these bytes.
     pub(crate) fn block(&mut self, bytes: &[u8]) -> Block {
         let mut block = self.memory.alloc(bytes.len()).expect("room in the arena");
