@@ -27,6 +27,7 @@ pub mod sample;
 mod seqlock;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod splitmix;
 pub mod stats;
 mod sync;
 #[cfg(feature = "tls")]

@@ -15,6 +15,7 @@ use blake3::hazmat::{
     ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
 };
 use ron_codec::address::Address;
+use ron_io::splitmix::SplitMix64;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
@@ -47,15 +48,10 @@ pub enum ObjectsError {
 /// Bytes that do not compress and repeat nowhere. Shorter noise is the beginning of longer.
 #[must_use]
 pub fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut numbers = SplitMix64::new(0x9E37_79B9_7F4A_7C15);
     let mut bytes = vec![0; len.next_multiple_of(8)];
     for word in bytes.chunks_exact_mut(8) {
-        // The generator SplitMix64.
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        word.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes());
+        word.copy_from_slice(&numbers.next_u64().to_le_bytes());
     }
     bytes.truncate(len);
     bytes

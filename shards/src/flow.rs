@@ -22,6 +22,7 @@ use ron_codec::{address::Address, outboard::Outboard};
 use ron_io::{
     arena::Block,
     ports::{Act, Acts, DiskOp, FileId, Now, Order, ShardId, Ticket},
+    splitmix::SplitMix64,
     stats::Stats,
 };
 
@@ -32,7 +33,6 @@ pub use crate::{
 use crate::{
     cache::Memory,
     config::Config,
-    entropy::Entropy,
     store::{Damage, FreeSpace},
 };
 
@@ -334,7 +334,7 @@ pub struct Cx<'a> {
     pub replies: &'a mut VecDeque<(Asker, Reply)>,
     pub memory: &'a mut Memory,
     pub tickets: &'a mut Tickets,
-    pub entropy: &'a mut Entropy,
+    pub entropy: &'a mut SplitMix64,
     pub free_space: &'a mut FreeSpace,
     pub damage: &'a mut Damage,
 }

@@ -21,6 +21,7 @@ use ron_io::{
         Act, Acts, ConnId, DiskDone, Event, ListenerId, Machine, Now, Order, Report, Severity,
         Ticket,
     },
+    splitmix::SplitMix64,
     stats::{Phase, Proto, Rejected, Stats},
     wheel::Wheel,
 };
@@ -28,7 +29,6 @@ use ron_io::{
 use crate::{
     cache::{Memory, Pages},
     config::Config,
-    entropy::Entropy,
     flow::{Ask, Asker, Body, Cx, Fault, Mail, Peer, Place, Reply, StreamId, Tickets, Waiter},
     ingest,
     limits::{
@@ -62,7 +62,7 @@ pub struct Shard {
     wheel: Wheel,
     memory: Memory,
     tickets: Tickets,
-    entropy: Entropy,
+    entropy: SplitMix64,
     free_space: FreeSpace,
     damage: Damage,
     asks: VecDeque<(StreamId, Ask)>,
@@ -141,7 +141,7 @@ impl Shard {
             wheel: Wheel::default(),
             memory,
             tickets: Tickets::default(),
-            entropy: Entropy::new(config.seed),
+            entropy: SplitMix64::new(config.seed),
             free_space: FreeSpace::new(&config),
             damage: Damage::default(),
             asks: VecDeque::with_capacity(QUEUE_KEPT),

@@ -6,13 +6,14 @@ use ron_io::{
     arena::Block,
     limits::BLOCK_LEN,
     ports::{Acts, ConnId, Now, ShardId},
+    splitmix::SplitMix64,
     stats::Stats,
 };
 
 use crate::{
     cache::Memory,
     config::Config,
-    entropy::{Entropy, Secret},
+    entropy::Secret,
     flow::{Ask, Asker, Body, Cx, Mail, Peer, Reply, StreamId, Tickets},
     store::{Damage, FreeSpace, layout::Layout},
 };
@@ -26,7 +27,7 @@ pub(crate) struct Bench {
     pub(crate) replies: VecDeque<(Asker, Reply)>,
     pub(crate) memory: Memory,
     pub(crate) tickets: Tickets,
-    pub(crate) entropy: Entropy,
+    pub(crate) entropy: SplitMix64,
     pub(crate) free_space: FreeSpace,
     pub(crate) damage: Damage,
     pub(crate) now: Now,
@@ -40,19 +41,25 @@ impl Bench {
     /// A bench with an arena of that many blocks.
     pub(crate) fn new(blocks: usize) -> Bench {
         let layout = Layout::single("/data".into(), 4, 2);
-        let config = Config::new(ShardId(1), layout);
+        let mut config = Config::new(ShardId(1), layout);
+        config.arena_len = blocks * BLOCK_LEN;
+        Bench::with(config)
+    }
+
+    /// A bench for a part that is configured so.
+    pub(crate) fn with(config: Config) -> Bench {
         Bench {
             free_space: FreeSpace::new(&config),
             damage: Damage::default(),
-            config,
             stats: Stats::default(),
             acts: Acts::default(),
             asks: VecDeque::new(),
             replies: VecDeque::new(),
-            memory: Memory::new(blocks * BLOCK_LEN, &Secret::of_seed(1)).unwrap(),
+            memory: empty_memory(&config),
             tickets: Tickets::default(),
-            entropy: Entropy::new(1),
+            entropy: SplitMix64::new(1),
             now: Now::default(),
+            config,
         }
     }
 
@@ -72,10 +79,19 @@ impl Bench {
         }
     }
 
+    /// Drops the cache, so that the disk must be read.
+    pub(crate) fn chill(&mut self) {
+        self.memory = empty_memory(&self.config);
+    }
+
     /// A block with these bytes.
     pub(crate) fn block(&mut self, bytes: &[u8]) -> Block {
-        let mut block = self.memory.alloc(bytes.len()).unwrap();
+        let mut block = self.memory.alloc(bytes.len()).expect("room in the arena");
         block.bytes_mut().copy_from_slice(bytes);
         block.freeze(bytes.len())
     }
+}
+
+fn empty_memory(config: &Config) -> Memory {
+    Memory::new(config.arena_len, &Secret::of_seed(1)).unwrap()
 }

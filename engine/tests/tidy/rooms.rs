@@ -15,7 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("ron-control", &["ron-codec", "ron-io"]),
     ("ron-engine", &["ron-codec", "ron-io", "ron-shards", "ron-control"]),
     ("ron-bench", &["ron-codec", "ron-io", "ron-shards"]),
-    ("ron-perf", &["ron-codec"]),
+    ("ron-perf", &["ron-codec", "ron-io"]),
 ];
 
 /// Packages that only these of ours may name.

@@ -210,6 +210,29 @@ impl Disk {
         self.synced_names.insert(text(path), id);
     }
 
+    /// The file of this name.
+    pub(super) fn named(&self, path: &Path) -> Option<InodeId> {
+        self.names.get(&text(path)).copied()
+    }
+
+    /// Changes stored bytes behind everyone's back.
+    pub(super) fn alter(&mut self, id: InodeId, change: impl Fn(&mut Vec<u8>)) {
+        self.inodes[id.0].alter(change);
+    }
+
+    /// Takes a file away behind everyone's back.
+    pub(super) fn lose(&mut self, path: &Path) {
+        self.names.remove(&text(path));
+        self.synced_names.remove(&text(path));
+    }
+
+    /// Takes a folder away in which nothing is.
+    pub(super) fn lose_folder(&mut self, path: &Path) {
+        let path = text(path);
+        assert!(within(&self.names, &path).next().is_none(), "{path} is not empty");
+        assert!(self.dirs.remove(&path), "{path} is not there");
+    }
+
     /// Descriptors of any file.
     pub fn opened(&self) -> u32 {
         self.inodes.iter().map(|inode| inode.opened).sum()
@@ -258,8 +281,18 @@ impl Disk {
         }
         self.injected.errors += 1;
         self.injected.kept += u64::from(matches!(op, DiskOp::Remove { .. }));
+        Some(self.fail(op, inode, io::Error::other("bad weather")))
+    }
+
+    /// The act fails with this error; what it would have changed may be changed in part.
+    pub(super) fn fail(
+        &mut self,
+        op: &DiskOp,
+        inode: Option<InodeId>,
+        error: io::Error,
+    ) -> io::Result<DiskDone> {
         match (op, inode) {
-            (DiskOp::Run(_), _) => return Some(Ok(DiskDone::Ran(Err("no luck".to_string())))),
+            (DiskOp::Run(_), _) => return Ok(DiskDone::Ran(Err(error.to_string()))),
             (DiskOp::Sync { .. }, Some(id)) => self.inodes[id.0].fail_sync(),
             (DiskOp::Write { at, parts, .. }, Some(id)) => {
                 let bytes = gather(parts);
@@ -272,7 +305,7 @@ impl Disk {
             _ if self.chance.toss() => self.take_effect(op, inode),
             _ => {}
         }
-        Some(Err(io::Error::other("bad weather")))
+        Err(error)
     }
 
     /// What is about to fail happens all the same, and is not made durable.

@@ -93,11 +93,17 @@ impl Inode {
 
     /// Changes a stored bit behind everyone's back.
     pub(super) fn flip(&mut self, at: usize, bit: u32) {
-        for bytes in [&mut self.seen, &mut self.synced] {
+        self.alter(|bytes| {
             if let Some(byte) = bytes.get_mut(at) {
                 *byte ^= 1 << (bit % 8);
             }
-        }
+        });
+    }
+
+    /// Changes stored bytes behind everyone's back.
+    pub(super) fn alter(&mut self, change: impl Fn(&mut Vec<u8>)) {
+        change(&mut self.seen);
+        change(&mut self.synced);
     }
 
     fn changed(&mut self, change: Change) {

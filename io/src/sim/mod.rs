@@ -13,7 +13,8 @@
 //!             └─ Mesh    lanes between shards
 //! ```
 //!
-//! Beside these, [`heap`] measures what the machine holds, and [`tls`] has what both ends of TLS
+//! A test that must know what fails has a [`PlantedDisk`] in place of a queue and a disk. Beside
+//! these, [`heap`] measures what the machine holds, and [`tls`] has what both ends of TLS
 //! are configured with.
 //!
 //! This room decides nothing: whoever runs the simulation chooses what happens next, and when
@@ -22,16 +23,20 @@
 mod chance;
 mod clock;
 mod disk;
+mod files;
 pub mod heap;
 mod inode;
 mod mesh;
 mod net;
+mod planted;
 mod queue;
 pub mod tls;
 
 pub use chance::Chance;
 pub use clock::Clock;
 pub use disk::{Disk, Injected, InodeId, Weather};
+pub use files::file_of;
 pub use mesh::Mesh;
 pub use net::{Link, Move, Net};
+pub use planted::{Kind, Planted, PlantedDisk};
 pub use queue::{End, Queue};

@@ -9,15 +9,12 @@
 //! The file an act is about is looked up when it is submitted, as the driver does, so that an act
 //! and a later `Close` keep their order. All else may overtake.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-};
+use std::{collections::BTreeSet, io};
 
-use super::{Chance, Disk, Injected, InodeId};
+use super::{Chance, Disk, Injected, InodeId, files::Files};
 use crate::{
     arena::{Block, Class},
-    ports::{DiskDone, DiskOp, FileId, Part, Ticket},
+    ports::{DiskDone, DiskOp, Part, Ticket},
 };
 
 /// How a process ends without having been asked to.
@@ -40,7 +37,7 @@ struct Work {
 /// The acts of one shard.
 #[derive(Debug, Default)]
 pub struct Queue {
-    files: BTreeMap<u32, InodeId>,
+    files: Files,
     work: Vec<Work>,
     done: Vec<Done>,
     troubles_told: u64,
@@ -67,10 +64,7 @@ impl Queue {
     /// # Panics
     /// If it is about a file that is not open.
     pub fn submit(&mut self, ticket: Ticket, op: DiskOp, not_before: u64) {
-        let inode = self.inode_of(&op);
-        if let DiskOp::Close { file } = &op {
-            self.files.remove(&file.0);
-        }
+        let inode = self.files.submit(&op);
         self.work.push(Work { ticket, op, inode, not_before });
     }
 
@@ -79,19 +73,7 @@ impl Queue {
     /// # Panics
     /// If it is about one that is not open.
     pub fn inode_of(&self, op: &DiskOp) -> Option<InodeId> {
-        let file = match op {
-            DiskOp::Close { file }
-            | DiskOp::Read { file, .. }
-            | DiskOp::Scan { file, .. }
-            | DiskOp::Write { file, .. }
-            | DiskOp::Sync { file }
-            | DiskOp::Truncate { file, .. } => *file,
-            _ => return None,
-        };
-        let FileId(number) = file;
-        let inode = self.files.get(&number).copied();
-        assert!(inode.is_some(), "{op:?} is about a file that is not open");
-        inode
+        self.files.inode_of(op)
     }
 
     /// Acts that were not performed.
@@ -168,7 +150,8 @@ impl Queue {
         if matches!(op, DiskOp::Truncate { .. }) {
             self.cut.extend(inode);
         }
-        let (outcome, closes) = self.run(op, inode, disk);
+        let closes = inode.filter(|_| matches!(op, DiskOp::Close { .. }));
+        let outcome = self.files.perform(op, inode, disk);
         let Injected { errors, short_reads, .. } = disk.injected;
         let spoilt = (errors, short_reads) != (before.errors, before.short_reads);
         let made_up = is_sync && inode.is_some_and(|inode| self.cut.remove(&inode));
@@ -207,35 +190,19 @@ impl Queue {
         let weather = std::mem::take(&mut disk.weather);
         for Work { op, inode, .. } in std::mem::take(&mut self.work) {
             match chance.below(3) {
-                0 => drop(self.run(op, inode, disk)),
+                0 => drop(self.files.perform(op, inode, disk)),
                 1 => disk.half_perform(op, inode),
                 _ => {}
             }
         }
         disk.weather = weather;
     }
-
-    fn run(
-        &mut self,
-        op: DiskOp,
-        inode: Option<InodeId>,
-        disk: &mut Disk,
-    ) -> (io::Result<DiskDone>, Option<InodeId>) {
-        let closes = if matches!(op, DiskOp::Close { .. }) { inode } else { None };
-        let opens = if let DiskOp::Open { file, .. } = &op { Some(file.0) } else { None };
-        let (outcome, opened) = disk.perform(op, inode);
-        if let (Some(file), Some(id)) = (opens, opened) {
-            let before = self.files.insert(file, id);
-            assert!(before.is_none(), "file {file} names two open files");
-        }
-        (outcome, closes)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::OpenHow;
+    use crate::ports::{FileId, OpenHow};
 
     const FILE: FileId = FileId(3);
 

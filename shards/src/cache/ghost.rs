@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn hash(key: u64) -> u64 {
-        crate::entropy::Entropy::new(key).next_u64()
+        ron_io::splitmix::SplitMix64::new(key).next_u64()
     }
 
     #[test]

@@ -302,8 +302,8 @@ fn check_record(file: &[u8], data: &[u8]) {
 }
 
 fn choices(seed: u64) -> impl Iterator<Item = usize> {
-    let mut entropy = crate::entropy::Entropy::new(seed);
-    std::iter::repeat_with(move || (entropy.next_u64() >> 8) as usize)
+    let mut numbers = ron_io::splitmix::SplitMix64::new(seed);
+    std::iter::repeat_with(move || (numbers.next_u64() >> 8) as usize)
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::{Deref, DerefMut},
     path::PathBuf,
 };
 
@@ -13,19 +14,17 @@ use ron_codec::{
     outboard::{group_count, group_len},
 };
 use ron_io::{
-    arena::Block,
     limits::BLOCK_LEN,
-    ports::{Acts, DiskOp, Now, Report, ShardId, Ticket},
-    stats::{CODES, Op, Proto, Rejected, Stats},
+    ports::{DiskOp, Now, Report, ShardId, Ticket},
+    stats::{CODES, Op, Proto, Rejected},
 };
 
 use super::*;
 use crate::{
-    cache::Memory,
     config::Config,
-    entropy::{Entropy, Secret},
-    flow::{Ask, Body, Fault, Mail, Tickets, Verified, Waiter},
-    store::{Damage, FreeSpace, layout::Layout},
+    flow::{Ask, Body, Fault, Mail, Verified, Waiter},
+    store::layout::Layout,
+    testing,
 };
 
 mod conn;
@@ -44,6 +43,7 @@ const UNIX_MS: u64 = 1_000_000_000_000;
 pub(super) fn config() -> Config {
     let layout = Layout::single("/nowhere".into(), 1, 1);
     let mut config = Config::new(ShardId(0), layout);
+    config.arena_len = ARENA_BLOCKS * BLOCK_LEN;
     config.object_len_max = 6 * 1024 * 1024;
     config.server = "ron/test".into();
     // Most tests are about other deadlines.
@@ -61,17 +61,8 @@ enum Did {
 }
 
 struct Bench {
-    config: Config,
-    stats: Stats,
-    acts: Acts<Mail, Body>,
-    asks: VecDeque<(StreamId, Ask)>,
-    replies: VecDeque<(crate::flow::Asker, Reply)>,
-    memory: Memory,
-    tickets: Tickets,
-    entropy: Entropy,
-    free_space: FreeSpace,
-    damage: Damage,
-    now: Now,
+    /// What a context lends the session.
+    lent: testing::Bench,
     session: Option<HttpSession>,
     objects: BTreeMap<Address, Vec<u8>>,
     disk: VecDeque<(Ticket, DiskOp)>,
@@ -97,6 +88,20 @@ struct Bench {
     missing: Option<usize>,
 }
 
+impl Deref for Bench {
+    type Target = testing::Bench;
+
+    fn deref(&self) -> &testing::Bench {
+        &self.lent
+    }
+}
+
+impl DerefMut for Bench {
+    fn deref_mut(&mut self) -> &mut testing::Bench {
+        &mut self.lent
+    }
+}
+
 impl Bench {
     fn new() -> Bench {
         Bench::from("127.0.0.1", false)
@@ -107,18 +112,9 @@ impl Bench {
     }
 
     fn with(config: Config, peer: &str, tls: bool) -> Bench {
+        let now = Now { mono_ns: SECOND_NS, unix_ms: UNIX_MS };
         let mut bench = Bench {
-            free_space: FreeSpace::new(&config),
-            damage: Damage::default(),
-            config,
-            stats: Stats::default(),
-            acts: Acts::default(),
-            asks: VecDeque::new(),
-            replies: VecDeque::new(),
-            memory: Memory::new(ARENA_BLOCKS * BLOCK_LEN, &Secret::of_seed(1)).unwrap(),
-            tickets: Tickets::default(),
-            entropy: Entropy::new(1),
-            now: Now { mono_ns: SECOND_NS, unix_ms: UNIX_MS },
+            lent: testing::Bench { now, ..testing::Bench::with(config) },
             session: None,
             objects: BTreeMap::new(),
             disk: VecDeque::new(),
@@ -143,20 +139,7 @@ impl Bench {
     }
 
     fn cx<T>(&mut self, act: impl FnOnce(Option<&mut HttpSession>, &mut Cx<'_>) -> T) -> T {
-        let mut cx = Cx {
-            now: self.now,
-            config: &self.config,
-            stats: &self.stats,
-            acts: &mut self.acts,
-            asks: &mut self.asks,
-            replies: &mut self.replies,
-            memory: &mut self.memory,
-            tickets: &mut self.tickets,
-            entropy: &mut self.entropy,
-            free_space: &mut self.free_space,
-            damage: &mut self.damage,
-        };
-        act(self.session.as_mut(), &mut cx)
+        act(self.session.as_mut(), &mut self.lent.cx())
     }
 
     /// Tells the session something, and lets everything happen that follows from it.
@@ -197,12 +180,6 @@ impl Bench {
         let address = Address::of(bytes);
         self.objects.insert(address, bytes.to_vec());
         address
-    }
-
-    fn block(&mut self, bytes: &[u8]) -> Block {
-        let mut block = self.memory.alloc(bytes.len()).expect("memory");
-        block.bytes_mut().copy_from_slice(bytes);
-        block.freeze(bytes.len())
     }
 
     fn run(&mut self) {
@@ -252,7 +229,7 @@ impl Bench {
         match act {
             Act::Send { conn, head, body } => {
                 assert_eq!(conn, CONN);
-                self.out.extend_from_slice(self.acts.bytes(head));
+                self.out.extend_from_slice(self.lent.acts.bytes(head));
                 self.unsent += head.len() + body.as_ref().map_or(0, |body| body.len());
                 self.out.extend_from_slice(body.as_ref().map_or(&[], |body| body.bytes()));
             }

@@ -1,7 +1,10 @@
 //! A session on a rig: a naive store answers its questions, and what it sends is read back.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::PathBuf;
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::{Deref, DerefMut},
+    path::PathBuf,
+};
 
 use ron_codec::{
     address::Address,
@@ -11,18 +14,18 @@ use ron_codec::{
     record::RecordPlace,
 };
 use ron_io::{
-    ports::{Act, Acts, ConnId, DiskDone, DiskOp, FileId, Now, Part, Report, ShardId, Ticket},
-    stats::{CODES, Op, Proto, Stats},
+    ports::{Act, ConnId, DiskDone, DiskOp, FileId, Now, Part, Report, ShardId, Ticket},
+    splitmix::SplitMix64,
+    stats::{CODES, Op, Proto},
 };
 
 use super::OapSession;
 use crate::{
-    cache::Memory,
     config::{Config, Listener},
-    entropy::{Entropy, Secret},
-    flow::{Ask, Asker, Body, Cx, Fault, Mail, Reply, StreamId, Tickets, Verified, Waiter},
+    flow::{Ask, Cx, Fault, Reply, StreamId, Verified, Waiter},
     ingest,
-    store::{Damage, FreeSpace, layout::Layout},
+    store::layout::Layout,
+    testing::Bench,
 };
 
 mod frames;
@@ -126,24 +129,15 @@ fn put(corr_id: u64, data: &[u8], address: Option<Address>, cut: usize) -> Vec<u
 
 /// Bytes that differ from group to group.
 fn sample(len: usize, seed: u64) -> Vec<u8> {
-    let mut entropy = Entropy::new(seed);
-    std::iter::repeat_with(|| entropy.next_u64().to_le_bytes()).flatten().take(len).collect()
+    let mut numbers = SplitMix64::new(seed);
+    std::iter::repeat_with(|| numbers.next_u64().to_le_bytes()).flatten().take(len).collect()
 }
 
 /// A session, all it works with, and what came of it.
 struct Rig {
-    config: Config,
-    stats: Stats,
-    acts: Acts<Mail, Body>,
-    asks: VecDeque<(StreamId, Ask)>,
-    replies: VecDeque<(Asker, Reply)>,
-    memory: Memory,
-    tickets: Tickets,
+    /// What a context lends the session.
+    lent: Bench,
     reports: Vec<Report>,
-    entropy: Entropy,
-    free_space: FreeSpace,
-    damage: Damage,
-    now: Now,
     session: Option<OapSession>,
     /// Bytes sent, and how many of them the session has not been told of.
     out: Vec<u8>,
@@ -154,6 +148,20 @@ struct Rig {
     files: HashMap<FileId, PathBuf>,
     contents: HashMap<PathBuf, Vec<u8>>,
     objects: BTreeMap<Address, Vec<u8>>,
+}
+
+impl Deref for Rig {
+    type Target = Bench;
+
+    fn deref(&self) -> &Bench {
+        &self.lent
+    }
+}
+
+impl DerefMut for Rig {
+    fn deref_mut(&mut self) -> &mut Bench {
+        &mut self.lent
+    }
 }
 
 impl Rig {
@@ -167,20 +175,12 @@ impl Rig {
         let mut config = Config::new(ShardId(0), layout);
         // Most tests are about other deadlines.
         config.deadlines.body_rate = 0;
+        config.arena_len = 16 * 1024 * 1024;
         change(&mut config);
+        let now = Now { mono_ns: 1_000 * SECOND, unix_ms: 0 };
         let mut rig = Rig {
-            free_space: FreeSpace::new(&config),
-            damage: Damage::default(),
-            config,
-            stats: Stats::default(),
-            acts: Acts::default(),
-            asks: VecDeque::new(),
-            replies: VecDeque::new(),
-            memory: Memory::new(16 * 1024 * 1024, &Secret::of_seed(1)).unwrap(),
-            tickets: Tickets::default(),
+            lent: Bench { now, ..Bench::with(config) },
             reports: Vec::new(),
-            entropy: Entropy::new(1),
-            now: Now { mono_ns: 1_000 * SECOND, unix_ms: 0 },
             session: None,
             out: Vec::new(),
             unsent: 0,
@@ -198,20 +198,7 @@ impl Rig {
     }
 
     fn with_cx<T>(&mut self, f: impl FnOnce(&mut Option<OapSession>, &mut Cx<'_>) -> T) -> T {
-        let mut cx = Cx {
-            now: self.now,
-            config: &self.config,
-            stats: &self.stats,
-            acts: &mut self.acts,
-            asks: &mut self.asks,
-            replies: &mut self.replies,
-            memory: &mut self.memory,
-            tickets: &mut self.tickets,
-            entropy: &mut self.entropy,
-            free_space: &mut self.free_space,
-            damage: &mut self.damage,
-        };
-        f(&mut self.session, &mut cx)
+        f(&mut self.session, &mut self.lent.cx())
     }
 
     fn tell(&mut self, f: impl FnOnce(&mut OapSession, &mut Cx<'_>)) {
@@ -221,7 +208,7 @@ impl Rig {
                 Act::Send { conn, head, body } => {
                     assert_eq!(conn, CONN);
                     let before = self.out.len();
-                    self.out.extend_from_slice(self.acts.bytes(head));
+                    self.out.extend_from_slice(self.lent.acts.bytes(head));
                     self.out.extend(body.iter().flat_map(|body| body.bytes()));
                     self.unsent += self.out.len() - before;
                 }
@@ -302,9 +289,7 @@ impl Rig {
         let data = &self.objects[&address];
         let start = index as usize * GROUP_LEN;
         let bytes = &data[start..data.len().min(start + GROUP_LEN)];
-        let mut block = self.memory.alloc(bytes.len()).expect("the arena is large enough");
-        block.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
-        Verified::vouch(index, block.freeze(bytes.len()), false)
+        Verified::vouch(index, self.lent.block(bytes), false)
     }
 
     /// Performs the oldest disk act.

@@ -2,7 +2,6 @@
 //! answered is absent or whole.
 
 use super::*;
-use crate::entropy::Entropy;
 
 /// Bytes of the script's objects: none, one and many groups, in segments and files.
 const LENS: [usize; 10] = [10, 5000, 70_000, 4096, 0, 200_000, 9000, 1_100_000, 3000, 1_200_000];
@@ -33,8 +32,9 @@ fn run_script(world: &mut World, objects: &[Vec<u8>], nth: usize) -> Option<Vec<
 
 /// The next act is performed in part.
 fn tear(world: &mut World) {
-    if let Some((_, op)) = world.pending.first() {
-        world.disk.half_done(op);
+    if !world.pending.is_empty() {
+        let (_, op) = world.pending.remove(0);
+        world.disk.half_perform(op);
     }
 }
 
@@ -95,7 +95,7 @@ fn no_crash_loses_what_was_acknowledged() {
 /// Objects at random, and what is known of them.
 struct Gamble {
     world: World,
-    entropy: Entropy,
+    chance: Chance,
     objects: Vec<Vec<u8>>,
     /// What was answered last: there, gone, or unknown since something was not answered.
     known: BTreeMap<usize, Option<bool>>,
@@ -108,26 +108,22 @@ impl Gamble {
         let len = |n: u64| if n < 3 { LARGE } else { 150_000 * n as usize / 2 };
         Gamble {
             world: World::new(seed),
-            entropy: Entropy::new(seed),
+            chance: Chance::new(seed),
             objects: (0..12).map(|n| object(n + seed * 100, len(n))).collect(),
             known: (0..12).map(|n| (n, Some(false))).collect(),
             cut_off: BTreeSet::new(),
         }
     }
 
-    fn below(&mut self, end: u64) -> u64 {
-        self.entropy.next_u64() % end
-    }
-
     /// Asks for puts and deletions, and lets some of the acts be performed.
     fn play(&mut self) {
         let mut asked: BTreeMap<u32, (usize, bool)> = BTreeMap::new();
-        for _ in 0..self.below(14) {
-            let nth = self.below(12) as usize;
+        for _ in 0..self.chance.below(14) {
+            let nth = self.chance.below(12);
             if asked.values().any(|(other, _)| *other == nth) {
                 continue;
             }
-            let put = self.below(5) < 3;
+            let put = self.chance.below(5) < 3;
             let bytes = &self.objects[nth];
             let ask = match (put, bytes.len() > 1024 * 1024) {
                 (false, _) => Ask::Delete { address: hashed(bytes).address },
@@ -136,15 +132,15 @@ impl Gamble {
             };
             self.known.insert(nth, None);
             asked.insert(self.world.ask(ask), (nth, put));
-            for _ in 0..self.below(6) {
+            for _ in 0..self.chance.below(6) {
                 self.world.step();
             }
         }
-        if self.below(3) > 0 {
+        if self.chance.below(3) > 0 {
             self.world.now.mono_ns += limits::CHECKPOINT_AFTER_NS;
             self.world.settle();
         }
-        for _ in 0..self.below(40) {
+        for _ in 0..self.chance.below(40) {
             if !self.world.step() {
                 self.world.settle();
             }

@@ -134,7 +134,7 @@ fn a_copy_of_a_segment_brings_back_nothing_that_was_deleted() {
     let (mut world, _) = two_segments(6);
     let first = world.segments().remove(0);
     let bytes = world.disk.bytes(&first).to_vec();
-    world.disk.place(first.with_file_name("00000009.seg"), bytes);
+    world.disk.place(&first.with_file_name("00000009.seg"), &bytes);
     world.restart();
     for n in 0..4 {
         assert_eq!(world.get(&address(n)), Err(None), "{n} is deleted");

@@ -7,14 +7,16 @@ use std::{
 };
 
 use ron_codec::address::Address;
-use ron_io::ports::DiskOp;
+use ron_io::{
+    ports::DiskOp,
+    sim::{Chance, Kind, Planted},
+};
 
 use super::Store;
 use crate::{
     flow::{Ask, Fault, Reply},
     limits,
 };
-use disk::{Kind, Planted};
 use world::{World, hashed, is_new, object, shapes};
 
 mod commits;
@@ -22,7 +24,6 @@ mod compaction;
 mod crashes;
 mod damage;
 mod deleting;
-pub(super) mod disk;
 mod hidden;
 mod loss;
 mod orphans;

@@ -16,12 +16,9 @@ fn files_that_a_crash_left_are_found_and_freed() {
     let Ask::Adopt { path, .. } = world.upload(&left) else { panic!() };
     let place = world.config.layout.object_path(0, &Address::of(&left));
     let bytes = world.disk.bytes(&path).to_vec();
-    world.disk.place(place.clone(), bytes);
-    world.disk.place(
-        world.config.layout.object_path(0, &Address::of(&kept)).with_extension("part"),
-        vec![1],
-    );
-    world.disk.perform(DiskOp::MakeDir { path: place.parent().unwrap().into() }).unwrap();
+    world.disk.place(&place, &bytes);
+    let part = world.config.layout.object_path(0, &Address::of(&kept)).with_extension("part");
+    world.disk.place(&part, &[1]);
     assert_eq!(object_files(&world), 3);
     scrub(&mut world);
     assert_eq!(object_files(&world), 1, "{:?}", world.notes);
@@ -47,8 +44,7 @@ fn a_deletion_is_one_while_a_file_of_that_name_is_freed() {
         world.put(&object(2, 3000));
         let place = world.config.layout.object_path(0, &address);
         let file = world.disk.bytes(&path).to_vec();
-        world.disk.perform(DiskOp::MakeDir { path: place.parent().unwrap().into() }).unwrap();
-        world.disk.place(place, file);
+        world.disk.place(&place, &file);
         world.scrub_now();
         world
     };

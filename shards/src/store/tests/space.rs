@@ -6,7 +6,7 @@ use super::*;
 fn a_full_disk_refuses_objects_and_recovers_by_itself() {
     let mut world = World::new(6);
     world.config.storage.reserve_bytes = 2_000_000;
-    world.disk.capacity = 12_000_000;
+    world.disk.set_capacity(12_000_000);
     world.restart();
     let mut stored = Vec::new();
     let refused = loop {

@@ -194,7 +194,7 @@ fn a_name_that_no_log_reaches_loses_nothing() {
     let mut world = World::new(21);
     world.put(&object(1, 3000));
     let mark = folder(&world).join(format!("00000001.{}.hidden", u64::MAX >> 1));
-    world.disk.place(mark, Vec::new());
+    world.disk.place(&mark, &[]);
     world.kill();
     assert!(matches!(world.put(&object(2, 3000)), Reply::Stored { new: true }));
     delete(&mut world, &object(1, 3000));
@@ -202,7 +202,7 @@ fn a_name_that_no_log_reaches_loses_nothing() {
     assert!(world.holds(&object(2, 3000)) && !world.holds(&object(1, 3000)));
     // Behind this one there is no number left: the partition does not open, and loses nothing.
     let last = folder(&world).join(format!("{:08}.seg", limits::FILE_NUMBER_MAX));
-    world.disk.place(last.clone(), Vec::new());
+    world.disk.place(&last, &[]);
     world.kill();
     assert_eq!(world.stats.partitions_absent.get(), 1, "{:?}", world.notes);
     assert!(matches!(world.put(&object(3, 3000)), Reply::Failed(Fault::Absent)));

@@ -4,7 +4,8 @@
 //! that the driver may choose.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
+    ops::{Deref, DerefMut},
     path::PathBuf,
 };
 
@@ -16,38 +17,26 @@ use ron_codec::{
 };
 use ron_io::{
     arena::Block,
-    ports::{
-        Act, Acts, ConnId, DiskDone, DiskOp, FileId, Now, Report, ShardId, Ticket, VerifyOutcome,
-    },
-    stats::Stats,
+    ports::{Act, ConnId, DiskDone, DiskOp, Report, ShardId, Ticket, VerifyOutcome},
+    sim::{Chance, PlantedDisk, file_of},
 };
 
-use super::disk::TestDisk;
 use crate::{
-    cache::Memory,
     config::Config,
-    entropy::{Entropy, Secret},
-    flow::{Ask, Asker, Body, Cx, Fault, Mail, Place, Reply, StreamId, Tickets, Waiter},
+    flow::{Ask, Asker, Cx, Fault, Place, Reply, StreamId, Waiter},
     limits,
-    store::{Accounts, Damage, FreeSpace, Store, layout::Layout},
+    store::{Accounts, Store, layout::Layout},
+    testing::Bench,
     turns::Client,
 };
 
 /// One shard's store, its disk, and what passes between them.
 pub(in crate::store) struct World {
     pub(in crate::store) store: Store,
-    pub(in crate::store) disk: TestDisk,
-    pub(in crate::store) config: Config,
-    pub(in crate::store) stats: Stats,
-    acts: Acts<Mail, Body>,
-    asks: VecDeque<(StreamId, Ask)>,
-    replies: VecDeque<(Asker, Reply)>,
-    pub(in crate::store) memory: Memory,
-    tickets: Tickets,
-    entropy: Entropy,
-    pub(in crate::store) free_space: FreeSpace,
-    pub(in crate::store) damage: Damage,
-    pub(in crate::store) now: Now,
+    pub(in crate::store) disk: PlantedDisk,
+    /// What a context lends the store.
+    lent: Bench,
+    chance: Chance,
     pub(in crate::store) pending: Vec<(Ticket, DiskOp)>,
     pub(in crate::store) answers: BTreeMap<u32, Reply>,
     /// Who was told that memory is short, in order.
@@ -65,25 +54,18 @@ pub(in crate::store) struct World {
     _dir: tempfile::TempDir,
 }
 
-macro_rules! with_cx {
-    ($world:ident, $store:ident, $cx:ident => $call:expr) => {{
-        let $store = &mut $world.store;
-        let $cx = &mut Cx {
-            now: $world.now,
-            config: &$world.config,
-            stats: &$world.stats,
-            acts: &mut $world.acts,
-            asks: &mut $world.asks,
-            replies: &mut $world.replies,
-            memory: &mut $world.memory,
-            tickets: &mut $world.tickets,
-            entropy: &mut $world.entropy,
-            free_space: &mut $world.free_space,
-            damage: &mut $world.damage,
-        };
-        $call;
-        $store.settle($cx);
-    }};
+impl Deref for World {
+    type Target = Bench;
+
+    fn deref(&self) -> &Bench {
+        &self.lent
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Bench {
+        &mut self.lent
+    }
 }
 
 fn stream(number: u32) -> StreamId {
@@ -103,18 +85,9 @@ impl World {
         config.storage.scrub_every_ms = 0;
         let mut world = World {
             store: Store::new(&config),
-            disk: TestDisk::new(seed),
-            memory: Memory::new(config.arena_len, &Secret::of_seed(seed)).unwrap(),
-            stats: Stats::default(),
-            acts: Acts::default(),
-            asks: VecDeque::new(),
-            replies: VecDeque::new(),
-            tickets: Tickets::default(),
-            entropy: Entropy::new(seed),
-            free_space: FreeSpace::new(&config),
-            damage: Damage::default(),
-            config,
-            now: Now::default(),
+            disk: PlantedDisk::new(seed),
+            lent: Bench::with(config),
+            chance: Chance::new(seed),
             pending: Vec::new(),
             answers: BTreeMap::new(),
             short: Vec::new(),
@@ -132,9 +105,16 @@ impl World {
         world
     }
 
-    pub(in crate::store) fn boot(&mut self) {
-        with_cx!(self, store, cx => store.boot(cx));
+    /// Tells the store something, and lets it settle.
+    fn tell(&mut self, event: impl FnOnce(&mut Store, &mut Cx<'_>)) {
+        let mut cx = self.lent.cx();
+        event(&mut self.store, &mut cx);
+        self.store.settle(&mut cx);
         self.collect();
+    }
+
+    pub(in crate::store) fn boot(&mut self) {
+        self.tell(|store, cx| store.boot(cx));
     }
 
     /// Another process takes over the disk as it is.
@@ -145,19 +125,14 @@ impl World {
 
     /// Another process takes over the disk and begins to boot.
     pub(in crate::store) fn begin_restart(&mut self) {
-        self.config.boot_id += 1;
-        self.store = Store::new(&self.config);
+        let mut config = self.config.clone();
+        config.boot_id += 1;
+        config.accounts = Accounts::default();
+        self.store = Store::new(&config);
         self.pending.clear();
         self.answers.clear();
         self.notes.clear();
-        self.replies.clear();
-        while self.acts.pop().is_some() {}
-        self.tickets = Tickets::default();
-        self.memory = Memory::new(self.config.arena_len, &Secret::of_seed(1)).unwrap();
-        self.stats = Stats::default();
-        self.config.accounts = Accounts::default();
-        self.free_space = FreeSpace::new(&self.config);
-        self.damage = Damage::default();
+        self.lent = Bench { now: self.now, ..Bench::with(config) };
         self.boot();
     }
 
@@ -171,11 +146,6 @@ impl World {
         self.disk.kill();
         self.restart();
         assert!(self.store.is_ready(), "{:?}", self.store.failed());
-    }
-
-    /// Drops the cache, so that the disk must be read.
-    pub(in crate::store) fn chill(&mut self) {
-        self.memory = Memory::new(self.config.arena_len, &Secret::of_seed(1)).unwrap();
     }
 
     fn collect(&mut self) {
@@ -214,25 +184,24 @@ impl World {
         if some.is_empty() {
             return false;
         }
-        let nth = some[self.entropy.next_u64() as usize % some.len()];
+        let nth = some[self.chance.below(some.len())];
         let nth = self.first_before(nth);
         let (ticket, op) = self.pending.remove(nth);
         let done = self.disk.perform(op);
         match self.tickets.redeem(ticket) {
             Waiter::Partition { partition, tag } => {
-                with_cx!(self, store, cx => store.on_disk(partition, tag, done, cx));
+                self.tell(|store, cx| store.on_disk(partition, tag, done, cx));
             }
             Waiter::FreeSpace { volume } => {
                 let space = match done {
                     Ok(DiskDone::Space(space)) => Some(space),
                     _ => None,
                 };
-                with_cx!(self, store, cx => store.on_space(volume, space, cx));
+                self.tell(|store, cx| store.on_space(volume, space, cx));
             }
             // A shard settles after every event.
             _ => self.settle(),
         }
-        self.collect();
         true
     }
 
@@ -261,8 +230,7 @@ impl World {
         self.asked += 1;
         let asker =
             Asker { shard, stream: stream(self.asked), peer: self.peer, place: ask.place() };
-        with_cx!(self, store, cx => store.on_ask(asker, ask, cx));
-        self.collect();
+        self.tell(|store, cx| store.on_ask(asker, ask, cx));
         self.asked
     }
 
@@ -270,8 +238,7 @@ impl World {
     pub(in crate::store) fn cancel(&mut self, asked: u32, address: Address, index: u64) {
         let asker =
             Asker { shard: ShardId(0), stream: stream(asked), peer: None, place: Place::Other };
-        with_cx!(self, store, cx => store.on_ask(asker, Ask::Cancel { address, index }, cx));
-        self.collect();
+        self.tell(|store, cx| store.on_ask(asker, Ask::Cancel { address, index }, cx));
     }
 
     pub(in crate::store) fn answer(&mut self, ask: Ask) -> Reply {
@@ -281,12 +248,7 @@ impl World {
     }
 
     pub(in crate::store) fn blocks(&mut self, bytes: &[u8]) -> Vec<Block> {
-        let fill = |group: &[u8]| {
-            let mut block = self.memory.alloc(group.len()).expect("room in the arena");
-            block.bytes_mut().copy_from_slice(group);
-            block.freeze(group.len())
-        };
-        bytes.chunks(GROUP_LEN).map(fill).collect()
+        bytes.chunks(GROUP_LEN).map(|group| self.block(group)).collect()
     }
 
     pub(in crate::store) fn put_ask(&mut self, bytes: &[u8]) -> Ask {
@@ -311,7 +273,7 @@ impl World {
         file.resize(header.record_len() as usize, 0);
         let path =
             self.config.layout.tmp_path(0, self.config.boot_id, ShardId(0), u64::from(self.asked));
-        self.disk.place(path.clone(), file);
+        self.disk.place(&path, &file);
         Ask::Adopt { address, size, path }
     }
 
@@ -351,8 +313,7 @@ impl World {
     }
 
     pub(in crate::store) fn stop(&mut self) {
-        with_cx!(self, store, cx => store.stop(cx));
-        self.collect();
+        self.tell(|store, cx| store.stop(cx));
         self.run();
         assert!(self.store.is_stopped());
     }
@@ -365,36 +326,20 @@ impl World {
     }
 
     pub(in crate::store) fn settle(&mut self) {
-        with_cx!(self, store, cx => store.settle(cx));
-        self.collect();
+        self.tell(|store, cx| store.settle(cx));
     }
 
     pub(in crate::store) fn scrub_now(&mut self) {
-        with_cx!(self, store, cx => store.scrub_now(cx));
-        self.collect();
+        self.tell(|store, cx| store.scrub_now(cx));
     }
 
     pub(in crate::store) fn verify(&mut self, id: u64, address: Address) {
-        with_cx!(self, store, cx => store.verify(id, address, cx));
-        self.collect();
+        self.tell(|store, cx| store.verify(id, address, cx));
     }
 
     pub(in crate::store) fn segments(&self) -> Vec<PathBuf> {
         let paths = self.disk.paths().into_iter();
         paths.filter(|path| path.extension().is_some_and(|name| name == "seg")).collect()
-    }
-}
-
-fn file_of(op: &DiskOp) -> Option<FileId> {
-    match op {
-        DiskOp::Open { file, .. }
-        | DiskOp::Close { file }
-        | DiskOp::Read { file, .. }
-        | DiskOp::Scan { file, .. }
-        | DiskOp::Write { file, .. }
-        | DiskOp::Sync { file }
-        | DiskOp::Truncate { file, .. } => Some(*file),
-        _ => None,
     }
 }
 

@@ -3,16 +3,13 @@
 use std::io;
 
 use ron_codec::{address::Address, limits::DISK_BLOCK_LEN, record::RecordHeader};
-use ron_io::ports::DiskOp;
+use ron_io::{
+    ports::DiskOp,
+    sim::{Kind, Planted},
+};
 
 use super::{a_world, digests, flip, place, put_all, rebuild, round};
-use crate::{
-    flow::Fault,
-    store::{
-        tests::disk::{Kind, Planted},
-        tests::world::object,
-    },
-};
+use crate::{flow::Fault, store::tests::world::object};
 
 #[test]
 fn damaged_data_are_reported_and_nothing_else_is() {

@@ -2,11 +2,10 @@
 
 use std::io;
 
+use ron_io::sim::{Kind, Planted};
+
 use super::{SECOND_NS, a_world, put_all, rebuild, round, round_goes_on, turn};
-use crate::store::{
-    tests::disk::{Kind, Planted},
-    tests::world::object,
-};
+use crate::store::tests::world::object;
 
 #[test]
 fn rounds_come_when_they_are_due() {

@@ -3,16 +3,13 @@
 use std::io;
 
 use ron_codec::address::Address;
-use ron_io::ports::VerifyOutcome;
+use ron_io::{
+    ports::VerifyOutcome,
+    sim::{Kind, Planted},
+};
 
 use super::{a_world, digests, flip, place, put_all};
-use crate::{
-    limits::VERIFIES_MAX,
-    store::{
-        tests::disk::{Kind, Planted},
-        tests::world::object,
-    },
-};
+use crate::{limits::VERIFIES_MAX, store::tests::world::object};
 
 #[test]
 fn verifications_tell_what_they_find() {
