@@ -19,9 +19,7 @@
 //!
 //! Tests collect the transitions that happened, by their names; a node does not.
 
-#![allow(dead_code, unused_imports)] // Until each machine is kept in one.
-
-use std::fmt::Debug;
+use std::{fmt::Debug, io, ops::ControlFlow};
 
 #[cfg(test)]
 mod record;
@@ -111,6 +109,16 @@ impl<S: Debug> Machine<S> {
         self.record.end();
     }
 
+    /// Leads from whatever state it is in to another that needs nothing of it.
+    ///
+    /// # Panics
+    /// As `take`.
+    #[track_caller]
+    pub(crate) fn go(&mut self, event: &'static str, next: S) {
+        self.take(event);
+        self.put(next);
+    }
+
     #[track_caller]
     fn restore(&mut self, state: S) {
         assert!(self.state.is_none(), "{state:?} is put beside a state");
@@ -166,4 +174,49 @@ impl<R: Debug, W: Debug> Machine<Turn<R, W>> {
             Turn::Ready(ready) => panic!("{event} while no act is in progress: {ready:?}"),
         }
     }
+
+    /// Takes the end of what is ready.
+    ///
+    /// # Panics
+    /// As `take_ready`.
+    #[track_caller]
+    pub(crate) fn into_ready(mut self, event: &'static str) -> R {
+        let ready = self.take_ready(event);
+        self.end();
+        ready
+    }
+
+    /// Takes the end of what waits.
+    ///
+    /// # Panics
+    /// As `take_waiting`.
+    #[track_caller]
+    pub(crate) fn into_waiting(mut self, event: &'static str) -> W {
+        let waiting = self.take_waiting(event);
+        self.end();
+        waiting
+    }
+
+    /// The answer to an act leads on, or to the end of the machine with what it came to.
+    ///
+    /// # Panics
+    /// As `put`.
+    #[track_caller]
+    pub(crate) fn answered<E>(&mut self, next: ControlFlow<E, R>) -> Option<E> {
+        match next {
+            ControlFlow::Continue(ready) => {
+                self.put(Turn::Ready(ready));
+                None
+            }
+            ControlFlow::Break(end) => {
+                self.end();
+                Some(end)
+            }
+        }
+    }
+}
+
+/// What the answer to an act of the disk is called as an event.
+pub(crate) fn answer_name<T>(done: &io::Result<T>) -> &'static str {
+    if done.is_ok() { "done" } else { "failed" }
 }
