@@ -9,11 +9,13 @@
 //! only hashed, and nothing is written.
 //!
 //! ```text
-//!            over 1 MiB          opened           ended, all written         written
-//!  Keeping ─────────────► Opening ─────► Writing ────────────────────► Heading ─────► Syncing
-//!     │ ended                                                                            │ synced
-//!     ▼                                                                                  ▼
-//!  Putting ──── stored ───► Ended ◄──────────────────────────── stored ──────────── Adopting
+//!             over 1 MiB          opened           ended, all written              written
+//!  Buffering ────────────► Opening ─────► Writing ───────────────────► WritingHeader ───► Syncing
+//!   │  │                      ▲ it is not there                                             │
+//!   │  └─ over 1 MiB and ─► Asking ─────────► AlreadyStored ─────► Confirming        synced │
+//!   │     its address known          it is               ended          │ it is             │
+//!   │ ended                                                             ▼                   ▼
+//!   └──────► Putting ───────────────── stored ───────────────────────► Ended ◄─ stored ─ Adopting
 //!
 //!  from any: failed or aborted ───► Ended, the file closed and removed
 //! ```
@@ -51,6 +53,7 @@ use crate::{
         INGEST_BLOCKS_MAX, INGEST_WRITE_GROUPS, UPLOAD_SHORT_LEN_MAX, UPLOAD_WAIT_NS,
         UPLOAD_WAITING_LEN,
     },
+    machine::Machine,
     store::NotEnough,
 };
 
@@ -205,7 +208,7 @@ pub struct Ingest {
     called: bool,
     /// When the group that is coming in, or came last, began.
     group_ns: u64,
-    state: State,
+    machine: Machine<State>,
 }
 
 impl Ingest {
@@ -242,7 +245,7 @@ impl Ingest {
                     queued: None,
                     called: false,
                     group_ns: cx.now.mono_ns,
-                    state: State::Buffering,
+                    machine: Machine::new("ingest", State::Buffering),
                 })
             }
         }
@@ -259,7 +262,7 @@ impl Ingest {
 
     /// Whether the owner is asked if it has the object, while bytes of it may still come.
     pub fn is_asking(&self) -> bool {
-        matches!(self.state, State::Asking)
+        matches!(self.machine.get(), State::Asking)
     }
 
     /// Whose upload it is.
@@ -269,7 +272,11 @@ impl Ingest {
 
     /// Whether `push` can take something.
     pub fn wants_more(&self) -> bool {
-        !self.stalled && self.sealed.is_none() && !matches!(self.state, State::Ended(_))
+        !self.stalled && self.sealed.is_none() && !self.is_ended()
+    }
+
+    fn is_ended(&self) -> bool {
+        matches!(self.machine.get(), State::Ended(_))
     }
 
     /// Whether bytes came that there is no memory for, and no disk is waited for.
@@ -298,25 +305,32 @@ impl Ingest {
 
     /// A disk act of this upload is complete.
     pub fn on_disk(&mut self, tag: u32, done: io::Result<DiskDone>, cx: &mut Cx<'_>) -> Progress {
-        if matches!(self.state, State::Ended(_)) {
+        if self.is_ended() {
             return Progress::Going;
         }
         if let Err(error) = done {
-            let fault = fault_of(&error);
-            if let State::Opening { spill, .. } = &self.state {
-                let Spill { file, upload, .. } = *spill;
-                spill.release(cx);
-                self.end(fault);
-                not_opened(file, upload, &error, cx);
-            } else {
-                self.discard(fault, cx);
-            }
-            return Progress::Failed(fault);
+            return self.disk_failed(&error, cx);
         }
         self.stalled = false;
         self.step(Tag::of_number(tag), cx);
         self.advance(cx);
         Progress::Going
+    }
+
+    fn disk_failed(&mut self, error: &io::Error, cx: &mut Cx<'_>) -> Progress {
+        let fault = fault_of(error);
+        match self.machine.take("failed") {
+            State::Opening { spill, .. } => {
+                spill.release(cx);
+                self.machine.put(State::Ended(fault));
+                not_opened(spill.file, spill.upload, error, cx);
+            }
+            other => {
+                self.machine.keep(other);
+                self.discard(fault, cx);
+            }
+        }
+        Progress::Failed(fault)
     }
 
     /// It waits for memory no longer: there is some, or it has waited too long.
@@ -339,42 +353,50 @@ impl Ingest {
     /// # Panics
     /// If nothing was asked, or this is no answer to it.
     pub fn on_reply(&mut self, reply: Reply, cx: &mut Cx<'_>) -> Outcome {
-        match (self.end(Fault::Busy), self.sealed, reply) {
+        let state = self.machine.take("answered");
+        let (next, outcome) = self.answered(state, reply, cx);
+        self.machine.put(next);
+        outcome
+    }
+
+    fn answered(&mut self, state: State, reply: Reply, cx: &mut Cx<'_>) -> (State, Outcome) {
+        let ended = |outcome| (State::Ended(Fault::Busy), outcome);
+        match (state, self.sealed, reply) {
             (State::Asking | State::Confirming, Some(sealed), Reply::Opened { .. }) => {
-                Outcome::Done { address: sealed.address, size: sealed.size, new: false }
+                ended(Outcome::Done { address: sealed.address, size: sealed.size, new: false })
             }
             (State::Asking, None, Reply::Opened { .. }) => {
                 self.groups.clear();
                 self.stalled = false;
-                self.state = State::AlreadyStored;
-                Outcome::Going
+                (State::AlreadyStored, Outcome::Going)
             }
             // What is damaged there is stored anew.
             (State::Asking, _, Reply::Missing | Reply::Failed(Fault::Integrity)) => {
                 self.stalled = false;
                 match self.open_file(cx) {
-                    Ok(()) => Outcome::Going,
+                    Ok(opening) => (opening, Outcome::Going),
                     Err(error) => {
-                        let fault = error.fault();
-                        self.discard(fault, cx);
-                        Outcome::Failed(fault)
+                        self.let_go(cx);
+                        ended(Outcome::Failed(error.fault()))
                     }
                 }
             }
             // It was deleted, or found damaged, while it came again, and its bytes were dropped as
             // they came: only the client has them, and can send them once more.
             (State::Confirming, _, Reply::Missing | Reply::Failed(Fault::Integrity)) => {
-                Outcome::Failed(Fault::Raced)
+                ended(Outcome::Failed(Fault::Raced))
             }
             (State::Asking | State::Confirming, _, Reply::Failed(fault)) => {
-                self.discard(fault, cx);
-                Outcome::Failed(fault)
+                self.let_go(cx);
+                ended(Outcome::Failed(fault))
             }
             (State::Putting | State::Adopting, Some(sealed), Reply::Stored { new }) => {
-                Outcome::Done { address: sealed.address, size: sealed.size, new }
+                ended(Outcome::Done { address: sealed.address, size: sealed.size, new })
             }
-            (State::Putting | State::Adopting, _, Reply::Failed(fault)) => Outcome::Failed(fault),
-            (State::Ended(fault), ..) => Outcome::Failed(fault),
+            (State::Putting | State::Adopting, _, Reply::Failed(fault)) => {
+                ended(Outcome::Failed(fault))
+            }
+            (State::Ended(fault), ..) => ended(Outcome::Failed(fault)),
             (state, _, reply) => panic!("an upload in {state:?} was answered {reply:?}"),
         }
     }
@@ -390,7 +412,7 @@ impl Ingest {
     /// wait.
     pub fn heap(&self) -> usize {
         let spilled = matches!(
-            self.state,
+            self.machine.get(),
             State::Opening { .. } | State::Writing(_) | State::WritingHeader(_) | State::Syncing(_)
         );
         let sealed = self.sealed.filter(|_| spilled);
@@ -442,7 +464,7 @@ impl Ingest {
             _ if len > self.max => return Err(IngestError::TooLarge { len, max: self.max }),
             _ => {}
         }
-        if let State::Opening { spill, .. } | State::Writing(spill) = &mut self.state {
+        if let State::Opening { spill, .. } | State::Writing(spill) = self.machine.get_mut() {
             spill.promise(len, self.announced, cx)?;
         }
         let mut rest = data;
@@ -461,7 +483,7 @@ impl Ingest {
 
     /// There is no block for bytes that came. Where the upload has some, they are written first.
     fn stall(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
-        if matches!(self.state, State::Buffering) && !self.groups.is_empty() {
+        if matches!(self.machine.get(), State::Buffering) && !self.groups.is_empty() {
             self.outgrow(cx)?;
         }
         self.stalled = true;
@@ -479,8 +501,8 @@ impl Ingest {
     }
 
     fn check_receiving(&self) -> Result<(), IngestError> {
-        if let State::Ended(fault) = self.state {
-            return Err(IngestError::Failed(fault));
+        if let State::Ended(fault) = self.machine.get() {
+            return Err(IngestError::Failed(*fault));
         }
         assert!(self.sealed.is_none(), "an upload that has ended gets bytes or another end");
         Ok(())
@@ -496,7 +518,7 @@ impl Ingest {
         // The file of a long upload waits for the first group: a peer that only announces one
         // costs nothing.
         let outgrown = size >= SEGMENT_OBJECT_LEN_MAX || (announced_long && size > 0);
-        if outgrown && matches!(self.state, State::Buffering) {
+        if outgrown && matches!(self.machine.get(), State::Buffering) {
             self.outgrow(cx)?;
         }
         if self.groups.len() + self.lent() >= INGEST_BLOCKS_MAX {
@@ -535,19 +557,19 @@ impl Ingest {
         let block = block.freeze(filled);
         let too_large = |_| IngestError::TooLarge { len: self.max + 1, max: self.max };
         self.hashing.update(block.bytes()).map_err(too_large)?;
-        if !matches!(self.state, State::AlreadyStored) {
+        if !matches!(self.machine.get(), State::AlreadyStored) {
             self.groups.push(block);
         }
         Ok(())
     }
 
     fn lent(&self) -> usize {
-        if let State::Writing(spill) = &self.state { spill.lent } else { 0 }
+        if let State::Writing(spill) = self.machine.get() { spill.lent } else { 0 }
     }
 
     /// Whether something is under way that `on_disk` or `on_reply` will be told about.
     fn awaits(&self) -> bool {
-        match &self.state {
+        match self.machine.get() {
             State::Opening { .. } | State::Asking => true,
             State::Writing(spill) => spill.writes > 0,
             _ => false,
@@ -556,13 +578,18 @@ impl Ingest {
 
     /// The object is too long for memory.
     fn outgrow(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
-        let Some(address) = self.expected else { return self.open_file(cx) };
-        cx.asks.push_back((self.stream, Ask::Whole { address }));
-        self.state = State::Asking;
+        let next = match self.expected {
+            None => self.open_file(cx)?,
+            Some(address) => {
+                cx.asks.push_back((self.stream, Ask::Whole { address }));
+                State::Asking
+            }
+        };
+        self.machine.go("outgrown", next);
         Ok(())
     }
 
-    fn open_file(&mut self, cx: &mut Cx<'_>) -> Result<(), IngestError> {
+    fn open_file(&self, cx: &mut Cx<'_>) -> Result<State, IngestError> {
         let partition = partition_for(self.expected.as_ref(), cx);
         let partition = partition.ok_or(IngestError::Failed(Fault::Disk))?;
         // One more than there are descriptors for would take those of reads and connections.
@@ -583,13 +610,12 @@ impl Ingest {
         cx.acts
             .push(Act::Disk { ticket, op: DiskOp::Open { file, path, how: OpenHow::CreateNew } });
         let spill = Spill { file, upload, promised, spent: 0, started: 0, lent: 0, writes: 0 };
-        self.state = State::Opening { spill, ticket };
-        Ok(())
+        Ok(State::Opening { spill, ticket })
     }
 
     /// Starts writes of the groups that wait, as many as make long ones, or all.
     fn write_groups(&mut self, all: bool, cx: &mut Cx<'_>) {
-        let State::Writing(spill) = &mut self.state else { return };
+        let State::Writing(spill) = self.machine.get_mut() else { return };
         let all = all || cx.memory.left(Purpose::UploadMore) < INGEST_BLOCKS_MAX / 2;
         while self.groups.len() >= INGEST_WRITE_GROUPS || (all && !self.groups.is_empty()) {
             let count = self.groups.len().min(INGEST_WRITE_GROUPS);
@@ -616,21 +642,23 @@ impl Ingest {
             return Err(IngestError::BadDigest { found: address });
         }
         self.sealed = Some(Sealed { address, size });
-        match self.state {
+        let next = match self.machine.get() {
             State::Buffering => {
                 let blocks = std::mem::take(&mut self.groups);
                 cx.asks.push_back((self.stream, Ask::Put { address, size, outboard, blocks }));
-                self.state = State::Putting;
+                State::Putting
             }
             State::AlreadyStored => {
                 cx.asks.push_back((self.stream, Ask::Whole { address }));
-                self.state = State::Confirming;
+                State::Confirming
             }
             _ => {
                 self.outboard = Some(outboard);
                 self.advance(cx);
+                return Ok(());
             }
-        }
+        };
+        self.machine.go("sealed", next);
         Ok(())
     }
 
@@ -649,7 +677,7 @@ impl Ingest {
 
     /// Does what a completed disk act leads to.
     fn step(&mut self, tag: Tag, cx: &mut Cx<'_>) {
-        self.state = match (self.end(Fault::Busy), tag) {
+        let next = match (self.machine.take("done"), tag) {
             (State::Opening { spill, .. }, Tag::Open) => State::Writing(spill),
             (State::Writing(mut spill), Tag::Write { groups }) => {
                 spill.writes -= 1;
@@ -663,17 +691,25 @@ impl Ingest {
             (State::Syncing(spill), Tag::Sync) => self.hand_over(&spill, cx),
             (state, tag) => panic!("{tag:?} is complete in {state:?}"),
         };
+        self.machine.put(next);
     }
 
-    /// Starts the writes that can start now. After the end of the body that is all of them, the
-    /// header last, when no other is under way.
+    /// Starts the writes that can start now: after the end of the body that is all of them.
     fn advance(&mut self, cx: &mut Cx<'_>) {
         self.write_groups(self.sealed.is_some(), cx);
-        let (State::Writing(spill), Some(Sealed { address, size })) =
-            (&mut self.state, self.sealed)
-        else {
-            return;
-        };
+        let Some(sealed) = self.sealed else { return };
+        match self.machine.take("advance") {
+            State::Writing(spill) => {
+                let next = self.write_rest(spill, sealed, cx);
+                self.machine.put(next);
+            }
+            other => self.machine.keep(other),
+        }
+    }
+
+    /// Writes what follows the groups, the header last, when no other write is in progress.
+    fn write_rest(&mut self, mut spill: Spill, sealed: Sealed, cx: &mut Cx<'_>) -> State {
+        let Sealed { address, size } = sealed;
         // The file's own sequence means nothing: the owner's log says when the object came.
         let header =
             RecordHeader::for_file(address, size, 0).expect("no object is taken that long");
@@ -686,17 +722,15 @@ impl Ingest {
             }
         }
         if spill.writes > 0 {
-            return;
+            return State::Writing(spill);
         }
-        assert_eq!(spill.lent, 0, "groups are lent and no write is under way");
+        assert_eq!(spill.lent, 0, "groups are lent and no write is in progress");
         spill.write(0, vec![Part::Bytes(header.encode().to_vec())], Tag::Header, self.stream, cx);
-        if let State::Writing(spill) = self.end(Fault::Busy) {
-            self.state = State::WritingHeader(spill);
-        }
+        State::WritingHeader(spill)
     }
 
     /// The record is complete and durable: closes it, and asks the owner to give it its place.
-    fn hand_over(&mut self, spill: &Spill, cx: &mut Cx<'_>) -> State {
+    fn hand_over(&self, spill: &Spill, cx: &mut Cx<'_>) -> State {
         let Sealed { address, size } = self.sealed.expect("only sealed records are synced");
         let path = tmp_path(spill.upload, cx);
         spill.release(cx);
@@ -706,19 +740,10 @@ impl Ingest {
         State::Adopting
     }
 
-    /// Ends the upload in the books, and returns the state it was in.
-    fn end(&mut self, fault: Fault) -> State {
-        std::mem::replace(&mut self.state, State::Ended(fault))
-    }
-
     /// Ends the upload and leaves nothing of it.
     fn discard(&mut self, fault: Fault, cx: &mut Cx<'_>) {
-        if let Some(since) = self.queued.take() {
-            cx.memory.forget_upload(self.peer, self.stream, since, self.is_short());
-        }
-        (self.filling, self.outboard) = (None, None);
-        self.groups = Vec::new();
-        match self.end(fault) {
+        self.let_go(cx);
+        match self.machine.take("discarded") {
             State::Buffering
             | State::Asking
             | State::AlreadyStored
@@ -735,8 +760,18 @@ impl Ingest {
                 spill.release(cx);
                 remove_opened(spill.file, spill.upload, cx);
             }
-            State::Ended(first) => self.state = State::Ended(first),
+            State::Ended(first) => return self.machine.keep(State::Ended(first)),
         }
+        self.machine.put(State::Ended(fault));
+    }
+
+    /// Gives back its memory, and its place among those that wait for some.
+    fn let_go(&mut self, cx: &mut Cx<'_>) {
+        if let Some(since) = self.queued.take() {
+            cx.memory.forget_upload(self.peer, self.stream, since, self.is_short());
+        }
+        (self.filling, self.outboard) = (None, None);
+        self.groups = Vec::new();
     }
 }
 

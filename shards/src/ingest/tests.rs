@@ -436,7 +436,7 @@ fn each_state_is_aborted_with_a_removal() {
         for _ in 0..steps {
             case.step(order.next().unwrap(), 100_000);
         }
-        let name = format!("{:?}", case.ingest.state);
+        let name = format!("{:?}", case.ingest.machine.get());
         let name = name.split([' ', '(']).next().unwrap().to_string();
         if matches!(name.as_str(), "Buffering" | "Adopting") {
             continue;

@@ -666,17 +666,21 @@ impl HttpSession {
     }
 
     fn drop_request(&mut self, status: u16, cx: &mut Cx<'_>) {
-        match mem::replace(&mut self.state, State::Gone) {
-            State::Get(mut get) => {
+        let request = match &mut self.state {
+            State::Get(get) => {
                 get.cancel(cx);
-                self.count(&get.request, status, cx);
+                Some(get.request)
             }
-            State::Delete(delete) => self.count(&delete.request, status, cx),
-            State::Put(mut put) => {
+            State::Delete(delete) => Some(delete.request),
+            State::Put(put) => {
                 put.abort(cx);
-                self.count(&put.request, status, cx);
+                Some(put.request)
             }
-            State::Handshake | State::Head | State::Linger { .. } | State::Gone => {}
+            State::Handshake | State::Head | State::Linger { .. } | State::Gone => None,
+        };
+        self.state = State::Gone;
+        if let Some(request) = request {
+            self.count(&request, status, cx);
         }
     }
 

@@ -1,13 +1,16 @@
 //! Compaction: gives the room of deleted objects back, a segment at a time.
 //!
 //! ```text
-//!   Idle ──► (Searching: files without an object, if it is the oldest) ──► Opening
-//!                                                                            │
-//!   Idle ◄── removed ◄── checkpoint durable ◄── moved all ◄── walk: headers, in order
-//!                                                                │    ▲
-//!                                                                ▼    │ (Reading: not read whole)
-//!                                         a record that counts: verified, written anew at the end
+//!   Renewing ──► Idle ◄─────────────────────────────────────────── Removing
+//!                 │                                                    ▲ durable
+//!                 ├──► Searching ⇄ Listing   (it is the oldest)   Checkpointing
+//!                 ▼        ▼                                         ▲   │ fails
+//!              Opening ◄───┘                                         │   ▼
+//!                 └──► Walking ⇄ Moving ⇄ Reading ── all is moved ─► Moved
 //! ```
+//!
+//! A segment with which something goes wrong leads back to `Idle`, and is tried again later or left
+//! alone.
 //!
 //! A moved record keeps its bytes and its sequence, so whichever copy a rebuild meets says the
 //! same. The segment is removed only when everything in it that counts is durable elsewhere and a
@@ -43,46 +46,59 @@ use super::{
     scan::Found,
     site::{Site, Tag},
 };
-use crate::{flow::Cx, limits};
+use crate::{
+    flow::Cx,
+    limits,
+    machine::{Machine, Turn, answer_name},
+};
 
 mod choose;
 mod moves;
 mod removal;
 mod walker;
 
-use walker::{Victim, Walker, relocation};
+use walker::{Victim, Walker};
 
 /// Segments up to which each deletion makes them all be looked at; with more it happens no more
 /// often than this.
 const OFTEN_SEGMENTS_MAX: usize = 256;
 const LOOK_EVERY_NS: u64 = 1_000_000_000;
 
+/// No act of its own is in progress.
 #[derive(Debug)]
-enum State {
+enum Ready {
     /// Tombstones are written again: those that are left, and `Log::unmoved` when it was begun.
     Renewing(Vec<(Address, u64)>, u64),
     Idle,
-    /// The oldest segment has tombstones: files are looked for that they may stand for. With `true`
-    /// an act is under way.
-    Searching(u32, Search, bool),
-    Opening(Victim),
-    /// A piece of the segment is being read.
-    Walking(Walker),
-    /// One record is being read that was not whole in its piece.
-    Reading(Walker, Found, Entry),
+    /// The oldest segment has tombstones: files are looked for that they may stand for.
+    Searching(u32, Search),
     /// Records that were found wait for their turn, or for room in the log.
     Moving(Walker),
     /// Everything was moved, or is about to be committed.
     Moved(Victim),
     /// A checkpoint that knows of it runs.
     Checkpointing(Victim),
+}
+
+/// An act is in progress.
+#[derive(Debug)]
+enum Waiting {
+    /// One of the search.
+    Listing(u32, Search),
+    Opening(Victim),
+    /// A piece of the segment is being read.
+    Walking(Walker),
+    /// One record is being read that was not whole in its piece.
+    Reading(Walker, Found, Entry),
     Removing(Victim),
 }
+
+type State = Turn<Ready, Waiting>;
 
 /// The compaction of one partition.
 #[derive(Debug)]
 pub(super) struct Compaction {
-    state: State,
+    machine: Machine<State>,
     /// Whether something changed that could make a segment worth it.
     look: bool,
     looked_ns: u64,
@@ -121,9 +137,12 @@ impl Compaction {
     /// With segments that it must not touch, because records may be hidden in them, and tombstones
     /// that an older record of their object follows in a later segment.
     pub(super) fn new(hidden: &BTreeSet<u32>, overtaken: Vec<(Address, u64)>) -> Compaction {
-        let is_over = overtaken.is_empty();
+        let ready = match overtaken.is_empty() {
+            true => Ready::Idle,
+            false => Ready::Renewing(overtaken.clone(), 0),
+        };
         Compaction {
-            state: if is_over { State::Idle } else { State::Renewing(overtaken.clone(), 0) },
+            machine: Machine::new("compaction", Turn::Ready(ready)),
             look: true,
             looked_ns: 0,
             not_before_ns: 0,
@@ -145,30 +164,32 @@ impl Compaction {
         self.look = true;
     }
 
-    /// Whether nothing is under way.
+    /// Whether no segment is in hand.
     pub(super) fn is_quiet(&self) -> bool {
-        matches!(self.state, State::Idle)
+        matches!(self.machine.ready(), Some(Ready::Idle))
     }
 
     /// Whether `settle` could do something at once.
     pub(super) fn is_runnable(&self, log: &Log, now_ns: u64) -> bool {
-        match &self.state {
-            _ if now_ns < self.not_before_ns => false,
-            State::Idle => self.look && log.is_idle() && log.extent().0 <= OFTEN_SEGMENTS_MAX,
-            State::Renewing(left, _) => !left.is_empty() && log.has_room_to_move(),
-            State::Searching(_, _, under_way) => !under_way,
-            State::Moving(_) => log.has_room_to_move() || log.is_broken(),
-            State::Moved(_) => log.is_broken(),
-            _ => false,
+        if now_ns < self.not_before_ns {
+            return false;
+        }
+        match self.machine.ready() {
+            Some(Ready::Idle) => self.look && log.is_idle() && log.extent().0 <= OFTEN_SEGMENTS_MAX,
+            Some(Ready::Renewing(left, _)) => !left.is_empty() && log.has_room_to_move(),
+            Some(Ready::Searching(..)) => true,
+            Some(Ready::Moving(_)) => log.has_room_to_move() || log.is_broken(),
+            Some(Ready::Moved(_)) => log.is_broken(),
+            Some(Ready::Checkpointing(_)) | None => false,
         }
     }
 
     /// When it goes on after a failure, in `Now::mono_ns`, if it waits for that.
     pub(super) fn retry_at(&self, now_ns: u64) -> Option<u64> {
-        let waits = match self.state {
-            State::Idle => self.look,
-            State::Renewing(..) | State::Moving(_) | State::Moved(_) => true,
-            _ => false,
+        let waits = match self.machine.ready()? {
+            Ready::Idle => self.look,
+            Ready::Renewing(..) | Ready::Moving(_) | Ready::Moved(_) => true,
+            Ready::Searching(..) | Ready::Checkpointing(_) => false,
         };
         (waits && now_ns < self.not_before_ns).then_some(self.not_before_ns)
     }
@@ -179,24 +200,25 @@ impl Compaction {
     }
 
     /// Lets go of a segment that is to be walked from the start again, later.
-    fn restart(&mut self, victim: Victim, cx: &mut Cx<'_>) {
-        self.state = State::Idle;
+    fn restart(&mut self, victim: Victim, cx: &mut Cx<'_>) -> Ready {
         self.look = true;
         self.on_failed(cx.now.mono_ns);
         cx.close_file(victim.file);
+        Ready::Idle
     }
 
-    /// Ends what is under way, so that the partition can be closed.
+    /// Ends what can be ended, so that the partition can be closed. An act that is in progress is
+    /// answered first.
     pub(super) fn stop(&mut self, cx: &mut Cx<'_>) {
         self.look = false;
-        match std::mem::replace(&mut self.state, State::Idle) {
-            State::Moving(Walker { victim, .. }) | State::Moved(victim) => {
+        match self.machine.ready() {
+            Some(Ready::Moving(Walker { victim, .. }) | Ready::Moved(victim)) => {
                 cx.close_file(victim.file);
             }
-            State::Searching(_, _, false) | State::Renewing(..) => {}
-            // Their act is under way, and ends them.
-            busy => self.state = busy,
+            Some(Ready::Searching(..) | Ready::Renewing(..)) => {}
+            Some(Ready::Idle | Ready::Checkpointing(_)) | None => return,
         }
+        self.machine.go("stop", Turn::Ready(Ready::Idle));
     }
 
     /// Chooses a segment if there is none in hand, or goes on with what was found.
@@ -207,50 +229,68 @@ impl Compaction {
         site: Site,
         cx: &mut Cx<'_>,
     ) {
+        if self.machine.is_waiting() {
+            return;
+        }
         let log = &mut *books.log;
-        match std::mem::replace(&mut self.state, State::Idle) {
-            State::Renewing(left, unmoved) => self.renew(left, unmoved, log, cx),
+        let next = match self.machine.take_ready("settle") {
+            Ready::Renewing(left, unmoved) => Turn::Ready(self.renew(left, unmoved, log, cx)),
             // Nothing can be moved any more, so nothing is removed.
-            State::Moving(Walker { victim, .. }) | State::Moved(victim) if log.is_broken() => {
+            Ready::Moving(Walker { victim, .. }) | Ready::Moved(victim) if log.is_broken() => {
                 cx.close_file(victim.file);
                 self.look = false;
+                Turn::Ready(Ready::Idle)
             }
-            State::Moving(Walker { victim, .. }) | State::Moved(victim)
+            Ready::Moving(Walker { victim, .. }) | Ready::Moved(victim)
                 if log.unmoved() != victim.unmoved =>
             {
-                self.restart(victim, cx);
+                Turn::Ready(self.restart(victim, cx))
             }
-            State::Idle if self.look && self.may_look(log, cx) => {
-                self.look = false;
-                self.looked_ns = cx.now.mono_ns;
-                let Some(segment) = self.choose(log, books.index, cx) else { return };
-                if !log.is_sealed(segment) && !log.seal(segment, files) {
-                    self.look = true;
-                    return;
-                }
-                let oldest = self.oldest(log) == Some(segment);
-                if oldest && books.index.tally_of(segment).tombstones > 0 {
-                    self.state = State::Searching(segment, Search::new(books.deletes), false);
-                } else {
-                    self.orphans = Default::default();
-                    self.open(segment, None, books, site, cx);
-                }
+            Ready::Idle if self.look && self.may_look(log, cx) => {
+                self.begin(books, files, site, cx)
             }
-            State::Searching(segment, mut search, false) => {
+            Ready::Searching(segment, mut search) => {
                 if search.go(books.deletes, site, Tag::Compact, cx) {
-                    self.state = State::Searching(segment, search, true);
+                    Turn::Waiting(Waiting::Listing(segment, search))
                 } else {
                     // Files that were being removed then were passed over by the search.
                     let failed_before = search.failed_before();
                     self.orphans = search.found();
-                    self.open(segment, Some(failed_before), books, site, cx);
+                    self.open(segment, Some(failed_before), books, site, cx)
                 }
             }
-            State::Moving(walker) if cx.now.mono_ns >= self.not_before_ns => {
-                self.advance(walker, books, site, cx);
+            Ready::Moving(walker) if cx.now.mono_ns >= self.not_before_ns => {
+                self.advance(walker, books, site, cx)
             }
-            other => self.state = other,
+            other => return self.machine.keep(Turn::Ready(other)),
+        };
+        self.machine.put(next);
+    }
+
+    /// Takes the segment in hand that is worth it most, if one is.
+    fn begin(
+        &mut self,
+        books: &mut Books<'_>,
+        files: &mut Files,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) -> State {
+        self.look = false;
+        self.looked_ns = cx.now.mono_ns;
+        let log = &mut *books.log;
+        let Some(segment) = self.choose(log, books.index, cx) else {
+            return Turn::Ready(Ready::Idle);
+        };
+        if !log.is_sealed(segment) && !log.seal(segment, files) {
+            self.look = true;
+            return Turn::Ready(Ready::Idle);
         }
+        let oldest = self.oldest(log) == Some(segment);
+        if oldest && books.index.tally_of(segment).tombstones > 0 {
+            return Turn::Ready(Ready::Searching(segment, Search::new(books.deletes)));
+        }
+        self.orphans = Default::default();
+        self.open(segment, None, books, site, cx)
     }
 
     /// Writes tombstones again, as many as the log takes up, until all are committed.
@@ -260,7 +300,7 @@ impl Compaction {
         unmoved: u64,
         log: &mut Log,
         cx: &mut Cx<'_>,
-    ) {
+    ) -> Ready {
         if unmoved != log.unmoved() {
             // Some were not committed: all of them again, later.
             left = self.overtaken.clone();
@@ -273,10 +313,10 @@ impl Compaction {
             assert!(log.relocate(Relocation::tombstone(address, sequence)), "there was room");
         }
         if !left.is_empty() || log.is_moving() {
-            self.state = State::Renewing(left, log.unmoved());
-        } else {
-            self.overtaken = Vec::new();
+            return Ready::Renewing(left, log.unmoved());
         }
+        self.overtaken = Vec::new();
+        Ready::Idle
     }
 
     /// Begins to walk a segment. After a search its tombstones are dropped; `searched` is how many
@@ -288,13 +328,14 @@ impl Compaction {
         books: &Books<'_>,
         site: Site,
         cx: &mut Cx<'_>,
-    ) {
+    ) -> State {
         let file = cx.tickets.file();
         let path = cx.config.layout.segment_path(site.number, segment);
         let (oldest, unmoved) = (searched.is_some(), books.log.unmoved());
         let unremoved = searched.unwrap_or(books.deletes.failed());
-        self.state = State::Opening(Victim { segment, file, oldest, unmoved, unremoved });
         site.disk(cx, Tag::Compact, DiskOp::Open { file, path, how: OpenHow::Read });
+        let victim = Victim { segment, file, oldest, unmoved, unremoved };
+        Turn::Waiting(Waiting::Opening(victim))
     }
 
     /// Looking costs a moment for each segment, so with many of them it is not done all the time.
@@ -314,85 +355,74 @@ impl Compaction {
         cx: &mut Cx<'_>,
     ) {
         let (log, index) = (&mut *books.log, &mut *books.index);
-        match (std::mem::replace(&mut self.state, State::Idle), done) {
-            (State::Searching(segment, search, _), done) => {
-                self.searched(segment, search, done, books, site, cx);
+        let next = match (self.machine.take_waiting(answer_name(&done)), done) {
+            (Waiting::Listing(segment, search), done) => {
+                Turn::Ready(self.listed((segment, search), done, books, site, cx))
             }
-            (State::Opening(victim), Ok(DiskDone::Opened { .. })) => {
-                self.advance(Walker::new(victim, log), books, site, cx);
+            (Waiting::Opening(victim), Ok(_)) => {
+                self.advance(Walker::new(victim, log), books, site, cx)
             }
-            (State::Opening(victim), Err(error)) => {
+            (Waiting::Opening(victim), Err(error)) => {
                 cx.tickets.forget_file(victim.file);
                 self.look = true;
                 self.stuck.insert(victim.segment, index.tally_of(victim.segment).live);
                 let text = format!("segment {} cannot be compacted: {error}", victim.segment);
                 site.note(cx, Severity::Error, &text);
+                Turn::Ready(Ready::Idle)
             }
-            (State::Walking(mut walker), Ok(DiskDone::Scanned(bytes))) => {
-                if (bytes.len() as u64) < walker.walk.expected() {
-                    return self.give_up(walker.victim, "a short read", index, site, cx);
-                }
-                let Ok(next) = walker.walk.feed(&bytes) else {
-                    return self.give_up(walker.victim, "it has newer records", index, site, cx);
-                };
-                walker.take_piece(bytes, next);
-                self.advance(walker, books, site, cx);
+            (Waiting::Walking(walker), Ok(done)) => {
+                self.walked(walker, done.into_scanned(), books, site, cx)
             }
-            (State::Reading(mut walker, found, entry), Ok(DiskDone::Scanned(record))) => {
-                let Some(relocation) = relocation(&found, entry, &record) else {
-                    let why = "an object in it is damaged";
-                    return self.give_up(walker.victim, why, index, site, cx);
-                };
-                cx.stats.compact_moved_bytes.add(record.len() as u64);
-                if !log.relocate(relocation) {
-                    walker.found.push_front(found);
-                }
-                self.state = State::Moving(walker);
+            (Waiting::Reading(walker, found, entry), Ok(done)) => {
+                let record = done.into_scanned();
+                Turn::Ready(self.read(walker, (found, entry), &record, books, site, cx))
             }
-            (State::Walking(walker) | State::Reading(walker, ..), Err(error)) => {
-                self.give_up(walker.victim, &error.to_string(), index, site, cx);
+            (Waiting::Walking(walker) | Waiting::Reading(walker, ..), Err(error)) => {
+                Turn::Ready(self.give_up(walker.victim, &error.to_string(), index, site, cx))
             }
-            (State::Removing(victim), Ok(_)) => {
+            (Waiting::Removing(victim), Ok(_)) => {
                 files.forget(FileKey::Segment(victim.segment), cx);
                 index.forget_segment(victim.segment);
                 let freed = log.forget_segment(victim.segment);
                 cx.stats.compactions.add(1);
                 cx.stats.compact_freed_bytes.add(freed);
                 self.look = true;
+                Turn::Ready(Ready::Idle)
             }
-            (State::Removing(victim), Err(error)) => {
+            (Waiting::Removing(victim), Err(error)) => {
                 // Nothing points into it any more; it is tried again after a restart.
                 self.look = true;
                 self.stuck.insert(victim.segment, 0);
                 let text = format!("segment {} cannot be removed: {error}", victim.segment);
                 site.note(cx, Severity::Error, &text);
+                Turn::Ready(Ready::Idle)
             }
-            (state, done) => unreachable!("{done:?} in answer to {state:?}"),
-        }
+        };
+        self.machine.put(next);
     }
 
     /// An act of the search is complete.
-    fn searched(
+    fn listed(
         &mut self,
-        segment: u32,
-        mut search: Search,
+        (segment, mut search): (u32, Search),
         done: io::Result<DiskDone>,
         books: &mut Books<'_>,
         site: Site,
         cx: &mut Cx<'_>,
-    ) {
+    ) -> Ready {
         match search.on_disk(done, books.known(), site, cx) {
             Ok(learnt) => {
                 if let Some(learnt) = learnt {
                     learnt.note(books.deletes);
                 }
-                self.state = State::Searching(segment, search, false);
+                Ready::Searching(segment, search)
             }
             Err(error) => {
                 let text = format!("segment {segment} is not compacted, no file is found: {error}");
                 site.note(cx, Severity::Warn, &text);
                 self.look = true;
                 self.not_before_ns = cx.now.mono_ns + limits::REMOVE_AGAIN_NS;
+                Ready::Idle
             }
         }
     }

@@ -8,10 +8,10 @@
 //!            ┌──────────────────────────── batch ───────────────────────────┐
 //!   Idle ──► (Opening: the segment is full, or absent) ──► Writing ──► Syncing ──► Idle
 //!                    │                                              │           │
-//!                    │ fails: told so                       fails ▼           ▼ fails
-//!                    └──► Idle                              Cutting ───► CutSyncing ──► Idle
-//!                                                              │ fails
-//!                                                              ▼
+//!                    │ fails                                fails ▼           ▼ fails
+//!                    └──► Idle                              Cutting ◄──► CutSyncing ──► Idle
+//!                                                              │ fails     │ fails
+//!                                                              ▼           ▼
 //!                                                           Broken: no more writes until a restart
 //! ```
 //!
@@ -30,7 +30,10 @@ use super::{
     index::{Entry, Index, Position},
     site::{Site, Tag},
 };
-use crate::flow::{Asker, Cx, Fault};
+use crate::{
+    flow::{Asker, Cx, Fault},
+    machine::{Machine, Turn, answer_name},
+};
 
 mod append;
 mod batch;
@@ -61,16 +64,24 @@ pub(super) enum Outcome {
     },
 }
 
+/// No commit is in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum Ready {
     Idle,
+    Broken,
+}
+
+/// An act of a commit is in progress.
+#[derive(Debug)]
+enum Waiting {
     Opening { file: FileId },
     Writing,
     Syncing,
     Cutting { reuse: bool },
     CutSyncing { reuse: bool },
-    Broken,
 }
+
+type Phase = Turn<Ready, Waiting>;
 
 /// The segment that is being written.
 #[derive(Debug)]
@@ -85,7 +96,7 @@ struct Current {
 /// The log of one partition.
 #[derive(Debug)]
 pub(super) struct Log {
-    phase: Phase,
+    machine: Machine<Phase>,
     current: Option<Current>,
     next_segment: u32,
     /// Of the next record.
@@ -116,7 +127,7 @@ impl Log {
         lossy: bool,
     ) -> Log {
         Log {
-            phase: Phase::Idle,
+            machine: Machine::new("log", Turn::Ready(Ready::Idle)),
             current: None,
             next_segment,
             sequence: sequence + 1,
@@ -204,7 +215,7 @@ impl Log {
 
     /// Whether `relocate` would queue a record.
     pub(super) fn has_room_to_move(&self) -> bool {
-        self.moves.has_room() && self.phase != Phase::Broken
+        self.moves.has_room() && !self.is_broken()
     }
 
     /// Whether records that are to be moved are not committed yet.
@@ -225,8 +236,8 @@ impl Log {
 
     /// Ends a segment before it is full. `false` while a commit is under way.
     pub(super) fn seal(&mut self, segment: u32, files: &mut Files) -> bool {
-        if self.phase != Phase::Idle {
-            return self.phase == Phase::Broken;
+        if !self.is_idle() {
+            return self.is_broken();
         }
         if self.current.as_ref().is_some_and(|current| current.segment == segment) {
             self.end(files);
@@ -236,7 +247,7 @@ impl Log {
 
     /// Whether the log takes nothing more until a restart.
     pub(super) fn is_broken(&self) -> bool {
-        self.phase == Phase::Broken
+        self.machine.ready() == Some(&Ready::Broken)
     }
 
     /// Registers an append, so that others can join it. `None` if there are too many.
@@ -261,19 +272,17 @@ impl Log {
 
     /// Whether no commit is under way, and one could be.
     pub(super) fn is_idle(&self) -> bool {
-        self.phase == Phase::Idle
+        self.machine.ready() == Some(&Ready::Idle)
     }
 
     /// Whether a commit could start.
     pub(super) fn wants_commit(&self) -> bool {
-        self.phase == Phase::Idle && (self.appends.has_pending() || !self.moves.is_empty())
+        self.is_idle() && (self.appends.has_pending() || !self.moves.is_empty())
     }
 
     /// Whether nothing is on its way or under way.
     pub(super) fn is_quiet(&self) -> bool {
-        self.appends.is_empty()
-            && self.moves.is_empty()
-            && matches!(self.phase, Phase::Idle | Phase::Broken)
+        self.appends.is_empty() && self.moves.is_empty() && !self.machine.is_waiting()
     }
 
     /// What waits to be committed will not be: removes the appends, and with `moves` the records
@@ -301,23 +310,24 @@ impl Log {
         files: &mut Files,
         cx: &mut Cx<'_>,
     ) {
-        assert_eq!(self.phase, Phase::Idle, "one commit at a time");
+        assert!(self.is_idle(), "one commit at a time");
         self.batch.fill(&mut self.appends, &mut self.moves, index, &mut self.sequence);
         if self.batch.is_empty() && !rotate {
             return;
         }
         let most = cx.config.segment_len_max;
         let full = |current: &Current| current.end + self.batch.len() > most;
-        match &self.current {
+        let waiting = match &self.current {
             Some(current) if !full(current) => self.write(site, files, cx),
             _ => {
                 self.end(files);
                 let file = cx.tickets.file();
                 let path = cx.config.layout.segment_path(site.number, self.next_segment);
-                self.phase = Phase::Opening { file };
                 site.disk(cx, Tag::Log, DiskOp::Open { file, path, how: OpenHow::CreateNew });
+                Waiting::Opening { file }
             }
-        }
+        };
+        self.machine.go("commit", Turn::Waiting(waiting));
     }
 
     /// One of the commit's acts is complete. Returns what became of the batch, once it is known.
@@ -328,61 +338,58 @@ impl Log {
         files: &mut Files,
         cx: &mut Cx<'_>,
     ) -> Option<Outcome> {
-        match (self.phase, done) {
-            (Phase::Opening { file }, Ok(_)) => {
+        let event = answer_name(&done);
+        let (next, outcome) = match (self.machine.take_waiting(event), done) {
+            (Waiting::Opening { file }, Ok(_)) => {
                 self.begun(file, files);
-                self.write(site, files, cx);
-                None
+                (Turn::Waiting(self.write(site, files, cx)), None)
             }
-            (Phase::Opening { file }, Err(error)) => {
+            (Waiting::Opening { file }, Err(error)) => {
                 // Whether the file was made is not known, so its number is not used again.
                 self.next_segment += 1;
                 cx.tickets.forget_file(file);
-                self.phase = Phase::Idle;
                 self.fails("a segment cannot be begun", &error, site, cx);
                 self.begin_failures += u32::from(self.fault == Fault::Disk);
-                Some(self.batch_failed(true))
+                (Turn::Ready(Ready::Idle), Some(self.batch_failed(true)))
             }
-            (Phase::Writing, Ok(_)) => {
-                self.phase = Phase::Syncing;
+            (Waiting::Writing, Ok(_)) => {
                 let file = files.id(self.current().slot);
                 site.disk(cx, Tag::Log, DiskOp::Sync { file });
-                None
+                (Turn::Waiting(Waiting::Syncing), None)
             }
-            (Phase::Writing, Err(error)) => {
+            (Waiting::Writing, Err(error)) => {
                 self.fails("a commit cannot be written", &error, site, cx);
-                self.cut(true, site, files, cx);
-                None
+                (Turn::Waiting(self.cut(true, site, files, cx)), None)
             }
-            (Phase::Syncing, Ok(_)) => Some(self.committed(cx)),
-            (Phase::Syncing, Err(error)) => {
+            (Waiting::Syncing, Ok(_)) => (Turn::Ready(Ready::Idle), Some(self.committed(cx))),
+            (Waiting::Syncing, Err(error)) => {
                 self.fails("a commit cannot be synced", &error, site, cx);
-                self.cut(false, site, files, cx);
-                None
+                (Turn::Waiting(self.cut(false, site, files, cx)), None)
             }
-            (Phase::Cutting { reuse }, Ok(_)) => {
-                self.cut_done(reuse, site, files, cx);
-                None
+            (Waiting::Cutting { reuse }, Ok(_)) => {
+                (Turn::Waiting(self.sync_cut(reuse, site, files, cx)), None)
             }
-            (Phase::Cutting { .. }, Err(error)) => {
-                Some(self.breaks("a segment cannot be cut", &error, site, cx))
+            (Waiting::Cutting { .. }, Err(error)) => {
+                let outcome = self.breaks("a segment cannot be cut", &error, site, cx);
+                (Turn::Ready(Ready::Broken), Some(outcome))
             }
-            (Phase::CutSyncing { reuse }, Ok(_)) => {
+            (Waiting::CutSyncing { reuse }, Ok(_)) => {
                 if !reuse {
                     self.end(files);
                 }
-                self.phase = Phase::Idle;
-                Some(self.batch_failed(true))
+                (Turn::Ready(Ready::Idle), Some(self.batch_failed(true)))
             }
-            (Phase::CutSyncing { reuse: true }, Err(_)) => {
-                self.cut(false, site, files, cx);
-                None
+            (Waiting::CutSyncing { reuse: true }, Err(_)) => {
+                (Turn::Waiting(self.cut(false, site, files, cx)), None)
             }
-            (Phase::CutSyncing { reuse: false }, Err(error)) => {
-                Some(self.breaks("the cut of a segment cannot be synced", &error, site, cx))
+            (Waiting::CutSyncing { reuse: false }, Err(error)) => {
+                let outcome =
+                    self.breaks("the cut of a segment cannot be synced", &error, site, cx);
+                (Turn::Ready(Ready::Broken), Some(outcome))
             }
-            (Phase::Idle | Phase::Broken, _) => unreachable!("no act of the log is under way"),
-        }
+        };
+        self.machine.put(next);
+        outcome
     }
 
     /// A segment is open, with nothing in it.
@@ -399,13 +406,13 @@ impl Log {
         self.current.as_ref().expect("a commit has a segment")
     }
 
-    fn write(&mut self, site: Site, files: &Files, cx: &mut Cx<'_>) {
+    fn write(&self, site: Site, files: &Files, cx: &mut Cx<'_>) -> Waiting {
         let parts = self.batch.parts(&self.appends);
         let current = self.current();
         assert!(current.end.is_multiple_of(DISK_BLOCK_LEN as u64));
         let (file, at) = (files.id(current.slot), current.end);
-        self.phase = Phase::Writing;
         site.disk(cx, Tag::Log, DiskOp::Write { file, at, parts });
+        Waiting::Writing
     }
 
     fn committed(&mut self, cx: &mut Cx<'_>) -> Outcome {
@@ -416,7 +423,6 @@ impl Log {
         self.position = Position { segment, offset: current.end };
         self.table.grow(segment, batch_len);
         self.committed_sequence = self.sequence - 1;
-        self.phase = Phase::Idle;
         cx.stats.syncs.add(1);
         cx.stats.sync_writes.add(self.batch.records() as u64);
         let (appended, moved) = self.batch.committed((segment, start), &mut self.appends);

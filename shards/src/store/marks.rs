@@ -1,19 +1,28 @@
 //! Marks of segments in which damage hides records, as far as a start could not make them.
 //!
 //! ```text
-//!   owed ──► Opening ──► made          no checkpoint before: the next start would not look at the
-//!     ▲       │   │ is there           segment again, and without a mark it would be removed once
-//!     │ fails │   └─► Syncing ─► made  nothing that is known is left in it
-//!     └───────┘          │ fails
-//!     └──────────────────┘
+//!   Idle ──► Opening ──► made          no checkpoint before: the next start would not look at the
+//!    ▲        │   │ is there           segment again, and without a mark it would be removed once
+//!    │  fails │   └─► Syncing ─► made  nothing that is known is left in it
+//!    └────────┘          │ fails
+//!    └───────────────────┘
 //! ```
+//!
+//! One that is made leads back to `Idle`, too, for the next.
 
 use std::io;
 
-use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Severity};
+use ron_io::ports::{DiskDone, DiskOp, OpenHow, Severity};
 
-use super::site::{Site, Tag};
-use crate::{flow::Cx, limits};
+use super::{
+    handle::Opening,
+    site::{Site, Tag},
+};
+use crate::{
+    flow::Cx,
+    limits,
+    machine::{Machine, Turn, answer_name},
+};
 
 /// The marks that a partition owes.
 #[derive(Debug)]
@@ -21,21 +30,25 @@ pub(super) struct Marks {
     owed: Vec<u32>,
     /// The sequence that nothing hidden is above.
     most: u64,
-    doing: Doing,
+    machine: Machine<Turn<Idle, Waiting>>,
     again_ns: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
-    Nothing,
-    Opening(FileId),
+/// No act is in progress.
+#[derive(Debug)]
+struct Idle;
+
+#[derive(Debug)]
+enum Waiting {
+    Opening(Opening),
     /// An earlier try made it and could not make it durable.
     Syncing,
 }
 
 impl Marks {
     pub(super) fn new(owed: Vec<u32>, most: u64) -> Marks {
-        Marks { owed, most, doing: Doing::Nothing, again_ns: 0 }
+        let machine = Machine::new("marks", Turn::Ready(Idle));
+        Marks { owed, most, machine, again_ns: 0 }
     }
 
     /// Whether one is still to be made.
@@ -43,9 +56,9 @@ impl Marks {
         !self.owed.is_empty()
     }
 
-    /// Whether nothing is under way.
+    /// Whether no act is in progress.
     pub(super) fn is_quiet(&self) -> bool {
-        self.doing == Doing::Nothing
+        !self.machine.is_waiting()
     }
 
     /// When `settle` is to be called for one that could not be made.
@@ -58,30 +71,33 @@ impl Marks {
         if self.again_ns > cx.now.mono_ns {
             return;
         }
-        let file = cx.tickets.file();
-        self.doing = Doing::Opening(file);
         let path = cx.config.layout.hidden_path(site.number, (*segment, Some(self.most)));
-        site.disk(cx, Tag::Mark, DiskOp::Open { file, path, how: OpenHow::CreateNew });
+        let opening = Opening::start(site, Tag::Mark, (path, OpenHow::CreateNew), cx);
+        self.machine.go("settle", Turn::Waiting(Waiting::Opening(opening)));
     }
 
     pub(super) fn on_disk(&mut self, done: io::Result<DiskDone>, site: Site, cx: &mut Cx<'_>) {
-        let doing = std::mem::replace(&mut self.doing, Doing::Nothing);
-        let Err(error) = done else {
-            if let Doing::Opening(file) = doing {
-                cx.close_file(file);
-            }
+        let made = match self.machine.take_waiting(answer_name(&done)) {
+            Waiting::Opening(opening) => match opening.opened(done, cx) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // No file has this name: what is wanted is that the folder is synced.
+                    let path = cx.config.layout.segments_dir(site.number).join("none");
+                    site.disk(cx, Tag::Mark, DiskOp::Remove { path, durable: true });
+                    return self.machine.put(Turn::Waiting(Waiting::Syncing));
+                }
+                Err(error) => Err(error),
+                Ok(file) => {
+                    file.close(cx);
+                    Ok(())
+                }
+            },
+            Waiting::Syncing => done.map(drop),
+        };
+        self.machine.put(Turn::Ready(Idle));
+        let Err(error) = made else {
             self.owed.pop();
             return;
         };
-        if let Doing::Opening(file) = doing {
-            cx.tickets.forget_file(file);
-            if error.kind() == io::ErrorKind::AlreadyExists {
-                self.doing = Doing::Syncing;
-                // No file has this name: what is wanted is that the folder is synced.
-                let path = cx.config.layout.segments_dir(site.number).join("none");
-                return site.disk(cx, Tag::Mark, DiskOp::Remove { path, durable: true });
-            }
-        }
         self.again_ns = cx.now.mono_ns + limits::MARK_AGAIN_NS;
         let text = format!("a segment that is damaged cannot be marked: {error}");
         site.note(cx, Severity::Warn, &text);

@@ -33,6 +33,7 @@ mod damage;
 mod deletes;
 mod files;
 mod free_space;
+mod handle;
 mod hits;
 mod index;
 pub mod layout;

@@ -183,18 +183,16 @@ impl Outboards {
         files.release(load.file_slot);
         load.missing -= 1;
         match done {
-            Ok(DiskDone::Scanned(bytes)) => load.pieces[usize::from(piece)] = bytes,
-            Ok(other) => unreachable!("a scan brought {other:?}"),
+            Ok(done) => load.pieces[usize::from(piece)] = done.into_scanned(),
             Err(_) => load.fault = Some(Fault::Disk),
         }
         if load.missing > 0 {
             return None;
         }
-        let Load { address, entry, waiting, .. } = &mut *load;
-        let (address, entry, waiting) = (*address, *entry, std::mem::take(waiting));
         let load = self.loads.remove(slot);
         self.loads_len -= load.expected.outboard_len() as usize;
-        let outcome = load.finish();
+        let outcome = load.outcome();
+        let Load { address, entry, waiting, .. } = load;
         self.kept.remove(&address);
         let outcome = outcome.map(|outboard| self.keep(address, outboard));
         Some(Loaded { address, entry, waiting, outcome })
@@ -260,7 +258,8 @@ impl Outboards {
 }
 
 impl Load {
-    fn finish(self) -> Result<Outboard, Fault> {
+    /// What its pieces are, once all came.
+    fn outcome(&self) -> Result<Outboard, Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }

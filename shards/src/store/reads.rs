@@ -239,8 +239,7 @@ impl Reads {
         let (file_slot, outboard) = fetch.reading.take().expect("the group was being read");
         files.release(file_slot);
         let block = match done {
-            Ok(DiskDone::Read(block)) => block,
-            Ok(other) => unreachable!("a read brought {other:?}"),
+            Ok(done) => done.into_read(),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let why = "its file is too short";
                 return self.look_up_again(key, why, (index, files), site, cx);

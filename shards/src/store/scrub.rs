@@ -1,10 +1,11 @@
 //! The scrub: reading everything again, now and then, to find what rotted before somebody needs it.
 //!
 //! ```text
-//!                    due, or ordered
-//!        Idle ──────────────────────────► Round: a patrol through each partition, one by one
-//!         ▲                                  │  step ──► read ──► step ──► …
-//!         └──────────── all done ────────────┘     (pace)
+//!           due, or ordered         step (pace)               starts an act
+//!   Idle ────────────────────► Between ──────► Patrolling ──────────────────────► Acting
+//!    ▲                          │   ▲          │   ▲      its answer                 │
+//!    └──── no partition left ───┘   └──────────┘   └─────────────────────────────────┘
+//!                                     the patrol is over
 //! ```
 //!
 //! It is one reader of the shard, in the background: it waits for one read at most, at a pace, and
@@ -34,6 +35,7 @@ use crate::{
     config::Config,
     flow::Cx,
     limits::{SCRUB_ASK_LEN, SCRUB_READ_LEN, SCRUB_STEP_LEN, SCRUB_UNDER_WAY_MAX, VERIFIES_MAX},
+    machine::{Machine, Turn, answer_name},
 };
 
 mod check;
@@ -50,7 +52,7 @@ mod tests;
 
 use finding::{Found, report_damage};
 use mark::Reached;
-use patrol::Step;
+use patrol::{Patrol, Step};
 use probe::{Probe, Verdict};
 use round::Round;
 use schedule::{Schedule, serving};
@@ -69,6 +71,24 @@ struct Verify {
     probe: Probe,
 }
 
+/// No act of the round is in progress.
+#[derive(Debug)]
+enum Ready {
+    Idle,
+    /// The next step is the first in the next partition.
+    Between(Round),
+    Patrolling(Round, Patrol),
+}
+
+/// An act of the patrol is in progress.
+#[derive(Debug)]
+struct Acting {
+    round: Round,
+    patrol: Patrol,
+}
+
+type State = Turn<Ready, Acting>;
+
 /// The scrub of one shard, and what is verified because somebody asked.
 #[derive(Debug)]
 pub(super) struct Scrub {
@@ -76,9 +96,7 @@ pub(super) struct Scrub {
     schedule: Schedule,
     /// Whether the partitions were asked how far an earlier process came.
     begun: bool,
-    round: Option<Round>,
-    /// Whether an act of the round is under way.
-    under_way: bool,
+    machine: Machine<State>,
     /// Whether the shard was too busy to start one; its next event is waited for.
     blocked: bool,
     /// When the next step may be taken.
@@ -94,8 +112,7 @@ impl Scrub {
             pace: Pace::new(storage.scrub_bytes_per_s),
             schedule: Schedule::new(storage.scrub_every_ms),
             begun: false,
-            round: None,
-            under_way: false,
+            machine: Machine::new("scrub", Turn::Ready(Ready::Idle)),
             blocked: false,
             next_ns: 0,
             verifies: Slab::new(),
@@ -107,37 +124,41 @@ impl Scrub {
     pub(super) fn order(&mut self, cx: &mut Cx<'_>) {
         if self.pace.is_never() {
             note(Severity::Warn, "it is switched off, and was ordered", cx);
-        } else if self.round.is_none() {
+        } else if self.is_idle() {
             self.schedule.order();
         }
     }
 
     /// When `settle` is to be called although nothing happened, in `Now::mono_ns`.
     pub(super) fn wake_at(&self) -> Option<u64> {
-        match &self.round {
+        match self.machine.get() {
             _ if self.stopping || !self.begun => None,
-            Some(_) if self.under_way || self.blocked => None,
-            Some(_) => Some(self.next_ns),
-            None => self.schedule.due_ns(),
+            Turn::Ready(Ready::Idle) => self.schedule.due_ns(),
+            Turn::Ready(_) if !self.blocked => Some(self.next_ns),
+            Turn::Ready(_) | Turn::Waiting(_) => None,
         }
     }
 
-    /// Whether nothing is open or under way, after `stop`.
+    /// Whether nothing is open or in progress, after `stop`.
     pub(super) fn is_quiet(&self) -> bool {
-        self.round.is_none() && self.verifies.is_empty()
+        self.is_idle() && self.verifies.is_empty()
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self.machine.ready(), Some(Ready::Idle))
     }
 
     /// Takes the next step if it may be taken: to be called after every event, once all partitions
     /// are open. Returns the place it was taken at, which may have something to commit now.
     pub(super) fn settle(&mut self, places: &mut [Place], cx: &mut Cx<'_>) -> Option<u16> {
-        if self.stopping || self.under_way {
+        if self.stopping || self.machine.is_waiting() {
             return None;
         }
         if !self.begun {
             self.begun = true;
             self.schedule.recall(&self.pace, places, cx);
         }
-        if self.round.is_none() && !self.begin(places, cx) {
+        if self.is_idle() && !self.begin(places, cx) {
             return None;
         }
         self.blocked = cx.tickets.under_way() > SCRUB_UNDER_WAY_MAX;
@@ -216,33 +237,51 @@ impl Scrub {
         self.stopping = true;
         cx.stats.scrub_running.set(0);
         self.mark(places);
-        if !self.under_way
-            && let Some(round) = self.round.take()
-        {
-            round.close(cx);
+        if self.machine.is_waiting() {
+            return;
         }
+        if let Ready::Patrolling(_, patrol) = self.machine.take_ready("stop") {
+            patrol.close(cx);
+        }
+        self.machine.put(Turn::Ready(Ready::Idle));
     }
 
-    /// Begins a round, or goes on with one, if it is time. Whether one is under way now.
+    /// Begins a round, or goes on with one, if it is time. Whether it did.
     fn begin(&mut self, places: &mut [Place], cx: &mut Cx<'_>) -> bool {
         let Some((began_unix_ms, todo)) = self.schedule.begin(places, cx) else { return false };
         cx.stats.scrub_running.set(1);
         note(Severity::Info, "a round begins", cx);
-        self.round = Some(Round::new(began_unix_ms, todo));
+        let round = Round::new(began_unix_ms, todo);
+        self.machine.go("due", Turn::Ready(Ready::Between(round)));
         true
     }
 
     fn step(&mut self, places: &mut [Place], cx: &mut Cx<'_>) -> Option<u16> {
-        let round = self.round.as_mut()?;
+        let (mut round, patrol) = match self.machine.take_ready("step") {
+            Ready::Idle => {
+                self.machine.keep(Turn::Ready(Ready::Idle));
+                return None;
+            }
+            Ready::Between(round) => (round, None),
+            Ready::Patrolling(round, patrol) => (round, Some(patrol)),
+        };
         let Some((place, reached)) = round.todo.front().copied() else {
-            return self.finish(places, cx);
+            self.machine.put(Turn::Ready(Ready::Idle));
+            return self.finish(&round, places, cx);
         };
         let Place::Serving(partition) = &mut places[usize::from(place)] else {
             round.todo.pop_front();
+            if let Some(patrol) = patrol {
+                patrol.close(cx);
+            }
+            self.machine.put(Turn::Ready(Ready::Between(round)));
             return None;
         };
-        let step = round.step(reached, partition, cx);
-        self.stepped(step, partition, cx);
+        let mut parts = partition.parts();
+        let mut patrol = patrol.unwrap_or_else(|| Patrol::new(reached, &parts));
+        let step = patrol.step(&mut parts, cx);
+        let next = self.stepped((round, patrol), step, partition, cx);
+        self.machine.put(next);
         Some(place)
     }
 
@@ -252,60 +291,60 @@ impl Scrub {
         partition: &mut Partition,
         cx: &mut Cx<'_>,
     ) {
-        self.under_way = false;
-        if self.stopping {
+        let Acting { round, mut patrol } = self.machine.take_waiting(answer_name(&done));
+        let next = if self.stopping {
             // The partition may be closed already: what was read leads to nothing.
-            if let Some(round) = self.round.take() {
-                round.abandon(&done, cx);
-            }
-            return;
-        }
-        let Some(round) = &mut self.round else { unreachable!("an act without a round") };
-        if let Some(step) = round.on_disk(done, partition, cx) {
-            self.stepped(step, partition, cx);
-        }
+            patrol.abandon(done, cx);
+            Turn::Ready(Ready::Idle)
+        } else if let Some(step) = patrol.on_disk(done, &mut partition.parts(), cx) {
+            self.stepped((round, patrol), step, partition, cx)
+        } else {
+            Turn::Ready(Ready::Patrolling(round, patrol))
+        };
+        self.machine.put(next);
     }
 
     /// Settles what a step came to.
-    fn stepped(&mut self, step: Step, partition: &mut Partition, cx: &mut Cx<'_>) {
-        let Some(round) = &mut self.round else { return };
+    fn stepped(
+        &mut self,
+        (mut round, patrol): (Round, Patrol),
+        step: Step,
+        partition: &mut Partition,
+        cx: &mut Cx<'_>,
+    ) -> State {
         match step {
             Step::Started(bytes) => {
-                self.under_way = true;
                 self.pace.take(bytes);
                 cx.stats.scrub_bytes.add(bytes);
-                if let Some(reached) = round.read(bytes) {
-                    self.schedule.leave(partition, reached, round.began_unix_ms, true);
+                if round.read(bytes) {
+                    self.schedule.leave(partition, patrol.reached(), round.began_unix_ms, true);
                 }
+                return Turn::Waiting(Acting { round, patrol });
             }
             Step::Asked => {
-                self.under_way = true;
                 self.pace.take(SCRUB_ASK_LEN);
+                return Turn::Waiting(Acting { round, patrol });
             }
             Step::Did => self.pace.take(SCRUB_STEP_LEN),
             Step::Blocked => self.blocked = true,
-            Step::Over => self.through(partition, true, cx),
+            Step::Over => {
+                round.through(patrol, true, cx);
+                self.schedule.leave(partition, Reached::All, round.began_unix_ms, true);
+                return Turn::Ready(Ready::Between(round));
+            }
             Step::Failed(why) => {
                 let site = partition.parts().site;
                 site.note(cx, Severity::Error, &format!("the scrub cannot go on: {why}"));
-                self.through(partition, false, cx);
+                round.through(patrol, false, cx);
+                return Turn::Ready(Ready::Between(round));
             }
         }
+        Turn::Ready(Ready::Patrolling(round, patrol))
     }
 
-    /// The patrol of a partition is over.
-    fn through(&mut self, partition: &mut Partition, whole: bool, cx: &mut Cx<'_>) {
-        let Some(round) = &mut self.round else { return };
-        round.through(whole, cx);
-        if whole {
-            self.schedule.leave(partition, Reached::All, round.began_unix_ms, true);
-        }
-    }
-
-    /// The round is over. Returns a place that has something for a checkpoint, which is made for
-    /// all.
-    fn finish(&mut self, places: &mut [Place], cx: &mut Cx<'_>) -> Option<u16> {
-        let round = self.round.take()?;
+    /// A round has come to its end. Returns a place that has something for a checkpoint, which is
+    /// made for all.
+    fn finish(&mut self, round: &Round, places: &mut [Place], cx: &mut Cx<'_>) -> Option<u16> {
         cx.stats.scrub_running.set(0);
         self.schedule.finish(round.began_unix_ms, round.failed, places, cx);
         let (severity, text) = round.outcome();
@@ -315,8 +354,12 @@ impl Scrub {
 
     /// Leaves in the index how far the round came.
     fn mark(&mut self, places: &mut [Place]) {
-        let Some(round) = &self.round else { return };
-        let Some((place, reached)) = round.reached() else { return };
+        let (Turn::Ready(Ready::Patrolling(round, patrol))
+        | Turn::Waiting(Acting { round, patrol })) = self.machine.get()
+        else {
+            return;
+        };
+        let Some((place, reached)) = round.reached(patrol) else { return };
         if let Place::Serving(partition) = &mut places[usize::from(place)] {
             self.schedule.leave(partition, reached, round.began_unix_ms, true);
         }

@@ -7,16 +7,17 @@
 use ron_io::ports::{DiskOp, Severity, Urgency};
 
 use super::{
-    Books, Compaction, State,
-    walker::{Fate, Victim, Walker},
+    Books, Compaction, Ready, State, Waiting,
+    walker::{Fate, Victim, Walker, relocation},
 };
 use crate::{
     flow::{Cx, Fault},
     limits,
+    machine::Turn,
     store::{
-        index::Index,
+        index::{Entry, Index},
         orphans::Known,
-        scan::Next,
+        scan::{Found, Next},
         site::{Site, Tag},
     },
 };
@@ -40,18 +41,16 @@ impl Compaction {
         books: &mut Books<'_>,
         site: Site,
         cx: &mut Cx<'_>,
-    ) {
+    ) -> State {
         if self.yields(cx) {
-            self.state = State::Moving(walker);
-            return;
+            return Turn::Ready(Ready::Moving(walker));
         }
         let (log, index) = (&mut *books.log, &*books.index);
         let mut hashed = 0;
         while let Some(found) = walker.found.pop_front() {
             if !log.has_room_to_move() || hashed >= limits::COMPACT_TURN_LEN {
                 walker.found.push_front(found);
-                self.state = State::Moving(walker);
-                return;
+                return Turn::Ready(Ready::Moving(walker));
             }
             match walker.fate(&found, index) {
                 Fate::Dropped if self.orphans.0.remove(&found.digest) => {
@@ -72,13 +71,13 @@ impl Compaction {
                     let len = found.record_len as u32;
                     // It is moved as well.
                     self.pace.take(2 * found.record_len);
-                    self.state = State::Reading(walker, found, entry);
                     let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
-                    return site.disk(cx, Tag::Compact, op);
+                    site.disk(cx, Tag::Compact, op);
+                    return Turn::Waiting(Waiting::Reading(walker, found, entry));
                 }
                 Fate::Damaged => {
                     let why = "an object in it is damaged";
-                    return self.give_up(walker.victim, why, index, site, cx);
+                    return Turn::Ready(self.give_up(walker.victim, why, index, site, cx));
                 }
             }
         }
@@ -87,17 +86,58 @@ impl Compaction {
                 let file = walker.victim.file;
                 walker.piece_at = at;
                 self.pace.take(len.into());
-                self.state = State::Walking(walker);
                 let op = DiskOp::Scan { file, at, len, urgency: Urgency::Background };
                 site.disk(cx, Tag::Compact, op);
+                Turn::Waiting(Waiting::Walking(walker))
             }
             // The scrub moves away the objects that count behind the damage, and then the segment
             // may go; unless tombstones are there, for which nothing else speaks.
             Next::End { torn: Some(why), .. } if self.has_more(&walker, index) => {
-                self.give_up(walker.victim, why, index, site, cx);
+                Turn::Ready(self.give_up(walker.victim, why, index, site, cx))
             }
-            Next::End { .. } => self.state = State::Moved(walker.victim),
+            Next::End { .. } => Turn::Ready(Ready::Moved(walker.victim)),
         }
+    }
+
+    /// A piece of the segment came.
+    pub(super) fn walked(
+        &mut self,
+        mut walker: Walker,
+        bytes: Vec<u8>,
+        books: &mut Books<'_>,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) -> State {
+        let why = if (bytes.len() as u64) < walker.walk.expected() {
+            "a short read"
+        } else if let Ok(next) = walker.walk.feed(&bytes) {
+            walker.take_piece(bytes, next);
+            return self.advance(walker, books, site, cx);
+        } else {
+            "it has newer records"
+        };
+        Turn::Ready(self.give_up(walker.victim, why, books.index, site, cx))
+    }
+
+    /// A record came that was not whole in its piece.
+    pub(super) fn read(
+        &mut self,
+        mut walker: Walker,
+        (found, entry): (Found, Entry),
+        record: &[u8],
+        books: &mut Books<'_>,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) -> Ready {
+        let Some(relocation) = relocation(&found, entry, record) else {
+            let why = "an object in it is damaged";
+            return self.give_up(walker.victim, why, books.index, site, cx);
+        };
+        cx.stats.compact_moved_bytes.add(record.len() as u64);
+        if !books.log.relocate(relocation) {
+            walker.found.push_front(found);
+        }
+        Ready::Moving(walker)
     }
 
     /// Whether something that counts, or a tombstone, lies where the walk did not come.
@@ -113,12 +153,12 @@ impl Compaction {
         index: &Index,
         site: Site,
         cx: &mut Cx<'_>,
-    ) {
-        self.state = State::Idle;
+    ) -> Ready {
         self.look = true;
         self.stuck.insert(victim.segment, index.tally_of(victim.segment).live);
         cx.close_file(victim.file);
         let text = format!("segment {} is not compacted: {why}", victim.segment);
         site.note(cx, Severity::Warn, &text);
+        Ready::Idle
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use ron_io::ports::{DiskOp, Severity};
 
-use super::{Current, Log, Outcome, Phase};
+use super::{Current, Log, Outcome, Waiting};
 use crate::{
     flow::Cx,
     store::{
@@ -22,16 +22,23 @@ impl Log {
     }
 
     /// Cuts the segment back to what is committed.
-    pub(super) fn cut(&mut self, reuse: bool, site: Site, files: &Files, cx: &mut Cx<'_>) {
+    pub(super) fn cut(&self, reuse: bool, site: Site, files: &Files, cx: &mut Cx<'_>) -> Waiting {
         let Current { slot, end, .. } = *self.current();
-        self.phase = Phase::Cutting { reuse };
         site.disk(cx, Tag::Log, DiskOp::Truncate { file: files.id(slot), len: end });
+        Waiting::Cutting { reuse }
     }
 
-    pub(super) fn cut_done(&mut self, reuse: bool, site: Site, files: &Files, cx: &mut Cx<'_>) {
+    /// The segment is cut back, and that is made durable.
+    pub(super) fn sync_cut(
+        &self,
+        reuse: bool,
+        site: Site,
+        files: &Files,
+        cx: &mut Cx<'_>,
+    ) -> Waiting {
         let file = files.id(self.current().slot);
-        self.phase = Phase::CutSyncing { reuse };
         site.disk(cx, Tag::Log, DiskOp::Sync { file });
+        Waiting::CutSyncing { reuse }
     }
 
     /// What failed to be written may be read again, and nothing can change that.
@@ -43,7 +50,6 @@ impl Log {
         cx: &mut Cx<'_>,
     ) -> Outcome {
         site.note(cx, Severity::Error, &format!("{what}, the partition is read-only: {error}"));
-        self.phase = Phase::Broken;
         self.batch_failed(false)
     }
 

@@ -26,8 +26,7 @@ impl Partition {
 
     pub(super) fn on_checkpoint(&mut self, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
         let outcome = match done {
-            Ok(DiskDone::Ran(outcome)) => outcome,
-            Ok(other) => unreachable!("a job brought {other:?}"),
+            Ok(done) => done.into_ran(),
             Err(error) => Err(error.to_string()),
         };
         if let Some(next) = self.index.written(outcome.is_ok()) {

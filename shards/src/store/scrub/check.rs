@@ -37,17 +37,51 @@ pub(super) enum Outcome {
     Damaged(&'static str),
 }
 
+/// What is looked at next.
 #[derive(Debug)]
 enum Part {
     Header,
     Data(Box<Hashing>),
     Outboard { hashed: Hashed, compared: usize },
-    Over(Hashed),
+}
+
+/// What a look at some bytes leads to.
+enum Look {
+    /// The next part, whose bytes may be there already.
+    On(Part),
+    /// The bytes that are there are used up.
+    Wants(Part),
+    /// With what the data hash to, if they are right.
+    Over(Outcome, Option<Hashed>),
 }
 
 /// One record that is being checked.
 #[derive(Debug)]
 pub(super) struct Check {
+    record: Record,
+    part: Part,
+}
+
+/// One record that was checked.
+#[derive(Debug)]
+pub(super) struct Checked {
+    record: Record,
+    /// What its data hash to, if they are right.
+    hashed: Option<Hashed>,
+}
+
+/// What became of a check that was fed.
+#[derive(Debug)]
+pub(super) enum Fed {
+    /// It goes on with bytes from its new `at`: not fewer than a header's, unless the file ends
+    /// before.
+    More(Check),
+    Over(Outcome, Checked),
+}
+
+/// What is known of the record.
+#[derive(Debug)]
+struct Record {
     /// What its header must say.
     expected: RecordHeader,
     location: Location,
@@ -55,7 +89,6 @@ pub(super) struct Check {
     base: u64,
     /// How far it was looked at, counted from its start.
     at: u64,
-    part: Part,
     /// The first thing that is wrong although the data are right.
     flaw: Option<&'static str>,
     /// The data, if the record may have to be made again.
@@ -90,71 +123,52 @@ impl Check {
         let expected = entry.header(address).ok()?;
         let in_segment = matches!(entry.location, Location::Segment { .. });
         let kept = (keep && in_segment).then(|| Vec::with_capacity(expected.size() as usize));
-        Some(Check {
-            expected,
-            location: entry.location,
-            base: entry.base(),
-            at: 0,
-            part: Part::Header,
-            flaw: None,
-            kept,
-        })
+        let (location, base, at, flaw) = (entry.location, entry.base(), 0, None);
+        let record = Record { expected, location, base, at, flaw, kept };
+        Some(Check { record, part: Part::Header })
     }
 
     /// Where in the file the next bytes are wanted from.
     pub(super) fn at(&self) -> u64 {
-        self.base + self.at
+        self.record.at()
     }
 
     /// Bytes of the file from `at` to the end of what is looked at.
     pub(super) fn rest(&self) -> u64 {
-        self.expected.record_len().saturating_sub(self.at)
+        self.record_len().saturating_sub(self.record.at)
     }
 
     /// Bytes of the record.
     pub(super) fn record_len(&self) -> u64 {
-        self.expected.record_len()
+        self.record.expected.record_len()
     }
 
-    /// Takes what there is from `at` on, and says how it ended if it did. Otherwise it goes on
-    /// with bytes from the new `at`: not fewer than a header's, unless the file ends before.
-    ///
-    /// # Panics
-    /// If it was over before.
-    pub(super) fn feed(&mut self, window: &Window) -> Option<Outcome> {
+    /// Takes what there is from `at` on, and says how it ended if it did.
+    pub(super) fn feed(self, window: &Window) -> Fed {
+        let Check { mut record, mut part } = self;
         loop {
-            let (bytes, ended) = window.from(self.at());
-            let part = std::mem::replace(&mut self.part, Part::Header);
-            match part {
-                Part::Header => {
-                    if bytes.len() < RECORD_HEADER_LEN && !ended {
-                        return None;
-                    }
-                    if !self.is_expected(bytes) {
-                        self.flaw = Some("its header");
-                    }
-                    self.at = u64::from(self.expected.data_offset());
-                    self.part = Part::Data(Box::default());
+            let (bytes, ended) = window.from(record.at());
+            part = match record.look(part, bytes, ended) {
+                Look::On(part) => part,
+                Look::Wants(part) => return Fed::More(Check { record, part }),
+                Look::Over(outcome, hashed) => {
+                    return Fed::Over(outcome, Checked { record, hashed });
                 }
-                Part::Data(hashing) => {
-                    if let Some(over) = self.hash(hashing, bytes, ended) {
-                        return over;
-                    }
-                }
-                Part::Outboard { hashed, compared } => {
-                    if let Some(over) = self.compare(hashed, compared, bytes, ended) {
-                        return over;
-                    }
-                }
-                Part::Over(_) => unreachable!("a check is over once"),
-            }
+            };
         }
+    }
+}
+
+impl Checked {
+    /// Bytes of the record.
+    pub(super) fn record_len(&self) -> u64 {
+        self.record.expected.record_len()
     }
 
     /// The record as it must be, if it was kept and the data are right.
     pub(super) fn into_record(self) -> Option<Vec<u8>> {
-        let (Part::Over(hashed), Some(data)) = (self.part, self.kept) else { return None };
-        let header = self.expected;
+        let Record { expected: header, kept, .. } = self.record;
+        let (hashed, data) = (self.hashed?, kept?);
         let mut record = Vec::with_capacity(header.record_len() as usize);
         record.extend(header.encode());
         record.extend(data);
@@ -167,16 +181,37 @@ impl Check {
     /// What must stand beside the data of a record in a file of its own, if they are right: the
     /// header's block, and the outboard with what fills it up.
     pub(super) fn into_writes(self) -> Option<Vec<(u64, Vec<u8>)>> {
-        let (Part::Over(hashed), Location::File { .. }) = (self.part, self.location) else {
+        let Record { expected: header, location: Location::File { .. }, .. } = self.record else {
             return None;
         };
-        let header = self.expected;
+        let hashed = self.hashed?;
         let mut block = header.encode().to_vec();
         block.resize(header.data_offset() as usize, 0);
         let mut outboard = hashed.outboard.as_bytes().to_vec();
         outboard.resize((header.record_len() - header.outboard_offset()) as usize, 0);
         let writes = [(0, block), (header.outboard_offset(), outboard)];
         Some(writes.into_iter().filter(|(_, bytes)| !bytes.is_empty()).collect())
+    }
+}
+
+impl Record {
+    fn at(&self) -> u64 {
+        self.base + self.at
+    }
+
+    fn look(&mut self, part: Part, bytes: &[u8], ended: bool) -> Look {
+        match part {
+            Part::Header if bytes.len() < RECORD_HEADER_LEN && !ended => Look::Wants(part),
+            Part::Header => {
+                if !self.is_expected(bytes) {
+                    self.flaw = Some("its header");
+                }
+                self.at = u64::from(self.expected.data_offset());
+                Look::On(Part::Data(Box::default()))
+            }
+            Part::Data(hashing) => self.hash(hashing, bytes, ended),
+            Part::Outboard { hashed, compared } => self.compare(hashed, compared, bytes, ended),
+        }
     }
 
     fn is_expected(&self, bytes: &[u8]) -> bool {
@@ -190,42 +225,31 @@ impl Check {
             && (in_file || found.sequence() == self.expected.sequence())
     }
 
-    /// `Some` once there is nothing more to do for now.
-    fn hash(
-        &mut self,
-        mut hashing: Box<Hashing>,
-        bytes: &[u8],
-        ended: bool,
-    ) -> Option<Option<Outcome>> {
+    fn hash(&mut self, mut hashing: Box<Hashing>, bytes: &[u8], ended: bool) -> Look {
         let left = self.expected.size() - hashing.size();
         let taken = &bytes[..bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
         if hashing.update(taken).is_err() {
-            return Some(Some(Outcome::Damaged("its length")));
+            return Look::Over(Outcome::Damaged("its length"), None);
         }
         if let Some(kept) = &mut self.kept {
             kept.extend(taken);
         }
         self.at += taken.len() as u64;
         if hashing.size() < self.expected.size() {
-            self.part = Part::Data(hashing);
-            return Some(ended.then_some(Outcome::Damaged("its file is too short")));
+            return match ended {
+                true => Look::Over(Outcome::Damaged("its file is too short"), None),
+                false => Look::Wants(Part::Data(hashing)),
+            };
         }
         let hashed = hashing.finish();
         if hashed.address != self.expected.digest() {
-            return Some(Some(Outcome::Damaged("its data")));
+            return Look::Over(Outcome::Damaged("its data"), None);
         }
         self.at = self.expected.outboard_offset();
-        self.part = Part::Outboard { hashed, compared: 0 };
-        None
+        Look::On(Part::Outboard { hashed, compared: 0 })
     }
 
-    fn compare(
-        &mut self,
-        hashed: Hashed,
-        compared: usize,
-        bytes: &[u8],
-        ended: bool,
-    ) -> Option<Option<Outcome>> {
+    fn compare(&mut self, hashed: Hashed, compared: usize, bytes: &[u8], ended: bool) -> Look {
         let left = &hashed.outboard.as_bytes()[compared..];
         let (left_len, len) = (left.len(), left.len().min(bytes.len()));
         let differs = left[..len] != bytes[..len];
@@ -233,11 +257,9 @@ impl Check {
             self.flaw.get_or_insert("its outboard");
         } else if len < left_len {
             self.at += len as u64;
-            self.part = Part::Outboard { hashed, compared: compared + len };
-            return Some(None);
+            return Look::Wants(Part::Outboard { hashed, compared: compared + len });
         }
-        self.part = Part::Over(hashed);
-        Some(Some(self.flaw.map_or(Outcome::Whole, Outcome::Flawed)))
+        Look::Over(self.flaw.map_or(Outcome::Whole, Outcome::Flawed), Some(hashed))
     }
 }
 
@@ -268,16 +290,17 @@ mod tests {
     }
 
     /// Checks what lies in `file` by reads of `len` bytes.
-    fn check(address: &Address, file: &[u8], entry: &Entry, len: u32) -> (Outcome, Check) {
+    fn check(address: &Address, file: &[u8], entry: &Entry, len: u32) -> (Outcome, Checked) {
         let mut check = Check::new(address, entry, true).unwrap();
         loop {
             let at = check.at() as usize;
             let start = at.min(file.len());
             let end = (start + len as usize).min(file.len());
             let window = Window::new(at as u64, file[start..end].to_vec(), len);
-            if let Some(outcome) = check.feed(&window) {
-                return (outcome, check);
-            }
+            check = match check.feed(&window) {
+                Fed::More(check) => check,
+                Fed::Over(outcome, checked) => return (outcome, checked),
+            };
             assert!(check.at() as usize > at, "it goes on");
         }
     }

@@ -2,7 +2,10 @@
 //! again where they lie.
 //!
 //! ```text
-//!   (go)   Start ──► Opening ──► Open ──► Writing ──► Open ──► … ──► Syncing ──► over
+//!             go            done       go           done          go            done
+//!   Start ──────► Opening ──────► Open ────► Writing ────► Open … ────► Syncing ────► ended
+//!                    │                          │                         │
+//!                    └──────────────────────────┴─────────────────────────┴ failed ──► ended
 //! ```
 //!
 //! The data are not touched. What is written is what must stand there, so a crash in the middle
@@ -10,16 +13,23 @@
 //! the other and check it. A file that was deleted meanwhile is gone in spite of this, and one that
 //! was stored anew has the same bytes in the same places.
 
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, ops::ControlFlow};
 
 use ron_codec::{address::Address, limits::DISK_BLOCK_LEN};
 use ron_io::{
     limits::DISK_OP_LEN_MAX,
-    ports::{DiskDone, DiskOp, FileId, OpenHow, Part},
+    ports::{DiskDone, DiskOp, OpenHow, Part},
 };
 
 use super::Parts;
-use crate::{flow::Cx, store::site::Tag};
+use crate::{
+    flow::Cx,
+    machine::{Machine, Turn, answer_name},
+    store::{
+        handle::{Handle, Opening},
+        site::Tag,
+    },
+};
 
 /// What must stand in a file: where, and bytes. Both are multiples of 4096.
 pub(super) type Write = (u64, Vec<u8>);
@@ -27,13 +37,16 @@ pub(super) type Write = (u64, Vec<u8>);
 const _: () = assert!(DISK_OP_LEN_MAX.is_multiple_of(DISK_BLOCK_LEN));
 
 #[derive(Debug)]
-enum Stage {
+enum Ready {
     Start,
-    Opening(FileId),
-    Open(FileId),
-    Writing(FileId),
-    Syncing(FileId),
-    Over,
+    Open(Handle),
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Opening(Opening),
+    Writing(Handle),
+    Syncing(Handle),
 }
 
 /// An object file that is being mended.
@@ -44,7 +57,7 @@ pub(super) struct Mend {
     flaw: &'static str,
     writes: VecDeque<Write>,
     tag: Tag,
-    stage: Stage,
+    machine: Machine<Turn<Ready, Waiting>>,
 }
 
 impl Mend {
@@ -54,7 +67,8 @@ impl Mend {
             let pieces: Vec<_> = bytes.chunks(DISK_OP_LEN_MAX).map(<[u8]>::to_vec).collect();
             starts.zip(pieces)
         });
-        Mend { address, flaw, writes: pieces.collect(), tag, stage: Stage::Start }
+        let machine = Machine::new("mend", Turn::Ready(Ready::Start));
+        Mend { address, flaw, writes: pieces.collect(), tag, machine }
     }
 
     pub(super) fn address(&self) -> Address {
@@ -65,27 +79,33 @@ impl Mend {
         self.flaw
     }
 
-    /// Starts the next act, of which none may be under way. Returns how many bytes it writes.
+    /// Starts the next act, of which none may be in progress. Returns how many bytes it writes.
     pub(super) fn go(&mut self, parts: &Parts<'_>, cx: &mut Cx<'_>) -> u64 {
-        let (op, stage, len) = match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Start => {
-                let file = cx.tickets.file();
-                let path = cx.config.layout.object_path(parts.site.number, &self.address);
-                (DiskOp::Open { file, path, how: OpenHow::ReadWrite }, Stage::Opening(file), 0)
-            }
-            Stage::Open(file) => match self.writes.pop_front() {
-                Some((at, bytes)) => {
-                    let len = bytes.len() as u64;
-                    let parts = vec![Part::Bytes(bytes)];
-                    (DiskOp::Write { file, at, parts }, Stage::Writing(file), len)
-                }
-                None => (DiskOp::Sync { file }, Stage::Syncing(file), 0),
-            },
-            stage => unreachable!("{stage:?} does not start anything"),
-        };
-        self.stage = stage;
-        parts.site.disk(cx, self.tag, op);
+        let ready = self.machine.take_ready("go");
+        let (waiting, len) = self.start(ready, parts, cx);
+        self.machine.put(Turn::Waiting(waiting));
         len
+    }
+
+    fn start(&mut self, ready: Ready, parts: &Parts<'_>, cx: &mut Cx<'_>) -> (Waiting, u64) {
+        let file = match ready {
+            Ready::Start => {
+                let path = cx.config.layout.object_path(parts.site.number, &self.address);
+                let what = (path, OpenHow::ReadWrite);
+                return (Waiting::Opening(Opening::start(parts.site, self.tag, what, cx)), 0);
+            }
+            Ready::Open(file) => file,
+        };
+        let (op, waiting, len) = match self.writes.pop_front() {
+            Some((at, bytes)) => {
+                let len = bytes.len() as u64;
+                let parts = vec![Part::Bytes(bytes)];
+                (DiskOp::Write { file: file.id(), at, parts }, Waiting::Writing(file), len)
+            }
+            None => (DiskOp::Sync { file: file.id() }, Waiting::Syncing(file), 0),
+        };
+        parts.site.disk(cx, self.tag, op);
+        (waiting, len)
     }
 
     /// Its act is complete. Unless this ends it, it wants to `go` on.
@@ -94,44 +114,47 @@ impl Mend {
         done: io::Result<DiskDone>,
         cx: &mut Cx<'_>,
     ) -> Option<io::Result<()>> {
-        match (std::mem::replace(&mut self.stage, Stage::Over), done) {
-            (Stage::Opening(file), Err(error)) => {
-                cx.tickets.forget_file(file);
-                Some(Err(error))
-            }
-            (Stage::Opening(file) | Stage::Writing(file), Ok(_)) => {
-                self.stage = Stage::Open(file);
-                None
-            }
-            (Stage::Writing(file) | Stage::Syncing(file), Err(error)) => {
-                cx.close_file(file);
-                Some(Err(error))
-            }
-            (Stage::Syncing(file), Ok(_)) => {
-                cx.close_file(file);
-                Some(Ok(()))
-            }
-            (stage, _) => unreachable!("{stage:?} waits for nothing"),
-        }
+        let waiting = self.machine.take_waiting(answer_name(&done));
+        self.machine.answered(waiting.on_disk(done, cx))
     }
 
     /// Its act is complete, and nobody wants to know any more.
-    pub(super) fn abandon(self, done: &io::Result<DiskDone>, cx: &mut Cx<'_>) {
-        match self.stage {
-            Stage::Opening(file) if done.is_err() => cx.tickets.forget_file(file),
-            Stage::Opening(file) | Stage::Writing(file) | Stage::Syncing(file) => {
-                cx.close_file(file);
-            }
-            stage => unreachable!("{stage:?} waits for nothing"),
+    pub(super) fn abandon(self, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
+        match self.machine.into_waiting("abandoned") {
+            Waiting::Opening(opening) => opening.abandon(done, cx),
+            Waiting::Writing(file) | Waiting::Syncing(file) => file.close(cx),
         }
     }
 
-    /// Closes its file, if it is open. No act may be under way.
+    /// Closes its file, if it is open. No act may be in progress.
     pub(super) fn close(self, cx: &mut Cx<'_>) {
-        match self.stage {
-            Stage::Open(file) => cx.close_file(file),
-            Stage::Start | Stage::Over => {}
-            stage => unreachable!("{stage:?} is under way"),
+        match self.machine.into_ready("closed") {
+            Ready::Open(file) => file.close(cx),
+            Ready::Start => {}
+        }
+    }
+}
+
+impl Waiting {
+    fn on_disk(
+        self,
+        done: io::Result<DiskDone>,
+        cx: &mut Cx<'_>,
+    ) -> ControlFlow<io::Result<()>, Ready> {
+        match (self, done) {
+            (Waiting::Opening(opening), done) => match opening.opened(done, cx) {
+                Ok(file) => ControlFlow::Continue(Ready::Open(file)),
+                Err(error) => ControlFlow::Break(Err(error)),
+            },
+            (Waiting::Writing(file), Ok(_)) => ControlFlow::Continue(Ready::Open(file)),
+            (Waiting::Syncing(file), Ok(_)) => {
+                file.close(cx);
+                ControlFlow::Break(Ok(()))
+            }
+            (Waiting::Writing(file) | Waiting::Syncing(file), Err(error)) => {
+                file.close(cx);
+                ControlFlow::Break(Err(error))
+            }
         }
     }
 }

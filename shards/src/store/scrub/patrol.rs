@@ -2,7 +2,7 @@
 //! the index knows.
 //!
 //! ```text
-//!   Searching ⇄ Looking                          folders, for files that the index does not know
+//!   Searching ⇄ Listing                          folders, for files that the index does not know
 //!      ▼
 //!   Between ──► Opening ──► Sweeping ⇄ Reading        each segment, as far as it was committed
 //!      ▲                        │                     when the round came here
@@ -20,7 +20,8 @@
 //! index would not find is written anew at the end of the log.
 //!
 //! A step starts one act or does a bounded piece of work. No step comes before that act is
-//! complete. The work of each stage is in a file of its own.
+//! complete: `Listing`, `Opening` and `Reading` wait for one. The work is in a file for each of its
+//! subjects.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,7 +29,7 @@ use std::{
 };
 
 use ron_codec::address::Address;
-use ron_io::ports::{DiskDone, FileId, Urgency};
+use ron_io::ports::{DiskDone, Urgency};
 
 use super::{
     Parts,
@@ -40,7 +41,9 @@ use super::{
 };
 use crate::{
     flow::Cx,
+    machine::{Machine, Turn, answer_name},
     store::{
+        handle::{Handle, Opening},
         index::{Entry, Position},
         orphans::Search,
         site::Tag,
@@ -84,29 +87,18 @@ pub(super) struct Tally {
     pub(super) freed: u64,
 }
 
+/// It can take its next step, unless it waits for what is done with one object.
 #[derive(Debug)]
-enum Stage {
+enum Ready {
     Searching(Search),
-    /// An act of the search is under way.
-    Looking(Search),
     /// All segments up to `after` are done.
     Between {
         after: u32,
     },
-    Opening {
-        file: FileId,
-        sweep: Sweep,
-    },
     Sweeping {
-        file: FileId,
+        file: Handle,
         sweep: Sweep,
         window: Window,
-    },
-    Reading {
-        file: FileId,
-        sweep: Sweep,
-        at: u64,
-        asked: u32,
     },
     /// All entries up to `after` are done, and up to `at` when nothing is probed; those in `page`
     /// come next.
@@ -119,6 +111,25 @@ enum Stage {
     Freeing,
     Over,
 }
+
+/// An act of its own is in progress.
+#[derive(Debug)]
+enum Waiting {
+    /// One of the search.
+    Listing(Search),
+    Opening {
+        opening: Opening,
+        sweep: Sweep,
+    },
+    Reading {
+        file: Handle,
+        sweep: Sweep,
+        at: u64,
+        asked: u32,
+    },
+}
+
+type State = Turn<Ready, Waiting>;
 
 /// Where a segment is broken.
 #[derive(Debug)]
@@ -134,10 +145,12 @@ struct Broken {
 pub(super) struct Patrol {
     /// What was committed when it began.
     until: Position,
-    stage: Stage,
+    machine: Machine<State>,
     broken: BTreeMap<u32, Broken>,
     /// Objects that were found wrong in a segment: each is dealt with once a round.
     settled: BTreeSet<Address>,
+    /// The object that is probed, or the one that is mended: until that is over the next step is
+    /// of it.
     probe: Option<Probe>,
     mend: Option<Mend>,
     /// The object file that was mended last.
@@ -152,19 +165,19 @@ pub(super) struct Patrol {
 impl Patrol {
     /// Goes on from where an earlier one came; `None`: from the start.
     pub(super) fn new(reached: Option<Reached>, parts: &Parts<'_>) -> Patrol {
-        let stage = match reached {
+        let ready = match reached {
             // Whoever stopped there may not have come to the end of its search.
             None | Some(Reached::All | Reached::Segment(0)) => {
-                Stage::Searching(Search::new(parts.deletes))
+                Ready::Searching(Search::new(parts.deletes))
             }
-            Some(Reached::Segment(after)) => Stage::Between { after },
+            Some(Reached::Segment(after)) => Ready::Between { after },
             Some(Reached::Address(after)) => paging(after),
         };
         let (until, _) = parts.log.reached();
         let (broken, settled, tally) = (BTreeMap::new(), BTreeSet::new(), Tally::default());
         Patrol {
             until,
-            stage,
+            machine: Machine::new("patrol", Turn::Ready(ready)),
             broken,
             settled,
             probe: None,
@@ -183,14 +196,17 @@ impl Patrol {
     /// From where another one may go on. What is known about broken segments is not kept, so that
     /// is before the first of them.
     pub(super) fn reached(&self) -> Reached {
-        let through = match &self.stage {
-            Stage::Searching(_) | Stage::Looking(_) => Reached::Segment(0),
-            Stage::Between { after } => Reached::Segment(*after),
-            Stage::Opening { sweep, .. }
-            | Stage::Sweeping { sweep, .. }
-            | Stage::Reading { sweep, .. } => Reached::Segment(sweep.segment() - 1),
-            Stage::Paging { after, .. } => Reached::Address(*after),
-            Stage::Freeing | Stage::Over => Reached::All,
+        let through = match self.machine.get() {
+            Turn::Ready(Ready::Searching(_)) | Turn::Waiting(Waiting::Listing(_)) => {
+                Reached::Segment(0)
+            }
+            Turn::Ready(Ready::Between { after }) => Reached::Segment(*after),
+            Turn::Ready(Ready::Sweeping { sweep, .. })
+            | Turn::Waiting(Waiting::Opening { sweep, .. } | Waiting::Reading { sweep, .. }) => {
+                Reached::Segment(sweep.segment() - 1)
+            }
+            Turn::Ready(Ready::Paging { after, .. }) => Reached::Address(*after),
+            Turn::Ready(Ready::Freeing | Ready::Over) => Reached::All,
         };
         match (self.broken.first_key_value(), through) {
             (_, Reached::All) | (None, _) => through,
@@ -199,7 +215,7 @@ impl Patrol {
         }
     }
 
-    /// Does the next piece of work. No act may be under way.
+    /// Does the next piece of work. No act may be in progress.
     pub(super) fn step(&mut self, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
         if let Some(probe) = &mut self.probe {
             if probe.is_new() && !parts.log.has_room_to_move() && !parts.log.is_broken() {
@@ -207,24 +223,28 @@ impl Patrol {
             }
             return match probe.go(parts, cx) {
                 Ok(bytes) => Step::Started(bytes),
-                Err(verdict) => self.conclude(verdict, parts, cx),
+                Err(verdict) => {
+                    let address = probe.address();
+                    self.conclude(address, verdict, parts, cx)
+                }
             };
         }
         if let Some(mend) = &mut self.mend {
             return Step::Started(mend.go(parts, cx));
         }
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Searching(search) => self.search(search, parts, cx),
-            Stage::Between { after } => self.next_segment(after, parts, cx),
-            Stage::Sweeping { file, sweep, window } => self.sweep(file, sweep, window, parts, cx),
-            Stage::Paging { at, page, .. } => self.page(at, page, parts),
-            Stage::Freeing => self.free(parts, cx),
-            Stage::Over => Step::Over,
-            stage => unreachable!("{stage:?} is under way"),
-        }
+        let (next, step) = match self.machine.take_ready("step") {
+            Ready::Searching(search) => self.search(search, parts, cx),
+            Ready::Between { after } => self.next_segment(after, parts, cx),
+            Ready::Sweeping { file, sweep, window } => self.sweep(file, sweep, window, parts, cx),
+            Ready::Paging { at, page, .. } => self.page(at, page, parts),
+            Ready::Freeing => self.free(parts, cx),
+            Ready::Over => (Turn::Ready(Ready::Over), Step::Over),
+        };
+        self.machine.put(next);
+        step
     }
 
-    /// The act under way is complete. `Some` if it led to more than the next step.
+    /// The act in progress is complete. `Some` if it led to more than the next step.
     pub(super) fn on_disk(
         &mut self,
         done: io::Result<DiskDone>,
@@ -233,54 +253,53 @@ impl Patrol {
     ) -> Option<Step> {
         if let Some(probe) = &mut self.probe {
             let verdict = probe.on_disk(done, parts, cx)?;
-            return Some(self.conclude(verdict, parts, cx));
+            let address = probe.address();
+            return Some(self.conclude(address, verdict, parts, cx));
         }
         if let Some(mend) = &mut self.mend {
             let outcome = mend.on_disk(done, cx)?;
-            return Some(self.mended(outcome, parts.site, cx));
+            let of = (mend.address(), mend.flaw());
+            return Some(self.mended(of, outcome, parts.site, cx));
         }
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Looking(search) => self.searched(search, done, parts, cx),
-            Stage::Opening { file, sweep } => self.opened(file, sweep, done, parts, cx),
-            Stage::Reading { file, sweep, at, asked } => match done {
-                Ok(DiskDone::Scanned(bytes)) => {
-                    let window = Window::new(at, bytes, asked);
-                    self.stage = Stage::Sweeping { file, sweep, window };
+        let ready = match self.machine.take_waiting(answer_name(&done)) {
+            Waiting::Listing(search) => self.listed(search, done, parts, cx),
+            Waiting::Opening { opening, sweep } => {
+                let opened = opening.opened(done, cx);
+                self.opened(opened, sweep, parts)
+            }
+            Waiting::Reading { file, sweep, at, asked } => match done {
+                Ok(done) => {
+                    let window = Window::new(at, done.into_scanned(), asked);
+                    Ready::Sweeping { file, sweep, window }
                 }
-                Ok(other) => unreachable!("a scan brought {other:?}"),
                 Err(error) => {
-                    cx.close_file(file);
+                    file.close(cx);
                     let why = format!("it cannot be read: {error}");
-                    self.break_off(sweep.segment(), sweep.safe(), why, parts);
+                    self.break_off(sweep.segment(), sweep.safe(), why, parts)
                 }
             },
-            stage => unreachable!("{stage:?} waits for nothing"),
-        }
+        };
+        self.machine.put(Turn::Ready(ready));
         None
     }
 
-    /// The act under way is complete, and nothing more is to come of it.
-    pub(super) fn abandon(self, done: &io::Result<DiskDone>, cx: &mut Cx<'_>) {
-        let Patrol { stage, probe, mend, .. } = self;
-        // A suspect is probed while the file of its segment is open.
-        if let Stage::Sweeping { file, .. } = stage {
-            cx.close_file(file);
-        }
-        match (probe, mend, stage) {
-            (Some(probe), ..) => probe.abandon(done, cx),
-            (None, Some(mend), _) => mend.abandon(done, cx),
-            (None, None, Stage::Opening { file, .. }) if done.is_err() => {
-                cx.tickets.forget_file(file);
+    /// The act in progress is complete, and nothing more is to come of it.
+    pub(super) fn abandon(self, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
+        let Patrol { machine, probe, mend, .. } = self;
+        match (probe, mend) {
+            (Some(probe), _) => {
+                machine.into_ready("abandoned").close(cx);
+                probe.abandon(done, cx);
             }
-            (None, None, Stage::Opening { file, .. } | Stage::Reading { file, .. }) => {
-                cx.close_file(file);
+            (None, Some(mend)) => {
+                machine.into_ready("abandoned").close(cx);
+                mend.abandon(done, cx);
             }
-            (None, None, Stage::Looking(_)) => {}
-            (None, None, stage) => unreachable!("{stage:?} waits for nothing"),
+            (None, None) => machine.into_waiting("abandoned").abandon(done, cx),
         }
     }
 
-    /// Closes what is open. No act may be under way.
+    /// Closes what is open. No act may be in progress.
     pub(super) fn close(self, cx: &mut Cx<'_>) {
         if let Some(probe) = self.probe {
             probe.close(cx);
@@ -288,9 +307,7 @@ impl Patrol {
         if let Some(mend) = self.mend {
             mend.close(cx);
         }
-        if let Stage::Sweeping { file, .. } = self.stage {
-            cx.close_file(file);
-        }
+        self.machine.into_ready("closed").close(cx);
     }
 
     fn probe(&mut self, address: Address) {
@@ -298,6 +315,25 @@ impl Patrol {
     }
 }
 
-fn paging(after: Option<Address>) -> Stage {
-    Stage::Paging { after, at: after, page: VecDeque::new() }
+impl Ready {
+    /// A suspect is probed while the file of its segment is open.
+    fn close(self, cx: &mut Cx<'_>) {
+        if let Ready::Sweeping { file, .. } = self {
+            file.close(cx);
+        }
+    }
+}
+
+impl Waiting {
+    fn abandon(self, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
+        match self {
+            Waiting::Listing(_) => {}
+            Waiting::Opening { opening, .. } => opening.abandon(done, cx),
+            Waiting::Reading { file, .. } => file.close(cx),
+        }
+    }
+}
+
+fn paging(after: Option<Address>) -> Ready {
+    Ready::Paging { after, at: after, page: VecDeque::new() }
 }

@@ -4,32 +4,34 @@
 //! ```text
 //!              ┌───────────── the entry changed meanwhile ─────────────┐
 //!              ▼                                                       │
-//!   (go)    Start ──► Opening ──► Open ──► Reading ──► … ──► does it check? ──► verdict
+//!            Start ──► Opening ──► Open ──► Reading ──► does it check? ──► verdict, ended
 //!                                   ▲          │
-//!                                   └──────────┘
+//!                                   └──────────┘ there is more of it
 //! ```
 //!
 //! It opens a file of its own, so that it neither needs the partition's open files nor pushes any
 //! of them out. An object may be deleted, moved or stored anew while it is read. So whatever is
 //! found wrong counts only if the index still says what it said before.
 
-use std::io;
+use std::{io, ops::ControlFlow};
 
 use ron_codec::address::Address;
 use ron_io::{
-    ports::{DiskDone, DiskOp, FileId, OpenHow, Urgency},
+    ports::{DiskDone, DiskOp, OpenHow, Urgency},
     process::is_out_of_files,
 };
 
 use super::{
     Parts,
-    check::{Check, Outcome, Window},
+    check::{Check, Checked, Fed, Outcome, Window},
     mend::Write,
 };
 use crate::{
     flow::Cx,
     limits::{PROBE_TRIES_MAX, SCRUB_READ_LEN},
+    machine::{Machine, Turn, answer_name},
     store::{
+        handle::{Handle, Opening},
         index::{Entry, Location},
         site::Tag,
     },
@@ -64,12 +66,15 @@ pub(super) enum Repair {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum Ready {
     Start,
-    Opening { file: FileId, entry: Entry },
-    Open { file: FileId, entry: Entry, check: Check },
-    Reading { file: FileId, entry: Entry, check: Check, asked: u32 },
-    Over,
+    Open { file: Handle, entry: Entry, check: Check },
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Opening { opening: Opening, entry: Entry },
+    Reading { file: Handle, entry: Entry, check: Check, asked: u32 },
 }
 
 /// An object that is being probed.
@@ -82,12 +87,13 @@ pub(super) struct Probe {
     /// What its acts are for.
     tag: Tag,
     tries: u32,
-    stage: Stage,
+    machine: Machine<Turn<Ready, Waiting>>,
 }
 
 impl Probe {
     pub(super) fn new(address: Address, keep: bool, urgency: Urgency, tag: Tag) -> Probe {
-        Probe { address, keep, urgency, tag, tries: 0, stage: Stage::Start }
+        let machine = Machine::new("probe", Turn::Ready(Ready::Start));
+        Probe { address, keep, urgency, tag, tries: 0, machine }
     }
 
     pub(super) fn address(&self) -> Address {
@@ -96,22 +102,22 @@ impl Probe {
 
     /// Whether it has not read anything yet.
     pub(super) fn is_new(&self) -> bool {
-        matches!(self.stage, Stage::Start)
+        matches!(self.machine.ready(), Some(Ready::Start))
     }
 
-    /// Starts the next act, of which none may be under way, and returns how many bytes it reads.
+    /// Starts the next act, of which none may be in progress, and returns how many bytes it reads.
     /// If there is none to start, it is over.
     pub(super) fn go(&mut self, parts: &Parts<'_>, cx: &mut Cx<'_>) -> Result<u64, Verdict> {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Start => self.open(parts, cx),
-            Stage::Open { file, entry, check } => {
-                let asked = check.rest().min(u64::from(SCRUB_READ_LEN)) as u32;
-                let (at, urgency) = (check.at(), self.urgency);
-                parts.site.disk(cx, self.tag, DiskOp::Scan { file, at, len: asked, urgency });
-                self.stage = Stage::Reading { file, entry, check, asked };
-                Ok(u64::from(asked))
+        let ready = self.machine.take_ready("go");
+        match self.start(ready, parts, cx) {
+            Ok((waiting, bytes)) => {
+                self.machine.put(Turn::Waiting(waiting));
+                Ok(bytes)
             }
-            stage => unreachable!("{stage:?} does not start anything"),
+            Err(verdict) => {
+                self.machine.end();
+                Err(verdict)
+            }
         }
     }
 
@@ -122,115 +128,148 @@ impl Probe {
         parts: &Parts<'_>,
         cx: &mut Cx<'_>,
     ) -> Option<Verdict> {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Opening { file, entry } => self.opened(file, entry, done, parts, cx),
-            Stage::Reading { file, entry, mut check, asked } => {
-                let window = match done {
-                    Ok(DiskDone::Scanned(bytes)) => Window::new(check.at(), bytes, asked),
-                    Ok(other) => unreachable!("a scan brought {other:?}"),
-                    Err(error) => {
-                        cx.close_file(file);
-                        let what = format!("it cannot be read: {error}");
-                        return self.doubt(&entry, Verdict::Unreadable { what }, parts);
-                    }
-                };
-                let Some(outcome) = check.feed(&window) else {
-                    self.stage = Stage::Open { file, entry, check };
-                    return None;
-                };
-                cx.close_file(file);
-                match outcome {
-                    Outcome::Whole => Some(Verdict::Whole { entry, record: check.into_record() }),
-                    Outcome::Flawed(what) => {
-                        let repair = match entry.location {
-                            _ if !self.keep => None,
-                            Location::Segment { .. } => check.into_record().map(Repair::Record),
-                            Location::File { .. } => check.into_writes().map(Repair::Writes),
-                        };
-                        let repair = repair.unwrap_or(Repair::None);
-                        self.doubt(&entry, Verdict::Flawed { entry, what, repair }, parts)
-                    }
-                    Outcome::Damaged(what) => self.doubt(&entry, Verdict::Damaged { what }, parts),
-                }
+        let next = match self.machine.take_waiting(answer_name(&done)) {
+            Waiting::Opening { opening, entry } => {
+                let opened = opening.opened(done, cx);
+                self.opened(opened, entry, parts, cx)
             }
-            stage => unreachable!("{stage:?} waits for nothing"),
-        }
+            Waiting::Reading { file, entry, check, asked } => match done {
+                Ok(done) => {
+                    let window = Window::new(check.at(), done.into_scanned(), asked);
+                    match check.feed(&window) {
+                        Fed::More(check) => {
+                            ControlFlow::Continue(Ready::Open { file, entry, check })
+                        }
+                        Fed::Over(outcome, checked) => {
+                            file.close(cx);
+                            self.checked(outcome, checked, entry, parts)
+                        }
+                    }
+                }
+                Err(error) => {
+                    file.close(cx);
+                    let what = format!("it cannot be read: {error}");
+                    self.doubt(&entry, Verdict::Unreadable { what }, parts)
+                }
+            },
+        };
+        self.machine.answered(next)
     }
 
-    /// Closes its file, if one is open. No act may be under way.
+    /// Closes its file, if one is open. No act may be in progress.
     pub(super) fn close(self, cx: &mut Cx<'_>) {
-        match self.stage {
-            Stage::Open { file, .. } => cx.close_file(file),
-            Stage::Start | Stage::Over => {}
-            stage => unreachable!("{stage:?} is under way"),
+        match self.machine.into_ready("closed") {
+            Ready::Open { file, .. } => file.close(cx),
+            Ready::Start => {}
         }
     }
 
     /// Its act is complete, and nobody wants to know any more.
-    pub(super) fn abandon(self, done: &io::Result<DiskDone>, cx: &mut Cx<'_>) {
-        match self.stage {
-            Stage::Opening { file, .. } if done.is_err() => cx.tickets.forget_file(file),
-            Stage::Opening { file, .. } | Stage::Reading { file, .. } => cx.close_file(file),
-            stage => unreachable!("{stage:?} waits for nothing"),
+    pub(super) fn abandon(self, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
+        match self.machine.into_waiting("abandoned") {
+            Waiting::Opening { opening, .. } => opening.abandon(done, cx),
+            Waiting::Reading { file, .. } => file.close(cx),
         }
     }
 
-    fn open(&mut self, parts: &Parts<'_>, cx: &mut Cx<'_>) -> Result<u64, Verdict> {
+    fn start(
+        &self,
+        ready: Ready,
+        parts: &Parts<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(Waiting, u64), Verdict> {
+        match ready {
+            Ready::Start => Ok((self.open(parts, cx)?, 0)),
+            Ready::Open { file, entry, check } => {
+                let asked = check.rest().min(u64::from(SCRUB_READ_LEN)) as u32;
+                let (at, urgency) = (check.at(), self.urgency);
+                let op = DiskOp::Scan { file: file.id(), at, len: asked, urgency };
+                parts.site.disk(cx, self.tag, op);
+                Ok((Waiting::Reading { file, entry, check, asked }, u64::from(asked)))
+            }
+        }
+    }
+
+    fn open(&self, parts: &Parts<'_>, cx: &mut Cx<'_>) -> Result<Waiting, Verdict> {
         let Some(entry) = parts.index.get(&self.address) else { return Err(Verdict::Missing) };
         let layout = &cx.config.layout;
         let path = match entry.location {
             Location::Segment { segment, .. } => layout.segment_path(parts.site.number, segment),
             Location::File { .. } => layout.object_path(parts.site.number, &self.address),
         };
-        let file = cx.tickets.file();
-        self.stage = Stage::Opening { file, entry };
-        parts.site.disk(cx, self.tag, DiskOp::Open { file, path, how: OpenHow::Read });
-        Ok(0)
+        let opening = Opening::start(parts.site, self.tag, (path, OpenHow::Read), cx);
+        Ok(Waiting::Opening { opening, entry })
     }
 
     fn opened(
         &mut self,
-        file: FileId,
+        opened: io::Result<Handle>,
         entry: Entry,
-        done: io::Result<DiskDone>,
         parts: &Parts<'_>,
         cx: &mut Cx<'_>,
-    ) -> Option<Verdict> {
-        if let Err(error) = done {
-            cx.tickets.forget_file(file);
-            let verdict = match error.kind() {
-                io::ErrorKind::NotFound => Verdict::Damaged { what: "its file is missing" },
-                // That is no fault of the file.
-                _ if is_out_of_files(&error) || error.kind() == io::ErrorKind::OutOfMemory => {
-                    Verdict::Failed { what: format!("it cannot be opened: {error}") }
-                }
-                _ => Verdict::Unreadable { what: format!("it cannot be opened: {error}") },
-            };
-            return self.doubt(&entry, verdict, parts);
-        }
-        match Check::new(&self.address, &entry, self.keep) {
-            Some(check) => {
-                self.stage = Stage::Open { file, entry, check };
-                None
+    ) -> ControlFlow<Verdict, Ready> {
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) => {
+                let verdict = match error.kind() {
+                    io::ErrorKind::NotFound => Verdict::Damaged { what: "its file is missing" },
+                    // That is no fault of the file.
+                    _ if is_out_of_files(&error) || error.kind() == io::ErrorKind::OutOfMemory => {
+                        Verdict::Failed { what: format!("it cannot be opened: {error}") }
+                    }
+                    _ => Verdict::Unreadable { what: format!("it cannot be opened: {error}") },
+                };
+                return self.doubt(&entry, verdict, parts);
             }
+        };
+        match Check::new(&self.address, &entry, self.keep) {
+            Some(check) => ControlFlow::Continue(Ready::Open { file, entry, check }),
             None => {
-                cx.close_file(file);
+                file.close(cx);
                 self.doubt(&entry, Verdict::Damaged { what: "its index entry" }, parts)
             }
         }
     }
 
+    fn checked(
+        &mut self,
+        outcome: Outcome,
+        checked: Checked,
+        entry: Entry,
+        parts: &Parts<'_>,
+    ) -> ControlFlow<Verdict, Ready> {
+        match outcome {
+            Outcome::Whole => {
+                ControlFlow::Break(Verdict::Whole { entry, record: checked.into_record() })
+            }
+            Outcome::Flawed(what) => {
+                let repair = match entry.location {
+                    _ if !self.keep => None,
+                    Location::Segment { .. } => checked.into_record().map(Repair::Record),
+                    Location::File { .. } => checked.into_writes().map(Repair::Writes),
+                };
+                let repair = repair.unwrap_or(Repair::None);
+                self.doubt(&entry, Verdict::Flawed { entry, what, repair }, parts)
+            }
+            Outcome::Damaged(what) => self.doubt(&entry, Verdict::Damaged { what }, parts),
+        }
+    }
+
     /// The verdict, unless it is about what the index no longer says.
-    fn doubt(&mut self, entry: &Entry, verdict: Verdict, parts: &Parts<'_>) -> Option<Verdict> {
-        match parts.index.get(&self.address) {
-            Some(now) if now == *entry => Some(verdict),
+    fn doubt(
+        &mut self,
+        entry: &Entry,
+        verdict: Verdict,
+        parts: &Parts<'_>,
+    ) -> ControlFlow<Verdict, Ready> {
+        ControlFlow::Break(match parts.index.get(&self.address) {
+            Some(now) if now == *entry => verdict,
             Some(_) if self.tries + 1 < PROBE_TRIES_MAX => {
                 self.tries += 1;
-                self.stage = Stage::Start;
-                None
+                return ControlFlow::Continue(Ready::Start);
             }
-            Some(_) => Some(Verdict::Failed { what: "it is moved all the time".to_string() }),
-            None => Some(Verdict::Missing),
-        }
+            Some(_) => Verdict::Failed { what: "it is moved all the time".to_string() },
+            None => Verdict::Missing,
+        })
     }
 }

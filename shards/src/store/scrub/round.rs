@@ -9,15 +9,15 @@
 //! The round is over when no place is left. A place whose partition does not serve any more is
 //! passed over. What the patrols found is added up.
 
-use std::{collections::VecDeque, io};
+use std::collections::VecDeque;
 
-use ron_io::ports::{DiskDone, Severity};
+use ron_io::ports::Severity;
 
 use super::{
     mark::Reached,
-    patrol::{Patrol, Step, Tally},
+    patrol::{Patrol, Tally},
 };
-use crate::{flow::Cx, limits::SCRUB_MARK_LEN, store::partition::Partition};
+use crate::{flow::Cx, limits::SCRUB_MARK_LEN};
 
 /// Places that are still to be gone through, the present one first, and how far earlier processes
 /// came there.
@@ -28,7 +28,6 @@ pub(super) type Todo = VecDeque<(u16, Option<Reached>)>;
 pub(super) struct Round {
     pub(super) began_unix_ms: u64,
     pub(super) todo: Todo,
-    patrol: Option<Patrol>,
     /// Bytes read since the position was last left in the index.
     unmarked: u64,
     tally: Tally,
@@ -38,69 +37,31 @@ pub(super) struct Round {
 
 impl Round {
     pub(super) fn new(began_unix_ms: u64, todo: Todo) -> Round {
-        let (patrol, tally) = (None, Tally::default());
-        Round { began_unix_ms, todo, patrol, unmarked: 0, tally, failed: false }
+        Round { began_unix_ms, todo, unmarked: 0, tally: Tally::default(), failed: false }
     }
 
-    /// Takes the next step in the partition of the first place, which came so far before.
-    pub(super) fn step(
-        &mut self,
-        reached: Option<Reached>,
-        partition: &mut Partition,
-        cx: &mut Cx<'_>,
-    ) -> Step {
-        let mut parts = partition.parts();
-        let patrol = self.patrol.get_or_insert_with(|| Patrol::new(reached, &parts));
-        patrol.step(&mut parts, cx)
-    }
-
-    /// The act of the patrol is complete. `Some` if it led to more than the next step.
-    pub(super) fn on_disk(
-        &mut self,
-        done: io::Result<DiskDone>,
-        partition: &mut Partition,
-        cx: &mut Cx<'_>,
-    ) -> Option<Step> {
-        let Some(patrol) = &mut self.patrol else { unreachable!("an act without a patrol") };
-        patrol.on_disk(done, &mut partition.parts(), cx)
-    }
-
-    /// Bytes are read. Returns how far the round is, if that is to be left in the index now.
-    pub(super) fn read(&mut self, bytes: u64) -> Option<Reached> {
+    /// Bytes are read. Whether how far the patrol is is to be left in the index now.
+    pub(super) fn read(&mut self, bytes: u64) -> bool {
         self.unmarked += bytes;
-        let patrol = self.patrol.as_ref().filter(|_| self.unmarked >= SCRUB_MARK_LEN)?;
-        self.unmarked = 0;
-        Some(patrol.reached())
+        let marks = self.unmarked >= SCRUB_MARK_LEN;
+        if marks {
+            self.unmarked = 0;
+        }
+        marks
     }
 
-    /// Where the round is, and how far it came there.
-    pub(super) fn reached(&self) -> Option<(u16, Reached)> {
-        let ((place, _), patrol) = (self.todo.front()?, self.patrol.as_ref()?);
+    /// Where the round is, and how far the patrol came there.
+    pub(super) fn reached(&self, patrol: &Patrol) -> Option<(u16, Reached)> {
+        let (place, _) = self.todo.front()?;
         Some((*place, patrol.reached()))
     }
 
     /// The patrol of the first place is over.
-    pub(super) fn through(&mut self, whole: bool, cx: &mut Cx<'_>) {
+    pub(super) fn through(&mut self, patrol: Patrol, whole: bool, cx: &mut Cx<'_>) {
         self.todo.pop_front();
-        if let Some(patrol) = self.patrol.take() {
-            self.tally.add(patrol.tally());
-            patrol.close(cx);
-        }
+        self.tally.add(patrol.tally());
+        patrol.close(cx);
         self.failed |= !whole;
-    }
-
-    /// The act of the patrol is complete, and nothing more is to come of it.
-    pub(super) fn abandon(self, done: &io::Result<DiskDone>, cx: &mut Cx<'_>) {
-        if let Some(patrol) = self.patrol {
-            patrol.abandon(done, cx);
-        }
-    }
-
-    /// Closes what is open. No act may be waited for.
-    pub(super) fn close(self, cx: &mut Cx<'_>) {
-        if let Some(patrol) = self.patrol {
-            patrol.close(cx);
-        }
     }
 
     /// What it came to, in words.

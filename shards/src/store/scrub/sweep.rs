@@ -23,7 +23,7 @@ use ron_codec::{
 };
 use ron_io::limits::DISK_OP_LEN_MAX;
 
-use super::check::{Check, Outcome, Window};
+use super::check::{Check, Fed, Outcome, Window};
 use crate::{
     limits::{SCRUB_READ_LEN, SCRUB_STEP_RECORDS},
     store::{
@@ -196,18 +196,21 @@ impl Sweep {
     }
 
     /// Hashes on. `None` once the record is passed and there was nothing wrong that counts.
-    fn hash(&mut self, mut hashing: Hashing, window: &Window, known: &Damage) -> Option<Next> {
-        let Some(outcome) = hashing.check.feed(window) else {
-            let next = self.read(hashing.check.at());
-            self.hashing = Some(hashing);
-            return Some(next);
-        };
+    fn hash(&mut self, hashing: Hashing, window: &Window, known: &Damage) -> Option<Next> {
         let Hashing { address, check, counts } = hashing;
+        let (outcome, checked) = match check.feed(window) {
+            Fed::More(check) => {
+                let next = self.read(check.at());
+                self.hashing = Some(Hashing { address, check: Box::new(check), counts });
+                return Some(next);
+            }
+            Fed::Over(outcome, checked) => (outcome, checked),
+        };
         let whole = outcome == Outcome::Whole;
         if !whole {
             self.doubt.get_or_insert(self.at);
         }
-        self.at += check.record_len();
+        self.at += checked.record_len();
         self.objects += u64::from(whole && counts);
         if whole && counts && known.knows(&address) {
             self.healed.push(address);

@@ -8,10 +8,11 @@ use std::io;
 
 use ron_io::ports::{DiskDone, Severity};
 
-use super::{PATROL_TAG, Parts, Patrol, Stage, Step};
+use super::{PATROL_TAG, Parts, Patrol, Ready, State, Step, Waiting};
 use crate::{
     flow::{Cx, Fault},
     limits::SCRUB_STEP_RECORDS,
+    machine::Turn,
     store::{
         orphans::{Known, Search},
         scrub::sweep::Met,
@@ -25,50 +26,49 @@ impl Patrol {
         mut search: Search,
         parts: &Parts<'_>,
         cx: &mut Cx<'_>,
-    ) -> Step {
+    ) -> (State, Step) {
         if search.go(parts.deletes, parts.site, PATROL_TAG, cx) {
-            self.stage = Stage::Looking(search);
-            return Step::Asked;
+            return (Turn::Waiting(Waiting::Listing(search)), Step::Asked);
         }
         let (found, _) = search.found();
         let unmet = |address| (address, Met::default());
         self.orphans = Some(found.into_iter().map(unmet).collect());
-        self.stage = Stage::Between { after: 0 };
-        Step::Did
+        (Turn::Ready(Ready::Between { after: 0 }), Step::Did)
     }
 
-    pub(super) fn searched(
-        &mut self,
+    pub(super) fn listed(
+        &self,
         mut search: Search,
         done: io::Result<DiskDone>,
         parts: &mut Parts<'_>,
         cx: &mut Cx<'_>,
-    ) {
+    ) -> Ready {
         let known = Known { log: parts.log, index: parts.index, deletes: parts.deletes };
         match search.on_disk(done, known, parts.site, cx) {
             Ok(learnt) => {
                 if let Some(learnt) = learnt {
                     learnt.note(parts.deletes);
                 }
-                self.stage = Stage::Searching(search);
+                Ready::Searching(search)
             }
             Err(error) => {
                 let text = format!("its object files cannot be listed: {error}");
                 parts.site.note(cx, Severity::Error, &text);
-                self.stage = Stage::Between { after: 0 };
+                Ready::Between { after: 0 }
             }
         }
     }
 
     /// Removes files that nothing stands for: neither the index nor, as far as all of it could be
     /// read, the log.
-    pub(super) fn free(&mut self, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
+    pub(super) fn free(&mut self, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> (State, Step) {
+        let over = (Turn::Ready(Ready::Over), Step::Over);
         let whole = self.broken.is_empty() && !parts.log.is_lossy();
         let Some(mut orphans) = self.orphans.take().filter(|_| whole) else {
-            return Step::Over;
+            return over;
         };
         for _ in 0..SCRUB_STEP_RECORDS {
-            let Some((address, met)) = orphans.pop_first() else { return Step::Over };
+            let Some((address, met)) = orphans.pop_first() else { return over };
             let known = Known { log: parts.log, index: parts.index, deletes: parts.deletes };
             if !known.is_orphan(&address) {
                 continue;
@@ -86,7 +86,6 @@ impl Patrol {
             parts.site.note(cx, Severity::Info, &text);
         }
         self.orphans = Some(orphans);
-        self.stage = Stage::Freeing;
-        Step::Did
+        (Turn::Ready(Ready::Freeing), Step::Did)
     }
 }

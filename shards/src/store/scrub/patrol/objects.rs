@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 
 use ron_codec::address::Address;
 
-use super::{Parts, Patrol, Stage, Step};
+use super::{Parts, Patrol, Ready, State, Step};
 use crate::{
     limits::SCRUB_PAGE_ENTRIES,
+    machine::Turn,
     store::{
         index::{Entry, Location},
         log::Log,
@@ -21,12 +22,11 @@ impl Patrol {
         after: Option<Address>,
         mut page: VecDeque<(Address, Entry)>,
         parts: &Parts<'_>,
-    ) -> Step {
+    ) -> (State, Step) {
         if page.is_empty() {
             page = parts.index.page(after.as_ref(), SCRUB_PAGE_ENTRIES).into();
             if page.is_empty() {
-                self.stage = Stage::Freeing;
-                return Step::Did;
+                return (Turn::Ready(Ready::Freeing), Step::Did);
             }
         }
         let mut at = after;
@@ -38,8 +38,7 @@ impl Patrol {
                 break;
             }
         }
-        self.stage = Stage::Paging { after, at, page };
-        Step::Did
+        (Turn::Ready(Ready::Paging { after, at, page }), Step::Did)
     }
 
     /// Whether a rebuild of the index would not find the entry's record in the log. Where the

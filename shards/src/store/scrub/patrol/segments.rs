@@ -9,13 +9,15 @@
 use std::io;
 
 use ron_codec::limits::SEGMENT_LEN_MAX;
-use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Urgency};
+use ron_io::ports::{DiskOp, OpenHow, Urgency};
 
-use super::{Broken, PATROL_TAG, Parts, Patrol, Stage, Step, paging};
+use super::{Broken, PATROL_TAG, Parts, Patrol, Ready, State, Step, Waiting, paging};
 use crate::{
     flow::Cx,
+    machine::Turn,
     store::{
         damage,
+        handle::{Handle, Opening},
         scrub::{
             check::Window,
             sweep::{End, Next, Orphans, Sweep},
@@ -29,64 +31,58 @@ impl Patrol {
         after: u32,
         parts: &mut Parts<'_>,
         cx: &mut Cx<'_>,
-    ) -> Step {
+    ) -> (State, Step) {
         let range = |number: u32| number > after && number <= self.until.segment;
         let next = parts.log.segments().find(|(number, _)| range(*number));
         let Some((segment, len)) = next else {
             let mut broken = self.broken.keys();
             // Nothing more is written where a rebuild would not find it.
             if !broken.all(|broken| parts.log.seal(*broken, parts.files)) {
-                self.stage = Stage::Between { after };
-                return Step::Blocked;
+                return (Turn::Ready(Ready::Between { after }), Step::Blocked);
             }
-            self.stage = paging(None);
-            return Step::Did;
+            return (Turn::Ready(paging(None)), Step::Did);
         };
         if len > SEGMENT_LEN_MAX {
             // No start believes any of it.
-            self.break_off(segment, 0, "it is longer than any is made".to_string(), parts);
-            return Step::Did;
+            let why = "it is longer than any is made".to_string();
+            return (Turn::Ready(self.break_off(segment, 0, why, parts)), Step::Did);
         }
         let end = if segment == self.until.segment { len.min(self.until.offset) } else { len };
-        let file = cx.tickets.file();
         let path = cx.config.layout.segment_path(parts.site.number, segment);
-        self.stage = Stage::Opening { file, sweep: Sweep::new(segment, end) };
-        parts.site.disk(cx, PATROL_TAG, DiskOp::Open { file, path, how: OpenHow::Read });
-        Step::Started(0)
+        let opening = Opening::start(parts.site, PATROL_TAG, (path, OpenHow::Read), cx);
+        let sweep = Sweep::new(segment, end);
+        (Turn::Waiting(Waiting::Opening { opening, sweep }), Step::Started(0))
     }
 
     pub(super) fn opened(
         &mut self,
-        file: FileId,
+        opened: io::Result<Handle>,
         sweep: Sweep,
-        done: io::Result<DiskDone>,
         parts: &mut Parts<'_>,
-        cx: &mut Cx<'_>,
-    ) {
+    ) -> Ready {
         let segment = sweep.segment();
-        let Err(error) = done else {
-            self.stage = Stage::Sweeping { file, sweep, window: Window::default() };
-            return;
+        let error = match opened {
+            Ok(file) => return Ready::Sweeping { file, sweep, window: Window::default() },
+            Err(error) => error,
         };
-        cx.tickets.forget_file(file);
         let there = parts.log.segments().any(|(number, _)| number == segment);
         if there {
             // What the index places in it is probed, one by one; each says what is wrong with it.
-            self.break_off(segment, 0, format!("it cannot be opened: {error}"), parts);
+            self.break_off(segment, 0, format!("it cannot be opened: {error}"), parts)
         } else {
             // It was compacted away meanwhile.
-            self.stage = Stage::Between { after: segment };
+            Ready::Between { after: segment }
         }
     }
 
     pub(super) fn sweep(
         &mut self,
-        file: FileId,
+        file: Handle,
         mut sweep: Sweep,
         window: Window,
         parts: &mut Parts<'_>,
         cx: &mut Cx<'_>,
-    ) -> Step {
+    ) -> (State, Step) {
         let mut none = Orphans::new();
         let orphans = self.orphans.as_mut().unwrap_or(&mut none);
         let next = sweep.go(&window, parts.index, cx.damage, orphans);
@@ -94,29 +90,30 @@ impl Patrol {
         let whole = sweep.take_objects();
         cx.stats.scrub_objects.add(whole);
         self.tally.checked += whole;
-        match next {
+        let ready = match next {
             Next::Read { at, len } => {
-                self.stage = Stage::Reading { file, sweep, at, asked: len };
                 let urgency = Urgency::Background;
-                parts.site.disk(cx, PATROL_TAG, DiskOp::Scan { file, at, len, urgency });
-                return Step::Started(u64::from(len));
+                let op = DiskOp::Scan { file: file.id(), at, len, urgency };
+                parts.site.disk(cx, PATROL_TAG, op);
+                let waiting = Waiting::Reading { file, sweep, at, asked: len };
+                return (Turn::Waiting(waiting), Step::Started(u64::from(len)));
             }
-            Next::Rest => self.stage = Stage::Sweeping { file, sweep, window },
+            Next::Rest => Ready::Sweeping { file, sweep, window },
             Next::Suspect(address) => {
-                self.stage = Stage::Sweeping { file, sweep, window };
                 self.probe(address);
+                Ready::Sweeping { file, sweep, window }
             }
             Next::End(end) => {
-                cx.close_file(file);
+                file.close(cx);
                 match end {
-                    End::Whole => self.stage = Stage::Between { after: sweep.segment() },
+                    End::Whole => Ready::Between { after: sweep.segment() },
                     End::Broken { from, why } => {
-                        self.break_off(sweep.segment(), from, why.to_string(), parts);
+                        self.break_off(sweep.segment(), from, why.to_string(), parts)
                     }
                 }
             }
-        }
-        Step::Did
+        };
+        (Turn::Ready(ready), Step::Did)
     }
 
     /// A rebuild of the index would not find the rest of a segment, nor would the next start what
@@ -127,9 +124,9 @@ impl Patrol {
         from: u64,
         why: String,
         parts: &mut Parts<'_>,
-    ) {
+    ) -> Ready {
         *parts.checkpoint_due = true;
         self.broken.insert(segment, Broken { from, why, told: false });
-        self.stage = Stage::Between { after: segment };
+        Ready::Between { after: segment }
     }
 }

@@ -28,14 +28,16 @@ use crate::{
 };
 
 impl Patrol {
+    /// The object of this address was probed.
     pub(super) fn conclude(
         &mut self,
+        address: Address,
         verdict: Verdict,
         parts: &mut Parts<'_>,
         cx: &mut Cx<'_>,
     ) -> Step {
-        let Some(probe) = self.probe.take() else { unreachable!("a verdict without a probe") };
-        let (address, site) = (probe.address(), parts.site);
+        self.probe = None;
+        let site = parts.site;
         self.failures =
             if matches!(verdict, Verdict::Failed { .. }) { self.failures + 1 } else { 0 };
         if !matches!(verdict, Verdict::Whole { .. } | Verdict::Missing) {
@@ -86,9 +88,14 @@ impl Patrol {
     }
 
     /// An object file was mended, and is probed once more; or it could not be.
-    pub(super) fn mended(&mut self, outcome: io::Result<()>, site: Site, cx: &mut Cx<'_>) -> Step {
-        let Some(mend) = self.mend.take() else { unreachable!("an act without a mend") };
-        let (address, flaw) = (mend.address(), mend.flaw());
+    pub(super) fn mended(
+        &mut self,
+        (address, flaw): (Address, &'static str),
+        outcome: io::Result<()>,
+        site: Site,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        self.mend = None;
         if let Err(error) = outcome {
             let what = format!("{flaw}, beside data that are right, and it stays: {error}");
             return self.damaged(&address, &what, Found::Beside, cx);

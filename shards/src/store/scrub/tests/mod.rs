@@ -9,8 +9,10 @@ use ron_codec::{
     record::{RecordHeader, RecordKind},
 };
 
+use super::{Acting, Ready};
 use crate::{
     limits::SCRUB_BYTES_PER_S,
+    machine::Turn,
     store::{Store, tests::world::World},
 };
 
@@ -54,6 +56,15 @@ fn round(world: &mut World) {
     }
     world.run();
     assert_eq!(world.stats.scrub_running.get(), 0);
+}
+
+/// Places that a round is still to go through, if there is one.
+fn places_left(world: &World) -> Option<usize> {
+    match world.store.scrub.machine.get() {
+        Turn::Ready(Ready::Idle) => None,
+        Turn::Ready(Ready::Between(round) | Ready::Patrolling(round, _))
+        | Turn::Waiting(Acting { round, .. }) => Some(round.todo.len()),
+    }
 }
 
 fn round_goes_on(world: &mut World) {

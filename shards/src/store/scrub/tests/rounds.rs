@@ -3,7 +3,9 @@
 use ron_codec::address::Address;
 use ron_io::ports::VerifyOutcome;
 
-use super::{SECOND_NS, a_world, digests, flip, place, put_all, round, round_goes_on, turn};
+use super::{
+    SECOND_NS, a_world, digests, flip, place, places_left, put_all, round, round_goes_on, turn,
+};
 use crate::{
     flow::Ask,
     limits::{CHECKPOINT_AFTER_NS, PACE_BURST_LEN, SCRUB_READ_LEN},
@@ -71,7 +73,7 @@ fn a_round_goes_through_all_partitions_that_serve() {
     // A round that is ended between its partitions goes on with those that are left.
     world.stats.scrub_objects.set(0);
     world.scrub_now();
-    while world.store.scrub.round.as_ref().is_none_or(|round| round.todo.len() == 3) {
+    while places_left(&world).is_none_or(|left| left == 3) {
         turn(&mut world);
     }
     let before = world.stats.scrub_objects.get();
