@@ -18,7 +18,7 @@ use super::{
     Chance,
     inode::{Inode, SECTOR_LEN},
 };
-use crate::ports::{DiskDone, DiskOp, OpenHow, Part, Space};
+use crate::ports::{DiskDone, DiskOp, JobError, OpenHow, Part, Space};
 
 /// Bytes of a disk that was not given a capacity.
 const CAPACITY_DEFAULT: u64 = 1 << 50;
@@ -259,7 +259,10 @@ impl Disk {
         self.injected.errors += 1;
         self.injected.kept += u64::from(matches!(op, DiskOp::Remove { .. }));
         match (op, inode) {
-            (DiskOp::Run(_), _) => return Some(Ok(DiskDone::Ran(Err("no luck".to_string())))),
+            (DiskOp::Run(_), _) => {
+                let error = JobError::NotRun(io::Error::other("no luck"));
+                return Some(Ok(DiskDone::Ran(Err(error))));
+            }
             (DiskOp::Sync { .. }, Some(id)) => self.inodes[id.0].fail_sync(),
             (DiskOp::Write { at, parts, .. }, Some(id)) => {
                 let bytes = gather(parts);

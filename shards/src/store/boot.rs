@@ -23,11 +23,12 @@ use std::{
 };
 
 use ron_codec::{address::Address, limits::DISK_BLOCK_LEN};
-use ron_io::ports::{DiskDone, DiskOp, Severity};
+use ron_io::ports::{DiskDone, DiskOp, JobOutcome};
 
 use super::{
     index::{Index, Of, OpenSlot, Position, open_job},
     layout::{hidden_mark, segment_number, upload_prefix},
+    notes::Note,
     site::{Site, Tag},
 };
 use crate::{flow::Cx, flow::Waiter, limits};
@@ -258,19 +259,15 @@ impl Boot {
         self.act(Step::OpenIndex, DiskOp::Run(job), cx);
     }
 
-    fn take_index(
-        &mut self,
-        outcome: Result<(), String>,
-        cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
-        outcome.map_err(|error| self.failed(&Step::OpenIndex, &error))?;
+    fn take_index(&mut self, outcome: JobOutcome, cx: &mut Cx<'_>) -> Result<Progress, String> {
+        outcome.map_err(|error| self.failed(&Step::OpenIndex, &error.to_string()))?;
         let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let opened = slot.ok_or_else(|| self.failed(&Step::OpenIndex, "it was not opened"))?;
-        for note in &opened.notes {
-            self.site.note(cx, Severity::Warn, note);
+        for finding in &opened.notes {
+            self.site.note(cx, &Note::Index(finding));
         }
         for loss in &opened.losses {
-            self.site.note(cx, Severity::Error, loss);
+            self.site.note(cx, &Note::IndexLoss(loss));
         }
         if let Some(owner) = opened.foreign {
             self.foreign = true;
@@ -285,9 +282,8 @@ impl Boot {
         self.saved = opened.saved;
         self.index_unread = opened.unread;
         if self.rebuild && !self.segments.is_empty() {
-            let (count, len) = (self.segments.len(), self.log_len());
-            let text = format!("rebuilding the index from {count} segments, {len} bytes");
-            self.site.note(cx, Severity::Warn, &text);
+            let (segments, bytes) = (self.segments.len(), self.log_len());
+            self.site.note(cx, &Note::Rebuilding { segments, bytes });
         }
         self.index = Some(Index::new(opened));
         self.walk_next_segment(cx)
@@ -307,8 +303,7 @@ impl Boot {
             return Err(format!("partition {number}: {what}, which no log reaches: it is damaged"));
         }
         if self.rebuild && self.found > 0 {
-            let text = format!("the index is rebuilt, {} records", self.found);
-            self.site.note(cx, Severity::Info, &text);
+            self.site.note(cx, &Note::Rebuilt { records: self.found });
         }
         let index = self.index.take().expect("a boot ends once, with an index");
         let dirty = self.rebuild || index.changes() > 0 || index.wants_base();

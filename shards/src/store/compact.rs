@@ -31,13 +31,14 @@ use std::{
 };
 
 use ron_codec::address::Address;
-use ron_io::ports::{DiskDone, DiskOp, OpenHow, Severity};
+use ron_io::ports::{DiskDone, DiskOp, OpenHow};
 
 use super::{
     deletes::Deletes,
     files::{FileKey, Files},
     index::{Entry, Index},
     log::{Log, Relocation},
+    notes::{NotCompacted, Note},
     orphans::{Known, Search},
     pace::Pace,
     scan::Found,
@@ -325,22 +326,24 @@ impl Compaction {
                 cx.tickets.forget_file(victim.file);
                 self.look = true;
                 self.stuck.insert(victim.segment, index.tally_of(victim.segment).live);
-                let text = format!("segment {} cannot be compacted: {error}", victim.segment);
-                site.note(cx, Severity::Error, &text);
+                let segment = victim.segment;
+                site.note(cx, &Note::VictimNotOpened { segment, error: &error });
             }
             (State::Walking(mut walker), Ok(DiskDone::Scanned(bytes))) => {
                 if (bytes.len() as u64) < walker.walk.expected() {
-                    return self.give_up(walker.victim, "a short read", index, site, cx);
+                    let why = NotCompacted::ShortRead;
+                    return self.give_up(walker.victim, why, index, site, cx);
                 }
                 let Ok(next) = walker.walk.feed(&bytes) else {
-                    return self.give_up(walker.victim, "it has newer records", index, site, cx);
+                    let why = NotCompacted::NewerRecords;
+                    return self.give_up(walker.victim, why, index, site, cx);
                 };
                 walker.take_piece(bytes, next);
                 self.advance(walker, books, site, cx);
             }
             (State::Reading(mut walker, found, entry), Ok(DiskDone::Scanned(record))) => {
                 let Some(relocation) = relocation(&found, entry, &record) else {
-                    let why = "an object in it is damaged";
+                    let why = NotCompacted::Damaged;
                     return self.give_up(walker.victim, why, index, site, cx);
                 };
                 cx.stats.compact_moved_bytes.add(record.len() as u64);
@@ -350,7 +353,7 @@ impl Compaction {
                 self.state = State::Moving(walker);
             }
             (State::Walking(walker) | State::Reading(walker, ..), Err(error)) => {
-                self.give_up(walker.victim, &error.to_string(), index, site, cx);
+                self.give_up(walker.victim, NotCompacted::Unread(error), index, site, cx);
             }
             (State::Removing(victim), Ok(_)) => {
                 files.forget(FileKey::Segment(victim.segment), cx);
@@ -364,8 +367,8 @@ impl Compaction {
                 // Nothing points into it any more; it is tried again after a restart.
                 self.look = true;
                 self.stuck.insert(victim.segment, 0);
-                let text = format!("segment {} cannot be removed: {error}", victim.segment);
-                site.note(cx, Severity::Error, &text);
+                let segment = victim.segment;
+                site.note(cx, &Note::VictimNotRemoved { segment, error: &error });
             }
             (state, done) => unreachable!("{done:?} in answer to {state:?}"),
         }
@@ -389,8 +392,8 @@ impl Compaction {
                 self.state = State::Searching(segment, search, false);
             }
             Err(error) => {
-                let text = format!("segment {segment} is not compacted, no file is found: {error}");
-                site.note(cx, Severity::Warn, &text);
+                let why = NotCompacted::FilesUnlisted(error);
+                site.note(cx, &Note::NotCompacted { segment, why });
                 self.look = true;
                 self.not_before_ns = cx.now.mono_ns + limits::REMOVE_AGAIN_NS;
             }

@@ -28,6 +28,7 @@ use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow};
 use super::{
     files::{FileKey, Files},
     index::{Entry, Index, Position},
+    notes::LogStep,
     site::{Site, Tag},
 };
 use crate::flow::{Asker, Cx, Fault};
@@ -339,7 +340,7 @@ impl Log {
                 self.next_segment += 1;
                 cx.tickets.forget_file(file);
                 self.phase = Phase::Idle;
-                self.fails("a segment cannot be begun", &error, site, cx);
+                self.fails(LogStep::Begin, &error, site, cx);
                 self.begin_failures += u32::from(self.fault == Fault::Disk);
                 Some(self.batch_failed(true))
             }
@@ -350,13 +351,13 @@ impl Log {
                 None
             }
             (Phase::Writing, Err(error)) => {
-                self.fails("a commit cannot be written", &error, site, cx);
+                self.fails(LogStep::Write, &error, site, cx);
                 self.cut(true, site, files, cx);
                 None
             }
             (Phase::Syncing, Ok(_)) => Some(self.committed(cx)),
             (Phase::Syncing, Err(error)) => {
-                self.fails("a commit cannot be synced", &error, site, cx);
+                self.fails(LogStep::Sync, &error, site, cx);
                 self.cut(false, site, files, cx);
                 None
             }
@@ -365,7 +366,7 @@ impl Log {
                 None
             }
             (Phase::Cutting { .. }, Err(error)) => {
-                Some(self.breaks("a segment cannot be cut", &error, site, cx))
+                Some(self.breaks(LogStep::Cut, &error, site, cx))
             }
             (Phase::CutSyncing { reuse }, Ok(_)) => {
                 if !reuse {
@@ -379,7 +380,7 @@ impl Log {
                 None
             }
             (Phase::CutSyncing { reuse: false }, Err(error)) => {
-                Some(self.breaks("the cut of a segment cannot be synced", &error, site, cx))
+                Some(self.breaks(LogStep::CutSync, &error, site, cx))
             }
             (Phase::Idle | Phase::Broken, _) => unreachable!("no act of the log is under way"),
         }

@@ -10,9 +10,12 @@
 
 use std::io;
 
-use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow, Severity};
+use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow};
 
-use super::site::{Site, Tag};
+use super::{
+    notes::Note,
+    site::{Site, Tag},
+};
 use crate::{flow::Cx, limits};
 
 /// The marks that a partition owes.
@@ -83,7 +86,7 @@ impl Marks {
             }
         }
         self.again_ns = cx.now.mono_ns + limits::MARK_AGAIN_NS;
-        let text = format!("a segment that is damaged cannot be marked: {error}");
-        site.note(cx, Severity::Warn, &text);
+        let segment = *self.owed.last().expect("a mark is owed until it is made");
+        site.note(cx, &Note::NotMarked { segment, error: &error });
     }
 }

@@ -17,7 +17,7 @@
 use std::{collections::VecDeque, io};
 
 use ron_codec::address::Address;
-use ron_io::ports::{Act, DiskDone, DiskOp, PartitionState, Report, Severity, Space};
+use ron_io::ports::{Act, DiskDone, DiskOp, PartitionState, Report, Space};
 
 use crate::{
     config::Config,
@@ -32,12 +32,14 @@ mod compact;
 mod damage;
 mod deletes;
 mod files;
+mod flaw;
 mod free_space;
 mod hits;
 mod index;
 pub mod layout;
 mod log;
 mod marks;
+mod notes;
 mod objects;
 mod orphans;
 mod outboards;
@@ -70,6 +72,7 @@ pub const fn scrub_bill() -> usize {
 }
 
 use boot::{Boot, Progress};
+use flaw::Unverified;
 use free_space::Told;
 use hits::cached_answer;
 use partition::Partition;
@@ -233,8 +236,10 @@ impl Store {
         let place = self.place_of(&address);
         match &mut self.places[usize::from(place)] {
             Place::Serving(partition) => self.scrub.verify(id, address, partition, cx),
-            Place::Cold | Place::Booting(_) | Place::Failed => scrub::refuse(id, "busy", cx),
-            Place::Absent => scrub::refuse(id, "its volume cannot be used", cx),
+            Place::Cold | Place::Booting(_) | Place::Failed => {
+                scrub::refuse(id, &Unverified::Busy, cx);
+            }
+            Place::Absent => scrub::refuse(id, &Unverified::Absent, cx),
         }
     }
 
@@ -301,13 +306,10 @@ impl Store {
 
     /// The room of a volume is known; `None` if it cannot be asked for.
     pub fn on_space(&mut self, volume: u16, space: Option<Space>, cx: &mut Cx<'_>) {
-        let (severity, message) = match cx.free_space.told(volume, space) {
-            Told::AsBefore => return cx.stats.disk_free_bytes.set(cx.free_space.least_free()),
-            Told::Full(message) => (Severity::Error, message),
-            Told::SpaceRecovered(message) => (Severity::Info, message),
-        };
+        let told = cx.free_space.told(volume, space);
         cx.stats.disk_free_bytes.set(cx.free_space.least_free());
-        let shard = cx.config.shard;
+        let Told::Changed(note) = told else { return };
+        let (shard, severity, message) = (cx.config.shard, note.severity(), note.to_string());
         cx.acts.push(Act::Report(Report::Note { shard, severity, message }));
         for place in 0..self.places.len() {
             if let Place::Serving(partition) = &mut self.places[place] {

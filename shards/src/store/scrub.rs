@@ -20,11 +20,13 @@ use ron_codec::{
     address::Address,
     limits::{OUTBOARD_LEN_MAX, SEGMENT_OBJECT_LEN_MAX},
 };
-use ron_io::ports::{Act, DiskDone, Report, Severity, Urgency, VerifyOutcome};
+use ron_io::ports::{Act, DiskDone, Report, Urgency, VerifyOutcome};
 use slab::Slab;
 
 use super::{
     damage,
+    flaw::{Flaw, Unverified},
+    notes::{Note, ScrubNote},
     pace::Pace,
     partition::{Partition, Parts},
     place::Place,
@@ -48,7 +50,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use finding::{Found, report_damage};
+use finding::report_damage;
 use mark::Reached;
 use patrol::Step;
 use probe::{Probe, Verdict};
@@ -106,7 +108,7 @@ impl Scrub {
     /// A round is wanted now, if none is under way.
     pub(super) fn order(&mut self, cx: &mut Cx<'_>) {
         if self.pace.is_never() {
-            note(Severity::Warn, "it is switched off, and was ordered", cx);
+            note(ScrubNote::SwitchedOff, cx);
         } else if self.round.is_none() {
             self.schedule.order();
         }
@@ -180,7 +182,7 @@ impl Scrub {
         cx: &mut Cx<'_>,
     ) {
         if !self.has_room() {
-            return refuse(id, "busy", cx);
+            return refuse(id, &Unverified::Busy, cx);
         }
         self.probe(Some(id), address, partition, cx);
     }
@@ -227,7 +229,7 @@ impl Scrub {
     fn begin(&mut self, places: &mut [Place], cx: &mut Cx<'_>) -> bool {
         let Some((began_unix_ms, todo)) = self.schedule.begin(places, cx) else { return false };
         cx.stats.scrub_running.set(1);
-        note(Severity::Info, "a round begins", cx);
+        note(ScrubNote::Begins, cx);
         self.round = Some(Round::new(began_unix_ms, todo));
         true
     }
@@ -287,7 +289,7 @@ impl Scrub {
             Step::Over => self.through(partition, true, cx),
             Step::Failed(why) => {
                 let site = partition.parts().site;
-                site.note(cx, Severity::Error, &format!("the scrub cannot go on: {why}"));
+                site.note(cx, &Note::ScrubStopped(&why));
                 self.through(partition, false, cx);
             }
         }
@@ -308,8 +310,7 @@ impl Scrub {
         let round = self.round.take()?;
         cx.stats.scrub_running.set(0);
         self.schedule.finish(round.began_unix_ms, round.failed, places, cx);
-        let (severity, text) = round.outcome();
-        note(severity, &text, cx);
+        note(round.outcome(), cx);
         serving(places).next().map(|(place, _)| place)
     }
 
@@ -335,33 +336,31 @@ impl Scrub {
             damage::healed(&probe.address(), cx);
         }
         let Some(id) = id else { return };
-        let (what, found) = match verdict {
+        let flaw = match verdict {
             Verdict::Missing => return answer(id, VerifyOutcome::Missing, cx),
             Verdict::Whole { entry, .. } => {
                 return answer(id, VerifyOutcome::Whole { size: entry.size }, cx);
             }
-            Verdict::Failed { what } => return answer(id, VerifyOutcome::Failed { what }, cx),
-            Verdict::Flawed { what, .. } => {
-                (format!("{what}, beside data that are right"), Found::Beside)
-            }
-            Verdict::Damaged { what } => (what.to_string(), Found::Wrong),
-            Verdict::Unreadable { what } => (what, Found::Unreadable),
+            Verdict::Failed { why } => return refuse(id, &why, cx),
+            Verdict::Flawed { what, .. } => Flaw::Beside(what),
+            Verdict::Damaged { what } => Flaw::Wrong(what),
+            Verdict::Unreadable { why } => Flaw::Withheld(why),
         };
-        report_damage(&probe.address(), &what, found, cx);
-        answer(id, VerifyOutcome::Damaged { what }, cx);
+        report_damage(&probe.address(), &flaw, cx);
+        answer(id, VerifyOutcome::Damaged { what: flaw.to_string() }, cx);
     }
 
     fn give_up(&mut self, slot: usize, cx: &mut Cx<'_>) {
         let Verify { id, probe } = self.verifies.remove(slot);
         probe.close(cx);
         if let Some(id) = id {
-            refuse(id, "the shard is stopping", cx);
+            refuse(id, &Unverified::Stopping, cx);
         }
     }
 }
 
 /// The answer to who asks for a verification that cannot be done now.
-pub(super) fn refuse(id: u64, why: &str, cx: &mut Cx<'_>) {
+pub(super) fn refuse(id: u64, why: &Unverified, cx: &mut Cx<'_>) {
     answer(id, VerifyOutcome::Failed { what: why.to_string() }, cx);
 }
 
@@ -369,7 +368,7 @@ fn answer(id: u64, outcome: VerifyOutcome, cx: &mut Cx<'_>) {
     cx.acts.push(Act::Report(Report::Verified { shard: cx.config.shard, id, outcome }));
 }
 
-fn note(severity: Severity, text: &str, cx: &mut Cx<'_>) {
-    let message = format!("scrub: {text}");
+fn note(note: ScrubNote, cx: &mut Cx<'_>) {
+    let (severity, message) = (note.severity(), note.to_string());
     cx.acts.push(Act::Report(Report::Note { shard: cx.config.shard, severity, message }));
 }

@@ -2,13 +2,11 @@
 
 use std::io;
 
-use ron_io::ports::Severity;
-
 use super::{
     Boot,
     step::{Progress, Step},
 };
-use crate::flow::Cx;
+use crate::{flow::Cx, store::notes::Note};
 
 impl Boot {
     pub(super) fn on_error(
@@ -60,30 +58,24 @@ impl Boot {
                 Some(self.next_objects_dir(cx))
             }
             Step::ListObjects if error.kind() == io::ErrorKind::NotADirectory => {
-                let text = format!("objects/{:02x} is no folder", self.next_dir - 1);
-                self.site.note(cx, Severity::Error, &text);
+                self.site.note(cx, &Note::NoFolder { folder: self.next_dir - 1 });
                 Some(self.next_objects_dir(cx))
             }
             Step::SyncObjects => Some(self.unsynced_candidates(error, cx)),
             // The object is gone all the same; its file takes space and nothing else.
             Step::Unlink(address) => {
-                let text =
-                    format!("the file of {address}, which is deleted, cannot be removed: {error}");
-                self.site.note(cx, Severity::Warn, &text);
+                self.site.note(cx, &Note::FileNotUnlinked { address: *address, error });
                 Some(self.unlink_next(cx))
             }
             // The partition tries again, and makes no checkpoint before.
             Step::Mark(file, segment) => {
                 cx.tickets.forget_file(*file);
                 self.owed_marks.push(*segment);
-                let text =
-                    format!("segment {segment}, which is damaged, cannot be marked: {error}");
-                self.site.note(cx, Severity::Warn, &text);
+                self.site.note(cx, &Note::NotMarked { segment: *segment, error });
                 Some(self.walk_next_segment(cx))
             }
             Step::Unmark => {
-                let text = format!("the mark of a segment cannot be removed: {error}");
-                self.site.note(cx, Severity::Warn, &text);
+                self.site.note(cx, &Note::NotUnmarked(error));
                 Some(self.walk_next_segment(cx))
             }
             _ => None,

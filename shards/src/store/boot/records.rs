@@ -3,7 +3,7 @@
 //! Of several records of an object the highest sequence counts, in whatever order they are met.
 
 use ron_codec::{address::Address, record::RecordKind};
-use ron_io::ports::{DiskOp, Severity};
+use ron_io::ports::DiskOp;
 
 use super::{
     Boot,
@@ -12,8 +12,10 @@ use super::{
 use crate::{
     flow::Cx,
     store::{
-        damage::{self, Harm},
+        damage,
+        flaw::{Flaw, Wrong},
         index::{Entry, Location},
+        notes::Note,
         scan::Found,
     },
 };
@@ -55,13 +57,12 @@ impl Boot {
         }
         if damaged {
             cx.stats.integrity_fail.add(1);
-            let text = format!("{digest} is damaged in segment {segment} at {offset}");
-            self.site.note(cx, Severity::Error, &text);
+            self.site.note(cx, &Note::RecordDamaged { address: digest, segment, offset });
             // An older copy is better than none that is whole.
             if known.is_some() {
                 return;
             }
-            damage::report(&digest, Harm::Data, "its record in the log", cx);
+            damage::report(&digest, &Flaw::Wrong(Wrong::Record), cx);
         } else {
             damage::healed(&digest, cx);
         }
@@ -74,11 +75,7 @@ impl Boot {
     /// and its segment is kept.
     fn pass_stranger(&mut self, segment: u32, owner: u16, cx: &mut Cx<'_>) {
         if self.strangers_in.replace(segment).is_none() {
-            let text = format!(
-                "segment {segment} has records of partition {owner}, which are not taken up; are \
-                 two folders swapped?"
-            );
-            self.site.note(cx, Severity::Error, &text);
+            self.site.note(cx, &Note::Strangers { segment, owner });
         }
         self.hide(segment);
     }

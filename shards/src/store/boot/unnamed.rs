@@ -7,7 +7,7 @@
 use std::io;
 
 use ron_codec::record::{RecordHeader, RecordKind, RecordPlace};
-use ron_io::ports::{DiskOp, OpenHow, Severity};
+use ron_io::ports::{DiskOp, OpenHow};
 
 use super::{
     Boot,
@@ -19,6 +19,7 @@ use crate::{
     store::{
         index::{Entry, Location},
         layout::object_address,
+        notes::Note,
     },
 };
 
@@ -76,11 +77,7 @@ impl Boot {
         }
         self.scan_failures = 0;
         let folder = self.next_dir - 1;
-        let text = format!(
-            "objects/{folder:02x} cannot be synced: {error}; objects there may be lost if the \
-             power fails"
-        );
-        self.site.note(cx, Severity::Error, &text);
+        self.site.note(cx, &Note::FolderNotSynced { folder, error });
         self.next_candidate(cx)
     }
 
@@ -107,9 +104,7 @@ impl Boot {
             self.candidates.push_front(candidate);
         } else {
             self.scan_failures = 0;
-            let text =
-                format!("the file of {} cannot be read, not taken up: {error}", candidate.address);
-            self.site.note(cx, Severity::Error, &text);
+            self.site.note(cx, &Note::FileUnread { address: candidate.address, error });
         }
         self.next_candidate(cx)
     }
@@ -129,10 +124,7 @@ impl Boot {
                 let entry = Entry { location: Location::File { segment: 0 }, size, sequence: 0 };
                 self.index().insert(address, entry);
             }
-            _ => {
-                let text = format!("the file of {address} is damaged and not taken up");
-                self.site.note(cx, Severity::Error, &text);
-            }
+            _ => self.site.note(cx, &Note::FileDamaged(address)),
         }
     }
 

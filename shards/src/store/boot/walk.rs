@@ -11,7 +11,7 @@ use std::io;
 use ron_codec::limits::{DISK_BLOCK_LEN, SEGMENT_LEN_MAX};
 use ron_io::{
     limits::DISK_OP_LEN_MAX,
-    ports::{DiskOp, FileId, OpenHow, Severity},
+    ports::{DiskOp, FileId, OpenHow},
 };
 
 use super::{
@@ -23,6 +23,7 @@ use crate::{
     limits,
     store::{
         index::Position,
+        notes::Note,
         scan::{Next, Walk},
     },
 };
@@ -95,11 +96,7 @@ impl Boot {
         self.hide(segment);
         // No index may say that it knows the log to a place where no log goes.
         self.position = Position { segment, offset: SEGMENT_LEN_MAX };
-        let text = format!(
-            "segment {segment} has {len} bytes of at most {SEGMENT_LEN_MAX}: it is damaged, and \
-             its records are not known"
-        );
-        self.site.note(cx, Severity::Error, &text);
+        self.site.note(cx, &Note::SegmentTooLong { segment, len });
         self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
         Progress::Going
     }
@@ -155,8 +152,7 @@ impl Boot {
         // The rest is behind the position, not before it: a boot with the index must not read it.
         let offset = len - len % DISK_BLOCK_LEN as u64;
         self.position = Position { segment, offset };
-        let text = format!("segment {segment} cannot be read from {} on: {error}", walk.at());
-        self.site.note(cx, Severity::Error, &text);
+        self.site.note(cx, &Note::SegmentUnread { segment, from: walk.at(), error });
         self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
         Ok(Progress::Going)
     }
@@ -195,8 +191,7 @@ impl Boot {
                         self.read_tail(Tail { file, at, end, cut: last }, cx);
                     }
                     Some(why) if is_torn => {
-                        let text = format!("segment {segment} ends at {end}: {why}");
-                        self.site.note(cx, Severity::Warn, &text);
+                        self.site.note(cx, &Note::SegmentTorn { segment, end, why });
                         self.segments[self.next_segment - 1].1 = end;
                         self.read_tail(Tail { file, at: self.tail_from, end, cut: true }, cx);
                     }
@@ -206,12 +201,8 @@ impl Boot {
                         let offset = len - len % DISK_BLOCK_LEN as u64;
                         self.position = Position { segment, offset };
                         cx.stats.integrity_fail.add(1);
-                        let hidden = len - end;
-                        let text = format!(
-                            "segment {segment} is damaged at {end}: {why}; the {hidden} bytes \
-                             behind that are not known"
-                        );
-                        self.site.note(cx, Severity::Error, &text);
+                        let (at, hidden) = (end, len - end);
+                        self.site.note(cx, &Note::SegmentDamaged { segment, at, why, hidden });
                         self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
                     }
                 }
@@ -224,8 +215,7 @@ impl Boot {
         let (done, all) = (self.next_segment - 1, self.segments.len());
         let tenth = |nth: usize| nth * 10 / all;
         if self.rebuild && done > 0 && tenth(done) > tenth(done - 1) {
-            let text = format!("{done} of {all} segments, {} records", self.found);
-            self.site.note(cx, Severity::Info, &text);
+            self.site.note(cx, &Note::RebuildAt { done, all, records: self.found });
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the disk, the next turn waits for the pace. A victim in which something that counts is damaged
 //! is given up, and stays.
 
-use ron_io::ports::{DiskOp, Severity, Urgency};
+use ron_io::ports::{DiskOp, Urgency};
 
 use super::{
     Books, Compaction, State,
@@ -15,6 +15,7 @@ use crate::{
     limits,
     store::{
         index::Index,
+        notes::{NotCompacted, Note},
         orphans::Known,
         scan::Next,
         site::{Site, Tag},
@@ -77,7 +78,7 @@ impl Compaction {
                     return site.disk(cx, Tag::Compact, op);
                 }
                 Fate::Damaged => {
-                    let why = "an object in it is damaged";
+                    let why = NotCompacted::Damaged;
                     return self.give_up(walker.victim, why, index, site, cx);
                 }
             }
@@ -94,7 +95,7 @@ impl Compaction {
             // The scrub moves away the objects that count behind the damage, and then the segment
             // may go; unless tombstones are there, for which nothing else speaks.
             Next::End { torn: Some(why), .. } if self.has_more(&walker, index) => {
-                self.give_up(walker.victim, why, index, site, cx);
+                self.give_up(walker.victim, NotCompacted::Broken(why), index, site, cx);
             }
             Next::End { .. } => self.state = State::Moved(walker.victim),
         }
@@ -109,7 +110,7 @@ impl Compaction {
     pub(super) fn give_up(
         &mut self,
         victim: Victim,
-        why: &str,
+        why: NotCompacted,
         index: &Index,
         site: Site,
         cx: &mut Cx<'_>,
@@ -118,7 +119,6 @@ impl Compaction {
         self.look = true;
         self.stuck.insert(victim.segment, index.tally_of(victim.segment).live);
         cx.close_file(victim.file);
-        let text = format!("segment {} is not compacted: {why}", victim.segment);
-        site.note(cx, Severity::Warn, &text);
+        site.note(cx, &Note::NotCompacted { segment: victim.segment, why });
     }
 }

@@ -16,7 +16,10 @@ use ron_codec::{
     record::{RecordHeader, RecordKind},
 };
 
-use crate::store::index::{Entry, Location};
+use crate::store::{
+    flaw::{Beside, Wrong},
+    index::{Entry, Location},
+};
 
 /// Bytes that were read from a file at once.
 #[derive(Debug, Default)]
@@ -32,9 +35,9 @@ pub(super) struct Window {
 pub(super) enum Outcome {
     Whole,
     /// The data are right, and this is not.
-    Flawed(&'static str),
+    Flawed(Beside),
     /// The data are not what was stored.
-    Damaged(&'static str),
+    Damaged(Wrong),
 }
 
 #[derive(Debug)]
@@ -57,7 +60,7 @@ pub(super) struct Check {
     at: u64,
     part: Part,
     /// The first thing that is wrong although the data are right.
-    flaw: Option<&'static str>,
+    flaw: Option<Beside>,
     /// The data, if the record may have to be made again.
     kept: Option<Vec<u8>>,
 }
@@ -131,7 +134,7 @@ impl Check {
                         return None;
                     }
                     if !self.is_expected(bytes) {
-                        self.flaw = Some("its header");
+                        self.flaw = Some(Beside::Header);
                     }
                     self.at = u64::from(self.expected.data_offset());
                     self.part = Part::Data(Box::default());
@@ -200,7 +203,7 @@ impl Check {
         let left = self.expected.size() - hashing.size();
         let taken = &bytes[..bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
         if hashing.update(taken).is_err() {
-            return Some(Some(Outcome::Damaged("its length")));
+            return Some(Some(Outcome::Damaged(Wrong::Length)));
         }
         if let Some(kept) = &mut self.kept {
             kept.extend(taken);
@@ -208,11 +211,11 @@ impl Check {
         self.at += taken.len() as u64;
         if hashing.size() < self.expected.size() {
             self.part = Part::Data(hashing);
-            return Some(ended.then_some(Outcome::Damaged("its file is too short")));
+            return Some(ended.then_some(Outcome::Damaged(Wrong::TooShort)));
         }
         let hashed = hashing.finish();
         if hashed.address != self.expected.digest() {
-            return Some(Some(Outcome::Damaged("its data")));
+            return Some(Some(Outcome::Damaged(Wrong::Data)));
         }
         self.at = self.expected.outboard_offset();
         self.part = Part::Outboard { hashed, compared: 0 };
@@ -230,7 +233,7 @@ impl Check {
         let (left_len, len) = (left.len(), left.len().min(bytes.len()));
         let differs = left[..len] != bytes[..len];
         if differs || (len < left_len && ended) {
-            self.flaw.get_or_insert("its outboard");
+            self.flaw.get_or_insert(Beside::Outboard);
         } else if len < left_len {
             self.at += len as u64;
             self.part = Part::Outboard { hashed, compared: compared + len };
@@ -307,7 +310,7 @@ mod tests {
         let (file, entry) = stored(&bytes, false, 0);
         let entry = Entry { sequence: entry.sequence + 1, ..entry };
         let (outcome, check) = check(&Address::of(&bytes), &file, &entry, 65_536);
-        assert_eq!(outcome, Outcome::Flawed("its header"));
+        assert_eq!(outcome, Outcome::Flawed(Beside::Header));
         let header = RecordHeader::decode(&check.into_record().unwrap()).unwrap();
         assert_eq!(header.sequence(), entry.sequence, "what is made again is what the index says");
     }
@@ -341,11 +344,11 @@ mod tests {
             let start = header.outboard_offset() as usize;
             let outboard = start..start + header.outboard_len() as usize;
             let expected = if at < RECORD_HEADER_LEN {
-                Outcome::Flawed("its header")
+                Outcome::Flawed(Beside::Header)
             } else if data.contains(&at) {
-                Outcome::Damaged("its data")
+                Outcome::Damaged(Wrong::Data)
             } else if outboard.contains(&at) {
-                Outcome::Flawed("its outboard")
+                Outcome::Flawed(Beside::Outboard)
             } else {
                 Outcome::Whole
             };
@@ -372,10 +375,10 @@ mod tests {
             let outboard_end = header.outboard_offset() as usize + header.outboard_len() as usize;
             let (outcome, _) = check(&address, &file, &entry, read);
             let expected = match len {
-                _ if cut < data_end && len > 0 => Outcome::Damaged("its file is too short"),
-                _ if cut < RECORD_HEADER_LEN => Outcome::Flawed("its header"),
+                _ if cut < data_end && len > 0 => Outcome::Damaged(Wrong::TooShort),
+                _ if cut < RECORD_HEADER_LEN => Outcome::Flawed(Beside::Header),
                 _ if header.outboard_len() > 0 && cut < outboard_end => {
-                    Outcome::Flawed("its outboard")
+                    Outcome::Flawed(Beside::Outboard)
                 }
                 _ => Outcome::Whole,
             };

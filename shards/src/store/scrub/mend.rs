@@ -19,7 +19,10 @@ use ron_io::{
 };
 
 use super::Parts;
-use crate::{flow::Cx, store::site::Tag};
+use crate::{
+    flow::Cx,
+    store::{flaw::Beside, site::Tag},
+};
 
 /// What must stand in a file: where, and bytes. Both are multiples of 4096.
 pub(super) type Write = (u64, Vec<u8>);
@@ -41,14 +44,14 @@ enum Stage {
 pub(super) struct Mend {
     address: Address,
     /// What was wrong with it.
-    flaw: &'static str,
+    flaw: Beside,
     writes: VecDeque<Write>,
     tag: Tag,
     stage: Stage,
 }
 
 impl Mend {
-    pub(super) fn new(address: Address, flaw: &'static str, writes: Vec<Write>, tag: Tag) -> Mend {
+    pub(super) fn new(address: Address, flaw: Beside, writes: Vec<Write>, tag: Tag) -> Mend {
         let pieces = writes.into_iter().flat_map(|(at, bytes)| {
             let starts = (at..).step_by(DISK_OP_LEN_MAX);
             let pieces: Vec<_> = bytes.chunks(DISK_OP_LEN_MAX).map(<[u8]>::to_vec).collect();
@@ -61,7 +64,7 @@ impl Mend {
         self.address
     }
 
-    pub(super) fn flaw(&self) -> &'static str {
+    pub(super) fn flaw(&self) -> Beside {
         self.flaw
     }
 

@@ -41,7 +41,9 @@ use super::{
 use crate::{
     flow::Cx,
     store::{
+        flaw::Unverified,
         index::{Entry, Position},
+        notes::SegmentEnd,
         orphans::Search,
         site::Tag,
     },
@@ -57,7 +59,7 @@ mod verdicts;
 const PATROL_TAG: Tag = Tag::Scrub { slot: 0 };
 
 /// What became of a step.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Step {
     /// An act is under way that reads so many bytes.
     Started(u64),
@@ -70,7 +72,7 @@ pub(super) enum Step {
     /// The patrol is over.
     Over,
     /// It cannot go on in this partition.
-    Failed(String),
+    Failed(Unverified),
 }
 
 /// What was found, in objects.
@@ -124,7 +126,7 @@ enum Stage {
 #[derive(Debug)]
 struct Broken {
     from: u64,
-    why: String,
+    why: SegmentEnd,
     /// Whether it was noted that something counts there.
     told: bool,
 }
@@ -250,7 +252,7 @@ impl Patrol {
                 Ok(other) => unreachable!("a scan brought {other:?}"),
                 Err(error) => {
                     cx.close_file(file);
-                    let why = format!("it cannot be read: {error}");
+                    let why = SegmentEnd::Unread(error);
                     self.break_off(sweep.segment(), sweep.safe(), why, parts);
                 }
             },

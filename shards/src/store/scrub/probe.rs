@@ -30,6 +30,7 @@ use crate::{
     flow::Cx,
     limits::{PROBE_TRIES_MAX, SCRUB_READ_LEN},
     store::{
+        flaw::{Beside, Unverified, Withheld, Wrong},
         index::{Entry, Location},
         site::Tag,
     },
@@ -43,13 +44,13 @@ pub(super) enum Verdict {
     /// `record`: the whole record, if it was asked for and lies in a segment.
     Whole { entry: Entry, record: Option<Vec<u8>> },
     /// The data are right and something beside them is not.
-    Flawed { entry: Entry, what: &'static str, repair: Repair },
+    Flawed { entry: Entry, what: Beside, repair: Repair },
     /// The data are not what was stored.
-    Damaged { what: &'static str },
+    Damaged { what: Wrong },
     /// The disk does not give the bytes.
-    Unreadable { what: String },
+    Unreadable { why: Withheld },
     /// It could not be found out.
-    Failed { what: String },
+    Failed { why: Unverified },
 }
 
 /// What makes a flawed record whole.
@@ -130,8 +131,8 @@ impl Probe {
                     Ok(other) => unreachable!("a scan brought {other:?}"),
                     Err(error) => {
                         cx.close_file(file);
-                        let what = format!("it cannot be read: {error}");
-                        return self.doubt(&entry, Verdict::Unreadable { what }, parts);
+                        let why = Withheld::Read(error);
+                        return self.doubt(&entry, Verdict::Unreadable { why }, parts);
                     }
                 };
                 let Some(outcome) = check.feed(&window) else {
@@ -199,12 +200,12 @@ impl Probe {
         if let Err(error) = done {
             cx.tickets.forget_file(file);
             let verdict = match error.kind() {
-                io::ErrorKind::NotFound => Verdict::Damaged { what: "its file is missing" },
+                io::ErrorKind::NotFound => Verdict::Damaged { what: Wrong::NoFile },
                 // That is no fault of the file.
                 _ if is_out_of_files(&error) || error.kind() == io::ErrorKind::OutOfMemory => {
-                    Verdict::Failed { what: format!("it cannot be opened: {error}") }
+                    Verdict::Failed { why: Unverified::NotOpened(error) }
                 }
-                _ => Verdict::Unreadable { what: format!("it cannot be opened: {error}") },
+                _ => Verdict::Unreadable { why: Withheld::Open(error) },
             };
             return self.doubt(&entry, verdict, parts);
         }
@@ -215,7 +216,7 @@ impl Probe {
             }
             None => {
                 cx.close_file(file);
-                self.doubt(&entry, Verdict::Damaged { what: "its index entry" }, parts)
+                self.doubt(&entry, Verdict::Damaged { what: Wrong::Entry }, parts)
             }
         }
     }
@@ -229,7 +230,7 @@ impl Probe {
                 self.stage = Stage::Start;
                 None
             }
-            Some(_) => Some(Verdict::Failed { what: "it is moved all the time".to_string() }),
+            Some(_) => Some(Verdict::Failed { why: Unverified::Moving }),
             None => Some(Verdict::Missing),
         }
     }

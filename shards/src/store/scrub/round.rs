@@ -11,13 +11,20 @@
 
 use std::{collections::VecDeque, io};
 
-use ron_io::ports::{DiskDone, Severity};
+use ron_io::ports::DiskDone;
 
 use super::{
     mark::Reached,
     patrol::{Patrol, Step, Tally},
 };
-use crate::{flow::Cx, limits::SCRUB_MARK_LEN, store::partition::Partition};
+use crate::{
+    flow::Cx,
+    limits::SCRUB_MARK_LEN,
+    store::{
+        notes::{RoundFound, ScrubNote},
+        partition::Partition,
+    },
+};
 
 /// Places that are still to be gone through, the present one first, and how far earlier processes
 /// came there.
@@ -103,17 +110,11 @@ impl Round {
         }
     }
 
-    /// What it came to, in words.
-    pub(super) fn outcome(&self) -> (Severity, String) {
+    /// What it came to.
+    pub(super) fn outcome(&self) -> ScrubNote {
         let Tally { checked, damaged, mended, moved, freed } = self.tally;
-        let is_well = damaged + mended == 0 && !self.failed;
-        let severity = if is_well { Severity::Info } else { Severity::Warn };
-        let how = if self.failed { "ended early" } else { "is over" };
-        let text = format!(
-            "a round {how}: {checked} objects, {damaged} damaged, {mended} mended, \
-             {moved} moved, {freed} files freed"
-        );
-        (severity, text)
+        let found = RoundFound { checked, damaged, mended, moved, freed };
+        ScrubNote::Ended { failed: self.failed, found }
     }
 }
 

@@ -6,13 +6,14 @@
 
 use std::io;
 
-use ron_io::ports::{DiskDone, Severity};
+use ron_io::ports::DiskDone;
 
 use super::{PATROL_TAG, Parts, Patrol, Stage, Step};
 use crate::{
     flow::{Cx, Fault},
     limits::SCRUB_STEP_RECORDS,
     store::{
+        notes::Note,
         orphans::{Known, Search},
         scrub::sweep::Met,
     },
@@ -53,8 +54,7 @@ impl Patrol {
                 self.stage = Stage::Searching(search);
             }
             Err(error) => {
-                let text = format!("its object files cannot be listed: {error}");
-                parts.site.note(cx, Severity::Error, &text);
+                parts.site.note(cx, &Note::FilesUnlisted(&error));
                 self.stage = Stage::Between { after: 0 };
             }
         }
@@ -76,14 +76,12 @@ impl Patrol {
             let known = parts.index.get(&address);
             if met.named && known.is_none_or(|known| known.sequence < met.sequence) {
                 // The index was made when that record could not be read.
-                let text = format!("the log says more of {address} than the index: its file stays");
-                parts.site.note(cx, Severity::Error, &text);
+                parts.site.note(cx, &Note::LogKnowsMore(address));
                 continue;
             }
             parts.deletes.take_back(address, Vec::new(), Fault::Disk);
             self.tally.freed += 1;
-            let text = format!("the file of {address}, which is no object, is removed");
-            parts.site.note(cx, Severity::Info, &text);
+            parts.site.note(cx, &Note::OrphanRemoved(address));
         }
         self.orphans = Some(orphans);
         self.stage = Stage::Freeing;

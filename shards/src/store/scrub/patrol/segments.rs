@@ -16,6 +16,8 @@ use crate::{
     flow::Cx,
     store::{
         damage,
+        notes::SegmentEnd,
+        scan::Break,
         scrub::{
             check::Window,
             sweep::{End, Next, Orphans, Sweep},
@@ -44,7 +46,7 @@ impl Patrol {
         };
         if len > SEGMENT_LEN_MAX {
             // No start believes any of it.
-            self.break_off(segment, 0, "it is longer than any is made".to_string(), parts);
+            self.break_off(segment, 0, SegmentEnd::Broken(Break::TooLong), parts);
             return Step::Did;
         }
         let end = if segment == self.until.segment { len.min(self.until.offset) } else { len };
@@ -72,7 +74,7 @@ impl Patrol {
         let there = parts.log.segments().any(|(number, _)| number == segment);
         if there {
             // What the index places in it is probed, one by one; each says what is wrong with it.
-            self.break_off(segment, 0, format!("it cannot be opened: {error}"), parts);
+            self.break_off(segment, 0, SegmentEnd::NotOpened(error), parts);
         } else {
             // It was compacted away meanwhile.
             self.stage = Stage::Between { after: segment };
@@ -111,7 +113,7 @@ impl Patrol {
                 match end {
                     End::Whole => self.stage = Stage::Between { after: sweep.segment() },
                     End::Broken { from, why } => {
-                        self.break_off(sweep.segment(), from, why.to_string(), parts);
+                        self.break_off(sweep.segment(), from, SegmentEnd::Broken(why), parts);
                     }
                 }
             }
@@ -125,7 +127,7 @@ impl Patrol {
         &mut self,
         segment: u32,
         from: u64,
-        why: String,
+        why: SegmentEnd,
         parts: &mut Parts<'_>,
     ) {
         *parts.checkpoint_due = true;
