@@ -132,6 +132,68 @@ pub enum DiskDone {
     Done,
 }
 
+/// What an act of a known kind brought. An answer of another kind is a mistake of the driver's.
+impl DiskDone {
+    /// Of `Open`: the length of the file.
+    #[track_caller]
+    pub fn into_opened(self) -> u64 {
+        match self {
+            DiskDone::Opened { len } => len,
+            other => other.is_not("Open"),
+        }
+    }
+
+    /// Of `Read`.
+    #[track_caller]
+    pub fn into_read(self) -> Block {
+        match self {
+            DiskDone::Read(block) => block,
+            other => other.is_not("Read"),
+        }
+    }
+
+    /// Of `Scan`.
+    #[track_caller]
+    pub fn into_scanned(self) -> Vec<u8> {
+        match self {
+            DiskDone::Scanned(bytes) => bytes,
+            other => other.is_not("Scan"),
+        }
+    }
+
+    /// Of `List`.
+    #[track_caller]
+    pub fn into_listed(self) -> Vec<(String, u64)> {
+        match self {
+            DiskDone::Listed(names) => names,
+            other => other.is_not("List"),
+        }
+    }
+
+    /// Of `Run`.
+    #[track_caller]
+    pub fn into_ran(self) -> JobOutcome {
+        match self {
+            DiskDone::Ran(outcome) => outcome,
+            other => other.is_not("Run"),
+        }
+    }
+
+    /// Of `Space`.
+    #[track_caller]
+    pub fn into_space(self) -> Space {
+        match self {
+            DiskDone::Space(space) => space,
+            other => other.is_not("Space"),
+        }
+    }
+
+    #[track_caller]
+    fn is_not(self, act: &str) -> ! {
+        panic!("{act} brought {self:?}")
+    }
+}
+
 /// Something for the driver to do. `B` is what bodies are sent from: see `Machine::Body`.
 #[derive(Debug)]
 pub enum Act<M, B = Slice> {

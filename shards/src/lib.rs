@@ -13,6 +13,7 @@ pub mod entropy;
 pub mod flow;
 pub mod ingest;
 pub mod limits;
+mod machine;
 mod mesh;
 pub mod session;
 mod sessions;
