@@ -54,6 +54,7 @@ mod site;
 mod tests;
 
 pub use accounts::Accounts;
+pub use boot::BootError;
 pub use damage::Damage;
 pub use free_space::{FreeSpace, NotEnough};
 #[cfg(feature = "bench")]
@@ -76,7 +77,7 @@ use flaw::Unverified;
 use free_space::Told;
 use hits::cached_answer;
 use partition::Partition;
-use place::Place;
+use place::{Absence, Place};
 use scrub::Scrub;
 use site::{Site, Tag};
 
@@ -90,7 +91,7 @@ pub struct Store {
     shards: u16,
     /// Places that are not serving yet.
     booting: usize,
-    failure: Option<String>,
+    failure: Option<BootError>,
     stopping: bool,
     /// Places whose `settle` may have something to do.
     runnable: VecDeque<u16>,
@@ -135,11 +136,9 @@ impl Store {
             assert!(matches!(self.places[place], Place::Cold), "a store boots once");
             let site = self.sites[place];
             if cx.config.layout.is_lost(site.number) {
-                let why = "its folder is gone: restore it; one that is empty is taken for a loss \
-                           that is accepted";
-                self.absent(place, &format!("partition {}: {why}", site.number), cx);
+                self.absent(place, &Absence::FolderGone { partition: site.number }, cx);
             } else if cx.config.layout.is_absent(site.number) {
-                self.absent(place, "it could not be used at the start", cx);
+                self.absent(place, &Absence::Unusable, cx);
             } else {
                 self.places[place] = Place::Booting(Box::new(Boot::start(site, cx)));
             }
@@ -151,9 +150,9 @@ impl Store {
         self.booting == 0 && self.failure.is_none()
     }
 
-    /// Why a partition cannot be opened, in words.
-    pub fn failed(&self) -> Option<&str> {
-        self.failure.as_deref()
+    /// Why a partition cannot be opened.
+    pub fn failed(&self) -> Option<&BootError> {
+        self.failure.as_ref()
     }
 
     /// Takes a question about an object of this shard. Its one answer is in `cx.replies`, at once
@@ -208,8 +207,8 @@ impl Store {
                     self.booting -= 1;
                     self.schedule(place);
                 }
-                Err(failure) if boot.may_be_absent(cx) => {
-                    self.absent(usize::from(place), &failure, cx);
+                Err(failure) if failure.may_be_absent(cx.config.layout.volumes.len()) => {
+                    self.absent(usize::from(place), &Absence::Boot(failure), cx);
                 }
                 Err(failure) => {
                     self.places[usize::from(place)] = Place::Failed;
@@ -325,7 +324,7 @@ impl Store {
         }
     }
 
-    fn absent(&mut self, place: usize, why: &str, cx: &mut Cx<'_>) {
+    fn absent(&mut self, place: usize, why: &Absence, cx: &mut Cx<'_>) {
         self.places[place] = Place::Absent;
         self.booting -= 1;
         cx.stats.partitions_absent.add(1);

@@ -7,7 +7,8 @@ use ron_io::ports::DiskOp;
 
 use super::{
     Boot,
-    step::{Progress, Step},
+    error::Why,
+    step::{After, Step},
 };
 use crate::{
     flow::Cx,
@@ -105,7 +106,7 @@ impl Boot {
     }
 
     /// Removes the file of an object that was deleted before the last end, or ends the boot.
-    pub(super) fn unlink_next(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+    pub(super) fn unlink_next(&mut self, cx: &mut Cx<'_>) -> Result<After, Why> {
         // What is hidden may be that such an object was stored again: its file is better kept.
         let address = loop {
             let Some(address) = self.unlinks.pop_first() else { return self.ready(cx) };
@@ -115,7 +116,6 @@ impl Boot {
             }
         };
         let path = cx.config.layout.object_path(self.site.number, &address);
-        self.act(Step::Unlink(address), DiskOp::Remove { path, durable: true }, cx);
-        Ok(Progress::Going)
+        Ok(self.act(Step::Unlink(address), DiskOp::Remove { path, durable: true }, cx))
     }
 }
