@@ -126,11 +126,11 @@ fn open_index(dir: &Path, report: &mut Report<'_>) -> Result<Option<View>, FsckE
     let what = match View::open(dir) {
         Ok(Some(view)) => {
             for reason in view.damaged() {
-                let what = What::IndexDamaged { reason: reason.clone() };
+                let what = What::IndexDamaged { reason: reason.to_string() };
                 report.found(&Finding::at(dir, what))?;
             }
             if let Some(why) = view.torn() {
-                report.found(&Finding::at(dir, What::IndexTorn { why: why.to_owned() }))?;
+                report.found(&Finding::at(dir, What::IndexTorn { why: why.to_string() }))?;
             }
             return Ok(Some(view));
         }

@@ -12,7 +12,14 @@
 //!
 //! Every act that carries a [`Ticket`] is answered by exactly one event with the same ticket.
 
-use std::{collections::VecDeque, fmt, io, net::SocketAddr, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    net::SocketAddr,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     arena::{Block, BlockMut},
@@ -255,8 +262,29 @@ pub enum Urgency {
 /// A job for a thread that may block.
 pub type Job = Box<dyn FnOnce() -> JobOutcome + Send>;
 
-/// What a job returns: an error in words, or nothing.
-pub type JobOutcome = Result<(), String>;
+/// What a job returns.
+pub type JobOutcome = Result<(), JobError>;
+
+/// Why a job failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The file system refused a step of the job.
+    #[error("{doing} {path:?}: {source}")]
+    Disk { doing: &'static str, path: PathBuf, source: io::Error },
+    /// A file that the job goes on with is not as long as it was left.
+    #[error("{path:?} has {found} bytes, not {expected}")]
+    Length { path: PathBuf, found: u64, expected: u64 },
+    /// The job was not run.
+    #[error("not run: {0}")]
+    NotRun(io::Error),
+}
+
+impl JobError {
+    /// What a step on `path` failed with, for `map_err`.
+    pub fn disk(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JobError {
+        move |source| JobError::Disk { doing, path: path.to_owned(), source }
+    }
+}
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

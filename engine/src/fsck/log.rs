@@ -162,7 +162,7 @@ impl Walking<'_> {
         if len > SEGMENT_LEN_MAX {
             // No start takes anything of it up.
             log.keeps_index = true;
-            let what = What::LogEnds { why: "longer than any segment is made", len };
+            let what = What::LogEnds { why: Break::TooLong, len };
             report.found(&Finding::at(self.path, what).offset(0))?;
             return Ok(Ok(len));
         }

@@ -7,6 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use ron_codec::address::Address;
+use ron_shards::store::audit::Break;
 use serde::Serialize;
 
 use crate::config::values::human_size;
@@ -31,9 +32,9 @@ pub(super) enum What {
     #[error("the folder of a partition is not there")]
     NoPartition,
     #[error("the log ends here ({why}); what is behind, {len} bytes, is not reached by it")]
-    LogEnds { why: &'static str, len: u64 },
+    LogEnds { why: Break, len: u64 },
     #[error("a torn end of {len} bytes ({why}), which the next start cuts off")]
-    TornEnd { why: &'static str, len: u64 },
+    TornEnd { why: Break, len: u64 },
     #[error("data or outboard are not those of the address")]
     Record,
     #[error("data or outboard are not those of the address; a later record stands for it")]

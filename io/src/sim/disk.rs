@@ -18,7 +18,7 @@ use super::{
     Chance,
     inode::{Inode, SECTOR_LEN},
 };
-use crate::ports::{DiskDone, DiskOp, OpenHow, Part, Space};
+use crate::ports::{DiskDone, DiskOp, JobError, OpenHow, Part, Space};
 
 /// Bytes of a disk that was not given a capacity.
 const CAPACITY_DEFAULT: u64 = 1 << 50;
@@ -292,7 +292,7 @@ impl Disk {
         error: io::Error,
     ) -> io::Result<DiskDone> {
         match (op, inode) {
-            (DiskOp::Run(_), _) => return Ok(DiskDone::Ran(Err(error.to_string()))),
+            (DiskOp::Run(_), _) => return Ok(DiskDone::Ran(Err(JobError::NotRun(error)))),
             (DiskOp::Sync { .. }, Some(id)) => self.inodes[id.0].fail_sync(),
             (DiskOp::Write { at, parts, .. }, Some(id)) => {
                 let bytes = gather(parts);

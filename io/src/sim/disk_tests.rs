@@ -1,7 +1,7 @@
 //! What the disk of the simulation keeps, loses and refuses.
 
 use super::*;
-use crate::ports::{FileId, Space};
+use crate::ports::{FileId, JobOutcome, Space};
 
 const FILE: FileId = FileId(0);
 
@@ -137,7 +137,7 @@ fn bad_weather_is_counted_and_leaves_part_of_a_write() {
     assert!(write(&mut disk, id, 0, 8192).is_err());
     assert!(disk.perform(DiskOp::Sync { file: FILE }, Some(id)).0.is_err());
     assert!(open(&mut disk, "/a/x/1", OpenHow::Read).is_err());
-    let job = Box::new(|| -> Result<(), String> { panic!("it does not run") });
+    let job = Box::new(|| -> JobOutcome { panic!("it does not run") });
     let (done, _) = disk.perform(DiskOp::Run(job), None);
     assert!(matches!(done, Ok(DiskDone::Ran(Err(_)))));
     assert_eq!(disk.injected, Injected { errors: 4, kept: 0, short_reads: 0, full: 0 });

@@ -4,7 +4,7 @@
 //! on disk, and how files are named. Nothing here writes.
 
 pub use super::{
-    index::{Entry, Location, Position, View, ViewError},
+    index::{Entry, Flaw, Location, Position, Unusable, View, ViewError},
     layout::{hidden_number, object_address, segment_number},
-    scan::{Found, Next, Walk, is_whole},
+    scan::{Break, Found, Next, Walk, is_whole},
 };

@@ -23,15 +23,21 @@ use std::{
 };
 
 use ron_codec::{address::Address, limits::DISK_BLOCK_LEN};
-use ron_io::ports::{DiskDone, DiskOp, Severity};
+use ron_io::ports::{DiskDone, DiskOp, JobOutcome};
 
 use super::{
     index::{Index, Of, OpenSlot, Position, open_job},
     layout::{hidden_mark, segment_number, upload_prefix},
+    notes::Note,
     site::{Site, Tag},
 };
-use crate::{flow::Cx, flow::Waiter, limits};
+use crate::{
+    flow::{Cx, Waiter},
+    limits,
+    machine::Machine,
+};
 
+mod error;
 mod failures;
 mod hidden;
 mod records;
@@ -40,14 +46,16 @@ mod tail;
 mod unnamed;
 mod walk;
 
-use step::{Candidate, Step, scan};
+pub use error::BootError;
+use error::Why;
+use step::{After, Candidate, Step, scan};
 pub(super) use step::{Progress, Recovered};
 
 /// A partition that is not open yet.
 #[derive(Debug)]
 pub(super) struct Boot {
     site: Site,
-    step: Step,
+    machine: Machine<Step>,
     slot: OpenSlot,
     index: Option<Index>,
     /// Numbers and lengths, rising.
@@ -69,12 +77,7 @@ pub(super) struct Boot {
     overtaken: BTreeMap<Address, u64>,
     /// Files of objects that are deleted.
     unlinks: BTreeSet<Address>,
-    /// Whether the log has records of a newer program.
-    newer: bool,
-    /// Whether the disk does not give part of the log.
-    unreadable: bool,
-    /// Whether all of it is another partition's, and the last segment with records of one.
-    foreign: bool,
+    /// The last segment with records of another partition.
     strangers_in: Option<u32>,
     /// The highest segment that the index names, and those of which it names more than is there.
     highest: u32,
@@ -101,9 +104,10 @@ pub(super) struct Boot {
 impl Boot {
     /// Begins to open a partition.
     pub(super) fn start(site: Site, cx: &mut Cx<'_>) -> Boot {
-        let mut boot = Boot {
+        let machine = Machine::new("boot", make_dir(site, 0, cx));
+        Boot {
             site,
-            step: Step::Over,
+            machine,
             slot: OpenSlot::default(),
             index: None,
             segments: Vec::new(),
@@ -116,9 +120,6 @@ impl Boot {
             tombstones: HashMap::new(),
             overtaken: BTreeMap::new(),
             unlinks: BTreeSet::new(),
-            newer: false,
-            unreadable: false,
-            foreign: false,
             strangers_in: None,
             highest: 0,
             lost: BTreeSet::new(),
@@ -132,112 +133,101 @@ impl Boot {
             found: 0,
             next_dir: 0,
             candidates: VecDeque::new(),
-        };
-        boot.make_dir(0, cx);
-        boot
+        }
     }
 
     /// The act under way is complete.
     ///
     /// # Errors
-    /// Why the partition cannot be opened, in words.
+    /// Why the partition cannot be opened. The boot is used no more.
     pub(super) fn on_disk(
         &mut self,
         done: io::Result<DiskDone>,
         cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
-        let step = std::mem::replace(&mut self.step, Step::Over);
-        if let Err(error) = &done
-            && let Some(progress) = self.pass_over(&step, error, cx)
-        {
-            return progress;
-        }
-        let done = match done {
-            Ok(done) => done,
-            Err(error) => return self.on_error(step, &error, cx),
+    ) -> Result<Progress, BootError> {
+        let step = self.machine.take(if done.is_ok() { "done" } else { "failed" });
+        let next = match done {
+            Ok(done) => self.on_done(step, done, cx),
+            Err(error) => self.on_error(step, error, cx),
         };
-        match (step, done) {
-            (Step::MakeDirs(nth), _) => self.make_dir(nth + 1, cx),
-            (Step::ListTmp, DiskDone::Listed(names)) => self.sweep_tmp(&names, cx),
-            (Step::ListSegments, DiskDone::Listed(names)) => {
-                self.take_segments(&names);
-                self.open_index(cx);
+        let why = match next {
+            Ok(After::Wait(step)) => {
+                self.machine.put(step);
+                return Ok(Progress::Going);
             }
-            (Step::OpenIndex, DiskDone::Ran(outcome)) => return self.take_index(outcome, cx),
-            (Step::OpenSegment(file), DiskDone::Opened { len }) => {
-                return self.begin_walk(file, len, cx);
+            Ok(After::Ready(recovered)) => {
+                self.machine.end();
+                return Ok(Progress::Ready(recovered));
             }
-            (Step::Scan(file, walk), DiskDone::Scanned(bytes)) => {
-                return self.on_scanned(file, walk, &bytes, cx);
-            }
-            (Step::ReadTail(tail), DiskDone::Scanned(bytes)) => {
-                return self.write_tail(tail, bytes, cx);
-            }
-            (Step::WriteTail(tail), _) => self.read_tail(tail, cx),
-            (Step::Cut(file), _) => self.act(Step::Sync(file), DiskOp::Sync { file }, cx),
-            (Step::Sync(file), _) => {
-                cx.close_file(file);
-                return self.unmark_segment(cx);
-            }
-            (Step::Mark(file, _), _) => {
-                cx.close_file(file);
-                return self.walk_next_segment(cx);
-            }
-            (Step::Unmark, _) => return self.walk_next_segment(cx),
-            (Step::Unlink(_), _) => return self.unlink_next(cx),
-            (Step::ListObjects, DiskDone::Listed(names)) => {
-                self.take_candidates(&names, cx);
-                return self.sync_candidates(cx);
-            }
-            (Step::SyncObjects, _) => {
-                self.scan_failures = 0;
-                return self.next_candidate(cx);
-            }
-            (Step::OpenObject(file, candidate), _) => {
-                let op = scan(file, 0, DISK_BLOCK_LEN as u32);
-                self.act(Step::ReadObject(file, candidate), op, cx);
-            }
-            (Step::ReadObject(file, candidate), DiskDone::Scanned(bytes)) => {
-                cx.close_file(file);
-                return self.on_header(candidate, &bytes, cx);
-            }
-            (step, done) => unreachable!("{done:?} in answer to {step:?}"),
-        }
-        Ok(Progress::Going)
+            Err(why) => why,
+        };
+        self.machine.end();
+        Err(BootError { partition: self.site.number, why })
     }
 
-    fn act(&mut self, step: Step, op: DiskOp, cx: &mut Cx<'_>) {
-        self.step = step;
+    fn on_done(&mut self, step: Step, done: DiskDone, cx: &mut Cx<'_>) -> Result<After, Why> {
+        match step {
+            Step::MakeDirs(nth) => Ok(After::Wait(make_dir(self.site, nth + 1, cx))),
+            Step::ListTmp => Ok(self.sweep_tmp(&done.into_listed(), cx)),
+            Step::ListSegments => {
+                self.take_segments(&done.into_listed());
+                Ok(self.open_index(cx))
+            }
+            Step::OpenIndex => self.take_index(done.into_ran(), cx),
+            Step::OpenSegment(file) => self.begin_walk(file, done.into_opened(), cx),
+            Step::Scan(file, walk) => self.on_scanned(file, walk, &done.into_scanned(), cx),
+            Step::ReadTail(tail) => self.write_tail(tail, done.into_scanned(), cx),
+            Step::WriteTail(tail) => Ok(self.read_tail(tail, cx)),
+            Step::Cut(file) => Ok(self.act(Step::Sync(file), DiskOp::Sync { file }, cx)),
+            Step::Sync(file) => {
+                cx.close_file(file);
+                self.unmark_segment(cx)
+            }
+            Step::Mark(file, _) => {
+                cx.close_file(file);
+                self.walk_next_segment(cx)
+            }
+            Step::Unmark => self.walk_next_segment(cx),
+            Step::ListObjects => {
+                self.take_candidates(&done.into_listed(), cx);
+                self.sync_candidates(cx)
+            }
+            Step::SyncObjects => {
+                self.scan_failures = 0;
+                self.next_candidate(cx)
+            }
+            Step::OpenObject(file, candidate) => {
+                let op = scan(file, 0, DISK_BLOCK_LEN as u32);
+                Ok(self.act(Step::ReadObject(file, candidate), op, cx))
+            }
+            Step::ReadObject(file, candidate) => {
+                cx.close_file(file);
+                self.on_header(candidate, &done.into_scanned(), cx)
+            }
+            Step::Unlink(_) => self.unlink_next(cx),
+        }
+    }
+
+    /// Starts an act, and waits for it.
+    fn act(&self, step: Step, op: DiskOp, cx: &mut Cx<'_>) -> After {
         self.site.disk(cx, Tag::Boot, op);
+        After::Wait(step)
     }
 
     fn index(&mut self) -> &mut Index {
         self.index.as_mut().expect("the index is opened before the log is walked")
     }
 
-    fn make_dir(&mut self, nth: usize, cx: &mut Cx<'_>) {
-        let (layout, number) = (&cx.config.layout, self.site.number);
-        let partition = layout.partition_dir(number);
-        let dirs = [layout.segments_dir(number), partition.join("objects"), layout.tmp_dir(number)];
-        match dirs.into_iter().nth(nth) {
-            Some(path) => self.act(Step::MakeDirs(nth), DiskOp::MakeDir { path }, cx),
-            None => {
-                let path = layout.tmp_dir(number);
-                self.act(Step::ListTmp, DiskOp::List { path }, cx);
-            }
-        }
-    }
-
     /// Removes uploads that an earlier process did not finish: who brought them was never told
     /// anything. Another shard of this process may have one under way already.
-    fn sweep_tmp(&mut self, names: &[(String, u64)], cx: &mut Cx<'_>) {
+    fn sweep_tmp(&self, names: &[(String, u64)], cx: &mut Cx<'_>) -> After {
         let dir = cx.config.layout.tmp_dir(self.site.number);
         let ours = upload_prefix(cx.config.boot_id);
         for (name, _) in names.iter().filter(|(name, _)| !name.starts_with(&ours)) {
             cx.disk(Waiter::Nobody, DiskOp::Remove { path: dir.join(name), durable: false });
         }
         let path = cx.config.layout.segments_dir(self.site.number);
-        self.act(Step::ListSegments, DiskOp::List { path }, cx);
+        self.act(Step::ListSegments, DiskOp::List { path }, cx)
     }
 
     fn take_segments(&mut self, names: &[(String, u64)]) {
@@ -250,32 +240,26 @@ impl Boot {
         self.hidden = marks.filter(|(segment, _)| there(segment)).collect();
     }
 
-    fn open_index(&mut self, cx: &mut Cx<'_>) {
+    fn open_index(&self, cx: &mut Cx<'_>) -> After {
         let dir = cx.config.layout.index_dir(self.site.number);
         let (partition, partitions) = (self.site.number, cx.config.layout.partitions);
         let of = Of { partition, partitions, segments: self.segments.clone() };
         let job = open_job(dir, of, Arc::clone(&self.slot));
-        self.act(Step::OpenIndex, DiskOp::Run(job), cx);
+        self.act(Step::OpenIndex, DiskOp::Run(job), cx)
     }
 
-    fn take_index(
-        &mut self,
-        outcome: Result<(), String>,
-        cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
-        outcome.map_err(|error| self.failed(&Step::OpenIndex, &error))?;
+    fn take_index(&mut self, outcome: JobOutcome, cx: &mut Cx<'_>) -> Result<After, Why> {
+        outcome.map_err(Why::IndexUnopened)?;
         let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let opened = slot.ok_or_else(|| self.failed(&Step::OpenIndex, "it was not opened"))?;
-        for note in &opened.notes {
-            self.site.note(cx, Severity::Warn, note);
+        let opened = slot.ok_or(Why::NoIndex)?;
+        for finding in &opened.notes {
+            self.site.note(cx, &Note::Index(finding));
         }
         for loss in &opened.losses {
-            self.site.note(cx, Severity::Error, loss);
+            self.site.note(cx, &Note::IndexLoss(loss));
         }
         if let Some(owner) = opened.foreign {
-            self.foreign = true;
-            let text = format!("it is of partition {owner}; are two folders swapped?");
-            return Err(self.failed(&Step::OpenIndex, &text));
+            return Err(Why::OtherPartition { owner });
         }
         (self.position, self.sequence) = opened.reached.unwrap_or_default();
         let (segment, sequence) = opened.highest;
@@ -285,9 +269,8 @@ impl Boot {
         self.saved = opened.saved;
         self.index_unread = opened.unread;
         if self.rebuild && !self.segments.is_empty() {
-            let (count, len) = (self.segments.len(), self.log_len());
-            let text = format!("rebuilding the index from {count} segments, {len} bytes");
-            self.site.note(cx, Severity::Warn, &text);
+            let (segments, bytes) = (self.segments.len(), self.log_len());
+            self.site.note(cx, &Note::Rebuilding { segments, bytes });
         }
         self.index = Some(Index::new(opened));
         self.walk_next_segment(cx)
@@ -297,18 +280,14 @@ impl Boot {
         self.segments.iter().map(|(_, len)| *len).sum()
     }
 
-    fn ready(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+    fn ready(&mut self, cx: &mut Cx<'_>) -> Result<After, Why> {
         let (sequence, next_segment) = (self.highest_sequence(), self.new_segment());
         if sequence > limits::SEQUENCE_MAX || next_segment > limits::FILE_NUMBER_MAX {
             // What is written behind it would not be found again.
-            self.foreign = true;
-            let what = format!("it names segment {} and sequence {sequence}", next_segment - 1);
-            let number = self.site.number;
-            return Err(format!("partition {number}: {what}, which no log reaches: it is damaged"));
+            return Err(Why::BeyondAnyLog { segment: next_segment - 1, sequence });
         }
         if self.rebuild && self.found > 0 {
-            let text = format!("the index is rebuilt, {} records", self.found);
-            self.site.note(cx, Severity::Info, &text);
+            self.site.note(cx, &Note::Rebuilt { records: self.found });
         }
         let index = self.index.take().expect("a boot ends once, with an index");
         let dirty = self.rebuild || index.changes() > 0 || index.wants_base();
@@ -316,7 +295,7 @@ impl Boot {
         let segments = self.segments.iter().copied().collect();
         let hidden = std::mem::take(&mut self.hidden).into_keys().collect();
         let lost = std::mem::take(&mut self.lost);
-        Ok(Progress::Ready(Box::new(Recovered {
+        Ok(After::Ready(Box::new(Recovered {
             index,
             position,
             sequence,
@@ -329,4 +308,17 @@ impl Boot {
             dirty,
         })))
     }
+}
+
+/// Makes a folder of the partition, or goes on behind the last of them.
+fn make_dir(site: Site, nth: usize, cx: &mut Cx<'_>) -> Step {
+    let (layout, number) = (&cx.config.layout, site.number);
+    let partition = layout.partition_dir(number);
+    let dirs = [layout.segments_dir(number), partition.join("objects"), layout.tmp_dir(number)];
+    let (step, op) = match dirs.into_iter().nth(nth) {
+        Some(path) => (Step::MakeDirs(nth), DiskOp::MakeDir { path }),
+        None => (Step::ListTmp, DiskOp::List { path: layout.tmp_dir(number) }),
+    };
+    site.disk(cx, Tag::Boot, op);
+    step
 }

@@ -34,13 +34,14 @@ use std::{
 };
 
 use ron_codec::address::Address;
-use ron_io::ports::{DiskDone, DiskOp, OpenHow, Severity};
+use ron_io::ports::{DiskDone, DiskOp, OpenHow};
 
 use super::{
     deletes::Deletes,
     files::{FileKey, Files},
     index::{Entry, Index},
     log::{Log, Relocation},
+    notes::{NotCompacted, Note},
     orphans::{Known, Search},
     pace::Pace,
     scan::Found,
@@ -366,8 +367,8 @@ impl Compaction {
                 cx.tickets.forget_file(victim.file);
                 self.look = true;
                 self.stuck.insert(victim.segment, index.tally_of(victim.segment).live);
-                let text = format!("segment {} cannot be compacted: {error}", victim.segment);
-                site.note(cx, Severity::Error, &text);
+                let segment = victim.segment;
+                site.note(cx, &Note::VictimNotOpened { segment, error: &error });
                 Turn::Ready(Ready::Idle)
             }
             (Waiting::Walking(walker), Ok(done)) => {
@@ -378,7 +379,8 @@ impl Compaction {
                 Turn::Ready(self.read(walker, (found, entry), &record, books, site, cx))
             }
             (Waiting::Walking(walker) | Waiting::Reading(walker, ..), Err(error)) => {
-                Turn::Ready(self.give_up(walker.victim, &error.to_string(), index, site, cx))
+                let why = NotCompacted::Unread(error);
+                Turn::Ready(self.give_up(walker.victim, why, index, site, cx))
             }
             (Waiting::Removing(victim), Ok(_)) => {
                 files.forget(FileKey::Segment(victim.segment), cx);
@@ -393,8 +395,8 @@ impl Compaction {
                 // Nothing points into it any more; it is tried again after a restart.
                 self.look = true;
                 self.stuck.insert(victim.segment, 0);
-                let text = format!("segment {} cannot be removed: {error}", victim.segment);
-                site.note(cx, Severity::Error, &text);
+                let segment = victim.segment;
+                site.note(cx, &Note::VictimNotRemoved { segment, error: &error });
                 Turn::Ready(Ready::Idle)
             }
         };
@@ -418,8 +420,8 @@ impl Compaction {
                 Ready::Searching(segment, search)
             }
             Err(error) => {
-                let text = format!("segment {segment} is not compacted, no file is found: {error}");
-                site.note(cx, Severity::Warn, &text);
+                let why = NotCompacted::FilesUnlisted(error);
+                site.note(cx, &Note::NotCompacted { segment, why });
                 self.look = true;
                 self.not_before_ns = cx.now.mono_ns + limits::REMOVE_AGAIN_NS;
                 Ready::Idle

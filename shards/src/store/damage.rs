@@ -17,28 +17,28 @@
 use ron_codec::address::Address;
 use ron_io::ports::{Act, Report};
 
+use super::flaw::Flaw;
 use crate::flow::Cx;
 
 mod list;
 
 pub use list::Damage;
-pub(super) use list::Harm;
 
 /// A read did not get what it should: the same, and the object is to be looked at again.
-pub(super) fn report_read(address: &Address, what: &str, cx: &mut Cx<'_>) {
+pub(super) fn report_read(address: &Address, flaw: &Flaw, cx: &mut Cx<'_>) {
     let known = cx.damage.objects.len();
-    report(address, Harm::Data, what, cx);
+    report(address, flaw, cx);
     if cx.damage.objects.len() > known {
         cx.damage.doubts.push_back(*address);
     }
 }
 
 /// A stored object is not what it should be: it is counted, remembered, and reported.
-pub(super) fn report(address: &Address, harm: Harm, what: &str, cx: &mut Cx<'_>) {
-    cx.damage.note(address, harm);
+pub(super) fn report(address: &Address, flaw: &Flaw, cx: &mut Cx<'_>) {
+    cx.damage.note(address, flaw.harm());
     cx.stats.damaged_objects.add(1);
     cx.stats.damaged_now.set(cx.damage.objects.len() as u64);
-    let (shard, digest, what) = (cx.config.shard, *address.as_bytes(), what.to_owned());
+    let (shard, digest, what) = (cx.config.shard, *address.as_bytes(), flaw.to_string());
     cx.acts.push(Act::Report(Report::Damaged { shard, digest, what }));
 }
 

@@ -17,11 +17,12 @@ use std::{
 };
 
 use ron_codec::{address::Address, outboard::group_count};
-use ron_io::ports::{DiskDone, DiskOp, Severity};
+use ron_io::ports::{DiskDone, DiskOp};
 use slab::Slab;
 
 use super::{
     index::{Entry, Location},
+    notes::Note,
     site::{Site, Tag},
 };
 use crate::{
@@ -225,10 +226,11 @@ impl Deletes {
             let address = self.under_way[slot].address;
             self.failed += 1;
             self.folders.0[usize::from(address.as_bytes()[0])].sure = false;
-            let what =
-                if self.under_way[slot].refused.is_some() { "not stored" } else { "deleted" };
-            let text = format!("{address} is {what}, but its file stays: {error}");
-            site.note(cx, Severity::Warn, &text);
+            let note = match self.under_way[slot].refused {
+                Some(_) => Note::RefusedFileStays { address, error: &error },
+                None => Note::DeletedFileStays { address, error: &error },
+            };
+            site.note(cx, &note);
         }
         self.finish(slot, cx)
     }

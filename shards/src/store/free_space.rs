@@ -20,7 +20,7 @@ use std::{cell::Cell, path::PathBuf};
 
 use ron_io::ports::Space;
 
-use super::accounts::Accounts;
+use super::{accounts::Accounts, notes::SpaceNote};
 use crate::{
     config::Config,
     limits::{ROOM_AFTER_NS, ROOM_WRITTEN_MAX},
@@ -151,18 +151,12 @@ impl FreeSpace {
         (known.free, known.known, known.few_inodes) = (free, known.asking_at, few_inodes);
         let full = free < self.reserve || few_inodes;
         let was_full = std::mem::replace(&mut known.full, full);
-        let path = known.path.display();
+        let (path, reserve) = (&known.path, self.reserve);
+        let volume = || path.clone();
         match (was_full, known.full) {
-            (false, true) if few_inodes => {
-                Told::Full(format!("{path} is full: few of its inodes are free"))
-            }
-            (false, true) => {
-                let reserve = self.reserve;
-                Told::Full(format!("{path} is full: {free} bytes are free, {reserve} are kept"))
-            }
-            (true, false) => {
-                Told::SpaceRecovered(format!("{path} has free space again: {free} bytes"))
-            }
+            (false, true) if few_inodes => Told::Changed(SpaceNote::FewInodes { volume: volume() }),
+            (false, true) => Told::Changed(SpaceNote::Full { volume: volume(), free, reserve }),
+            (true, false) => Told::Changed(SpaceNote::Recovered { volume: volume(), free }),
             _ => Told::AsBefore,
         }
     }
@@ -174,12 +168,12 @@ impl FreeSpace {
     }
 }
 
-/// What an answer changed, in words for the operator.
+/// What an answer changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     AsBefore,
-    Full(String),
-    SpaceRecovered(String),
+    /// The operator is to know of it.
+    Changed(SpaceNote),
 }
 
 impl Volume {
@@ -229,11 +223,11 @@ mod tests {
         let mut room = room(1000);
         room.ask(0);
         let few = Space { free: 1 << 40, total: 1 << 40, few_inodes: true };
-        assert!(matches!(room.told(0, Some(few)), Told::Full(why) if why.contains("inodes")));
+        assert!(matches!(room.told(0, Some(few)), Told::Changed(SpaceNote::FewInodes { .. })));
         assert_eq!(room.promise(0, 0), Err(NotEnough { asked: 0, free: 0 }));
         assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS), "it is looked at again");
         room.ask(ROOM_AFTER_NS);
-        assert!(matches!(room.told(0, free(5000)), Told::SpaceRecovered(_)));
+        assert!(matches!(room.told(0, free(5000)), Told::Changed(SpaceNote::Recovered { .. })));
         assert_eq!(room.promise(0, 100), Ok(()));
     }
 
@@ -274,13 +268,13 @@ mod tests {
         assert_eq!(room.ask(ROOM_AFTER_NS - 1), None);
         room.wrote(0, ROOM_WRITTEN_MAX, 0);
         assert!(room.ask(1).is_some(), "so much was written that the time does not matter");
-        assert!(matches!(room.told(0, free(999)), Told::Full(_)));
+        assert!(matches!(room.told(0, free(999)), Told::Changed(SpaceNote::Full { .. })));
         assert!(room.check(0, 0).is_err());
         assert_eq!(room.wake_at(), Some(1 + ROOM_AFTER_NS));
         assert!(room.ask(1 + ROOM_AFTER_NS).is_some());
         assert_eq!(room.told(0, None), Told::AsBefore);
         assert!(room.ask(1 + 2 * ROOM_AFTER_NS).is_some());
-        assert!(matches!(room.told(0, free(1000)), Told::SpaceRecovered(_)));
+        assert!(matches!(room.told(0, free(1000)), Told::Changed(SpaceNote::Recovered { .. })));
         assert_eq!((room.wake_at(), room.least_free()), (None, 1000));
     }
 

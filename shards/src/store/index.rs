@@ -24,6 +24,7 @@ use ron_io::ports::Job;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod entry;
+mod findings;
 mod open;
 mod snapshot;
 mod table;
@@ -31,10 +32,12 @@ mod view;
 
 pub use entry::{Entry, Location, Position};
 pub(super) use entry::{Tally, Totals};
+pub(super) use findings::{Finding, Loss};
 pub(super) use open::{Of, Opened, Slot as OpenSlot, open_job};
+pub use snapshot::Unusable;
 use snapshot::{Changes, Commit, Part, Snapshot};
 use table::{Slot, Table};
-pub use view::{View, ViewError};
+pub use view::{Flaw, View, ViewError};
 
 /// Slots that one job writes of a base: what one step of the shard copies, 256 KiB.
 const PART_SLOTS: usize = 64 * snapshot::BLOCK_SLOTS;
@@ -234,7 +237,7 @@ impl Index {
         self.frozen = Some(Frozen { pending, writing: Writing::Changes(then) });
         let (dir, generation) = (self.dir.clone(), file.generation);
         let changes = Changes { dir, generation, number, slots, commit };
-        Box::new(move || changes.append().map_err(|error| error.to_string()))
+        Box::new(move || changes.append())
     }
 
     /// A job of the checkpoint is done. Returns the next; `None`: the checkpoint is durable, or
@@ -279,7 +282,7 @@ impl Index {
         *blocks += snapshot::blocks_of(part.slots.len());
         *blocks += part.commit.as_ref().map_or(0, snapshot::blocks_of_end);
         *after = part.slots.last().map(table::address).or(*after);
-        Some(Box::new(move || part.write().map_err(|error| error.to_string())))
+        Some(Box::new(move || part.write()))
     }
 
     /// The tombstones of all segments that have some.

@@ -28,6 +28,7 @@ use ron_io::ports::{DiskDone, DiskOp, FileId, OpenHow};
 use super::{
     files::{FileKey, Files},
     index::{Entry, Index, Position},
+    notes::LogStep,
     site::{Site, Tag},
 };
 use crate::{
@@ -348,7 +349,7 @@ impl Log {
                 // Whether the file was made is not known, so its number is not used again.
                 self.next_segment += 1;
                 cx.tickets.forget_file(file);
-                self.fails("a segment cannot be begun", &error, site, cx);
+                self.fails(LogStep::Begin, &error, site, cx);
                 self.begin_failures += u32::from(self.fault == Fault::Disk);
                 (Turn::Ready(Ready::Idle), Some(self.batch_failed(true)))
             }
@@ -358,19 +359,19 @@ impl Log {
                 (Turn::Waiting(Waiting::Syncing), None)
             }
             (Waiting::Writing, Err(error)) => {
-                self.fails("a commit cannot be written", &error, site, cx);
+                self.fails(LogStep::Write, &error, site, cx);
                 (Turn::Waiting(self.cut(true, site, files, cx)), None)
             }
             (Waiting::Syncing, Ok(_)) => (Turn::Ready(Ready::Idle), Some(self.committed(cx))),
             (Waiting::Syncing, Err(error)) => {
-                self.fails("a commit cannot be synced", &error, site, cx);
+                self.fails(LogStep::Sync, &error, site, cx);
                 (Turn::Waiting(self.cut(false, site, files, cx)), None)
             }
             (Waiting::Cutting { reuse }, Ok(_)) => {
                 (Turn::Waiting(self.sync_cut(reuse, site, files, cx)), None)
             }
             (Waiting::Cutting { .. }, Err(error)) => {
-                let outcome = self.breaks("a segment cannot be cut", &error, site, cx);
+                let outcome = self.breaks(LogStep::Cut, &error, site, cx);
                 (Turn::Ready(Ready::Broken), Some(outcome))
             }
             (Waiting::CutSyncing { reuse }, Ok(_)) => {
@@ -383,8 +384,7 @@ impl Log {
                 (Turn::Waiting(self.cut(false, site, files, cx)), None)
             }
             (Waiting::CutSyncing { reuse: false }, Err(error)) => {
-                let outcome =
-                    self.breaks("the cut of a segment cannot be synced", &error, site, cx);
+                let outcome = self.breaks(LogStep::CutSync, &error, site, cx);
                 (Turn::Ready(Ready::Broken), Some(outcome))
             }
         };

@@ -12,10 +12,11 @@
 
 use std::io;
 
-use ron_io::ports::{DiskDone, DiskOp, OpenHow, Severity};
+use ron_io::ports::{DiskDone, DiskOp, OpenHow};
 
 use super::{
     handle::Opening,
+    notes::Note,
     site::{Site, Tag},
 };
 use crate::{
@@ -99,7 +100,7 @@ impl Marks {
             return;
         };
         self.again_ns = cx.now.mono_ns + limits::MARK_AGAIN_NS;
-        let text = format!("a segment that is damaged cannot be marked: {error}");
-        site.note(cx, Severity::Warn, &text);
+        let segment = *self.owed.last().expect("a mark is owed until it is made");
+        site.note(cx, &Note::NotMarked { segment, error: &error });
     }
 }

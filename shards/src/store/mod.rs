@@ -17,7 +17,7 @@
 use std::{collections::VecDeque, io};
 
 use ron_codec::address::Address;
-use ron_io::ports::{Act, DiskDone, DiskOp, PartitionState, Report, Severity, Space};
+use ron_io::ports::{Act, DiskDone, DiskOp, PartitionState, Report, Space};
 
 use crate::{
     config::Config,
@@ -32,6 +32,7 @@ mod compact;
 mod damage;
 mod deletes;
 mod files;
+mod flaw;
 mod free_space;
 mod handle;
 mod hits;
@@ -39,6 +40,7 @@ mod index;
 pub mod layout;
 mod log;
 mod marks;
+mod notes;
 mod objects;
 mod orphans;
 mod outboards;
@@ -53,6 +55,7 @@ mod site;
 mod tests;
 
 pub use accounts::Accounts;
+pub use boot::BootError;
 pub use damage::Damage;
 pub use free_space::{FreeSpace, NotEnough};
 #[cfg(feature = "bench")]
@@ -71,10 +74,11 @@ pub const fn scrub_bill() -> usize {
 }
 
 use boot::{Boot, Progress};
+use flaw::Unverified;
 use free_space::Told;
 use hits::cached_answer;
 use partition::Partition;
-use place::Place;
+use place::{Absence, Place};
 use scrub::Scrub;
 use site::{Site, Tag};
 
@@ -88,7 +92,7 @@ pub struct Store {
     shards: u16,
     /// Places that are not serving yet.
     booting: usize,
-    failure: Option<String>,
+    failure: Option<BootError>,
     stopping: bool,
     /// Places whose `settle` may have something to do.
     runnable: VecDeque<u16>,
@@ -133,11 +137,9 @@ impl Store {
             assert!(matches!(self.places[place], Place::Cold), "a store boots once");
             let site = self.sites[place];
             if cx.config.layout.is_lost(site.number) {
-                let why = "its folder is gone: restore it; one that is empty is taken for a loss \
-                           that is accepted";
-                self.absent(place, &format!("partition {}: {why}", site.number), cx);
+                self.absent(place, &Absence::FolderGone { partition: site.number }, cx);
             } else if cx.config.layout.is_absent(site.number) {
-                self.absent(place, "it could not be used at the start", cx);
+                self.absent(place, &Absence::Unusable, cx);
             } else {
                 self.places[place] = Place::Booting(Box::new(Boot::start(site, cx)));
             }
@@ -149,9 +151,9 @@ impl Store {
         self.booting == 0 && self.failure.is_none()
     }
 
-    /// Why a partition cannot be opened, in words.
-    pub fn failed(&self) -> Option<&str> {
-        self.failure.as_deref()
+    /// Why a partition cannot be opened.
+    pub fn failed(&self) -> Option<&BootError> {
+        self.failure.as_ref()
     }
 
     /// Takes a question about an object of this shard. Its one answer is in `cx.replies`, at once
@@ -206,8 +208,8 @@ impl Store {
                     self.booting -= 1;
                     self.schedule(place);
                 }
-                Err(failure) if boot.may_be_absent(cx) => {
-                    self.absent(usize::from(place), &failure, cx);
+                Err(failure) if failure.may_be_absent(cx.config.layout.volumes.len()) => {
+                    self.absent(usize::from(place), &Absence::Boot(failure), cx);
                 }
                 Err(failure) => {
                     self.places[usize::from(place)] = Place::Failed;
@@ -234,8 +236,10 @@ impl Store {
         let place = self.place_of(&address);
         match &mut self.places[usize::from(place)] {
             Place::Serving(partition) => self.scrub.verify(id, address, partition, cx),
-            Place::Cold | Place::Booting(_) | Place::Failed => scrub::refuse(id, "busy", cx),
-            Place::Absent => scrub::refuse(id, "its volume cannot be used", cx),
+            Place::Cold | Place::Booting(_) | Place::Failed => {
+                scrub::refuse(id, &Unverified::Busy, cx);
+            }
+            Place::Absent => scrub::refuse(id, &Unverified::Absent, cx),
         }
     }
 
@@ -302,13 +306,10 @@ impl Store {
 
     /// The room of a volume is known; `None` if it cannot be asked for.
     pub fn on_space(&mut self, volume: u16, space: Option<Space>, cx: &mut Cx<'_>) {
-        let (severity, message) = match cx.free_space.told(volume, space) {
-            Told::AsBefore => return cx.stats.disk_free_bytes.set(cx.free_space.least_free()),
-            Told::Full(message) => (Severity::Error, message),
-            Told::SpaceRecovered(message) => (Severity::Info, message),
-        };
+        let told = cx.free_space.told(volume, space);
         cx.stats.disk_free_bytes.set(cx.free_space.least_free());
-        let shard = cx.config.shard;
+        let Told::Changed(note) = told else { return };
+        let (shard, severity, message) = (cx.config.shard, note.severity(), note.to_string());
         cx.acts.push(Act::Report(Report::Note { shard, severity, message }));
         for place in 0..self.places.len() {
             if let Place::Serving(partition) = &mut self.places[place] {
@@ -324,7 +325,7 @@ impl Store {
         }
     }
 
-    fn absent(&mut self, place: usize, why: &str, cx: &mut Cx<'_>) {
+    fn absent(&mut self, place: usize, why: &Absence, cx: &mut Cx<'_>) {
         self.places[place] = Place::Absent;
         self.booting -= 1;
         cx.stats.partitions_absent.add(1);

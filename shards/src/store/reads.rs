@@ -17,13 +17,15 @@ use ron_codec::{
     address::Address,
     outboard::{Outboard, group_count, group_len, verify_group},
 };
-use ron_io::ports::{DiskDone, DiskOp, Severity};
+use ron_io::ports::{DiskDone, DiskOp};
 use slab::Slab;
 
 use super::{
     damage,
     files::{Arrival, Asked, FileKey, Files},
+    flaw::{Flaw, Wrong},
     index::{Entry, Index, Location},
+    notes::{Note, Unread},
     outboards::{Got, Outboards},
     site::{Site, Tag, fault_of},
 };
@@ -166,14 +168,19 @@ impl Reads {
             return;
         };
         if error.kind() != io::ErrorKind::NotFound {
-            site.note(cx, Severity::Error, &format!("cannot open {file:?}: {error}"));
+            let error = &error;
+            let note = match file {
+                FileKey::Segment(segment) => Note::SegmentNotOpened { segment, error },
+                FileKey::Object(address) => Note::FileNotOpened { address, error },
+            };
+            site.note(cx, &note);
         }
         for key in waiting {
             match error.kind() {
                 io::ErrorKind::NotFound => {
-                    self.look_up_again(key, "its file is missing", (index, files), site, cx);
+                    self.look_up_again(key, Wrong::NoFile, (index, files), site, cx);
                 }
-                _ => self.fail(key, fault_of(&error), "its file cannot be opened", site, cx),
+                _ => self.unread(key, fault_of(&error), Unread::NotOpened, site, cx),
             }
         }
     }
@@ -183,7 +190,7 @@ impl Reads {
     fn look_up_again(
         &mut self,
         key: usize,
-        why: &str,
+        why: Wrong,
         (index, files): (&Index, &mut Files),
         site: Site,
         cx: &mut Cx<'_>,
@@ -199,7 +206,7 @@ impl Reads {
                     wanting.answer(Reply::Missing, cx);
                 }
             }
-            _ => self.fail(key, Fault::Integrity, why, site, cx),
+            _ => self.flawed(key, why, cx),
         }
     }
 
@@ -216,11 +223,11 @@ impl Reads {
         for key in loaded.waiting {
             let fetch = &self.fetches[key];
             debug_assert_eq!(fetch.address, loaded.address);
-            let why = "its header or outboard";
+            let why = Wrong::HeaderOrOutboard;
             match loaded.outcome {
                 Err(_) if fetch.entry != loaded.entry => self.advance(key, files, site, cx),
                 Err(Fault::Integrity) => self.look_up_again(key, why, (index, files), site, cx),
-                Err(fault) => self.fail(key, fault, why, site, cx),
+                Err(fault) => self.unread(key, fault, Unread::HeaderOrOutboard, site, cx),
                 Ok(()) => self.advance(key, files, site, cx),
             }
         }
@@ -241,11 +248,10 @@ impl Reads {
         let block = match done {
             Ok(done) => done.into_read(),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let why = "its file is too short";
-                return self.look_up_again(key, why, (index, files), site, cx);
+                return self.look_up_again(key, Wrong::TooShort, (index, files), site, cx);
             }
             Err(error) => {
-                return self.fail(key, Fault::Disk, &error.to_string(), site, cx);
+                return self.unread(key, Fault::Disk, Unread::Disk(&error), site, cx);
             }
         };
         let values = outboard.as_deref().map(Outboard::values);
@@ -258,7 +264,7 @@ impl Reads {
                 self.succeed(key, &group, index, cx);
             }
             Err(mismatch) => {
-                self.look_up_again(key, &mismatch.to_string(), (index, files), site, cx);
+                self.look_up_again(key, Wrong::Group(mismatch), (index, files), site, cx);
             }
         }
     }
@@ -273,7 +279,7 @@ impl Reads {
             return;
         }
         let Ok(header) = entry.header(&address) else {
-            return self.fail(key, Fault::Integrity, "its index entry", site, cx);
+            return self.flawed(key, Wrong::Entry, cx);
         };
         let file_key = match entry.location {
             Location::Segment { segment, .. } => FileKey::Segment(segment),
@@ -334,16 +340,21 @@ impl Reads {
         }
     }
 
-    fn fail(&mut self, key: usize, fault: Fault, why: &str, site: Site, cx: &mut Cx<'_>) {
+    /// A group is not what was stored.
+    fn flawed(&mut self, key: usize, why: Wrong, cx: &mut Cx<'_>) {
         let Fetch { address, index, wanting, .. } = self.remove(key);
-        match fault {
-            Fault::Integrity => {
-                cx.stats.integrity_fail.add(1);
-                // The control plane logs it when it is new, however often it is asked for.
-                damage::report_read(&address, &format!("group {index}: {why}"), cx);
-            }
-            _ => site.note(cx, Severity::Error, &format!("cannot read {address}: {why}")),
+        cx.stats.integrity_fail.add(1);
+        // The control plane logs it when it is new, however often it is asked for.
+        damage::report_read(&address, &Flaw::Group { index, why }, cx);
+        for wanting in wanting {
+            wanting.answer(Reply::Failed(Fault::Integrity), cx);
         }
+    }
+
+    /// A group cannot be read, and may be right.
+    fn unread(&mut self, key: usize, fault: Fault, why: Unread<'_>, site: Site, cx: &mut Cx<'_>) {
+        let Fetch { address, wanting, .. } = self.remove(key);
+        site.note(cx, &Note::GroupUnread { address, why });
         for wanting in wanting {
             wanting.answer(Reply::Failed(fault), cx);
         }

@@ -18,6 +18,8 @@ use ron_codec::{
     record::{RecordError, RecordHeader, RecordKind, RecordPlace},
 };
 
+use thiserror::Error;
+
 use crate::limits::{SCAN_LEN, SKIM_LEN};
 
 /// A record that a walk passed.
@@ -41,7 +43,31 @@ pub enum Next {
     /// It wants the bytes from `at` on, up to `len`.
     Read { at: u64, len: u32 },
     /// All records up to `end` count. Less than the whole segment is `torn` or damaged.
-    End { end: u64, torn: Option<&'static str> },
+    End { end: u64, torn: Option<Break> },
+}
+
+/// Why the records of a segment end before it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Break {
+    #[error("a cut header")]
+    CutHeader,
+    #[error("a blank header")]
+    BlankHeader,
+    #[error("no valid header")]
+    NoHeader,
+    #[error("the header of an object file")]
+    FileHeader,
+    #[error("a record beyond the end")]
+    BeyondEnd,
+    #[error("data that do not match")]
+    Data,
+    /// As a rebuild of the index finds it, which cannot tell it from a batch that a crash tore.
+    #[error("damage in its last batch")]
+    LastBatch,
+    #[error("the file is too short")]
+    TooShort,
+    #[error("longer than any segment is made")]
+    TooLong,
 }
 
 /// The walk through one segment.
@@ -113,16 +139,16 @@ impl Walk {
             let rest = &bytes[(self.at - start).min(bytes.len() as u64) as usize..];
             if rest.len() < RECORD_HEADER_LEN {
                 let ends_here = self.at + rest.len() as u64 >= self.len && !rest.is_empty();
-                return Ok(self.next(ends_here.then_some("a cut header")));
+                return Ok(self.next(ends_here.then_some(Break::CutHeader)));
             }
             let header = match RecordHeader::decode(rest) {
                 Ok(header) if header.place() == RecordPlace::Segment => header,
                 Err(RecordError::Version { found }) => return Err(found),
-                Err(RecordError::Blank) => return Ok(self.end("a blank header")),
-                Ok(_) | Err(_) => return Ok(self.end("no valid header")),
+                Err(RecordError::Blank) => return Ok(self.end(Some(Break::BlankHeader))),
+                Ok(_) | Err(_) => return Ok(self.end(Some(Break::NoHeader))),
             };
             if self.at + header.record_len() > self.len {
-                return Ok(self.end("a record beyond the end"));
+                return Ok(self.end(Some(Break::BeyondEnd)));
             }
             let verify = header.kind() == RecordKind::Object && self.at >= self.verify_from;
             if verify && (rest.len() as u64) < header.record_len() {
@@ -157,9 +183,9 @@ impl Walk {
         self.at += header.record_len();
     }
 
-    fn next(&self, cut: Option<&'static str>) -> Next {
+    fn next(&self, cut: Option<Break>) -> Next {
         if cut.is_some() || self.at >= self.len {
-            return self.end(cut.unwrap_or_default());
+            return self.end(cut);
         }
         Next::Read { at: self.at, len: self.want(self.at) as u32 }
     }
@@ -168,10 +194,10 @@ impl Walk {
         if at + SKIM_LEN as u64 <= self.verify_from { SKIM_LEN as u64 } else { SCAN_LEN as u64 }
     }
 
-    fn end(&self, why: &'static str) -> Next {
+    fn end(&self, why: Option<Break>) -> Next {
         match self.doubt.as_ref().and_then(|doubtful| doubtful.first()) {
-            Some(first) => Next::End { end: first.offset, torn: Some("data that do not match") },
-            None => Next::End { end: self.at, torn: (!why.is_empty()).then_some(why) },
+            Some(first) => Next::End { end: first.offset, torn: Some(Break::Data) },
+            None => Next::End { end: self.at, torn: why },
         }
     }
 }
@@ -267,7 +293,7 @@ mod tests {
         segment[start + 128] ^= 1;
         let (found, _, next) = walk(&segment, 0);
         assert_eq!(found, [1, 2, 3], "the whole record behind the torn one does not count either");
-        let torn = Some("data that do not match");
+        let torn = Some(Break::Data);
         assert_eq!(next, Next::End { end: start as u64, torn });
     }
 

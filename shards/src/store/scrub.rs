@@ -21,11 +21,13 @@ use ron_codec::{
     address::Address,
     limits::{OUTBOARD_LEN_MAX, SEGMENT_OBJECT_LEN_MAX},
 };
-use ron_io::ports::{Act, DiskDone, Report, Severity, Urgency, VerifyOutcome};
+use ron_io::ports::{Act, DiskDone, Report, Urgency, VerifyOutcome};
 use slab::Slab;
 
 use super::{
     damage,
+    flaw::{Flaw, Unverified},
+    notes::{Note, ScrubNote},
     pace::Pace,
     partition::{Partition, Parts},
     place::Place,
@@ -50,7 +52,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use finding::{Found, report_damage};
+use finding::report_damage;
 use mark::Reached;
 use patrol::{Patrol, Step};
 use probe::{Probe, Verdict};
@@ -123,7 +125,7 @@ impl Scrub {
     /// A round is wanted now, if none is under way.
     pub(super) fn order(&mut self, cx: &mut Cx<'_>) {
         if self.pace.is_never() {
-            note(Severity::Warn, "it is switched off, and was ordered", cx);
+            note(ScrubNote::SwitchedOff, cx);
         } else if self.is_idle() {
             self.schedule.order();
         }
@@ -201,7 +203,7 @@ impl Scrub {
         cx: &mut Cx<'_>,
     ) {
         if !self.has_room() {
-            return refuse(id, "busy", cx);
+            return refuse(id, &Unverified::Busy, cx);
         }
         self.probe(Some(id), address, partition, cx);
     }
@@ -250,7 +252,7 @@ impl Scrub {
     fn begin(&mut self, places: &mut [Place], cx: &mut Cx<'_>) -> bool {
         let Some((began_unix_ms, todo)) = self.schedule.begin(places, cx) else { return false };
         cx.stats.scrub_running.set(1);
-        note(Severity::Info, "a round begins", cx);
+        note(ScrubNote::Begins, cx);
         let round = Round::new(began_unix_ms, todo);
         self.machine.go("due", Turn::Ready(Ready::Between(round)));
         true
@@ -334,7 +336,7 @@ impl Scrub {
             }
             Step::Failed(why) => {
                 let site = partition.parts().site;
-                site.note(cx, Severity::Error, &format!("the scrub cannot go on: {why}"));
+                site.note(cx, &Note::ScrubStopped(&why));
                 round.through(patrol, false, cx);
                 return Turn::Ready(Ready::Between(round));
             }
@@ -347,8 +349,7 @@ impl Scrub {
     fn finish(&mut self, round: &Round, places: &mut [Place], cx: &mut Cx<'_>) -> Option<u16> {
         cx.stats.scrub_running.set(0);
         self.schedule.finish(round.began_unix_ms, round.failed, places, cx);
-        let (severity, text) = round.outcome();
-        note(severity, &text, cx);
+        note(round.outcome(), cx);
         serving(places).next().map(|(place, _)| place)
     }
 
@@ -378,33 +379,31 @@ impl Scrub {
             damage::healed(&probe.address(), cx);
         }
         let Some(id) = id else { return };
-        let (what, found) = match verdict {
+        let flaw = match verdict {
             Verdict::Missing => return answer(id, VerifyOutcome::Missing, cx),
             Verdict::Whole { entry, .. } => {
                 return answer(id, VerifyOutcome::Whole { size: entry.size }, cx);
             }
-            Verdict::Failed { what } => return answer(id, VerifyOutcome::Failed { what }, cx),
-            Verdict::Flawed { what, .. } => {
-                (format!("{what}, beside data that are right"), Found::Beside)
-            }
-            Verdict::Damaged { what } => (what.to_string(), Found::Wrong),
-            Verdict::Unreadable { what } => (what, Found::Unreadable),
+            Verdict::Failed { why } => return refuse(id, &why, cx),
+            Verdict::Flawed { what, .. } => Flaw::Beside(what),
+            Verdict::Damaged { what } => Flaw::Wrong(what),
+            Verdict::Unreadable { why } => Flaw::Withheld(why),
         };
-        report_damage(&probe.address(), &what, found, cx);
-        answer(id, VerifyOutcome::Damaged { what }, cx);
+        report_damage(&probe.address(), &flaw, cx);
+        answer(id, VerifyOutcome::Damaged { what: flaw.to_string() }, cx);
     }
 
     fn give_up(&mut self, slot: usize, cx: &mut Cx<'_>) {
         let Verify { id, probe } = self.verifies.remove(slot);
         probe.close(cx);
         if let Some(id) = id {
-            refuse(id, "the shard is stopping", cx);
+            refuse(id, &Unverified::Stopping, cx);
         }
     }
 }
 
 /// The answer to who asks for a verification that cannot be done now.
-pub(super) fn refuse(id: u64, why: &str, cx: &mut Cx<'_>) {
+pub(super) fn refuse(id: u64, why: &Unverified, cx: &mut Cx<'_>) {
     answer(id, VerifyOutcome::Failed { what: why.to_string() }, cx);
 }
 
@@ -412,7 +411,7 @@ fn answer(id: u64, outcome: VerifyOutcome, cx: &mut Cx<'_>) {
     cx.acts.push(Act::Report(Report::Verified { shard: cx.config.shard, id, outcome }));
 }
 
-fn note(severity: Severity, text: &str, cx: &mut Cx<'_>) {
-    let message = format!("scrub: {text}");
+fn note(note: ScrubNote, cx: &mut Cx<'_>) {
+    let (severity, message) = (note.severity(), note.to_string());
     cx.acts.push(Act::Report(Report::Note { shard: cx.config.shard, severity, message }));
 }

@@ -3,10 +3,11 @@
 use std::io;
 
 use ron_io::{
-    ports::{Act, DiskOp, Report, Severity},
+    ports::{Act, DiskOp, Report},
     process::is_out_of_files,
 };
 
+use super::notes::Note;
 use crate::flow::{Cx, Fault, Waiter};
 
 /// Which partition this is, and how its acts find back to it.
@@ -23,8 +24,8 @@ impl Site {
         cx.disk(Waiter::Partition { partition: self.place, tag: tag.pack() }, op);
     }
 
-    pub(super) fn note(self, cx: &mut Cx<'_>, severity: Severity, text: &str) {
-        let message = format!("partition {}: {text}", self.number);
+    pub(super) fn note(self, cx: &mut Cx<'_>, note: &Note<'_>) {
+        let (severity, message) = (note.severity(), format!("partition {}: {note}", self.number));
         cx.acts.push(Act::Report(Report::Note { shard: cx.config.shard, severity, message }));
     }
 }

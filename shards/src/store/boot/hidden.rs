@@ -5,7 +5,8 @@ use ron_io::ports::DiskOp;
 
 use super::{
     Boot,
-    step::{Progress, Step},
+    error::Why,
+    step::{After, Step},
 };
 use crate::{flow::Cx, limits};
 
@@ -45,10 +46,9 @@ impl Boot {
     }
 
     /// Removes the mark of the segment that was walked, if need be, and goes on.
-    pub(super) fn unmark_segment(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+    pub(super) fn unmark_segment(&mut self, cx: &mut Cx<'_>) -> Result<After, Why> {
         let Some(mark) = self.unmark.take() else { return self.walk_next_segment(cx) };
         let path = cx.config.layout.hidden_path(self.site.number, mark);
-        self.act(Step::Unmark, DiskOp::Remove { path, durable: true }, cx);
-        Ok(Progress::Going)
+        Ok(self.act(Step::Unmark, DiskOp::Remove { path, durable: true }, cx))
     }
 }

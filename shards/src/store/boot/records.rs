@@ -3,17 +3,20 @@
 //! Of several records of an object the highest sequence counts, in whatever order they are met.
 
 use ron_codec::{address::Address, record::RecordKind};
-use ron_io::ports::{DiskOp, Severity};
+use ron_io::ports::DiskOp;
 
 use super::{
     Boot,
-    step::{Progress, Step},
+    error::Why,
+    step::{After, Step},
 };
 use crate::{
     flow::Cx,
     store::{
-        damage::{self, Harm},
+        damage,
+        flaw::{Flaw, Wrong},
         index::{Entry, Location},
+        notes::Note,
         scan::Found,
     },
 };
@@ -55,13 +58,12 @@ impl Boot {
         }
         if damaged {
             cx.stats.integrity_fail.add(1);
-            let text = format!("{digest} is damaged in segment {segment} at {offset}");
-            self.site.note(cx, Severity::Error, &text);
+            self.site.note(cx, &Note::RecordDamaged { address: digest, segment, offset });
             // An older copy is better than none that is whole.
             if known.is_some() {
                 return;
             }
-            damage::report(&digest, Harm::Data, "its record in the log", cx);
+            damage::report(&digest, &Flaw::Wrong(Wrong::Record), cx);
         } else {
             damage::healed(&digest, cx);
         }
@@ -74,11 +76,7 @@ impl Boot {
     /// and its segment is kept.
     fn pass_stranger(&mut self, segment: u32, owner: u16, cx: &mut Cx<'_>) {
         if self.strangers_in.replace(segment).is_none() {
-            let text = format!(
-                "segment {segment} has records of partition {owner}, which are not taken up; are \
-                 two folders swapped?"
-            );
-            self.site.note(cx, Severity::Error, &text);
+            self.site.note(cx, &Note::Strangers { segment, owner });
         }
         self.hide(segment);
     }
@@ -108,7 +106,7 @@ impl Boot {
     }
 
     /// Removes the file of an object that was deleted before the last end, or ends the boot.
-    pub(super) fn unlink_next(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+    pub(super) fn unlink_next(&mut self, cx: &mut Cx<'_>) -> Result<After, Why> {
         // What is hidden may be that such an object was stored again: its file is better kept.
         let address = loop {
             let Some(address) = self.unlinks.pop_first() else { return self.ready(cx) };
@@ -118,7 +116,6 @@ impl Boot {
             }
         };
         let path = cx.config.layout.object_path(self.site.number, &address);
-        self.act(Step::Unlink(address), DiskOp::Remove { path, durable: true }, cx);
-        Ok(Progress::Going)
+        Ok(self.act(Step::Unlink(address), DiskOp::Remove { path, durable: true }, cx))
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use ron_codec::{address::Address, limits::DISK_BLOCK_LEN};
 use ron_io::ports::{DiskOp, FileId, Urgency};
+use thiserror::Error;
 
 use crate::{
     limits,
@@ -17,9 +18,25 @@ use crate::{
 };
 
 /// What the boot waits for.
+///
+/// ```text
+///   MakeDirs … ─► ListTmp ─► ListSegments ─► OpenIndex ──┐
+///                                                        ▼
+///   ┌─────────────────────────────────────────────► OpenSegment ─► Scan …
+///   │                                                    │          │ │ damage, not given
+///   │                                  already known     │      end │ └────────────┐
+///   │                                                    ▼          ▼              ▼
+///   ├──◄── (Unmark) ◄── Sync ◄── (Cut) ◄─────────────────┴──── ReadTail ⇄ WriteTail
+///   │                    ▲                                                         │
+///   │                    └─────────────────────────────────────────────────────────┘
+///   │ no more segments
+///   ▼
+///   (Mark) … ─► (ListObjects ─► SyncObjects ─► OpenObject ─► ReadObject …) … ─► (Unlink) …
+///                                                                                 └─► ready
+/// ```
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Folders left to make are counted down.
+    /// Which of the folders is made, counted up.
     MakeDirs(usize),
     ListTmp,
     ListSegments,
@@ -40,7 +57,14 @@ pub(super) enum Step {
     ReadObject(FileId, Candidate),
     /// Files of deleted objects are removed one by one.
     Unlink(Address),
-    Over,
+}
+
+/// What comes after a step.
+#[derive(Debug)]
+pub(super) enum After {
+    /// An act is in progress, and this waits for it.
+    Wait(Step),
+    Ready(Box<Recovered>),
 }
 
 /// How far a boot is.
@@ -110,7 +134,14 @@ pub(super) fn scan(file: FileId, at: u64, len: u32) -> DiskOp {
     DiskOp::Scan { file, at, len, urgency: Urgency::Foreground }
 }
 
+/// The disk gave fewer bytes than it has.
+#[derive(Debug, Error)]
+#[error("short read, {found} of {expected} bytes")]
+struct ShortRead {
+    found: u64,
+    expected: u64,
+}
+
 pub(super) fn short(found: u64, expected: u64) -> io::Error {
-    let text = format!("short read, {found} of {expected} bytes");
-    io::Error::new(io::ErrorKind::UnexpectedEof, text)
+    io::Error::new(io::ErrorKind::UnexpectedEof, ShortRead { found, expected })
 }

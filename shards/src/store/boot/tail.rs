@@ -13,7 +13,8 @@ use ron_io::ports::{DiskOp, Part};
 
 use super::{
     Boot,
-    step::{Progress, Step, Tail, scan, short},
+    error::{Doing, Why},
+    step::{After, Step, Tail, scan, short},
 };
 use crate::{
     flow::{Cx, Fault},
@@ -21,7 +22,7 @@ use crate::{
 };
 
 impl Boot {
-    pub(super) fn read_tail(&mut self, tail: Tail, cx: &mut Cx<'_>) {
+    pub(super) fn read_tail(&self, tail: Tail, cx: &mut Cx<'_>) -> After {
         match tail.next_len() {
             0 => self.end_tail(tail, cx),
             len => self.act(Step::ReadTail(tail), scan(tail.file, tail.at, len as u32), cx),
@@ -33,21 +34,20 @@ impl Boot {
         tail: Tail,
         mut bytes: Vec<u8>,
         cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
+    ) -> Result<After, Why> {
         let (found, expected) = (bytes.len() as u64, tail.next_len());
         if found < expected {
-            return self.on_error(Step::ReadTail(tail), &short(found, expected), cx);
+            return self.on_error(Step::ReadTail(tail), short(found, expected), cx);
         }
         bytes.truncate(expected as usize);
         let blank = bytes.len().next_multiple_of(DISK_BLOCK_LEN) - bytes.len();
         let next = Tail { at: tail.at + expected, cut: tail.cut || blank > 0, ..tail };
         let parts = vec![Part::Bytes(bytes), Part::Zeros(blank)];
         let op = DiskOp::Write { file: tail.file, at: tail.at, parts };
-        self.act(Step::WriteTail(next), op, cx);
-        Ok(Progress::Going)
+        Ok(self.act(Step::WriteTail(next), op, cx))
     }
 
-    pub(super) fn end_tail(&mut self, tail: Tail, cx: &mut Cx<'_>) {
+    fn end_tail(&self, tail: Tail, cx: &mut Cx<'_>) -> After {
         let Tail { file, end, cut, .. } = tail;
         match cut {
             true => self.act(Step::Cut(file), DiskOp::Truncate { file, len: end }, cx),
@@ -60,14 +60,13 @@ impl Boot {
     pub(super) fn tail_failed(
         &mut self,
         tail: Tail,
-        error: &io::Error,
+        error: io::Error,
         cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
-        if fault_of(error) == Fault::Full {
-            self.end_tail(tail, cx);
-            return Ok(Progress::Going);
+    ) -> Result<After, Why> {
+        if fault_of(&error) == Fault::Full {
+            return Ok(self.end_tail(tail, cx));
         }
         cx.close_file(tail.file);
-        Err(self.failed(&Step::WriteTail(tail), &error.to_string()))
+        Err(Why::Disk { doing: Doing::SyncLog, error })
     }
 }

@@ -7,11 +7,12 @@
 use std::io;
 
 use ron_codec::record::{RecordHeader, RecordKind, RecordPlace};
-use ron_io::ports::{DiskOp, OpenHow, Severity};
+use ron_io::ports::{DiskOp, OpenHow};
 
 use super::{
     Boot,
-    step::{Candidate, Progress, Step, short},
+    error::Why,
+    step::{After, Candidate, Step, short},
 };
 use crate::{
     flow::Cx,
@@ -19,17 +20,17 @@ use crate::{
     store::{
         index::{Entry, Location},
         layout::object_address,
+        notes::Note,
     },
 };
 
 impl Boot {
     /// Looks through the next folder, or goes on with what comes behind all of them.
-    pub(super) fn next_objects_dir(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+    pub(super) fn next_objects_dir(&mut self, cx: &mut Cx<'_>) -> Result<After, Why> {
         let Ok(first) = u8::try_from(self.next_dir) else { return self.unlink_next(cx) };
         self.next_dir += 1;
         let path = cx.config.layout.objects_dir(self.site.number, first);
-        self.act(Step::ListObjects, DiskOp::List { path }, cx);
-        Ok(Progress::Going)
+        Ok(self.act(Step::ListObjects, DiskOp::List { path }, cx))
     }
 
     pub(super) fn take_candidates(&mut self, names: &[(String, u64)], cx: &mut Cx<'_>) {
@@ -52,15 +53,14 @@ impl Boot {
 
     /// A process that was killed may have given a file its name and not made that durable. From now
     /// on it is answered for.
-    pub(super) fn sync_candidates(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+    pub(super) fn sync_candidates(&mut self, cx: &mut Cx<'_>) -> Result<After, Why> {
         let Some(Candidate { address, .. }) = self.candidates.front() else {
             return self.next_objects_dir(cx);
         };
         let object = cx.config.layout.object_path(self.site.number, address);
         // No file has this name: what is wanted is that the folder is synced.
         let path = object.with_file_name("none");
-        self.act(Step::SyncObjects, DiskOp::Remove { path, durable: true }, cx);
-        Ok(Progress::Going)
+        Ok(self.act(Step::SyncObjects, DiskOp::Remove { path, durable: true }, cx))
     }
 
     /// The folder could not be synced. Its files are taken up all the same: they are there, and may
@@ -69,30 +69,25 @@ impl Boot {
         &mut self,
         error: &io::Error,
         cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
+    ) -> Result<After, Why> {
         self.scan_failures += 1;
         if self.scan_failures < limits::BOOT_SCAN_TRIES {
             return self.sync_candidates(cx);
         }
         self.scan_failures = 0;
         let folder = self.next_dir - 1;
-        let text = format!(
-            "objects/{folder:02x} cannot be synced: {error}; objects there may be lost if the \
-             power fails"
-        );
-        self.site.note(cx, Severity::Error, &text);
+        self.site.note(cx, &Note::FolderNotSynced { folder, error });
         self.next_candidate(cx)
     }
 
-    pub(super) fn next_candidate(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+    pub(super) fn next_candidate(&mut self, cx: &mut Cx<'_>) -> Result<After, Why> {
         let Some(candidate) = self.candidates.pop_front() else {
             return self.next_objects_dir(cx);
         };
         let file = cx.tickets.file();
         let path = cx.config.layout.object_path(self.site.number, &candidate.address);
         let op = DiskOp::Open { file, path, how: OpenHow::Read };
-        self.act(Step::OpenObject(file, candidate), op, cx);
-        Ok(Progress::Going)
+        Ok(self.act(Step::OpenObject(file, candidate), op, cx))
     }
 
     /// The disk does not give the header of an object file: it is not taken up, and stays.
@@ -101,15 +96,13 @@ impl Boot {
         candidate: Candidate,
         error: &io::Error,
         cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
+    ) -> Result<After, Why> {
         self.scan_failures += 1;
         if self.scan_failures < limits::BOOT_SCAN_TRIES {
             self.candidates.push_front(candidate);
         } else {
             self.scan_failures = 0;
-            let text =
-                format!("the file of {} cannot be read, not taken up: {error}", candidate.address);
-            self.site.note(cx, Severity::Error, &text);
+            self.site.note(cx, &Note::FileUnread { address: candidate.address, error });
         }
         self.next_candidate(cx)
     }
@@ -129,10 +122,7 @@ impl Boot {
                 let entry = Entry { location: Location::File { segment: 0 }, size, sequence: 0 };
                 self.index().insert(address, entry);
             }
-            _ => {
-                let text = format!("the file of {address} is damaged and not taken up");
-                self.site.note(cx, Severity::Error, &text);
-            }
+            _ => self.site.note(cx, &Note::FileDamaged(address)),
         }
     }
 
@@ -141,7 +131,7 @@ impl Boot {
         candidate: Candidate,
         bytes: &[u8],
         cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
+    ) -> Result<After, Why> {
         let (found, expected) = (bytes.len() as u64, candidate.head_len());
         if found < expected {
             return self.unread_object(candidate, &short(found, expected), cx);

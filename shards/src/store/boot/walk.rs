@@ -11,24 +11,26 @@ use std::io;
 use ron_codec::limits::{DISK_BLOCK_LEN, SEGMENT_LEN_MAX};
 use ron_io::{
     limits::DISK_OP_LEN_MAX,
-    ports::{DiskOp, FileId, OpenHow, Severity},
+    ports::{DiskOp, FileId, OpenHow},
 };
 
 use super::{
     Boot,
-    step::{Progress, Step, Tail, scan, short},
+    error::{Doing, Why},
+    step::{After, Step, Tail, scan, short},
 };
 use crate::{
     flow::Cx,
     limits,
     store::{
         index::Position,
-        scan::{Next, Walk},
+        notes::Note,
+        scan::{Break, Next, Walk},
     },
 };
 
 impl Boot {
-    pub(super) fn walk_next_segment(&mut self, cx: &mut Cx<'_>) -> Result<Progress, String> {
+    pub(super) fn walk_next_segment(&mut self, cx: &mut Cx<'_>) -> Result<After, Why> {
         while let Some((number, len)) = self.segments.get(self.next_segment).copied() {
             self.next_segment += 1;
             // The last may have been cut, and the cut not synced, by a process that ended so.
@@ -39,15 +41,13 @@ impl Boot {
             let file = cx.tickets.file();
             let path = cx.config.layout.segment_path(self.site.number, number);
             let op = DiskOp::Open { file, path, how: OpenHow::ReadWrite };
-            self.act(Step::OpenSegment(file), op, cx);
-            return Ok(Progress::Going);
+            return Ok(self.act(Step::OpenSegment(file), op, cx));
         }
         if let Some(segment) = self.unmarked.pop() {
             let (file, most) = (cx.tickets.file(), self.highest_sequence());
             let path = cx.config.layout.hidden_path(self.site.number, (segment, Some(most)));
             let op = DiskOp::Open { file, path, how: OpenHow::CreateNew };
-            self.act(Step::Mark(file, segment), op, cx);
-            return Ok(Progress::Going);
+            return Ok(self.act(Step::Mark(file, segment), op, cx));
         }
         if self.rebuild { self.next_objects_dir(cx) } else { self.unlink_next(cx) }
     }
@@ -68,12 +68,11 @@ impl Boot {
         file: FileId,
         len: u64,
         cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
+    ) -> Result<After, Why> {
         let (segment, _) = self.segment();
         if self.is_known(segment, len) {
             // It is cut again: after a sync that failed, another may write nothing.
-            self.act(Step::Cut(file), DiskOp::Truncate { file, len }, cx);
-            return Ok(Progress::Going);
+            return Ok(self.act(Step::Cut(file), DiskOp::Truncate { file, len }, cx));
         }
         if len > SEGMENT_LEN_MAX {
             return Ok(self.pass_by(file, segment, len, cx));
@@ -91,17 +90,12 @@ impl Boot {
     }
 
     /// A segment is longer than any is made. It stays as it is, and none of it is taken up.
-    fn pass_by(&mut self, file: FileId, segment: u32, len: u64, cx: &mut Cx<'_>) -> Progress {
+    fn pass_by(&mut self, file: FileId, segment: u32, len: u64, cx: &mut Cx<'_>) -> After {
         self.hide(segment);
         // No index may say that it knows the log to a place where no log goes.
         self.position = Position { segment, offset: SEGMENT_LEN_MAX };
-        let text = format!(
-            "segment {segment} has {len} bytes of at most {SEGMENT_LEN_MAX}: it is damaged, and \
-             its records are not known"
-        );
-        self.site.note(cx, Severity::Error, &text);
-        self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
-        Progress::Going
+        self.site.note(cx, &Note::SegmentTooLong { segment, len });
+        self.act(Step::Sync(file), DiskOp::Sync { file }, cx)
     }
 
     pub(super) fn on_scanned(
@@ -110,18 +104,18 @@ impl Boot {
         mut walk: Walk,
         bytes: &[u8],
         cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
+    ) -> Result<After, Why> {
         let (found, expected) = (bytes.len() as u64, walk.expected());
         if found < expected {
             // It is no end of the log: cutting it there would lose what was acknowledged.
-            return self.unread(file, walk, &short(found, expected), cx);
+            return self.unread(file, walk, short(found, expected), cx);
         }
         self.scan_failures = 0;
         match walk.feed(bytes) {
             Ok(next) => self.on_walked(file, walk, next, cx),
             Err(version) => {
                 cx.close_file(file);
-                Err(self.too_new(version))
+                Err(Why::Newer { version })
             }
         }
     }
@@ -135,18 +129,17 @@ impl Boot {
         &mut self,
         file: FileId,
         walk: Walk,
-        error: &io::Error,
+        error: io::Error,
         cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
+    ) -> Result<After, Why> {
         self.scan_failures += 1;
         if self.scan_failures < limits::BOOT_SCAN_TRIES {
             let next = walk.start();
             return self.on_walked(file, walk, next, cx);
         }
         if !self.rebuild || self.index_unread {
-            self.unreadable = true;
             cx.close_file(file);
-            return Err(self.failed(&Step::Scan(file, walk), &error.to_string()));
+            return Err(Why::Withheld { doing: Doing::ReadLog, error });
         }
         self.scan_failures = 0;
         let (segment, _) = self.segment();
@@ -155,10 +148,8 @@ impl Boot {
         // The rest is behind the position, not before it: a boot with the index must not read it.
         let offset = len - len % DISK_BLOCK_LEN as u64;
         self.position = Position { segment, offset };
-        let text = format!("segment {segment} cannot be read from {} on: {error}", walk.at());
-        self.site.note(cx, Severity::Error, &text);
-        self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
-        Ok(Progress::Going)
+        self.site.note(cx, &Note::SegmentUnread { segment, from: walk.at(), error: &error });
+        Ok(self.act(Step::Sync(file), DiskOp::Sync { file }, cx))
     }
 
     fn on_walked(
@@ -167,65 +158,60 @@ impl Boot {
         mut walk: Walk,
         next: Next,
         cx: &mut Cx<'_>,
-    ) -> Result<Progress, String> {
-        let (segment, last) = self.segment();
+    ) -> Result<After, Why> {
+        let (segment, _) = self.segment();
         for found in walk.take() {
             self.take_record(segment, &found, cx);
         }
-        match next {
-            Next::Read { at, len } => {
-                self.act(Step::Scan(file, walk), scan(file, at, len), cx);
-            }
-            Next::End { end, torn } => {
-                let (_, len) = self.segments[self.next_segment - 1];
-                // Only the last batch of the last segment can be torn by a crash. Anything else was
-                // synced and is damage: what lies behind it may have been acknowledged, and is left
-                // for who finds out what happened to it.
-                let is_torn = last && len.saturating_sub(end) <= DISK_OP_LEN_MAX as u64;
-                self.position = Position { segment, offset: end };
-                match torn {
-                    None => {
-                        // All of it was read: nothing is hidden any more.
-                        let kept = self.strangers_in == Some(segment);
-                        if self.rebuild && !kept {
-                            let mark = self.hidden.remove(&segment);
-                            self.unmark = mark.map(|most| (segment, most));
-                        }
-                        let at = if last { self.tail_from } else { end };
-                        self.read_tail(Tail { file, at, end, cut: last }, cx);
-                    }
-                    Some(why) if is_torn => {
-                        let text = format!("segment {segment} ends at {end}: {why}");
-                        self.site.note(cx, Severity::Warn, &text);
-                        self.segments[self.next_segment - 1].1 = end;
-                        self.read_tail(Tail { file, at: self.tail_from, end, cut: true }, cx);
-                    }
-                    Some(why) => {
-                        self.hide(segment);
-                        // The next boot with the index need not find it again.
-                        let offset = len - len % DISK_BLOCK_LEN as u64;
-                        self.position = Position { segment, offset };
-                        cx.stats.integrity_fail.add(1);
-                        let hidden = len - end;
-                        let text = format!(
-                            "segment {segment} is damaged at {end}: {why}; the {hidden} bytes \
-                             behind that are not known"
-                        );
-                        self.site.note(cx, Severity::Error, &text);
-                        self.act(Step::Sync(file), DiskOp::Sync { file }, cx);
-                    }
-                }
-            }
+        Ok(match next {
+            Next::Read { at, len } => self.act(Step::Scan(file, walk), scan(file, at, len), cx),
+            Next::End { end, torn: None } => self.whole(file, end, cx),
+            Next::End { end, torn: Some(why) } => self.broken(file, end, why, cx),
+        })
+    }
+
+    /// All records of the segment count, up to its end.
+    fn whole(&mut self, file: FileId, end: u64, cx: &mut Cx<'_>) -> After {
+        let (segment, last) = self.segment();
+        self.position = Position { segment, offset: end };
+        // All of it was read: nothing is hidden any more.
+        let kept = self.strangers_in == Some(segment);
+        if self.rebuild && !kept {
+            let mark = self.hidden.remove(&segment);
+            self.unmark = mark.map(|most| (segment, most));
         }
-        Ok(Progress::Going)
+        let at = if last { self.tail_from } else { end };
+        self.read_tail(Tail { file, at, end, cut: last }, cx)
+    }
+
+    /// The records of the segment end before it does.
+    fn broken(&mut self, file: FileId, end: u64, why: Break, cx: &mut Cx<'_>) -> After {
+        let (segment, last) = self.segment();
+        let (_, len) = self.segments[self.next_segment - 1];
+        // Only the last batch of the last segment can be torn by a crash. Anything else was synced
+        // and is damage: what lies behind it may have been acknowledged, and is left for who finds
+        // out what happened to it.
+        if last && len.saturating_sub(end) <= DISK_OP_LEN_MAX as u64 {
+            self.position = Position { segment, offset: end };
+            self.site.note(cx, &Note::SegmentTorn { segment, end, why });
+            self.segments[self.next_segment - 1].1 = end;
+            return self.read_tail(Tail { file, at: self.tail_from, end, cut: true }, cx);
+        }
+        self.hide(segment);
+        // The next boot with the index need not find it again.
+        let offset = len - len % DISK_BLOCK_LEN as u64;
+        self.position = Position { segment, offset };
+        cx.stats.integrity_fail.add(1);
+        let (at, hidden) = (end, len - end);
+        self.site.note(cx, &Note::SegmentDamaged { segment, at, why, hidden });
+        self.act(Step::Sync(file), DiskOp::Sync { file }, cx)
     }
 
     fn report_progress(&self, cx: &mut Cx<'_>) {
         let (done, all) = (self.next_segment - 1, self.segments.len());
         let tenth = |nth: usize| nth * 10 / all;
         if self.rebuild && done > 0 && tenth(done) > tenth(done - 1) {
-            let text = format!("{done} of {all} segments, {} records", self.found);
-            self.site.note(cx, Severity::Info, &text);
+            self.site.note(cx, &Note::RebuildAt { done, all, records: self.found });
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the disk, the next turn waits for the pace. A victim in which something that counts is damaged
 //! is given up, and stays.
 
-use ron_io::ports::{DiskOp, Severity, Urgency};
+use ron_io::ports::{DiskOp, Urgency};
 
 use super::{
     Books, Compaction, Ready, State, Waiting,
@@ -16,6 +16,7 @@ use crate::{
     machine::Turn,
     store::{
         index::{Entry, Index},
+        notes::{NotCompacted, Note},
         orphans::Known,
         scan::{Found, Next},
         site::{Site, Tag},
@@ -76,7 +77,7 @@ impl Compaction {
                     return Turn::Waiting(Waiting::Reading(walker, found, entry));
                 }
                 Fate::Damaged => {
-                    let why = "an object in it is damaged";
+                    let why = NotCompacted::Damaged;
                     return Turn::Ready(self.give_up(walker.victim, why, index, site, cx));
                 }
             }
@@ -93,6 +94,7 @@ impl Compaction {
             // The scrub moves away the objects that count behind the damage, and then the segment
             // may go; unless tombstones are there, for which nothing else speaks.
             Next::End { torn: Some(why), .. } if self.has_more(&walker, index) => {
+                let why = NotCompacted::Broken(why);
                 Turn::Ready(self.give_up(walker.victim, why, index, site, cx))
             }
             Next::End { .. } => Turn::Ready(Ready::Moved(walker.victim)),
@@ -109,12 +111,12 @@ impl Compaction {
         cx: &mut Cx<'_>,
     ) -> State {
         let why = if (bytes.len() as u64) < walker.walk.expected() {
-            "a short read"
+            NotCompacted::ShortRead
         } else if let Ok(next) = walker.walk.feed(&bytes) {
             walker.take_piece(bytes, next);
             return self.advance(walker, books, site, cx);
         } else {
-            "it has newer records"
+            NotCompacted::NewerRecords
         };
         Turn::Ready(self.give_up(walker.victim, why, books.index, site, cx))
     }
@@ -130,7 +132,7 @@ impl Compaction {
         cx: &mut Cx<'_>,
     ) -> Ready {
         let Some(relocation) = relocation(&found, entry, record) else {
-            let why = "an object in it is damaged";
+            let why = NotCompacted::Damaged;
             return self.give_up(walker.victim, why, books.index, site, cx);
         };
         cx.stats.compact_moved_bytes.add(record.len() as u64);
@@ -149,7 +151,7 @@ impl Compaction {
     pub(super) fn give_up(
         &mut self,
         victim: Victim,
-        why: &str,
+        why: NotCompacted,
         index: &Index,
         site: Site,
         cx: &mut Cx<'_>,
@@ -157,8 +159,7 @@ impl Compaction {
         self.look = true;
         self.stuck.insert(victim.segment, index.tally_of(victim.segment).live);
         cx.close_file(victim.file);
-        let text = format!("segment {} is not compacted: {why}", victim.segment);
-        site.note(cx, Severity::Warn, &text);
+        site.note(cx, &Note::NotCompacted { segment: victim.segment, why });
         Ready::Idle
     }
 }

@@ -4,7 +4,7 @@
 //! moves were committed, and no file is left that only its tombstones speak of. If the checkpoint
 //! fails, it is made again. If anything else is missing, the segment is walked again, later.
 
-use ron_io::ports::{DiskOp, Severity};
+use ron_io::ports::DiskOp;
 
 use super::{Compaction, Ready, Waiting, walker::Victim};
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         deletes::Deletes,
         index::Index,
         log::Log,
+        notes::Note,
         site::{Site, Tag},
     },
 };
@@ -66,13 +67,7 @@ impl Compaction {
             let ready = self.restart(victim, cx);
             self.not_before_ns = cx.now.mono_ns + limits::REMOVE_AGAIN_NS;
             if self.orphans.1 {
-                let text = format!(
-                    "segment {} stays: there are more than {} files without an object, which a \
-                     round of the scrub frees",
-                    victim.segment,
-                    limits::ORPHANS_MAX
-                );
-                site.note(cx, Severity::Warn, &text);
+                site.note(cx, &Note::ManyOrphans { segment: victim.segment });
             }
             Turn::Ready(ready)
         } else {

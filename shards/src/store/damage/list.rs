@@ -4,16 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use ron_codec::address::Address;
 
-use crate::limits::DAMAGED_MAX;
-
-/// What is damaged of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::store) enum Harm {
-    /// Only what lies beside its data: it may be readable.
-    Beside,
-    /// The object cannot be read as a whole.
-    Data,
-}
+use crate::{limits::DAMAGED_MAX, store::flaw::Harm};
 
 /// The damaged objects of one shard.
 #[derive(Debug, Default)]

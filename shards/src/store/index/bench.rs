@@ -22,7 +22,7 @@ impl IndexBench {
     pub fn open(dir: &Path) -> Result<IndexBench, String> {
         let slot = OpenSlot::default();
         let of = Of { partition: 0, partitions: 1, segments: Vec::new() };
-        open_job(dir.to_path_buf(), of, Arc::clone(&slot))()?;
+        open_job(dir.to_path_buf(), of, Arc::clone(&slot))().map_err(|error| error.to_string())?;
         let opened = slot.lock().map_err(|error| error.to_string())?.take();
         opened.map(|opened| IndexBench(Index::new(opened))).ok_or_else(|| "not opened".to_string())
     }

@@ -21,6 +21,7 @@ use ron_io::ports::Job;
 
 use super::{
     entry::{Location, Position, Tally, Totals},
+    findings::{Finding, Loss},
     snapshot::{self, Commit, Loaded, Snapshot, Unusable},
     table::{self, Table},
 };
@@ -53,8 +54,8 @@ pub(in crate::store) struct Opened {
     /// No snapshot can be used, and one that is there cannot be read: it may be another time.
     pub(in crate::store) unread: bool,
     /// What was found to be damaged, for the operator, and what of that is lost.
-    pub(in crate::store) notes: Vec<String>,
-    pub(in crate::store) losses: Vec<String>,
+    pub(in crate::store) notes: Vec<Finding>,
+    pub(in crate::store) losses: Vec<Loss>,
 }
 
 /// Whose index is opened: the number of a partition, how many there are, and the numbers and
@@ -82,13 +83,13 @@ fn open(dir: PathBuf, of: &Of) -> Opened {
     let (mut notes, mut unread) = (Vec::new(), false);
     // Without it nothing can be written, which each checkpoint will say.
     if let Err(error) = fs::create_dir_all(&dir) {
-        notes.push(format!("the folder of the index cannot be made: {error}"));
+        notes.push(Finding::FolderNotMade(error));
     }
     if let Err(error) = snapshot::sweep(&dir) {
-        notes.push(format!("what is left of a snapshot cannot be removed: {error}"));
+        notes.push(Finding::PartNotRemoved(error));
     }
     let there = snapshot::generations(&dir).unwrap_or_else(|error| {
-        notes.push(format!("the index cannot be listed: {error}"));
+        notes.push(Finding::Unlisted(error));
         unread = true;
         Vec::new()
     });
@@ -100,18 +101,18 @@ fn open(dir: PathBuf, of: &Of) -> Opened {
             Ok((loaded, stale)) => {
                 // A process that was killed may have given it its name and not made that durable.
                 if let Err(error) = fs::File::open(&dir).and_then(|folder| folder.sync_all()) {
-                    notes.push(format!("the folder of the index cannot be synced: {error}"));
+                    notes.push(Finding::FolderNotSynced(error));
                 }
                 return take(dir, loaded, stale, (of, newest), notes);
             }
             Err(why) => {
                 unread |= matches!(why, Unusable::Unread(_));
-                notes.push(format!("snapshot {generation:08} of the index: {why}"));
+                notes.push(Finding::Unusable { generation: *generation, why });
             }
         }
     }
     if old {
-        notes.push("the index is of an older release, and is made anew".to_string());
+        notes.push(Finding::OlderRelease);
     }
     Opened {
         dir,
@@ -139,26 +140,26 @@ fn choose(
     generation: u32,
     there: &[u32],
     segments: &[(u32, u64)],
-    notes: &mut Vec<String>,
+    notes: &mut Vec<Finding>,
 ) -> Result<(Loaded, bool), Unusable> {
     let mut loaded = snapshot::load(dir, generation)?;
     let position = loaded.commit.position;
     let segment = position.segment;
     if !position.is_in_a_log() {
-        return Err(Unusable::Damaged(format!("it knows the log to {position:?}")));
+        return Err(Unusable::Reaches(position));
     }
     let previous = loaded.commit.previous;
     let alone = previous > 0 && !there.contains(&previous);
     let stale = loaded.torn.is_some() || there.last() != Some(&generation) || alone;
-    if let Some(why) = &loaded.torn {
-        notes.push(format!("snapshot {generation:08} of the index: {why}; what is before is used"));
+    if let Some(why) = loaded.torn.take() {
+        notes.push(Finding::Torn { generation, why });
     }
     if !stale {
         return Ok((loaded, false));
     }
     // It may have been compacted away since, with the tombstones that were behind the position.
     if segment > 0 && !is_there(segments, segment) {
-        return Err(Unusable::Damaged(format!("it is stale and knows the log to {position:?}")));
+        return Err(Unusable::StaleReaches(position));
     }
     let mut unknown = false;
     let dropped = loaded.table.retain(|entry| match entry.location {
@@ -171,11 +172,10 @@ fn choose(
         Location::File { segment } => is_there(segments, segment),
     });
     if unknown {
-        let why = "it is stale and names files that the log does not";
-        return Err(Unusable::Damaged(why.to_string()));
+        return Err(Unusable::StaleFiles);
     }
     if dropped > 0 {
-        notes.push(format!("{dropped} entries of segments that are gone are dropped"));
+        notes.push(Finding::Dropped { entries: dropped });
     }
     Ok((loaded, true))
 }
@@ -201,19 +201,12 @@ impl Lost {
         *lost = (lost.0.max(end), lost.1 + objects);
     }
 
-    fn notes(&self, segments: &[(u32, u64)]) -> Vec<String> {
-        let note = |(segment, (end, objects)): (&u32, &(u64, u64))| {
-            let there = match len_of(segments, *segment) {
-                Some(len) => format!("ends at {len}"),
-                None => "is missing".to_string(),
-            };
-            format!(
-                "segment {segment} {there}, and was synced to {end} at least: {objects} objects \
-                 there are lost and answer with integrity errors until they are stored again; \
-                 what was deleted there only the index knows: do not rebuild it"
-            )
+    fn losses(&self, segments: &[(u32, u64)]) -> Vec<Loss> {
+        let loss = |(segment, (synced_to, objects)): (&u32, &(u64, u64))| {
+            let len = len_of(segments, *segment);
+            Loss::Segment { segment: *segment, len, synced_to: *synced_to, objects: *objects }
         };
-        self.segments.iter().map(note).collect()
+        self.segments.iter().map(loss).collect()
     }
 }
 
@@ -227,7 +220,7 @@ fn take(
     loaded: Loaded,
     stale: bool,
     (of, newest): (&Of, u32),
-    notes: Vec<String>,
+    notes: Vec<Finding>,
 ) -> Opened {
     let segments = &of.segments;
     let Loaded { generation, table, commit, base_blocks, blocks, .. } = loaded;
@@ -257,9 +250,9 @@ fn take(
             lost.look(segments, segment, entry.base() + len, u64::from(!own_file));
         }
     }
-    let mut losses = lost.notes(segments);
+    let mut losses = lost.losses(segments);
     if let Some(owner) = stranger {
-        losses.push(format!("{strangers} of its objects are of other partitions, as {owner}"));
+        losses.push(Loss::Strangers { objects: strangers, owner });
     }
     Opened {
         dir,

@@ -24,6 +24,7 @@ use std::{
 };
 
 use ron_codec::limits::DISK_BLOCK_LEN;
+use ron_io::ports::JobError;
 
 use super::{
     entry::{Position, array},
@@ -33,7 +34,8 @@ use crate::{limits, store::layout::snapshot_number};
 
 mod read;
 
-pub(super) use read::{Loaded, Unusable, load};
+pub use read::Unusable;
+pub(super) use read::{Loaded, load};
 
 /// Bytes of a block, of its header, and what the rest holds.
 const BLOCK_LEN: usize = DISK_BLOCK_LEN;
@@ -220,29 +222,36 @@ impl Part {
     /// Writes the part. With the last the file is durable, has its name, and those are gone that
     /// are needed no more. What cannot be written to its end is removed: on a full disk it would
     /// take the room that the next try needs.
-    pub(super) fn write(&self) -> io::Result<()> {
+    pub(super) fn write(&self) -> Result<(), JobError> {
         let part = path_of_part(&self.dir, self.generation);
         self.write_to(&part).inspect_err(|_| drop(fs::remove_file(&part)))
     }
 
-    fn write_to(&self, part: &Path) -> io::Result<()> {
+    fn write_to(&self, part: &Path) -> Result<(), JobError> {
         if self.number == 0 {
-            fs::create_dir_all(&self.dir)?;
+            fs::create_dir_all(&self.dir).map_err(JobError::disk("making", &self.dir))?;
         }
+        self.write_blocks(part).map_err(JobError::disk("writing", part))?;
+        let Some(commit) = &self.commit else { return Ok(()) };
+        let named = path(&self.dir, self.generation);
+        fs::rename(part, &named).map_err(JobError::disk("naming", &named))?;
+        for dir in [Some(self.dir.as_path()), self.dir.parent()].into_iter().flatten() {
+            let synced = File::open(dir).and_then(|dir| dir.sync_all());
+            synced.map_err(JobError::disk("syncing", dir))?;
+        }
+        self.tidy(commit.previous);
+        Ok(())
+    }
+
+    /// Writes the slots and, if this is the last part, what commits them; that is durable then.
+    fn write_blocks(&self, part: &Path) -> io::Result<()> {
         let mut options = File::options();
         let file = options.write(true).create(self.number == 0).truncate(self.number == 0);
         let mut writer = Writer::new(file.open(part)?, self.generation, self.number);
         writer.slots(&self.slots)?;
         let Some(commit) = &self.commit else { return writer.flush() };
         writer.commit(commit, self.before + self.slots.len() as u64)?;
-        writer.file.sync_all()?;
-        fs::rename(part, path(&self.dir, self.generation))?;
-        File::open(&self.dir)?.sync_all()?;
-        if let Some(parent) = self.dir.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-        self.tidy(commit.previous);
-        Ok(())
+        writer.file.sync_all()
     }
 
     /// Removes all but the new snapshot and the one before it: what earlier tries left, and the
@@ -271,12 +280,19 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    pub(super) fn append(&self) -> io::Result<()> {
-        let file = File::options().write(true).open(path(&self.dir, self.generation))?;
-        let (len, wanted) = (file.metadata()?.len(), u64::from(self.number) * BLOCK_LEN as u64);
-        if len != wanted {
-            return Err(io::Error::other(format!("the snapshot has {len} bytes, not {wanted}")));
+    pub(super) fn append(&self) -> Result<(), JobError> {
+        let path = path(&self.dir, self.generation);
+        let opened = File::options().write(true).open(&path);
+        let file = opened.map_err(JobError::disk("opening", &path))?;
+        let facts = file.metadata().map_err(JobError::disk("looking at", &path))?;
+        let (found, expected) = (facts.len(), u64::from(self.number) * BLOCK_LEN as u64);
+        if found != expected {
+            return Err(JobError::Length { path, found, expected });
         }
+        self.append_to(file).map_err(JobError::disk("writing", &path))
+    }
+
+    fn append_to(&self, file: File) -> io::Result<()> {
         let mut writer = Writer::new(file, self.generation, self.number);
         writer.slots(&self.slots)?;
         writer.commit(&self.commit, self.slots.len() as u64)?;

@@ -1,6 +1,6 @@
 //! The index of a stopped node, read as it lies on disk.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use ron_codec::address::Address;
 use thiserror::Error;
@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::{
     Entry, Position,
     open::OLD_NAME,
-    snapshot::{self, Loaded},
+    snapshot::{self, Loaded, Unusable},
     table,
 };
 
@@ -16,14 +16,27 @@ use super::{
 #[derive(Debug)]
 pub struct View {
     loaded: Loaded,
-    damaged: Vec<String>,
+    damaged: Vec<Flaw>,
+}
+
+/// What of the index cannot be used.
+#[derive(Debug, Error)]
+pub enum Flaw {
+    #[error("its folder cannot be listed: {0}")]
+    Unlisted(io::Error),
+    #[error("snapshot {generation:08}: {why}")]
+    Snapshot { generation: u32, why: Unusable },
 }
 
 /// There are snapshots and none is whole.
 #[derive(Debug, Error)]
-#[error("{}", damaged.join("; "))]
+#[error("{}", joined(damaged))]
 pub struct ViewError {
-    damaged: Vec<String>,
+    damaged: Vec<Flaw>,
+}
+
+fn joined(damaged: &[Flaw]) -> String {
+    damaged.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl View {
@@ -39,27 +52,27 @@ impl View {
         }
         let mut damaged = Vec::new();
         let there = snapshot::generations(dir).unwrap_or_else(|error| {
-            damaged.push(error.to_string());
+            damaged.push(Flaw::Unlisted(error));
             Vec::new()
         });
         for generation in there.iter().rev() {
             match snapshot::load(dir, *generation) {
                 Ok(loaded) => return Ok(Some(View { loaded, damaged })),
-                Err(why) => damaged.push(format!("snapshot {generation:08}: {why}")),
+                Err(why) => damaged.push(Flaw::Snapshot { generation: *generation, why }),
             }
         }
         if damaged.is_empty() { Ok(None) } else { Err(ViewError { damaged }) }
     }
 
     /// Newer snapshots that are not whole, and why.
-    pub fn damaged(&self) -> &[String] {
+    pub fn damaged(&self) -> &[Flaw] {
         &self.damaged
     }
 
     /// Why it ends before the end of its file, if it does: the last checkpoint was torn by a
     /// crash, or something is damaged.
-    pub fn torn(&self) -> Option<&str> {
-        self.loaded.torn.as_deref()
+    pub fn torn(&self) -> Option<&Unusable> {
+        self.loaded.torn.as_ref()
     }
 
     /// Up to where it knows the log.

@@ -3,22 +3,23 @@
 
 use std::io;
 
-use ron_io::ports::{DiskOp, Severity};
+use ron_io::ports::DiskOp;
 
 use super::{Current, Log, Outcome, Waiting};
 use crate::{
     flow::Cx,
     store::{
         files::Files,
+        notes::{LogStep, Note},
         site::{Site, Tag, fault_of},
     },
 };
 
 impl Log {
     /// The batch cannot be committed. What becomes of its records is known after the cut.
-    pub(super) fn fails(&mut self, what: &str, error: &io::Error, site: Site, cx: &mut Cx<'_>) {
+    pub(super) fn fails(&mut self, step: LogStep, error: &io::Error, site: Site, cx: &mut Cx<'_>) {
         self.fault = fault_of(error);
-        site.note(cx, Severity::Error, &format!("{what}: {error}"));
+        site.note(cx, &Note::BatchFailed { step, error });
     }
 
     /// Cuts the segment back to what is committed.
@@ -44,12 +45,12 @@ impl Log {
     /// What failed to be written may be read again, and nothing can change that.
     pub(super) fn breaks(
         &mut self,
-        what: &str,
+        step: LogStep,
         error: &io::Error,
         site: Site,
         cx: &mut Cx<'_>,
     ) -> Outcome {
-        site.note(cx, Severity::Error, &format!("{what}, the partition is read-only: {error}"));
+        site.note(cx, &Note::LogBroken { step, error });
         self.batch_failed(false)
     }
 

@@ -3,15 +3,17 @@
 use std::{io, path::PathBuf};
 
 use ron_codec::{address::Address, limits::GROUP_LEN, outboard::group_count};
-use ron_io::ports::{DiskOp, Severity};
+use ron_io::ports::DiskOp;
 
 use super::Partition;
 use crate::{
     flow::{Asker, Cx, Fault, Reply, Waiter},
     store::{
         damage,
+        flaw::{Flaw, Wrong},
         index::{Entry, Location},
         log::{Append, What},
+        notes::Note,
         reads::Wanting,
         site::fault_of,
     },
@@ -27,7 +29,7 @@ impl Partition {
     ) -> Option<Reply> {
         let Some(entry) = self.index.get(&address) else { return Some(Reply::Missing) };
         if self.is_lost(&entry) {
-            damage::report_read(&address, "the part of the log that had it is gone", cx);
+            damage::report_read(&address, &Flaw::Wrong(Wrong::LogGone), cx);
             return Some(Reply::Failed(Fault::Integrity));
         }
         match first {
@@ -163,8 +165,8 @@ impl Partition {
             Ok(()) => self.log.enqueue(append),
             Err(error) => {
                 let append = self.log.withdraw(append);
-                let text = format!("{}: rename into objects/ failed: {error}", append.address);
-                self.site.note(cx, Severity::Error, &text);
+                let address = append.address;
+                self.site.note(cx, &Note::NotAdopted { address, error: &error });
                 self.not_stored(append, fault_of(&error), true, cx);
             }
         }

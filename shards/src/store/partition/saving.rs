@@ -2,10 +2,17 @@
 
 use std::io;
 
-use ron_io::ports::{DiskDone, DiskOp, Severity};
+use ron_io::ports::{DiskDone, DiskOp, JobError};
 
 use super::Partition;
-use crate::{flow::Cx, limits, store::site::Tag};
+use crate::{
+    flow::Cx,
+    limits,
+    store::{
+        notes::{Note, Writes},
+        site::Tag,
+    },
+};
 
 impl Partition {
     pub(super) fn is_checkpoint_urgent(&self) -> bool {
@@ -27,7 +34,7 @@ impl Partition {
     pub(super) fn on_checkpoint(&mut self, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
         let outcome = match done {
             Ok(done) => done.into_ran(),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(JobError::NotRun(error)),
         };
         if let Some(next) = self.index.written(outcome.is_ok()) {
             return self.site.disk(cx, Tag::Checkpoint, DiskOp::Run(next));
@@ -37,18 +44,17 @@ impl Partition {
         let books = (&self.log, &self.index, &self.deletes);
         self.compaction.on_checkpointed(outcome.is_ok(), books, self.site, cx);
         if let Err(error) = outcome {
-            self.site.note(cx, Severity::Error, &format!("checkpoint: {error}"));
+            self.site.note(cx, &Note::CheckpointFailed(&error));
             self.compaction.on_failed(cx.now.mono_ns);
         }
     }
 
     /// Takes no more objects and deletions while its index cannot be saved, and takes them again
     /// when it could be.
-    fn look_at_checkpoints(&mut self, error: Option<&String>, cx: &mut Cx<'_>) {
+    fn look_at_checkpoints(&mut self, error: Option<&JobError>, cx: &mut Cx<'_>) {
         match error {
             Some(error) if self.checkpoints.has_failed_too_often() => {
-                let why = format!("its index cannot be saved: {error}");
-                self.set_read_only(true, &why, cx);
+                self.set_read_only(true, &Writes::IndexNotSaved(error), cx);
             }
             _ => self.look_at_log(cx),
         }

@@ -1,18 +1,22 @@
 //! Whether a partition takes writes, and when the operator is told.
 
-use ron_io::ports::{Act, PartitionState, Report, Severity};
+use ron_io::ports::{Act, PartitionState, Report};
 
 use super::Partition;
-use crate::{flow::Cx, limits};
+use crate::{
+    flow::Cx,
+    limits,
+    store::notes::{Note, Writes},
+};
 
 impl Partition {
     pub(super) fn look_at_log(&mut self, cx: &mut Cx<'_>) {
         if self.log.is_broken() {
-            self.set_read_only(true, "a write or sync of its log failed", cx);
+            self.set_read_only(true, &Writes::LogBroken, cx);
         } else if self.log.begin_failures() >= limits::BEGIN_FAILURES_MAX {
-            self.set_read_only(true, "its log cannot go on in another segment", cx);
+            self.set_read_only(true, &Writes::NoSegment, cx);
         } else if self.log.begin_failures() == 0 && !self.takes_nothing() {
-            self.set_read_only(false, "serves again", cx);
+            self.set_read_only(false, &Writes::Taken, cx);
         }
     }
 
@@ -22,7 +26,7 @@ impl Partition {
         self.log.is_broken() || self.checkpoints.has_failed_too_often()
     }
 
-    pub(super) fn set_read_only(&mut self, read_only: bool, why: &str, cx: &mut Cx<'_>) {
+    pub(super) fn set_read_only(&mut self, read_only: bool, why: &Writes<'_>, cx: &mut Cx<'_>) {
         if std::mem::replace(&mut self.read_only, read_only) == read_only {
             return;
         }
@@ -48,11 +52,7 @@ impl Partition {
             |percent: u64| u128::from(bytes) * 100 > u128::from(max) * u128::from(percent);
         if is_beyond(limits::INDEX_WARN_PERCENT) && !self.index_warned {
             self.index_warned = true;
-            let text = format!(
-                "the index takes {bytes} bytes of its {max}: objects are refused beyond; raise \
-                 storage.index_memory"
-            );
-            self.site.note(cx, Severity::Warn, &text);
+            self.site.note(cx, &Note::IndexNearlyFull { bytes, max });
         }
         self.index_warned &= is_beyond(limits::INDEX_CALM_PERCENT);
     }

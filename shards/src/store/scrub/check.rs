@@ -16,7 +16,10 @@ use ron_codec::{
     record::{RecordHeader, RecordKind},
 };
 
-use crate::store::index::{Entry, Location};
+use crate::store::{
+    flaw::{Beside, Wrong},
+    index::{Entry, Location},
+};
 
 /// Bytes that were read from a file at once.
 #[derive(Debug, Default)]
@@ -32,9 +35,9 @@ pub(super) struct Window {
 pub(super) enum Outcome {
     Whole,
     /// The data are right, and this is not.
-    Flawed(&'static str),
+    Flawed(Beside),
     /// The data are not what was stored.
-    Damaged(&'static str),
+    Damaged(Wrong),
 }
 
 /// What is looked at next.
@@ -90,7 +93,7 @@ struct Record {
     /// How far it was looked at, counted from its start.
     at: u64,
     /// The first thing that is wrong although the data are right.
-    flaw: Option<&'static str>,
+    flaw: Option<Beside>,
     /// The data, if the record may have to be made again.
     kept: Option<Vec<u8>>,
 }
@@ -204,7 +207,7 @@ impl Record {
             Part::Header if bytes.len() < RECORD_HEADER_LEN && !ended => Look::Wants(part),
             Part::Header => {
                 if !self.is_expected(bytes) {
-                    self.flaw = Some("its header");
+                    self.flaw = Some(Beside::Header);
                 }
                 self.at = u64::from(self.expected.data_offset());
                 Look::On(Part::Data(Box::default()))
@@ -229,7 +232,7 @@ impl Record {
         let left = self.expected.size() - hashing.size();
         let taken = &bytes[..bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
         if hashing.update(taken).is_err() {
-            return Look::Over(Outcome::Damaged("its length"), None);
+            return Look::Over(Outcome::Damaged(Wrong::Length), None);
         }
         if let Some(kept) = &mut self.kept {
             kept.extend(taken);
@@ -237,13 +240,13 @@ impl Record {
         self.at += taken.len() as u64;
         if hashing.size() < self.expected.size() {
             return match ended {
-                true => Look::Over(Outcome::Damaged("its file is too short"), None),
+                true => Look::Over(Outcome::Damaged(Wrong::TooShort), None),
                 false => Look::Wants(Part::Data(hashing)),
             };
         }
         let hashed = hashing.finish();
         if hashed.address != self.expected.digest() {
-            return Look::Over(Outcome::Damaged("its data"), None);
+            return Look::Over(Outcome::Damaged(Wrong::Data), None);
         }
         self.at = self.expected.outboard_offset();
         Look::On(Part::Outboard { hashed, compared: 0 })
@@ -254,7 +257,7 @@ impl Record {
         let (left_len, len) = (left.len(), left.len().min(bytes.len()));
         let differs = left[..len] != bytes[..len];
         if differs || (len < left_len && ended) {
-            self.flaw.get_or_insert("its outboard");
+            self.flaw.get_or_insert(Beside::Outboard);
         } else if len < left_len {
             self.at += len as u64;
             return Look::Wants(Part::Outboard { hashed, compared: compared + len });
@@ -330,7 +333,7 @@ mod tests {
         let (file, entry) = stored(&bytes, false, 0);
         let entry = Entry { sequence: entry.sequence + 1, ..entry };
         let (outcome, check) = check(&Address::of(&bytes), &file, &entry, 65_536);
-        assert_eq!(outcome, Outcome::Flawed("its header"));
+        assert_eq!(outcome, Outcome::Flawed(Beside::Header));
         let header = RecordHeader::decode(&check.into_record().unwrap()).unwrap();
         assert_eq!(header.sequence(), entry.sequence, "what is made again is what the index says");
     }
@@ -364,11 +367,11 @@ mod tests {
             let start = header.outboard_offset() as usize;
             let outboard = start..start + header.outboard_len() as usize;
             let expected = if at < RECORD_HEADER_LEN {
-                Outcome::Flawed("its header")
+                Outcome::Flawed(Beside::Header)
             } else if data.contains(&at) {
-                Outcome::Damaged("its data")
+                Outcome::Damaged(Wrong::Data)
             } else if outboard.contains(&at) {
-                Outcome::Flawed("its outboard")
+                Outcome::Flawed(Beside::Outboard)
             } else {
                 Outcome::Whole
             };
@@ -395,10 +398,10 @@ mod tests {
             let outboard_end = header.outboard_offset() as usize + header.outboard_len() as usize;
             let (outcome, _) = check(&address, &file, &entry, read);
             let expected = match len {
-                _ if cut < data_end && len > 0 => Outcome::Damaged("its file is too short"),
-                _ if cut < RECORD_HEADER_LEN => Outcome::Flawed("its header"),
+                _ if cut < data_end && len > 0 => Outcome::Damaged(Wrong::TooShort),
+                _ if cut < RECORD_HEADER_LEN => Outcome::Flawed(Beside::Header),
                 _ if header.outboard_len() > 0 && cut < outboard_end => {
-                    Outcome::Flawed("its outboard")
+                    Outcome::Flawed(Beside::Outboard)
                 }
                 _ => Outcome::Whole,
             };

@@ -26,6 +26,7 @@ use crate::{
     flow::Cx,
     machine::{Machine, Turn, answer_name},
     store::{
+        flaw::Beside,
         handle::{Handle, Opening},
         site::Tag,
     },
@@ -54,14 +55,14 @@ enum Waiting {
 pub(super) struct Mend {
     address: Address,
     /// What was wrong with it.
-    flaw: &'static str,
+    flaw: Beside,
     writes: VecDeque<Write>,
     tag: Tag,
     machine: Machine<Turn<Ready, Waiting>>,
 }
 
 impl Mend {
-    pub(super) fn new(address: Address, flaw: &'static str, writes: Vec<Write>, tag: Tag) -> Mend {
+    pub(super) fn new(address: Address, flaw: Beside, writes: Vec<Write>, tag: Tag) -> Mend {
         let pieces = writes.into_iter().flat_map(|(at, bytes)| {
             let starts = (at..).step_by(DISK_OP_LEN_MAX);
             let pieces: Vec<_> = bytes.chunks(DISK_OP_LEN_MAX).map(<[u8]>::to_vec).collect();
@@ -75,7 +76,7 @@ impl Mend {
         self.address
     }
 
-    pub(super) fn flaw(&self) -> &'static str {
+    pub(super) fn flaw(&self) -> Beside {
         self.flaw
     }
 

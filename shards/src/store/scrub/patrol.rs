@@ -43,8 +43,10 @@ use crate::{
     flow::Cx,
     machine::{Machine, Turn, answer_name},
     store::{
+        flaw::Unverified,
         handle::{Handle, Opening},
         index::{Entry, Position},
+        notes::SegmentEnd,
         orphans::Search,
         site::Tag,
     },
@@ -60,7 +62,7 @@ mod verdicts;
 const PATROL_TAG: Tag = Tag::Scrub { slot: 0 };
 
 /// What became of a step.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Step {
     /// An act is under way that reads so many bytes.
     Started(u64),
@@ -73,7 +75,7 @@ pub(super) enum Step {
     /// The patrol is over.
     Over,
     /// It cannot go on in this partition.
-    Failed(String),
+    Failed(Unverified),
 }
 
 /// What was found, in objects.
@@ -135,7 +137,7 @@ type State = Turn<Ready, Waiting>;
 #[derive(Debug)]
 struct Broken {
     from: u64,
-    why: String,
+    why: SegmentEnd,
     /// Whether it was noted that something counts there.
     told: bool,
 }
@@ -274,7 +276,7 @@ impl Patrol {
                 }
                 Err(error) => {
                     file.close(cx);
-                    let why = format!("it cannot be read: {error}");
+                    let why = SegmentEnd::Unread(error);
                     self.break_off(sweep.segment(), sweep.safe(), why, parts)
                 }
             },

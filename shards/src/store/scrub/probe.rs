@@ -31,6 +31,7 @@ use crate::{
     limits::{PROBE_TRIES_MAX, SCRUB_READ_LEN},
     machine::{Machine, Turn, answer_name},
     store::{
+        flaw::{Beside, Unverified, Withheld, Wrong},
         handle::{Handle, Opening},
         index::{Entry, Location},
         site::Tag,
@@ -45,13 +46,13 @@ pub(super) enum Verdict {
     /// `record`: the whole record, if it was asked for and lies in a segment.
     Whole { entry: Entry, record: Option<Vec<u8>> },
     /// The data are right and something beside them is not.
-    Flawed { entry: Entry, what: &'static str, repair: Repair },
+    Flawed { entry: Entry, what: Beside, repair: Repair },
     /// The data are not what was stored.
-    Damaged { what: &'static str },
+    Damaged { what: Wrong },
     /// The disk does not give the bytes.
-    Unreadable { what: String },
+    Unreadable { why: Withheld },
     /// It could not be found out.
-    Failed { what: String },
+    Failed { why: Unverified },
 }
 
 /// What makes a flawed record whole.
@@ -148,8 +149,8 @@ impl Probe {
                 }
                 Err(error) => {
                     file.close(cx);
-                    let what = format!("it cannot be read: {error}");
-                    self.doubt(&entry, Verdict::Unreadable { what }, parts)
+                    let why = Withheld::Read(error);
+                    self.doubt(&entry, Verdict::Unreadable { why }, parts)
                 }
             },
         };
@@ -212,12 +213,12 @@ impl Probe {
             Ok(file) => file,
             Err(error) => {
                 let verdict = match error.kind() {
-                    io::ErrorKind::NotFound => Verdict::Damaged { what: "its file is missing" },
+                    io::ErrorKind::NotFound => Verdict::Damaged { what: Wrong::NoFile },
                     // That is no fault of the file.
                     _ if is_out_of_files(&error) || error.kind() == io::ErrorKind::OutOfMemory => {
-                        Verdict::Failed { what: format!("it cannot be opened: {error}") }
+                        Verdict::Failed { why: Unverified::NotOpened(error) }
                     }
-                    _ => Verdict::Unreadable { what: format!("it cannot be opened: {error}") },
+                    _ => Verdict::Unreadable { why: Withheld::Open(error) },
                 };
                 return self.doubt(&entry, verdict, parts);
             }
@@ -226,7 +227,7 @@ impl Probe {
             Some(check) => ControlFlow::Continue(Ready::Open { file, entry, check }),
             None => {
                 file.close(cx);
-                self.doubt(&entry, Verdict::Damaged { what: "its index entry" }, parts)
+                self.doubt(&entry, Verdict::Damaged { what: Wrong::Entry }, parts)
             }
         }
     }
@@ -268,7 +269,7 @@ impl Probe {
                 self.tries += 1;
                 return ControlFlow::Continue(Ready::Start);
             }
-            Some(_) => Verdict::Failed { what: "it is moved all the time".to_string() },
+            Some(_) => Verdict::Failed { why: Unverified::Moving },
             None => Verdict::Missing,
         })
     }

@@ -11,13 +11,15 @@
 
 use std::collections::VecDeque;
 
-use ron_io::ports::Severity;
-
 use super::{
     mark::Reached,
     patrol::{Patrol, Tally},
 };
-use crate::{flow::Cx, limits::SCRUB_MARK_LEN};
+use crate::{
+    flow::Cx,
+    limits::SCRUB_MARK_LEN,
+    store::notes::{RoundFound, ScrubNote},
+};
 
 /// Places that are still to be gone through, the present one first, and how far earlier processes
 /// came there.
@@ -64,17 +66,11 @@ impl Round {
         self.failed |= !whole;
     }
 
-    /// What it came to, in words.
-    pub(super) fn outcome(&self) -> (Severity, String) {
+    /// What it came to.
+    pub(super) fn outcome(&self) -> ScrubNote {
         let Tally { checked, damaged, mended, moved, freed } = self.tally;
-        let is_well = damaged + mended == 0 && !self.failed;
-        let severity = if is_well { Severity::Info } else { Severity::Warn };
-        let how = if self.failed { "ended early" } else { "is over" };
-        let text = format!(
-            "a round {how}: {checked} objects, {damaged} damaged, {mended} mended, \
-             {moved} moved, {freed} files freed"
-        );
-        (severity, text)
+        let found = RoundFound { checked, damaged, mended, moved, freed };
+        ScrubNote::Ended { failed: self.failed, found }
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     store::{
         Damage,
         index::{Entry, Index, Location},
+        scan::Break,
     },
 };
 
@@ -63,7 +64,7 @@ pub(super) enum End {
     /// From here on a rebuild of the index finds nothing.
     Broken {
         from: u64,
-        why: &'static str,
+        why: Break,
     },
 }
 
@@ -153,18 +154,18 @@ impl Sweep {
             }
             let (bytes, ended) = window.from(self.at);
             match bytes.len() {
-                _ if left < RECORD_HEADER_LEN as u64 => return self.over(Some("a cut header")),
+                _ if left < RECORD_HEADER_LEN as u64 => return self.over(Some(Break::CutHeader)),
                 len if len >= RECORD_HEADER_LEN => {}
-                _ if ended => return self.over(Some("the file is too short")),
+                _ if ended => return self.over(Some(Break::TooShort)),
                 _ => return self.read(self.at),
             }
             let header = match RecordHeader::decode(bytes) {
                 Ok(header) if header.place() == RecordPlace::Segment => header,
-                Ok(_) => return self.over(Some("the header of an object file")),
-                Err(_) => return self.over(Some("no valid header")),
+                Ok(_) => return self.over(Some(Break::FileHeader)),
+                Err(_) => return self.over(Some(Break::NoHeader)),
             };
             if header.record_len() > left {
-                return self.over(Some("a record beyond the end"));
+                return self.over(Some(Break::BeyondEnd));
             }
             if std::mem::take(&mut self.after_pad) {
                 // This batch was written after the one before was synced: that was not torn.
@@ -246,9 +247,9 @@ impl Sweep {
         Next::Read { at, len: left.min(u64::from(SCRUB_READ_LEN)) as u32 }
     }
 
-    fn over(&self, why: Option<&'static str>) -> Next {
+    fn over(&self, why: Option<Break>) -> Next {
         Next::End(match (self.doubt, why) {
-            (Some(from), _) => End::Broken { from, why: "damage in its last batch" },
+            (Some(from), _) => End::Broken { from, why: Break::LastBatch },
             (None, Some(why)) => End::Broken { from: self.at, why },
             (None, None) => End::Whole,
         })

@@ -3,7 +3,7 @@
 use ron_io::ports::VerifyOutcome;
 
 use super::*;
-use crate::store::damage::Harm;
+use crate::store::flaw::Harm;
 
 fn store(world: &mut World, bytes: &[u8]) -> Reply {
     let ask = if bytes.len() > 1024 * 1024 { world.upload(bytes) } else { world.put_ask(bytes) };

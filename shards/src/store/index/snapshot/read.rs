@@ -26,18 +26,40 @@ pub(in crate::store::index) struct Loaded {
     /// Blocks of the base, and of all whole frames.
     pub(in crate::store::index) base_blocks: u32,
     pub(in crate::store::index) blocks: u32,
-    /// What ends the file before its end, in words: an append that a crash tore, or damage.
-    pub(in crate::store::index) torn: Option<String>,
+    /// What ends the file before its end: an append that a crash tore, or damage.
+    pub(in crate::store::index) torn: Option<Unusable>,
 }
 
 /// Why a snapshot, or a frame of it, cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::store::index) enum Unusable {
+pub enum Unusable {
     /// The disk does not give it, and might another time.
     #[error(transparent)]
     Unread(#[from] io::Error),
-    #[error("{0}")]
-    Damaged(String),
+    #[error("it is empty")]
+    Empty,
+    #[error("block {block} is cut")]
+    Cut { block: u32 },
+    #[error("block {block} does not match its checksum")]
+    Checksum { block: u32 },
+    #[error("block {block} is of another file or version")]
+    Foreign { block: u32 },
+    #[error("block {block} is of no known kind")]
+    Kind { block: u32 },
+    #[error("block {block} is out of order")]
+    Order { block: u32 },
+    #[error("block {block} ends another frame")]
+    Frame { block: u32 },
+    /// In the middle of a frame.
+    #[error("it ends at block {block}")]
+    Ends { block: u32 },
+    /// No log has such a place.
+    #[error("it knows the log to {0:?}")]
+    Reaches(Position),
+    #[error("it is stale and knows the log to {0:?}")]
+    StaleReaches(Position),
+    #[error("it is stale and names files that the log does not")]
+    StaleFiles,
 }
 
 /// A file on its way into memory.
@@ -72,14 +94,14 @@ impl Reader {
             return Ok(None);
         }
         let Some(block) = block.get(..BLOCK_LEN) else {
-            return Err(Unusable::Damaged(format!("block {number} is cut")));
+            return Err(Unusable::Cut { block: number });
         };
         if block[..16] != checksum(block) {
-            return Err(Unusable::Damaged(format!("block {number} does not match its checksum")));
+            return Err(Unusable::Checksum { block: number });
         }
         let head: [u32; 3] = [16, 24, 28].map(|at| u32::from_le_bytes(array(block, at)));
         if head != [u32::from_le_bytes(MAGIC), self.generation, number] {
-            return Err(Unusable::Damaged(format!("block {number} is of another file or version")));
+            return Err(Unusable::Foreign { block: number });
         }
         self.at += BLOCK_LEN;
         self.number += 1;
@@ -87,7 +109,7 @@ impl Reader {
         let most = [0, BLOCK_SLOTS, BLOCK_TALLIES, BODY_LEN - COMMIT_LEN];
         match most.get(usize::from(block[20])) {
             Some(most) if count <= *most => {}
-            _ => return Err(Unusable::Damaged(format!("block {number} is of no known kind"))),
+            _ => return Err(Unusable::Kind { block: number }),
         }
         Ok(Some(Block { kind: block[20], count, body: &block[HEAD_LEN..] }))
     }
@@ -100,19 +122,13 @@ impl Reader {
             let number = self.number;
             let Some(Block { kind, count, body }) = self.next()? else {
                 let cut = number > first;
-                return if cut {
-                    Err(Unusable::Damaged(format!("it ends at block {number}")))
-                } else {
-                    Ok(None)
-                };
+                return if cut { Err(Unusable::Ends { block: number }) } else { Ok(None) };
             };
             match kind {
                 SLOTS => {
                     for bytes in body.chunks_exact(SLOT_LEN).take(count) {
                         if !slot(array(bytes, 0)) {
-                            return Err(Unusable::Damaged(format!(
-                                "block {number} is out of order"
-                            )));
+                            return Err(Unusable::Order { block: number });
                         }
                     }
                     slots += count as u64;
@@ -128,9 +144,7 @@ impl Reader {
                     let word = |at| u32::from_le_bytes(array(body, at));
                     let long = |at| u64::from_le_bytes(array(body, at));
                     if (long(20), word(28) as usize) != (slots, tombstones.len()) {
-                        return Err(Unusable::Damaged(format!(
-                            "block {number} ends another frame"
-                        )));
+                        return Err(Unusable::Frame { block: number });
                     }
                     return Ok(Some(Commit {
                         position: Position { segment: word(0), offset: long(4) },
@@ -154,7 +168,7 @@ pub(in crate::store::index) fn load(dir: &Path, generation: u32) -> Result<Loade
     let mut reader = Reader { file, generation, number: 0, bytes: Vec::new(), at: 0 };
     let mut table = Table::new();
     let base = reader.frame(|slot| table.push(slot))?;
-    let mut commit = base.ok_or_else(|| Unusable::Damaged("it is empty".to_string()))?;
+    let mut commit = base.ok_or(Unusable::Empty)?;
     let base_blocks = reader.number;
     let mut tombstones: BTreeMap<u32, u64> = commit.tombstones.iter().copied().collect();
     let mut changes: Vec<Slot> = Vec::new();
@@ -166,7 +180,7 @@ pub(in crate::store::index) fn load(dir: &Path, generation: u32) -> Result<Loade
         });
         match frame {
             Ok(None) => break (blocks, None),
-            Err(why) => break (blocks, Some(why.to_string())),
+            Err(why) => break (blocks, Some(why)),
             Ok(Some(next)) => {
                 tombstones.extend(next.tombstones.iter().copied());
                 commit = Commit { previous: commit.previous, ..next };

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use ron_io::ports::{DiskDone, Severity};
+use ron_io::ports::DiskDone;
 
 use super::{PATROL_TAG, Parts, Patrol, Ready, State, Step, Waiting};
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     limits::SCRUB_STEP_RECORDS,
     machine::Turn,
     store::{
+        notes::Note,
         orphans::{Known, Search},
         scrub::sweep::Met,
     },
@@ -52,8 +53,7 @@ impl Patrol {
                 Ready::Searching(search)
             }
             Err(error) => {
-                let text = format!("its object files cannot be listed: {error}");
-                parts.site.note(cx, Severity::Error, &text);
+                parts.site.note(cx, &Note::FilesUnlisted(&error));
                 Ready::Between { after: 0 }
             }
         }
@@ -76,14 +76,12 @@ impl Patrol {
             let known = parts.index.get(&address);
             if met.named && known.is_none_or(|known| known.sequence < met.sequence) {
                 // The index was made when that record could not be read.
-                let text = format!("the log says more of {address} than the index: its file stays");
-                parts.site.note(cx, Severity::Error, &text);
+                parts.site.note(cx, &Note::LogKnowsMore(address));
                 continue;
             }
             parts.deletes.take_back(address, Vec::new(), Fault::Disk);
             self.tally.freed += 1;
-            let text = format!("the file of {address}, which is no object, is removed");
-            parts.site.note(cx, Severity::Info, &text);
+            parts.site.note(cx, &Note::OrphanRemoved(address));
         }
         self.orphans = Some(orphans);
         (Turn::Ready(Ready::Freeing), Step::Did)

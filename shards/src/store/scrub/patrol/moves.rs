@@ -4,14 +4,15 @@
 //! rebuild of the index finds it too.
 
 use ron_codec::{address::Address, record::RecordHeader};
-use ron_io::ports::Severity;
 
 use super::{Broken, Parts, Patrol, Step};
 use crate::{
     flow::Cx,
     store::{
+        flaw::Beside,
         index::{Entry, Location},
         log::{Moving, Relocation},
+        notes::Note,
         site::Site,
     },
 };
@@ -24,7 +25,7 @@ impl Patrol {
         address: Address,
         entry: Entry,
         record: Vec<u8>,
-        flaw: Option<&'static str>,
+        flaw: Option<Beside>,
         parts: &mut Parts<'_>,
         cx: &mut Cx<'_>,
     ) -> Step {
@@ -37,8 +38,7 @@ impl Patrol {
             self.probe(address);
             return Step::Blocked;
         }
-        let text = format!("{address} is to be written anew, and the log does not take it");
-        parts.site.note(cx, Severity::Error, &text);
+        parts.site.note(cx, &Note::NotWrittenAnew(address));
         Step::Did
     }
 
@@ -46,7 +46,7 @@ impl Patrol {
         &mut self,
         address: &Address,
         entry: &Entry,
-        flaw: Option<&'static str>,
+        flaw: Option<Beside>,
         site: Site,
         cx: &mut Cx<'_>,
     ) {
@@ -61,8 +61,7 @@ impl Patrol {
         };
         broken.told = true;
         let Broken { from, why, .. } = broken;
-        let text = format!("segment {segment} ends at {from}, {why}: what lies behind is moved");
-        site.note(cx, Severity::Warn, &text);
+        site.note(cx, &Note::BrokenSegmentMoved { segment, from: *from, why });
     }
 }
 

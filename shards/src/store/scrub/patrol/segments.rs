@@ -18,6 +18,8 @@ use crate::{
     store::{
         damage,
         handle::{Handle, Opening},
+        notes::SegmentEnd,
+        scan::Break,
         scrub::{
             check::Window,
             sweep::{End, Next, Orphans, Sweep},
@@ -44,7 +46,7 @@ impl Patrol {
         };
         if len > SEGMENT_LEN_MAX {
             // No start believes any of it.
-            let why = "it is longer than any is made".to_string();
+            let why = SegmentEnd::Broken(Break::TooLong);
             return (Turn::Ready(self.break_off(segment, 0, why, parts)), Step::Did);
         }
         let end = if segment == self.until.segment { len.min(self.until.offset) } else { len };
@@ -68,7 +70,7 @@ impl Patrol {
         let there = parts.log.segments().any(|(number, _)| number == segment);
         if there {
             // What the index places in it is probed, one by one; each says what is wrong with it.
-            self.break_off(segment, 0, format!("it cannot be opened: {error}"), parts)
+            self.break_off(segment, 0, SegmentEnd::NotOpened(error), parts)
         } else {
             // It was compacted away meanwhile.
             Ready::Between { after: segment }
@@ -108,7 +110,7 @@ impl Patrol {
                 match end {
                     End::Whole => Ready::Between { after: sweep.segment() },
                     End::Broken { from, why } => {
-                        self.break_off(sweep.segment(), from, why.to_string(), parts)
+                        self.break_off(sweep.segment(), from, SegmentEnd::Broken(why), parts)
                     }
                 }
             }
@@ -122,7 +124,7 @@ impl Patrol {
         &mut self,
         segment: u32,
         from: u64,
-        why: String,
+        why: SegmentEnd,
         parts: &mut Parts<'_>,
     ) -> Ready {
         *parts.checkpoint_due = true;

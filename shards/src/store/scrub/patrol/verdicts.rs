@@ -10,7 +10,6 @@
 use std::io;
 
 use ron_codec::address::Address;
-use ron_io::ports::Severity;
 
 use super::{PATROL_TAG, Parts, Patrol, Step, moves::in_log};
 use crate::{
@@ -18,8 +17,10 @@ use crate::{
     limits::SCRUB_FAILURES_MAX,
     store::{
         damage,
+        flaw::{Beside, Flaw},
+        notes::Note,
         scrub::{
-            finding::{Found, report_damage},
+            finding::report_damage,
             mend::Mend,
             probe::{Repair, Verdict},
         },
@@ -68,19 +69,16 @@ impl Patrol {
                 self.mend = Some(Mend::new(address, what, writes, PATROL_TAG));
                 return Step::Did;
             }
-            Verdict::Flawed { what, .. } => {
-                let what = format!("{what}, beside data that are right");
-                self.damaged(&address, &what, Found::Beside, cx)
-            }
-            Verdict::Damaged { what } => self.damaged(&address, what, Found::Wrong, cx),
-            Verdict::Unreadable { what } => self.damaged(&address, &what, Found::Unreadable, cx),
-            Verdict::Failed { what } if self.failures > SCRUB_FAILURES_MAX => Step::Failed(what),
-            Verdict::Failed { what } => {
-                site.note(cx, Severity::Error, &format!("{address} cannot be checked: {what}"));
+            Verdict::Flawed { what, .. } => self.damaged(&address, &Flaw::Beside(what), cx),
+            Verdict::Damaged { what } => self.damaged(&address, &Flaw::Wrong(what), cx),
+            Verdict::Unreadable { why } => self.damaged(&address, &Flaw::Withheld(why), cx),
+            Verdict::Failed { why } if self.failures > SCRUB_FAILURES_MAX => Step::Failed(why),
+            Verdict::Failed { why } => {
+                site.note(cx, &Note::NotChecked { address, why: &why });
                 return Step::Did;
             }
         };
-        if step == Step::Did {
+        if matches!(step, Step::Did) {
             cx.stats.scrub_objects.add(1);
             self.tally.checked += 1;
         }
@@ -90,15 +88,14 @@ impl Patrol {
     /// An object file was mended, and is probed once more; or it could not be.
     pub(super) fn mended(
         &mut self,
-        (address, flaw): (Address, &'static str),
+        (address, flaw): (Address, Beside),
         outcome: io::Result<()>,
         site: Site,
         cx: &mut Cx<'_>,
     ) -> Step {
         self.mend = None;
         if let Err(error) = outcome {
-            let what = format!("{flaw}, beside data that are right, and it stays: {error}");
-            return self.damaged(&address, &what, Found::Beside, cx);
+            return self.damaged(&address, &Flaw::Unmended { what: flaw, error }, cx);
         }
         self.mended = Some(address);
         self.note_mended(&address, flaw, site, cx);
@@ -109,20 +106,19 @@ impl Patrol {
     pub(super) fn note_mended(
         &mut self,
         address: &Address,
-        flaw: &str,
+        what: Beside,
         site: Site,
         cx: &mut Cx<'_>,
     ) {
         self.tally.mended += 1;
         cx.stats.scrub_repaired.add(1);
         damage::healed(address, cx);
-        let text = format!("{flaw} of {address} was damaged beside data that are right: mended");
-        site.note(cx, Severity::Warn, &text);
+        site.note(cx, &Note::Mended { address: *address, what });
     }
 
-    fn damaged(&mut self, address: &Address, what: &str, found: Found, cx: &mut Cx<'_>) -> Step {
+    fn damaged(&mut self, address: &Address, flaw: &Flaw, cx: &mut Cx<'_>) -> Step {
         self.tally.damaged += 1;
-        report_damage(address, what, found, cx);
+        report_damage(address, flaw, cx);
         Step::Did
     }
 }
