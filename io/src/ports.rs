@@ -132,7 +132,7 @@ impl DiskDone {
     pub fn into_opened(self) -> u64 {
         match self {
             DiskDone::Opened { len } => len,
-            other => other.is_not("Open"),
+            other => other.refuse("Open"),
         }
     }
 
@@ -141,7 +141,7 @@ impl DiskDone {
     pub fn into_read(self) -> Block {
         match self {
             DiskDone::Read(block) => block,
-            other => other.is_not("Read"),
+            other => other.refuse("Read"),
         }
     }
 
@@ -150,7 +150,7 @@ impl DiskDone {
     pub fn into_scanned(self) -> Vec<u8> {
         match self {
             DiskDone::Scanned(bytes) => bytes,
-            other => other.is_not("Scan"),
+            other => other.refuse("Scan"),
         }
     }
 
@@ -159,7 +159,7 @@ impl DiskDone {
     pub fn into_listed(self) -> Vec<(String, u64)> {
         match self {
             DiskDone::Listed(names) => names,
-            other => other.is_not("List"),
+            other => other.refuse("List"),
         }
     }
 
@@ -168,7 +168,7 @@ impl DiskDone {
     pub fn into_ran(self) -> JobOutcome {
         match self {
             DiskDone::Ran(outcome) => outcome,
-            other => other.is_not("Run"),
+            other => other.refuse("Run"),
         }
     }
 
@@ -177,12 +177,12 @@ impl DiskDone {
     pub fn into_space(self) -> Space {
         match self {
             DiskDone::Space(space) => space,
-            other => other.is_not("Space"),
+            other => other.refuse("Space"),
         }
     }
 
     #[track_caller]
-    fn is_not(self, act: &str) -> ! {
+    fn refuse(self, act: &str) -> ! {
         panic!("{act} brought {self:?}")
     }
 }
