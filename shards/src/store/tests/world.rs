@@ -350,9 +350,13 @@ impl World {
         }
     }
 
-    pub(in crate::store) fn stop(&mut self) {
+    pub(in crate::store) fn begin_stop(&mut self) {
         with_cx!(self, store, cx => store.stop(cx));
         self.collect();
+    }
+
+    pub(in crate::store) fn stop(&mut self) {
+        self.begin_stop();
         self.run();
         assert!(self.store.is_stopped());
     }
