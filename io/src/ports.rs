@@ -139,7 +139,7 @@ impl DiskDone {
     pub fn into_opened(self) -> u64 {
         match self {
             DiskDone::Opened { len } => len,
-            other => other.is_not("Open"),
+            other => other.refuse("Open"),
         }
     }
 
@@ -148,7 +148,7 @@ impl DiskDone {
     pub fn into_read(self) -> Block {
         match self {
             DiskDone::Read(block) => block,
-            other => other.is_not("Read"),
+            other => other.refuse("Read"),
         }
     }
 
@@ -157,7 +157,7 @@ impl DiskDone {
     pub fn into_scanned(self) -> Vec<u8> {
         match self {
             DiskDone::Scanned(bytes) => bytes,
-            other => other.is_not("Scan"),
+            other => other.refuse("Scan"),
         }
     }
 
@@ -166,7 +166,7 @@ impl DiskDone {
     pub fn into_listed(self) -> Vec<(String, u64)> {
         match self {
             DiskDone::Listed(names) => names,
-            other => other.is_not("List"),
+            other => other.refuse("List"),
         }
     }
 
@@ -175,7 +175,7 @@ impl DiskDone {
     pub fn into_ran(self) -> JobOutcome {
         match self {
             DiskDone::Ran(outcome) => outcome,
-            other => other.is_not("Run"),
+            other => other.refuse("Run"),
         }
     }
 
@@ -184,12 +184,12 @@ impl DiskDone {
     pub fn into_space(self) -> Space {
         match self {
             DiskDone::Space(space) => space,
-            other => other.is_not("Space"),
+            other => other.refuse("Space"),
         }
     }
 
     #[track_caller]
-    fn is_not(self, act: &str) -> ! {
+    fn refuse(self, act: &str) -> ! {
         panic!("{act} brought {self:?}")
     }
 }

@@ -5,7 +5,7 @@
 //!   Idle ────────────────────► Between ──────► Patrolling ──────────────────────► Acting
 //!    ▲                          │   ▲          │   ▲      its answer                 │
 //!    └──── no partition left ───┘   └──────────┘   └─────────────────────────────────┘
-//!                                     the patrol is over
+//!                                   the patrol has ended
 //! ```
 //!
 //! It is one reader of the shard, in the background: it waits for one read at most, at a pace, and
@@ -79,14 +79,14 @@ enum Ready {
     Idle,
     /// The next step is the first in the next partition.
     Between(Round),
-    Patrolling(Round, Patrol),
+    Patrolling(Round, Box<Patrol>),
 }
 
 /// An act of the patrol is in progress.
 #[derive(Debug)]
 struct Acting {
     round: Round,
-    patrol: Patrol,
+    patrol: Box<Patrol>,
 }
 
 type State = Turn<Ready, Acting>;
@@ -280,7 +280,7 @@ impl Scrub {
             return None;
         };
         let mut parts = partition.parts();
-        let mut patrol = patrol.unwrap_or_else(|| Patrol::new(reached, &parts));
+        let mut patrol = patrol.unwrap_or_else(|| Box::new(Patrol::new(reached, &parts)));
         let step = patrol.step(&mut parts, cx);
         let next = self.stepped((round, patrol), step, partition, cx);
         self.machine.put(next);
@@ -309,7 +309,7 @@ impl Scrub {
     /// Settles what a step came to.
     fn stepped(
         &mut self,
-        (mut round, patrol): (Round, Patrol),
+        (mut round, patrol): (Round, Box<Patrol>),
         step: Step,
         partition: &mut Partition,
         cx: &mut Cx<'_>,
@@ -330,14 +330,14 @@ impl Scrub {
             Step::Did => self.pace.take(SCRUB_STEP_LEN),
             Step::Blocked => self.blocked = true,
             Step::Over => {
-                round.through(patrol, true, cx);
+                round.through(*patrol, true, cx);
                 self.schedule.leave(partition, Reached::All, round.began_unix_ms, true);
                 return Turn::Ready(Ready::Between(round));
             }
             Step::Failed(why) => {
                 let site = partition.parts().site;
                 site.note(cx, &Note::ScrubStopped(&why));
-                round.through(patrol, false, cx);
+                round.through(*patrol, false, cx);
                 return Turn::Ready(Ready::Between(round));
             }
         }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 impl Compaction {
-    /// The segment of which everything was moved, unless it has to wait.
+    /// The segment that everything was moved from, unless it has to wait.
     fn moved(&self, log: &Log, now_ns: u64) -> Option<Victim> {
         let Some(Ready::Moved(victim)) = self.machine.ready() else { return None };
         (!log.is_moving() && now_ns >= self.not_before_ns).then_some(*victim)

@@ -61,14 +61,14 @@ enum Look {
 /// One record that is being checked.
 #[derive(Debug)]
 pub(super) struct Check {
-    record: Record,
+    record: Box<Record>,
     part: Part,
 }
 
 /// One record that was checked.
 #[derive(Debug)]
 pub(super) struct Checked {
-    record: Record,
+    record: Box<Record>,
     /// What its data hash to, if they are right.
     hashed: Option<Hashed>,
 }
@@ -128,7 +128,7 @@ impl Check {
         let kept = (keep && in_segment).then(|| Vec::with_capacity(expected.size() as usize));
         let (location, base, at, flaw) = (entry.location, entry.base(), 0, None);
         let record = Record { expected, location, base, at, flaw, kept };
-        Some(Check { record, part: Part::Header })
+        Some(Check { record: Box::new(record), part: Part::Header })
     }
 
     /// Where in the file the next bytes are wanted from.
@@ -170,7 +170,7 @@ impl Checked {
 
     /// The record as it must be, if it was kept and the data are right.
     pub(super) fn into_record(self) -> Option<Vec<u8>> {
-        let Record { expected: header, kept, .. } = self.record;
+        let Record { expected: header, kept, .. } = *self.record;
         let (hashed, data) = (self.hashed?, kept?);
         let mut record = Vec::with_capacity(header.record_len() as usize);
         record.extend(header.encode());
@@ -184,7 +184,7 @@ impl Checked {
     /// What must stand beside the data of a record in a file of its own, if they are right: the
     /// header's block, and the outboard with what fills it up.
     pub(super) fn into_writes(self) -> Option<Vec<(u64, Vec<u8>)>> {
-        let Record { expected: header, location: Location::File { .. }, .. } = self.record else {
+        let Record { expected: header, location: Location::File { .. }, .. } = *self.record else {
             return None;
         };
         let hashed = self.hashed?;

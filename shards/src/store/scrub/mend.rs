@@ -80,7 +80,7 @@ impl Mend {
         self.flaw
     }
 
-    /// Starts the next act, of which none may be in progress. Returns how many bytes it writes.
+    /// Starts the next act; no other may be in progress. Returns how many bytes it writes.
     pub(super) fn go(&mut self, parts: &Parts<'_>, cx: &mut Cx<'_>) -> u64 {
         let ready = self.machine.take_ready("go");
         let (waiting, len) = self.start(ready, parts, cx);

@@ -151,7 +151,7 @@ pub(super) struct Patrol {
     broken: BTreeMap<u32, Broken>,
     /// Objects that were found wrong in a segment: each is dealt with once a round.
     settled: BTreeSet<Address>,
-    /// The object that is probed, or the one that is mended: until that is over the next step is
+    /// The object that is probed, or the one that is mended. Until that has ended, each step is one
     /// of it.
     probe: Option<Probe>,
     mend: Option<Mend>,

@@ -106,8 +106,8 @@ impl Probe {
         matches!(self.machine.ready(), Some(Ready::Start))
     }
 
-    /// Starts the next act, of which none may be in progress, and returns how many bytes it reads.
-    /// If there is none to start, it is over.
+    /// Starts the next act, and returns how many bytes it reads. No other may be in progress. If
+    /// there is none to start, the probe has ended.
     pub(super) fn go(&mut self, parts: &Parts<'_>, cx: &mut Cx<'_>) -> Result<u64, Verdict> {
         let ready = self.machine.take_ready("go");
         match self.start(ready, parts, cx) {

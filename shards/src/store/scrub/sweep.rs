@@ -74,7 +74,7 @@ enum Role {
     /// Nothing but its header is looked at.
     Passed,
     /// It is hashed, because it `counts` or because it may be of the last batch.
-    Hashed { check: Box<Check>, counts: bool },
+    Hashed { check: Check, counts: bool },
     /// The index points at it and means a record of another length.
     LengthMismatch,
 }
@@ -83,7 +83,7 @@ enum Role {
 #[derive(Debug)]
 struct Hashing {
     address: Address,
-    check: Box<Check>,
+    check: Check,
     counts: bool,
 }
 
@@ -202,7 +202,7 @@ impl Sweep {
         let (outcome, checked) = match check.feed(window) {
             Fed::More(check) => {
                 let next = self.read(check.at());
-                self.hashing = Some(Hashing { address, check: Box::new(check), counts });
+                self.hashing = Some(Hashing { address, check, counts });
                 return Some(next);
             }
             Fed::Over(outcome, checked) => (outcome, checked),
@@ -236,7 +236,7 @@ impl Sweep {
         let entry = known.unwrap_or(Entry { location, size, sequence });
         match Check::new(&address, &entry, false) {
             Some(check) if check.record_len() == header.record_len() => {
-                Role::Hashed { check: Box::new(check), counts }
+                Role::Hashed { check, counts }
             }
             _ => Role::LengthMismatch,
         }

@@ -101,7 +101,7 @@ fn records_that_are_hidden_stay_though_their_segment_cannot_be_marked_at_first()
 
 /// The process that could not mark it tries again, and makes no checkpoint before.
 #[test]
-fn a_mark_is_tried_until_it_can_be_made() {
+pub(super) fn a_mark_is_tried_until_it_can_be_made() {
     let (mut world, _) = hidden_and_not_marked(23, 4);
     let snapshots = |world: &World| {
         let entries = std::fs::read_dir(world.config.layout.index_dir(0)).unwrap();

@@ -31,6 +31,7 @@ mod rebuild;
 mod serving;
 mod space;
 mod starts;
+mod transitions;
 mod uploads;
 mod waiting;
 pub(super) mod world;

@@ -198,7 +198,7 @@ fn record_behind_its_tombstone(world: &mut World) -> (Vec<u8>, Vec<Vec<u8>>) {
 }
 
 #[test]
-fn what_was_moved_behind_its_tombstone_stays_deleted() {
+pub(super) fn what_was_moved_behind_its_tombstone_stays_deleted() {
     let mut world = World::new(14);
     let (gone, others) = record_behind_its_tombstone(&mut world);
     // The first process that reads all of it is interrupted by a full disk.

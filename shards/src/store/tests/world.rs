@@ -312,8 +312,12 @@ impl World {
         }
     }
 
-    pub(in crate::store) fn stop(&mut self) {
+    pub(in crate::store) fn begin_stop(&mut self) {
         self.tell(|store, cx| store.stop(cx));
+    }
+
+    pub(in crate::store) fn stop(&mut self) {
+        self.begin_stop();
         self.run();
         assert!(self.store.is_stopped());
     }
