@@ -11,7 +11,7 @@ use std::{
 use ron_codec::{address::Address, limits::SEGMENT_LEN_MAX, record::RecordKind};
 use ron_io::limits::DISK_OP_LEN_MAX;
 use ron_shards::store::{
-    audit::{Found, Next, Position, Walk, hidden_number, segment_number},
+    audit::{Break, Found, Next, Position, Walk, hidden_number, segment_number},
     layout::Layout,
 };
 
