@@ -8,8 +8,7 @@ fn a_full_disk_answers_full_and_recovers() {
     let mut world = World::new(11);
     world.put(&object(0, 5000));
     for times in [1, 3] {
-        let error = io::ErrorKind::StorageFull;
-        world.disk.planted.push(Planted { kind: Kind::Write, skip: 0, times, error });
+        fail(&mut world, Kind::Write, times, ErrorKind::StorageFull);
         for n in 0..times as u64 {
             let reply = world.put(&object(100 + n, 9000));
             assert!(matches!(reply, Reply::Failed(Fault::Full)), "{reply:?}");
@@ -30,8 +29,7 @@ fn a_full_disk_answers_full_and_recovers() {
 fn a_segment_whose_sync_failed_is_not_trusted_again() {
     let mut world = World::new(12);
     world.put(&object(0, 5000));
-    let error = io::ErrorKind::Other;
-    world.disk.planted.push(Planted { kind: Kind::Sync, skip: 0, times: 1, error });
+    fail(&mut world, Kind::Sync, 1, ErrorKind::Other);
     let reply = world.put(&object(1, 5000));
     assert!(matches!(reply, Reply::Failed(Fault::Disk)), "{reply:?}");
     assert!(!world.holds(&object(1, 5000)));
@@ -49,9 +47,8 @@ fn a_segment_whose_sync_failed_is_not_trusted_again() {
 fn a_segment_that_cannot_be_cut_ends_writing() {
     let mut world = World::new(13);
     world.put(&object(0, 5000));
-    let error = io::ErrorKind::Other;
     for kind in [Kind::Sync, Kind::Truncate] {
-        world.disk.planted.push(Planted { kind, skip: 0, times: 1, error });
+        fail(&mut world, kind, 1, ErrorKind::Other);
     }
     for n in 1..3 {
         let reply = world.put(&object(n, 5000));
@@ -65,8 +62,7 @@ fn a_segment_that_cannot_be_cut_ends_writing() {
 fn a_failed_checkpoint_is_tried_again() {
     let mut world = World::new(14);
     world.put(&object(0, 5000));
-    let error = io::ErrorKind::Other;
-    world.disk.planted.push(Planted { kind: Kind::Run, skip: 0, times: 1, error });
+    fail(&mut world, Kind::Run, 1, ErrorKind::Other);
     world.checkpoint();
     assert!(world.notes.iter().any(|note| note.contains("checkpoint")));
     world.checkpoint();

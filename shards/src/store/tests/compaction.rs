@@ -233,10 +233,7 @@ fn tombstones_behind_damage_keep_their_segment() {
     delete(&mut world, &gone);
     world.stop();
     let segment = world.segments().remove(1);
-    let bytes = world.disk.bytes(&segment);
-    let digest = Address::of(&second);
-    let at = bytes.windows(32).position(|window| window == digest.as_bytes());
-    let at = at.expect("it is in the log");
+    let at = digest_in(&world, &segment, &Address::of(&second));
     world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
     world.restart();
     delete(&mut world, &first);

@@ -13,8 +13,7 @@ fn run_script(world: &mut World, objects: &[Vec<u8>], nth: usize) -> Option<Vec<
     let mut acts = 0;
     for some in objects.chunks(3) {
         for bytes in some {
-            let large = bytes.len() > 1024 * 1024;
-            let ask = if large { world.upload(bytes) } else { world.put_ask(bytes) };
+            let ask = world.store_ask(bytes);
             asked.insert(world.ask(ask), bytes.clone());
         }
         while acts < nth && world.step() {
@@ -70,8 +69,7 @@ fn crash_at(nth: usize, seed: u64) -> bool {
         // Whatever else is there is whole, and stays: it is answered for from now on.
         let there: Vec<bool> = objects.iter().map(|bytes| world.holds(bytes)).collect();
         if round == 1 && nth.is_multiple_of(2) {
-            world.store = Store::new(&world.config);
-            std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+            world.lose_index();
         }
         world.crash(seed + round + 100);
         for (bytes, there) in objects.iter().zip(there) {
@@ -125,10 +123,9 @@ impl Gamble {
             }
             let put = self.chance.below(5) < 3;
             let bytes = &self.objects[nth];
-            let ask = match (put, bytes.len() > 1024 * 1024) {
-                (false, _) => Ask::Delete { address: hashed(bytes).address },
-                (true, true) => self.world.upload(bytes),
-                (true, false) => self.world.put_ask(bytes),
+            let ask = match put {
+                false => Ask::Delete { address: hashed(bytes).address },
+                true => self.world.store_ask(bytes),
             };
             self.known.insert(nth, None);
             asked.insert(self.world.ask(ask), (nth, put));

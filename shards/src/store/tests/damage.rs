@@ -6,7 +6,7 @@ use super::*;
 use crate::store::flaw::Harm;
 
 fn store(world: &mut World, bytes: &[u8]) -> Reply {
-    let ask = if bytes.len() > 1024 * 1024 { world.upload(bytes) } else { world.put_ask(bytes) };
+    let ask = world.store_ask(bytes);
     world.answer(ask)
 }
 
@@ -72,8 +72,7 @@ fn an_error_that_passes_is_no_damage() {
     for len in lengths() {
         let (mut world, bytes) = stored(len);
         world.chill();
-        let error = ErrorKind::UnexpectedEof;
-        world.disk.planted.push(Planted { kind: Kind::Read, skip: 0, times: 1, error });
+        fail(&mut world, Kind::Read, 1, ErrorKind::UnexpectedEof);
         assert_eq!(world.get(&Address::of(&bytes)), Err(Some(Fault::Integrity)));
         assert_eq!(world.healed, [*Address::of(&bytes).as_bytes()], "it was read again at once");
         assert!(world.holds(&bytes));
@@ -130,13 +129,6 @@ fn what_lies_beside_the_data_heals_too() {
     }
 }
 
-/// The process is killed, and its index is lost.
-fn lose_index(world: &mut World) {
-    world.store = Store::new(&world.config);
-    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
-    world.kill();
-}
-
 #[test]
 fn healing_that_fails_leaves_what_was_there() {
     for (kind, error) in [
@@ -151,7 +143,7 @@ fn healing_that_fails_leaves_what_was_there() {
             let (mut world, bytes) = stored(len);
             flip(&mut world, &bytes);
             assert!(world.get(&Address::of(&bytes)).is_err());
-            world.disk.planted.push(Planted { kind, skip: 0, times: 1, error });
+            fail(&mut world, kind, 1, error);
             let answer = store(&mut world, &bytes);
             assert!(matches!(answer, Reply::Failed(_)), "{kind:?} {len}: {answer:?}");
             assert!(is_barred(&mut world, &bytes), "{kind:?} {len}");
@@ -202,20 +194,6 @@ fn what_is_found_whole_is_served_again() {
         assert!(world.holds(&bytes));
         assert_eq!(world.healed.len(), 1);
     }
-}
-
-/// Runs a whole round of the scrub.
-fn scrub(world: &mut World) {
-    let rounds = world.stats.scrub_rounds.get();
-    world.scrub_now();
-    while world.stats.scrub_rounds.get() == rounds {
-        if !world.step() {
-            let at = world.store.wake_at(&world.free_space).expect("a round is under way");
-            world.now.mono_ns = world.now.mono_ns.max(at);
-            world.settle();
-        }
-    }
-    world.run();
 }
 
 #[test]
@@ -346,8 +324,7 @@ fn a_read_error_is_not_called_damage() {
     let bytes = object(1, 100);
     world.put(&bytes);
     world.chill();
-    let error = io::ErrorKind::Other;
-    world.disk.planted.push(Planted { kind: Kind::Read, skip: 0, times: 1, error });
+    fail(&mut world, Kind::Read, 1, ErrorKind::Other);
     assert_eq!(world.get(&Address::of(&bytes)), Err(Some(Fault::Disk)));
     assert_eq!(world.stats.integrity_fail.get(), 0);
     assert!(world.holds(&bytes), "it is tried again");

@@ -109,8 +109,7 @@ fn a_file_that_cannot_be_removed_is_noted_and_no_more() {
     let mut world = World::new(8);
     let bytes = object(1, LARGE);
     put_large(&mut world, &bytes);
-    let error = std::io::ErrorKind::Other;
-    world.disk.planted.push(Planted { kind: Kind::Remove, skip: 0, times: 1, error });
+    fail(&mut world, Kind::Remove, 1, ErrorKind::Other);
     assert!(matches!(ask_to_delete(&mut world, &bytes), Reply::Deleted));
     assert!(world.notes.iter().any(|note| note.contains("its file stays")));
     assert!(!world.holds(&bytes));

@@ -23,10 +23,7 @@ fn damage_far_from_the_end_is_no_torn_batch() {
     }
     let segment = world.segments().remove(0);
     let len = world.disk.bytes(&segment).len();
-    let digest = Address::of(&objects[1]);
-    let bytes = world.disk.bytes(&segment);
-    let at = bytes.windows(32).position(|window| window == digest.as_bytes());
-    let at = at.expect("it is in the log");
+    let at = digest_in(&world, &segment, &Address::of(&objects[1]));
     world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
     for boot in 0..3 {
         world.kill();
@@ -59,8 +56,7 @@ fn hidden_and_not_marked(seed: u64, tries: usize) -> (World, PathBuf) {
     }
     let segment = world.segments().remove(0);
     world.disk.damage(&segment, |bytes| bytes[0] ^= 1);
-    world.store = Store::new(&world.config);
-    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.lose_index();
     world.disk.kill();
     // The first opens the segment.
     let error = ErrorKind::StorageFull;

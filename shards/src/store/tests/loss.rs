@@ -191,34 +191,24 @@ fn a_deletion_behind_all_that_is_hidden_is_not_undone() {
     for n in 0..8 {
         world.put(&object(n, 900_000));
     }
-    let delete = |world: &mut World, bytes: &[u8]| {
-        let asked = world.upload(bytes);
-        assert!(matches!(world.answer(asked), Reply::Stored { new: true }));
-        let (kind, error) = (Kind::Remove, io::ErrorKind::Other);
-        world.disk.planted.push(Planted { kind, skip: 0, times: 1, error });
-        let answer = world.answer(Ask::Delete { address: Address::of(bytes) });
-        assert!(matches!(answer, Reply::Deleted), "{answer:?}");
+    let delete_and_keep = |world: &mut World, bytes: &[u8]| {
+        assert!(is_new(&put_large(world, bytes)));
+        fail(world, Kind::Remove, 1, ErrorKind::Other);
+        delete(world, bytes);
     };
-    delete(&mut world, &large(100));
+    delete_and_keep(&mut world, &large(100));
     let segment = world.segments().remove(0);
-    let digest = Address::of(&object(1, 900_000));
-    let bytes = world.disk.bytes(&segment);
-    let at = bytes.windows(32).position(|window| window == digest.as_bytes()).unwrap();
+    let at = digest_in(&world, &segment, &Address::of(&object(1, 900_000)));
     world.disk.damage(&segment, |bytes| bytes[at] ^= 1);
     let rebuild = |world: &mut World| {
-        world.store = Store::new(&world.config);
-        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.lose_index();
         world.kill();
     };
     rebuild(&mut world);
-    let files = |world: &World| {
-        let paths = world.disk.paths();
-        paths.iter().filter(|path| path.extension().is_some_and(|it| it == "obj")).count()
-    };
-    assert_eq!(files(&world), 1, "it may have been stored again");
-    delete(&mut world, &large(101));
-    assert_eq!(files(&world), 2);
+    assert_eq!(object_files(&world), 1, "it may have been stored again");
+    delete_and_keep(&mut world, &large(101));
+    assert_eq!(object_files(&world), 2);
     rebuild(&mut world);
     assert!(!world.holds(&large(101)), "a deletion is undone");
-    assert_eq!(files(&world), 1);
+    assert_eq!(object_files(&world), 1);
 }

@@ -2,8 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, ErrorKind},
-    path::PathBuf,
+    io::ErrorKind,
+    path::{Path, PathBuf},
 };
 
 use ron_codec::address::Address;
@@ -113,15 +113,15 @@ fn boot(world: &mut World) {
 }
 
 fn lose_index(world: &mut World) {
-    world.store = Store::new(&world.config);
-    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.lose_index();
     world.crash(1);
 }
 
-/// The first round of the scrub.
+/// A whole round of the scrub.
 fn scrub(world: &mut World) {
+    let rounds = world.stats.scrub_rounds.get();
     world.scrub_now();
-    while world.stats.scrub_rounds.get() == 0 {
+    while world.stats.scrub_rounds.get() == rounds {
         act(world);
     }
     world.run();
@@ -134,6 +134,12 @@ fn act(world: &mut World) {
         world.now.mono_ns = world.now.mono_ns.max(at);
         world.settle();
     }
+}
+
+/// Where the record of an object with this address lies in the segment: from there its digest.
+fn digest_in(world: &World, segment: &Path, address: &Address) -> usize {
+    let mut windows = world.disk.bytes(segment).windows(32);
+    windows.position(|window| window == address.as_bytes()).expect("it is in the log")
 }
 
 fn object_files(world: &World) -> usize {

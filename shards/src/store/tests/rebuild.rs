@@ -85,8 +85,7 @@ fn what_was_deleted_while_a_segment_could_not_be_read_stays_deleted() {
         world.put(&bytes);
     }
     let lose = |world: &mut World| {
-        world.store = Store::new(&world.config);
-        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.lose_index();
         world.disk.kill();
     };
     lose(&mut world);
@@ -110,11 +109,10 @@ fn what_was_deleted_while_nothing_could_be_read_stays_deleted_though_it_happens_
     let bytes = object(1, 3000);
     let (kind, error) = (Kind::Scan, ErrorKind::Other);
     let lose = |world: &mut World, segments: usize| {
-        world.store = Store::new(&world.config);
-        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.lose_index();
         world.disk.kill();
         let times = segments * limits::BOOT_SCAN_TRIES as usize;
-        world.disk.planted.push(Planted { kind, skip: 0, times, error });
+        fail(world, kind, times, error);
         world.restart();
     };
     lose(&mut world, 1);
@@ -152,12 +150,10 @@ fn what_a_rebuild_takes_up_stays_there() {
         let (_, rename) = world.pending.remove(at);
         world.disk.half_perform(rename);
         assert_eq!(object_files(&world), 1);
-        world.store = Store::new(&world.config);
-        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.lose_index();
         world.kill();
         assert!(world.holds(&bytes), "{:?}", world.notes);
-        world.store = Store::new(&world.config);
-        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.lose_index();
         world.crash(seed);
         assert!(world.holds(&bytes), "seed {seed}: {:?}", world.notes);
     }
@@ -165,8 +161,7 @@ fn what_a_rebuild_takes_up_stays_there() {
 
 /// The index is lost, and one of the segments that are there cannot be read.
 fn rebuild(world: &mut World, unread: Option<usize>) {
-    world.store = Store::new(&world.config);
-    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.lose_index();
     world.disk.kill();
     world.disk.unreadable = unread.map(|nth| world.segments().remove(nth));
     world.restart();

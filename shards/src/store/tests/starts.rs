@@ -14,8 +14,7 @@ fn a_short_read_at_boot_cuts_nothing_off() {
     for rebuilt in [false, true] {
         world.disk.kill();
         if rebuilt {
-            world.store = Store::new(&world.config);
-            std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+            world.lose_index();
         }
         world.disk.short_scans = limits::BOOT_SCAN_TRIES as usize - 1;
         world.restart();
@@ -68,8 +67,7 @@ fn a_file_that_cannot_be_removed_at_boot_is_noted() {
     put_large(&mut world, &bytes);
     fail(&mut world, Kind::Remove, 1, ErrorKind::Other);
     delete(&mut world, &bytes);
-    world.store = Store::new(&world.config);
-    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.lose_index();
     world.disk.kill();
     fail(&mut world, Kind::Remove, 1, ErrorKind::Other);
     world.restart();
@@ -86,8 +84,7 @@ fn an_object_file_that_cannot_be_read_does_not_keep_the_node_from_starting() {
         put_large(&mut world, &bytes);
         put_large(&mut world, &other);
         for (times, both) in [(2, true), (3, false)] {
-            world.store = Store::new(&world.config);
-            std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+            world.lose_index();
             for segment in world.segments() {
                 world.disk.lose(&segment);
             }
@@ -166,8 +163,7 @@ fn a_piece_of_the_log_that_cannot_be_read_does_not_keep_the_node_from_starting()
     assert_eq!(world.stats.partitions_absent.get(), 0);
     assert!(objects.iter().all(|bytes| world.holds(bytes)));
     // In a rebuild the segment ends there.
-    world.store = Store::new(&world.config);
-    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.lose_index();
     world.disk.kill();
     let error = ErrorKind::Other;
     world.disk.planted.push(Planted { kind: Kind::Scan, skip: 1, times, error });
@@ -216,8 +212,7 @@ fn a_file_where_a_folder_of_objects_should_be_keeps_no_node_from_starting() {
     let mut world = World::new(22);
     world.put(&object(1, 3000));
     for (error, absent) in [(ErrorKind::NotADirectory, 0), (ErrorKind::Other, 1)] {
-        world.store = Store::new(&world.config);
-        std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+        world.lose_index();
         world.disk.kill();
         // Uploads and segments are listed before.
         world.disk.planted.push(Planted { kind: Kind::List, skip: 2, times: 1, error });

@@ -142,6 +142,12 @@ impl World {
         assert!(self.store.is_ready(), "{:?}", self.store.failed());
     }
 
+    /// No process runs, and the index is lost.
+    pub(in crate::store) fn lose_index(&mut self) {
+        self.store = Store::new(&self.config);
+        std::fs::remove_dir_all(self.config.layout.index_dir(0)).unwrap();
+    }
+
     pub(in crate::store) fn kill(&mut self) {
         self.disk.kill();
         self.restart();
@@ -255,6 +261,11 @@ impl World {
         let Hashed { address, size, outboard } = hashed(bytes);
         let blocks = self.blocks(bytes);
         Ask::Put { address, size, outboard, blocks }
+    }
+
+    /// What brings these bytes: an upload if they are many.
+    pub(in crate::store) fn store_ask(&mut self, bytes: &[u8]) -> Ask {
+        if bytes.len() > 1024 * 1024 { self.upload(bytes) } else { self.put_ask(bytes) }
     }
 
     pub(in crate::store) fn put(&mut self, bytes: &[u8]) -> Reply {

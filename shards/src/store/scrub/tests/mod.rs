@@ -10,11 +10,7 @@ use ron_codec::{
 };
 
 use super::{Acting, Ready};
-use crate::{
-    limits::SCRUB_BYTES_PER_S,
-    machine::Turn,
-    store::{Store, tests::world::World},
-};
+use crate::{limits::SCRUB_BYTES_PER_S, machine::Turn, store::tests::world::World};
 
 mod broken;
 mod damage;
@@ -79,8 +75,7 @@ fn round_goes_on(world: &mut World) {
 fn rebuild(world: &mut World) {
     world.stop();
     assert_eq!(world.disk.open_files(), 0);
-    world.store = Store::new(&world.config);
-    std::fs::remove_dir_all(world.config.layout.index_dir(0)).unwrap();
+    world.lose_index();
     world.restart();
     assert!(world.store.is_ready(), "{:?}", world.store.failed());
     world.damaged.clear();
