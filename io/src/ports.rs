@@ -269,10 +269,10 @@ pub type JobOutcome = Result<(), JobError>;
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// The file system refused a step of the job.
-    #[error("{doing} {path:?}: {source}")]
+    #[error("{doing} {}: {source}", path.display())]
     Disk { doing: &'static str, path: PathBuf, source: io::Error },
     /// A file that the job goes on with is not as long as it was left.
-    #[error("{path:?} has {found} bytes, not {expected}")]
+    #[error("{} has {found} bytes, not {expected}", path.display())]
     Length { path: PathBuf, found: u64, expected: u64 },
     /// The job was not run.
     #[error("not run: {0}")]
