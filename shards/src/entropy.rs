@@ -1,8 +1,8 @@
 //! Randomness that was handed in: a shard makes its ids from a seed, and hashes with a secret.
 //!
 //! The two have nothing in common. Ids are shown to every peer, and the generator they come from,
-//! [`SplitMix64`], can be run backwards: from one id follow all others, and the seed. So the seed is
-//! for ids alone, and the secret comes from elsewhere, in the node from the system's generator.
+//! [`SplitMix64`], can be run backwards: from one id follow all others, and the seed. So the seed
+//! is for ids alone, and the secret comes from elsewhere, in the node from the system's generator.
 
 use std::fmt;
 
