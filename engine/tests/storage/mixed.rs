@@ -72,7 +72,7 @@ impl Flips {
         self.touched.lock().expect("nobody panics with it").contains(&object.addr)
     }
 
-    /// Notes of whom a file says something, before one of its bits is flipped.
+    /// Notes the objects that a file says something of, before one of its bits is flipped.
     fn touch(&self, path: &Path) {
         let name = path.file_stem().map_or("", |name| name.to_str().unwrap_or(""));
         let ending = path.extension().map_or("", |ending| ending.to_str().unwrap_or(""));
@@ -108,8 +108,8 @@ fn named_in(segment: &Path) -> Vec<String> {
     digests.map(|digest| format!("b3:{}", hex(digest))).collect()
 }
 
-/// Every file of the data directory, by the kind of file it is. Uploads are left out: of whom they
-/// are is not known.
+/// Every file of the data directory, by the kind of file it is. Uploads are left out: their
+/// objects are not known.
 fn kinds(folder: &Path, kinds: &mut BTreeMap<String, Vec<PathBuf>>) {
     // Files come and go beside this while the node runs.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -183,7 +183,7 @@ impl Torture<'_> {
         let (name, rule) = match self.dice.below(14) {
             0 => ("writes fail", rule(Op::Write, Fault::Error, 8)),
             1 => ("writes stop halfway", rule(Op::Write, Fault::Torn, 8)),
-            2 => ("writes find no room", rule(Op::Write, Fault::Full, 4)),
+            2 => ("writes find no space", rule(Op::Write, Fault::Full, 4)),
             3 => ("syncs fail", rule(Op::Sync, Fault::Error, 10)),
             4 => ("syncs fail and are done", rule(Op::Sync, Fault::Torn, 10)),
             5 => ("folders are not synced", rule(Op::SyncDir, Fault::Error, 6)),
@@ -247,7 +247,7 @@ impl Torture<'_> {
         self.flips.disk_failed.store(false, Ordering::Relaxed);
     }
 
-    /// The scrub names what is damaged, and whoever brings the bytes of what was touched heals it.
+    /// The scrub names what is damaged, and a PUT of what was touched heals it.
     fn make_whole(&mut self, node: &Node, told: &mut [Vec<Told>]) {
         scrub(node);
         self.flips.look_again();

@@ -1,7 +1,7 @@
 //! Stores, reads and deletes at once, while the node is killed or restarted every few seconds.
 //!
 //! Half an hour unless `RON_TORTURE_SECONDS` says otherwise. Each object has one client that
-//! changes it and so knows what it was told last; every client reads everybody's.
+//! changes it and so knows the last answer about it; every client reads everybody's.
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -39,7 +39,7 @@ const SIZES: [usize; 12] = [
     20_000,
 ];
 
-/// What the client of an object was told last.
+/// What the last answer to the client of an object said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     There,
@@ -144,7 +144,7 @@ fn change(
     Some(())
 }
 
-/// One read. What comes must be the object, and must come or not as its client was told.
+/// One read. What comes must be the object, and must come or not as its client was answered.
 fn read(peer: &mut Peer, object: &Object, told: Told, counts: &Counts) -> Option<()> {
     let answer = request(peer, "GET", &object.addr)?;
     count(&counts.reads);
@@ -177,7 +177,7 @@ fn work(client: u64, place: &Place, counts: &Counts) -> Vec<Told> {
                 _ => {
                     let other = dice.below(CLIENTS);
                     let theirs = nth_object(other, dice.below(OBJECTS_EACH));
-                    // Nobody here knows what its client was told.
+                    // What its client was answered is not known here.
                     read(&mut peer, &theirs, Told::Nothing, counts)
                 }
             };
@@ -196,7 +196,7 @@ fn start(data: &Data, dice: &mut Dice) -> Node {
     data.setup().shards(shards).args(&["--cache", cache]).args(&partitions).start()
 }
 
-/// Starts and ends nodes until the time is over. Returns how often each was done.
+/// Starts and ends nodes until the time has passed. Returns how often each was done.
 fn harass(data: &Data, place: &Place, until: Instant) -> (u64, u64) {
     let mut dice = Dice(99);
     let (mut kills, mut stops) = (0, 0);
@@ -251,9 +251,9 @@ fn nothing_acknowledged_is_lost_however_often_the_node_is_killed() {
     let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let [there, gone, unknown] = known;
     eprintln!(
-        "{kills} kills, {stops} stops; {} puts, {} deletes, {} reads of which {} whole, {} refused \
+        "{kills} kills, {stops} stops; {} puts, {} deletes, {} reads, {} of them whole, {} refused \
          and {} unanswered; at the end {there} objects there, {gone} gone, {unknown} unknown: all \
-         as they were told",
+         as they were answered",
         of(&counts.puts),
         of(&counts.deletes),
         of(&counts.reads),

@@ -1,5 +1,5 @@
-//! Clients that store, read and delete, and know what they were told. Each object has one client
-//! that changes it; every client reads everybody's.
+//! Clients that store, read and delete, and remember the answers they got. Each object has one
+//! client that changes it; every client reads everybody's.
 
 use std::{
     net::TcpStream,
@@ -12,7 +12,7 @@ use crate::common::{Dice, KIB, MIB, Object, assert_same, connect, http::Peer, ob
 const SIZES: [usize; 10] =
     [100, 4096, 64 * KIB, 64 * KIB + 1, 300 * KIB, MIB, MIB + 1, 2 * MIB + 77, 20_000, 130 * KIB];
 
-/// What the client of an object was told last.
+/// What the last answer to the client of an object said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     There,
@@ -146,7 +146,7 @@ impl World<'_> {
         assert!(may, "{status} for {}, of a disk without faults", object.addr);
     }
 
-    /// One read. What comes must be the object, and must come or not as its client was told.
+    /// One read. What comes must be the object, and must come or not as its client was answered.
     pub(crate) fn read(&self, peer: &mut Peer, object: &Object, told: Told) -> Option<()> {
         send(peer, "GET", &object.addr)?;
         let head = peer.try_head()?;
@@ -177,7 +177,7 @@ impl World<'_> {
         Some(())
     }
 
-    /// Works until the connection breaks or it is told to stop.
+    /// Works until the connection breaks or `stop` is set.
     pub(crate) fn work(
         &self,
         (client, dice): (u64, &mut Dice),
@@ -197,7 +197,7 @@ impl World<'_> {
                 _ => {
                     let other = dice.below(self.clients);
                     let theirs = nth_object(other, dice.below(self.objects));
-                    // Nobody here knows what its client was told.
+                    // What its client was answered is not known here.
                     self.read(&mut peer, &theirs, Told::Nothing)
                 }
             };
@@ -207,7 +207,7 @@ impl World<'_> {
         }
     }
 
-    /// Reads all objects once, each as its client was told. Returns how many are there, gone,
+    /// Reads all objects once, each as its client was answered. Returns how many are there, gone,
     /// and unknown.
     pub(crate) fn check_all(&self, at: std::net::SocketAddr, told: &[Vec<Told>]) -> [u64; 3] {
         let mut known = [0; 3];
