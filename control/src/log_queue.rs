@@ -135,13 +135,13 @@ mod tests {
 
     /// Takes a line whenever it is let, and shows it.
     struct Slow {
-        let_go: mpsc::Receiver<io::Result<()>>,
+        may_go: mpsc::Receiver<io::Result<()>>,
         seen: mpsc::Sender<String>,
     }
 
     impl Write for Slow {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            self.let_go.recv().unwrap_or(Ok(()))?;
+            self.may_go.recv().unwrap_or(Ok(()))?;
             self.seen.send(String::from_utf8(line.to_vec()).unwrap()).unwrap();
             Ok(line.len())
         }
@@ -155,12 +155,12 @@ mod tests {
     #[allow(clippy::type_complexity)]
     fn queue() -> (Arc<Queue>, mpsc::Sender<io::Result<()>>, mpsc::Receiver<String>) {
         let queue = Arc::new(Queue::new());
-        let ((go, let_go), (seen, lines)) = (mpsc::channel(), mpsc::channel());
+        let ((go, may_go), (seen, lines)) = (mpsc::channel(), mpsc::channel());
         let writer = Arc::clone(&queue);
         thread::spawn(move || {
             let reports = Arc::clone(&writer);
             let lost = move |count| reports.push(format!("lost {count}").as_bytes());
-            writer.write_to(Slow { let_go, seen }, lost)
+            writer.write_to(Slow { may_go, seen }, lost)
         });
         (queue, go, lines)
     }

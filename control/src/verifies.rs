@@ -36,7 +36,7 @@ pub(crate) struct Verification<'a> {
 }
 
 impl Verifies {
-    /// Prepares to hear the outcome for an object, under a number that was never used before;
+    /// Prepares to receive the outcome for an object, under a number that was never used before;
     /// `None` when [`VERIFIES_MAX`] wait already.
     pub(crate) fn begin(&self, addr: Address) -> Option<Verification<'_>> {
         let (tell, outcome) = oneshot::channel();

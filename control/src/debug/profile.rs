@@ -131,7 +131,7 @@ impl Profiles {
         thread::Builder::new()
             .name("ron-profile".to_owned())
             .spawn(move || handed.iter().for_each(|work| work()))?;
-        // The only error is that it panicked already, which the one who waits hears.
+        // The only error is that it panicked already, which the one who waits learns.
         let _ = hand.send(work);
         *taker = Some(hand);
         Ok(())
@@ -330,7 +330,7 @@ mod tests {
         assert!(folded.lines().all(|line| line.starts_with("shard 1;")), "{folded}");
         assert!(folded.contains("a_function_that_burns"), "{folded}");
 
-        // Who goes makes room, though not at once.
+        // A client that goes frees its place, though not at once.
         let begun = Instant::now();
         drop(profiles.begin(ask(60, None), &stats).unwrap());
         let next = loop {

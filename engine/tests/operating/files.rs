@@ -44,7 +44,7 @@ fn more_connections_than_files_keep_nobody_from_admin_and_uploads() {
     old.send(ask);
     assert_eq!(old.response("GET").status, 405);
 
-    // One that is refused before it runs again hears of it as it connects.
+    // One that is refused before it runs again learns it as it connects.
     let at = node.at("http");
     let crowd: Vec<TcpStream> =
         (0..600).filter_map(|_| TcpStream::connect(at).ok().map(crate::common::timed)).collect();
