@@ -1,14 +1,15 @@
-//! Tells the binaries which commit they were built from.
+//! Gives the binaries the commit they were built from.
 //!
-//! A build outside of a checkout, or without git, may be told in `RON_COMMIT`; else it is unknown.
+//! A build outside of a checkout, or without git, takes the commit from `RON_COMMIT`; else it
+//! is unknown.
 
 use std::{path::Path, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-env-changed=RON_COMMIT");
     println!("cargo::rerun-if-changed=build.rs");
-    let told = std::env::var("RON_COMMIT").ok().filter(|told| !told.is_empty());
-    let commit = told.or_else(|| {
+    let given = std::env::var("RON_COMMIT").ok().filter(|given| !given.is_empty());
+    let commit = given.or_else(|| {
         // What changes with a commit, a checkout and a branch that moves.
         for path in ["HEAD", "logs/HEAD"] {
             if let Some(path) = git(&["rev-parse", "--git-path", path])

@@ -59,7 +59,7 @@ fn stored(dir: &tempfile::TempDir, addresses: &[Address]) -> (IndexBench, HashMa
 fn checkpoint(index: &mut IndexBench) {
     let mut job = Some(index.checkpoint());
     while let Some(run) = job {
-        run().expect("the disk has room");
+        run().expect("the disk has space");
         job = index.written();
     }
 }
@@ -69,7 +69,7 @@ fn found(index: &IndexBench, asked: &[Address]) -> usize {
 }
 
 fn gets(c: &mut Criterion) {
-    let dir = tempfile::tempdir().expect("there is room for a folder");
+    let dir = tempfile::tempdir().expect("a folder can be made");
     let all = addresses(STORED_SEED, STORED);
     let (index, map) = stored(&dir, &all);
     for (name, asked, there) in [
@@ -88,7 +88,7 @@ fn gets(c: &mut Criterion) {
 }
 
 fn puts(c: &mut Criterion) {
-    let dir = tempfile::tempdir().expect("there is room for a folder");
+    let dir = tempfile::tempdir().expect("a folder can be made");
     let all = addresses(STORED_SEED, STORED);
     let (mut index, mut map) = stored(&dir, &all);
     let fresh = addresses(FRESH_SEED, STEPS as u64);
@@ -116,7 +116,7 @@ fn puts(c: &mut Criterion) {
 
 fn checkpoints(c: &mut Criterion) {
     const CHANGES: u64 = 4096;
-    let dir = tempfile::tempdir().expect("there is room for a folder");
+    let dir = tempfile::tempdir().expect("a folder can be made");
     let (mut index, _) = stored(&dir, &addresses(STORED_SEED, STORED));
     let mut file = File::create(dir.path().join("plain")).expect("the folder is ours");
     let pairs = random_bytes(4, CHANGES as usize * PAIR_LEN);
@@ -126,7 +126,7 @@ fn checkpoints(c: &mut Criterion) {
     bench.bench_function("limit: write and sync of the pairs", |b| {
         b.iter(|| {
             file.seek(SeekFrom::Start(0)).expect("a file can be sought");
-            file.write_all(&pairs).expect("the disk has room");
+            file.write_all(&pairs).expect("the disk has space");
             file.sync_data().expect("the disk works");
         });
     });

@@ -86,7 +86,7 @@ fn spin<T>(mut look: impl FnMut() -> Option<T>) -> T {
 
 impl End {
     fn send(&self, mail: Mail) {
-        self.to.send(mail).expect("the lane is longer than what is under way");
+        self.to.send(mail).expect("the lane holds all that is sent");
     }
 
     /// Answers until the last message, taking each with `take`.
@@ -106,7 +106,7 @@ struct Sleeper {
 impl Sleeper {
     fn new(waker: &Waker) -> Sleeper {
         let poll = Poll::new().expect("there are descriptors");
-        // Told once for each ring, so that nobody has to read the waker.
+        // One event for each wake-up, so that the waker need not be read.
         let registered =
             poll.registry().register(&mut SourceFd(&waker.eventfd()), Token(0), Interest::READABLE);
         registered.expect("a waker can be waited for");

@@ -111,14 +111,14 @@ fn write_all(client: &mut ClientConnection, to: &mut Vec<u8>) {
     }
 }
 
-/// Tells a server what arrived, as much at once as a receive buffer of the driver holds. Returns
+/// Gives a server what arrived, as much at once as a receive buffer of the driver holds. Returns
 /// how much plaintext came of it.
 fn receive(server: &mut ServerConnection, bytes: &[u8]) -> usize {
     let mut into = [0; RECV_BUFFER_LEN];
     let mut received = 0;
     for mut arrival in bytes.chunks(RECV_BUFFER_LEN) {
         while !arrival.is_empty() {
-            server.read_tls(&mut arrival).expect("there is room: all was read");
+            server.read_tls(&mut arrival).expect("there is space: all was read");
             server.process_new_packets().expect("the client is sound");
             while let Ok(len @ 1..) = server.reader().read(&mut into) {
                 received += len;

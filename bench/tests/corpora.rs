@@ -13,7 +13,7 @@ use ron_io::sim::Chance;
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
 
-/// It tells what a session of TLS holds.
+/// It counts what a session of TLS holds.
 #[global_allocator]
 static HEAP: ron_io::sim::heap::Heap = ron_io::sim::heap::Heap;
 

@@ -36,8 +36,8 @@ fn resident() -> u64 {
 
 /// Nanoseconds that this thread ran, whatever else the machine did.
 fn ran() -> Duration {
-    let told = fs::read_to_string("/proc/thread-self/schedstat").expect("it is there");
-    let ns = told.split_whitespace().next().and_then(|ns| ns.parse().ok());
+    let read = fs::read_to_string("/proc/thread-self/schedstat").expect("it is there");
+    let ns = read.split_whitespace().next().and_then(|ns| ns.parse().ok());
     Duration::from_nanos(ns.expect("a number"))
 }
 
@@ -52,8 +52,7 @@ fn timed<T>(longest: &mut Duration, step: impl FnOnce() -> T) -> T {
 #[test]
 #[ignore = "takes a gigabyte of memory, and half of that on disk"]
 fn what_millions_of_objects_cost() {
-    let dir =
-        tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("there is room for a folder");
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder can be made");
     let mut index = IndexBench::open(dir.path()).expect("the folder is empty");
     let before = resident();
     let mut longest = Duration::ZERO;
@@ -80,7 +79,7 @@ fn what_millions_of_objects_cost() {
     let start = ran();
     let mut job = Some(timed(&mut step, || index.checkpoint()));
     while let Some(run) = job {
-        timed(&mut job_longest, run).expect("the disk has room");
+        timed(&mut job_longest, run).expect("the disk has space");
         job = timed(&mut step, || index.written());
         jobs += 1;
     }

@@ -1,7 +1,7 @@
 //! What the routes of the admin listener answer from, and the orders that they take.
 //!
-//! Orders are taken from those who may write to the node (`sender`), and from nobody once the node
-//! is going. This room knows no HTTP but the connection that waits.
+//! Orders are taken from those who may write to the node (`sender`), and refused once the node is
+//! shutting down. Of HTTP this module knows nothing but the connection that waits.
 
 use std::sync::{Arc, RwLock};
 
@@ -25,7 +25,7 @@ pub(crate) struct Admin {
     pub(crate) authority: RwLock<Authority>,
 }
 
-/// What `POST /scrub` answers: how many shards were told to begin.
+/// What `POST /scrub` answers: how many shards got the order to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ordered {
     pub ordered: usize,

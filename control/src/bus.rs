@@ -50,7 +50,7 @@ impl Default for Bus {
 }
 
 impl Bus {
-    /// Tells all subscribers. It is no error when there is none.
+    /// Notifies all subscribers. It is no error when there is none.
     pub fn publish(&self, event: KernelEvent) {
         // The only error is that nobody listens.
         let _ = self.sender.send(event);
@@ -116,7 +116,7 @@ mod tests {
         for subscription in &mut subscriptions {
             let versions = [subscription.try_next(), subscription.try_next()];
             let expected = [1, 2].map(|version| Some(KernelEvent::ConfigUpdated { version }));
-            assert_eq!(versions, expected, "what was published before is not heard");
+            assert_eq!(versions, expected, "what was published before is not received");
             assert_eq!(subscription.try_next(), None);
         }
         assert_eq!(bus.missed(), 0);

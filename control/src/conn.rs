@@ -106,7 +106,7 @@ impl Open {
     fn enter(open: &Arc<Open>, waits: &Arc<AtomicUsize>) -> (Ticket, oneshot::Receiver<()>) {
         let (close, closed) = oneshot::channel();
         let mut entries = open.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Never used again: a connection that was told to close may outlive its entry.
+        // Never used again: a connection that was asked to close may outlive its entry.
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let (active, waits) = (Instant::now(), Arc::clone(waits));
         entries.push(Entry { number, active, waits, _close: close });
@@ -147,7 +147,8 @@ impl Drop for Ticket {
     }
 }
 
-/// A connection that fails once it was idle for too long, asked for too long, or has to make room.
+/// A connection that fails once it was idle for too long, asked for too long, or has to give its
+/// place up.
 pub(crate) struct Watched {
     stream: TcpStream,
     idle: Pin<Box<Sleep>>,
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_idlest_makes_room() {
+    fn the_idlest_gives_its_place_up() {
         run(async {
             let (mut limited, addr) = limited(2, LONG, LONG).await;
             let mut peers = vec![Peer::connect(addr).unwrap(), Peer::connect(addr).unwrap()];
@@ -325,21 +326,21 @@ mod tests {
             peers[0].write_all(b"GET").unwrap();
             assert_eq!(read(&mut first).await, Ok(3));
             peers.push(Peer::connect(addr).unwrap());
-            let (next, told) = tokio::join!(limited.accept(), async {
-                let told = read(&mut second).await;
+            let (next, outcome) = tokio::join!(limited.accept(), async {
+                let outcome = read(&mut second).await;
                 drop(second);
-                told
+                outcome
             });
-            assert_eq!(told, Err(io::ErrorKind::TimedOut), "the second made room");
+            assert_eq!(outcome, Err(io::ErrorKind::TimedOut), "the second gave its place up");
             // Whose answer is waited for stays: the one that came last has to go.
             let waiting = Client { peer, waits: Arc::clone(&first.waits) }.wait();
             peers.push(Peer::connect(addr).unwrap());
             let (mut next, mut late) = (next.0, Box::pin(limited.accept()));
-            let told = tokio::select! {
-                told = read(&mut next) => told,
+            let outcome = tokio::select! {
+                outcome = read(&mut next) => outcome,
                 _ = &mut late => panic!("there was no place"),
             };
-            assert_eq!(told, Err(io::ErrorKind::TimedOut));
+            assert_eq!(outcome, Err(io::ErrorKind::TimedOut));
             drop(next);
             assert!(tokio::time::timeout(SOON, late).await.is_ok());
             drop(waiting);

@@ -1,9 +1,9 @@
 //! The damaged objects that shards reported, as many as an operator can look at.
 //!
 //! An object is here once, however often it is found. Beyond [`DAMAGED_MAX`] the one that was not
-//! found for the longest time makes room, and how many went that way is said. It leaves, too, when
-//! it was read again as a whole and found right or gone. Nothing of this outlives the process: the
-//! next scrub finds again what is still damaged.
+//! found for the longest time is dropped, and the list has a count of those. An object leaves, too,
+//! when it was read again as a whole and found right or gone. Nothing of this outlives the process:
+//! the next scrub finds again what is still damaged.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -32,7 +32,7 @@ pub struct DamagedObject {
 #[serde(default)]
 pub struct DamageReport {
     pub objects: Vec<DamagedObject>,
-    /// Objects that had to leave the list for want of room.
+    /// Objects that had to leave the list because it was full.
     pub cut: u64,
 }
 
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mended_leaves() {
+    fn what_is_repaired_leaves() {
         let mut damage = Damage::default();
         damage.note(0, addr(1), "x", 1);
         damage.note(0, addr(2), "x", 1);

@@ -151,7 +151,7 @@ impl HealthState {
         }
     }
 
-    /// The node is going away: it is not ready from now on.
+    /// The node is shutting down: it is not ready from now on.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
     }

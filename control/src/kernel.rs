@@ -102,7 +102,7 @@ impl Kernel {
         self.bus.publish(event);
     }
 
-    /// Tells who waits for the end that it has come.
+    /// Notifies the waiter of the end.
     pub(crate) fn end(&self, ending: Ending) {
         // The only error is that the handle is gone, and with it the only waiter.
         let _ = self.milestones.send(Milestone::Ending(ending));

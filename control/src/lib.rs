@@ -91,7 +91,7 @@ pub struct ControlConfig {
     /// The admin listener, bound and listening.
     pub listener: TcpListener,
     pub stats: Vec<Arc<Stats>>,
-    /// Whether clients are told apart by their addresses.
+    /// Whether clients are distinguished by their addresses.
     pub clients: Clients,
     /// What the shards report, and the waker of that lane.
     pub reports: Receiver<Report>,
@@ -112,7 +112,7 @@ pub struct ControlConfig {
     pub tls_not_after: Option<u64>,
     /// How long a turn of a shard's event loop may last before the node ends; zero for no limit.
     pub hang_limit: Duration,
-    /// The room that is set aside on the volumes.
+    /// The free space that is set aside on the volumes.
     pub set_aside: SetAside,
     /// Whether the shards scrub. Where they do not, an order to is refused.
     pub scrubs: bool,
@@ -138,7 +138,7 @@ pub enum ControlError {
     Panicked,
 }
 
-/// Shards whose mailbox took no order.
+/// Shards that did not get an order, because their mailboxes are full.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("shards {shards:?} did not take a control command: their mailboxes are full")]
 pub struct NotTaken {
@@ -276,7 +276,7 @@ impl Control {
     /// Makes the node unready and orders every shard to finish what it has within `within`.
     ///
     /// # Errors
-    /// The shards whose mailbox took no order; the others have it.
+    /// The shards that did not get the order, because their mailboxes are full; the others have it.
     pub fn drain(&self, within: Duration) -> Result<(), NotTaken> {
         self.kernel.health.leave();
         let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
@@ -289,7 +289,7 @@ impl Control {
         self.kernel.health.stalled().first().copied()
     }
 
-    /// Ends the thread: reports that are there are still heard, answers in progress are finished
+    /// Ends the thread: reports that are there are still received, answers in progress are finished
     /// within [`limits::SHUTDOWN_MAX`].
     ///
     /// # Errors
@@ -385,7 +385,7 @@ impl Plane {
     }
 }
 
-/// Tells the waiting thread when the control thread unwinds.
+/// Notifies the waiting thread when the control thread unwinds.
 struct LostGuard(Arc<Kernel>);
 
 impl Drop for LostGuard {

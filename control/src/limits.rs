@@ -46,7 +46,7 @@ pub const PROFILE_HZ_MAX: u32 = ron_io::limits::SAMPLE_HZ_MAX;
 /// How often a profile looks for threads that are new.
 pub const PROFILE_LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Seconds that looking up names may take, as far as those who wait their turn are told.
+/// Seconds that looking up names may take, as `Retry-After` counts them for those who wait.
 pub const PROFILE_WORK_S: u64 = 3;
 
 /// Rows of a picture; functions further in are left out.
@@ -101,7 +101,7 @@ pub const LOAD_LEAVE: LoadLimit = LoadLimit { rate: 1.0, share: 0.05, connection
 pub const LOAD_ALL_SHARE: f64 = 0.9;
 pub const LOAD_ALL_MIN: u64 = 3;
 
-/// How many of the addresses that are refused most make no load, so that whoever has one, or a few,
+/// How many of the addresses that are refused most make no load, so that an owner of one, or a few,
 /// cannot have the node taken out of service.
 pub const LOAD_PEERS_SPARED: usize = 3;
 

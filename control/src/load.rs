@@ -1,8 +1,8 @@
 //! Whether the node turns away a good part of its work.
 //!
-//! Peers are told apart, so that one alone makes no load, neither by what it is refused nor by what
-//! it is served: the share of refusals is the mean of theirs, and the few that are refused most are
-//! left out. Behind a proxy all are one, and that one counts.
+//! Peers are counted apart, so that one alone makes no load, neither by what it is refused nor by
+//! what it is served: the share of refusals is the mean of theirs, and the few that are refused
+//! most are left out. Behind a proxy all are one, and that one counts.
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
@@ -51,7 +51,7 @@ impl Work {
         Work(self.0.iter().zip(&before.0).map(since).collect())
     }
 
-    /// Without the `spared` peers of which most requests were turned away: how many requests were,
+    /// Without the `spared` peers that had most requests turned away: how many requests were,
     /// and which share of their requests that is, in the mean of all peers that asked. One that
     /// asks again and again weighs no more than one that asks now and then, served or not.
     fn turned_away(&self, spared: usize) -> (u64, f64) {
@@ -71,7 +71,7 @@ impl Work {
     }
 
     /// Connections that were refused because there were too many, but for those of the `spared`
-    /// peers of which most were. A connection that is dropped because it buffers too much is no
+    /// peers that had most refused. A connection that is dropped because it buffers too much is no
     /// sign of load: a single peer could make a node unready by it.
     fn unconnected(&self, spared: usize) -> u64 {
         let mut refused: Vec<u64> = self.0.iter().map(|work| work.unconnected).collect();
@@ -331,7 +331,7 @@ mod tests {
         // The first work of an hour wakes who measures.
         node.look();
         assert!(node.runs(5, 0, 100), "a hundred a second");
-        // And what was is none of the window as soon as that has passed.
+        // And the past leaves the window as soon as that has passed.
         node.runs(12, 0, 0);
         node.now += Duration::from_secs(3600);
         assert!(!node.look());

@@ -82,18 +82,18 @@ impl Queue {
     /// Writes the lines, now and from now on. When all that waited are written and some were lost,
     /// `lost` gets their number.
     pub(crate) fn write_to(&self, mut out: impl Write, lost: impl Fn(u64)) -> ! {
-        let mut told = 0;
+        let mut reported = 0;
         loop {
             let line = self.take();
-            // Who reads the log is gone, or it was never there: nobody can be told.
+            // Who reads the log is gone, or it was never there: the line is lost.
             let written = out.write_all(&line).and_then(|()| out.flush()).is_ok();
             if !written {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
             let dropped = self.dropped();
-            if self.written() && written && dropped > told {
-                lost(dropped - told);
-                told = dropped;
+            if self.written() && written && dropped > reported {
+                lost(dropped - reported);
+                reported = dropped;
             }
         }
     }
@@ -135,13 +135,13 @@ mod tests {
 
     /// Takes a line whenever it is let, and shows it.
     struct Slow {
-        let_go: mpsc::Receiver<io::Result<()>>,
+        may_go: mpsc::Receiver<io::Result<()>>,
         seen: mpsc::Sender<String>,
     }
 
     impl Write for Slow {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            self.let_go.recv().unwrap_or(Ok(()))?;
+            self.may_go.recv().unwrap_or(Ok(()))?;
             self.seen.send(String::from_utf8(line.to_vec()).unwrap()).unwrap();
             Ok(line.len())
         }
@@ -151,16 +151,16 @@ mod tests {
         }
     }
 
-    /// A queue with a thread that writes it; it tells of lost lines in a line.
+    /// A queue with a thread that writes it; it reports lost lines in a line.
     #[allow(clippy::type_complexity)]
     fn queue() -> (Arc<Queue>, mpsc::Sender<io::Result<()>>, mpsc::Receiver<String>) {
         let queue = Arc::new(Queue::new());
-        let ((go, let_go), (seen, lines)) = (mpsc::channel(), mpsc::channel());
+        let ((go, may_go), (seen, lines)) = (mpsc::channel(), mpsc::channel());
         let writer = Arc::clone(&queue);
         thread::spawn(move || {
-            let tells = Arc::clone(&writer);
-            let lost = move |count| tells.push(format!("lost {count}").as_bytes());
-            writer.write_to(Slow { let_go, seen }, lost)
+            let reports = Arc::clone(&writer);
+            let lost = move |count| reports.push(format!("lost {count}").as_bytes());
+            writer.write_to(Slow { may_go, seen }, lost)
         });
         (queue, go, lines)
     }
@@ -182,11 +182,11 @@ mod tests {
         assert_eq!(lines.recv_timeout(LONG).unwrap(), format!("lost {dropped}"));
         queue.push(b"next");
         assert_eq!(lines.recv_timeout(LONG).unwrap(), "next");
-        assert_eq!(queue.dropped(), dropped, "what is written gives its room back");
+        assert_eq!(queue.dropped(), dropped, "what is written gives its space back");
     }
 
     #[test]
-    fn lines_that_cannot_be_written_are_lost_and_told_of_when_one_can() {
+    fn lines_that_cannot_be_written_are_lost_and_reported_when_one_can() {
         let (queue, go, lines) = queue();
         go.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
         queue.push(b"one");

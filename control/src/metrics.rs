@@ -104,7 +104,7 @@ impl Metrics {
         self
     }
 
-    /// The same, and with the room that is set aside on its volumes.
+    /// The same, and with the space that is set aside on its volumes.
     pub fn with_set_aside(self, set_aside: SetAside) -> Metrics {
         // As of the bill.
         let _ = self.source.set_aside.set(set_aside);
@@ -167,7 +167,7 @@ const COUNTERS: [(&str, &str, Pick); 28] = [
     }),
     ("ron_cache_hits", "Groups found verified in memory.", |s| &s.cache_hits),
     ("ron_cache_misses", "Groups that had to be read and verified.", |s| &s.cache_misses),
-    ("ron_not_modified", "Answers that told a client its copy is good.", |s| &s.not_modified),
+    ("ron_not_modified", "Answers 304: the client's copy is good.", |s| &s.not_modified),
     ("ron_range_requests", "Requests answered with a range.", |s| &s.ranges),
     ("ron_memory_waits", "Reads and uploads that waited for memory.", |s| &s.memory_waits),
     ("ron_memory_refusals", "Reads and uploads refused for want of memory.", |s| {
@@ -195,18 +195,18 @@ const COUNTERS: [(&str, &str, Pick); 28] = [
     ("ron_scrub_bytes", "Bytes the scrub read.", |s| &s.scrub_bytes),
     ("ron_scrub_objects", "Objects the scrub looked at.", |s| &s.scrub_objects),
     ("ron_scrub_rounds", "Rounds of shards' scrubs that came to their end.", |s| &s.scrub_rounds),
-    ("ron_scrub_repaired", "Damaged objects the scrub could mend.", |s| &s.scrub_repaired),
+    ("ron_scrub_repaired", "Damaged objects the scrub repaired.", |s| &s.scrub_repaired),
     ("ron_damaged_objects", "Objects found damaged, by any reader.", |s| &s.damaged_objects),
 ];
 
 /// Gauges that are one number a shard.
 const GAUGES: [(&str, &str, Pick); 14] = [
     ("ron_damaged_objects_known", "Objects known to be damaged now.", |s| &s.damaged_now),
-    ("ron_inflight", "Requests under way.", |s| &s.inflight),
+    ("ron_inflight", "Requests in progress.", |s| &s.inflight),
     ("ron_connection_buffer_bytes", "Bytes that connections buffer.", |s| {
         &s.connection_buffer_bytes
     }),
-    ("ron_open_streams", "OAP streams under way.", |s| &s.open_streams),
+    ("ron_open_streams", "OAP streams in progress.", |s| &s.open_streams),
     ("ron_cache_bytes", "Bytes of verified groups held in memory.", |s| &s.cache_bytes),
     ("ron_objects", "Objects stored.", |s| &s.objects),
     ("ron_object_bytes", "Bytes of the objects stored, without overhead.", |s| &s.object_bytes),
@@ -218,7 +218,7 @@ const GAUGES: [(&str, &str, Pick); 14] = [
     ("ron_storage_file_bytes", "Bytes of objects in files of their own.", |s| &s.file_bytes),
     ("ron_index_bytes", "Bytes of memory of the index.", |s| &s.index_bytes),
     ("ron_index_limit_bytes", "Bytes of memory that the index may take.", |s| &s.index_limit_bytes),
-    ("ron_scrub_running", "Shards whose scrub is under way.", |s| &s.scrub_running),
+    ("ron_scrub_running", "Shards whose scrub is running.", |s| &s.scrub_running),
 ];
 
 type PickOf = fn(&Stats, usize) -> &Counter;

@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use ron_io::ports::Order;
 
-/// Leaves an order in a shard's mailbox; `false` when the mailbox is full. It must always have room
-/// for one `Drain`, whatever was ordered before.
+/// Leaves an order in a shard's mailbox; `false` when the mailbox is full. It must always have
+/// space for one `Drain`, whatever was ordered before.
 pub type OrderPort = Box<dyn Fn(Order) -> bool + Send>;
 
 /// Ports in the order of the shards' numbers.

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-/// Ticks a second in which the kernel tells times to user space: the same on all of Linux.
+/// Ticks a second in which the kernel reports times to user space: the same on all of Linux.
 const TICKS_PER_S: f64 = 100.0;
 
 /// The process as it is now.

@@ -1,7 +1,7 @@
 //! The shards' reports, turned into events and log lines.
 //!
-//! The thread sleeps on the waker of the lane. This room keeps nothing: what a report changes is in
-//! the kernel.
+//! The thread sleeps on the waker of the lane. This module keeps nothing: what a report changes is
+//! in the kernel.
 
 use std::{
     sync::Arc,
@@ -40,7 +40,7 @@ pub(crate) async fn run(
             match waker.readable().await {
                 Ok(mut rung) => rung.clear_ready(),
                 Err(error) => {
-                    let reason = format!("the shards' reports can no longer be heard: {error}");
+                    let reason = format!("the shards' reports can no longer be received: {error}");
                     kernel.announce(KernelEvent::ServiceCrashed {
                         service: "control".to_owned(),
                         reason,
@@ -87,7 +87,7 @@ fn take(report: Report, kernel: &Kernel) {
         Report::Verified { id, outcome, .. } => {
             let is_no_damage =
                 matches!(outcome, VerifyOutcome::Whole { .. } | VerifyOutcome::Missing);
-            let object = kernel.verifies.tell(id, outcome);
+            let object = kernel.verifies.deliver(id, outcome);
             if let Some(object) = object.filter(|_| is_no_damage) {
                 no_damage(&object, kernel);
             }
@@ -115,7 +115,7 @@ fn log_note(shard: u16, severity: Severity, message: &str, kernel: &Kernel) {
 
 /// An object is damaged no more.
 fn no_damage(object: &Address, kernel: &Kernel) {
-    if kernel.storage.mended(object) {
+    if kernel.storage.forget_damage(object) {
         tracing::info!(%object, "damaged no more");
     }
 }
@@ -153,7 +153,7 @@ fn log_stalls(summary: &Summary) {
     );
 }
 
-/// One line for a request that failed, with the id that its client was told. What the node could
+/// One line for a request that failed, with the id that its client got. What the node could
 /// not do is a warning; what it refused is at level info.
 fn log_failure(shard: u16, failure: &Failure) {
     let Failure { proto, op, status, reason, peer, corr_id, unreported } = failure;

@@ -18,7 +18,7 @@ pub(crate) enum Refused {
     Address,
     /// [`VERIFIES_MAX`](crate::limits::VERIFIES_MAX) are in progress.
     TooMany,
-    /// A shard has no room for the order.
+    /// A shard's mailbox is full.
     Mailbox,
     /// The node is shutting down.
     Draining,

@@ -70,7 +70,7 @@ pub struct Figures {
     /// Bytes free on the fullest of the volumes; absent while a shard is opening its partitions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_free_bytes: Option<u64>,
-    /// Partitions that take no objects for want of room, that take none since a failure, and that
+    /// Partitions that take no objects for want of space, that take none since a failure, and that
     /// can be neither read nor written.
     pub partitions_full: u64,
     pub partitions_read_only: u64,
@@ -176,8 +176,8 @@ impl Figures {
     }
 }
 
-/// Asks how many bytes of room are set aside for uploads in progress, on all volumes. It is one
-/// account of all shards, so it is asked for and not added up.
+/// Asks how many bytes are set aside for uploads in progress, on all volumes. It is one account of
+/// all shards, so it is asked for and not added up.
 #[derive(Clone)]
 pub struct SetAside(Arc<dyn Fn() -> u64 + Send + Sync>);
 
@@ -224,7 +224,7 @@ impl StorageState {
     }
 
     /// An object was read again as a whole and is right, or is gone. Returns whether that is news.
-    pub(crate) fn mended(&self, addr: &Address) -> bool {
+    pub(crate) fn forget_damage(&self, addr: &Address) -> bool {
         unpoisoned(&self.damage).forget(addr)
     }
 
@@ -346,6 +346,7 @@ mod tests {
         let old: StorageReport =
             serde_json::from_str(r#"{"total":{"objects":1,"new":2}}"#).unwrap();
         assert_eq!((old.total.objects, old.shards.len()), (1, 0));
-        assert!(storage.mended(&Address::of(b"x")) && !storage.mended(&Address::of(b"x")));
+        let x = Address::of(b"x");
+        assert!(storage.forget_damage(&x) && !storage.forget_damage(&x));
     }
 }

@@ -35,7 +35,7 @@ struct Node {
 }
 
 const TOKEN: &str = "yes";
-/// Bytes of room that are set aside.
+/// Bytes of free space that are set aside.
 const SET_ASIDE: u64 = 77;
 
 /// A control plane over shards that do nothing but take orders, after so many refusals.
@@ -148,10 +148,10 @@ fn ready(node: &Node) -> (bool, serde_json::Value) {
     let ready = head.starts_with("http/1.1 200");
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     let retry_after = head.lines().find_map(|line| line.strip_prefix("retry-after: "));
-    let told = body.get("retry_after").map(|seconds| seconds.to_string());
-    assert_eq!(retry_after, told.as_deref(), "head and body say the same");
+    let in_body = body.get("retry_after").map(|seconds| seconds.to_string());
+    assert_eq!(retry_after, in_body.as_deref(), "head and body say the same");
     assert_eq!(body["ready"], ready);
-    assert_eq!(told.is_none(), ready);
+    assert_eq!(in_body.is_none(), ready);
     (ready, body)
 }
 
@@ -190,7 +190,7 @@ fn a_node_is_alive_before_it_is_ready() {
 #[test]
 fn load_is_measured_though_nobody_asks() {
     let node = serving(1);
-    // Whoever looks may sleep already.
+    // The thread that looks may sleep already.
     node.stats[0].watch.wake(ron_io::watch::clock_ns());
     let until = Instant::now() + 2 * SOON;
     while node.control.health().looks_kept() < 2 {
@@ -245,7 +245,7 @@ fn reports_become_events_and_wake_the_sleeping_thread() {
                 match tokio::time::timeout(SOON, events.next()).await {
                     Ok(Some(KernelEvent::ConfigUpdated { .. })) => {}
                     Ok(Some(event)) => return event,
-                    other => panic!("nothing was heard: {other:?}"),
+                    other => panic!("nothing was received: {other:?}"),
                 }
             }
         })
@@ -364,7 +364,7 @@ fn next_version(events: &mut bus::Subscription) -> u64 {
             match tokio::time::timeout(SOON, events.next()).await {
                 Ok(Some(KernelEvent::ConfigUpdated { version })) => return version,
                 Ok(Some(_)) => {}
-                other => panic!("nothing was heard: {other:?}"),
+                other => panic!("nothing was received: {other:?}"),
             }
         }
     })

@@ -36,7 +36,7 @@ pub(crate) struct Verification<'a> {
 }
 
 impl Verifies {
-    /// Prepares to hear the outcome for an object, under a number that was never used before;
+    /// Prepares to receive the outcome for an object, under a number that was never used before;
     /// `None` when [`VERIFIES_MAX`] wait already.
     pub(crate) fn begin(&self, addr: Address) -> Option<Verification<'_>> {
         let (tell, outcome) = oneshot::channel();
@@ -51,14 +51,14 @@ impl Verifies {
     }
 
     /// Hands on an outcome. Returns what it is about, if somebody still waited for it.
-    pub(crate) fn tell(&self, id: u64, outcome: VerifyOutcome) -> Option<Address> {
+    pub(crate) fn deliver(&self, id: u64, outcome: VerifyOutcome) -> Option<Address> {
         let (addr, waiting) = self.pending().waiting.remove(&id)?;
         // The only error is that the waiting task is just leaving.
         let _ = waiting.send(outcome);
         Some(addr)
     }
 
-    /// Lets nobody wait any longer.
+    /// Ends all waits.
     pub(crate) fn give_up(&self) {
         self.pending().waiting.clear();
     }
@@ -101,9 +101,9 @@ mod tests {
         let first = verifies.begin(a).unwrap();
         let second = verifies.begin(b).unwrap();
         assert_ne!(first.id(), second.id());
-        assert_eq!(verifies.tell(second.id(), VerifyOutcome::Missing), Some(b));
-        assert_eq!(verifies.tell(second.id(), VerifyOutcome::Missing), None, "only once");
-        assert_eq!(verifies.tell(first.id(), VerifyOutcome::Whole { size: 7 }), Some(a));
+        assert_eq!(verifies.deliver(second.id(), VerifyOutcome::Missing), Some(b));
+        assert_eq!(verifies.deliver(second.id(), VerifyOutcome::Missing), None, "only once");
+        assert_eq!(verifies.deliver(first.id(), VerifyOutcome::Whole { size: 7 }), Some(a));
         assert_eq!(outcome_of(second), Some(VerifyOutcome::Missing));
         assert_eq!(outcome_of(first), Some(VerifyOutcome::Whole { size: 7 }));
     }
@@ -115,7 +115,7 @@ mod tests {
             (0..VERIFIES_MAX).map(|_| verifies.begin(Address::of(b"a")).unwrap()).collect();
         assert!(verifies.begin(Address::of(b"a")).is_none());
         let left = waiting.pop().unwrap().id();
-        assert_eq!(verifies.tell(left, VerifyOutcome::Missing), None);
+        assert_eq!(verifies.deliver(left, VerifyOutcome::Missing), None);
         let next = verifies.begin(Address::of(b"a")).unwrap();
         assert!(next.id() > left, "a late report about the one that left is not mistaken");
         verifies.give_up();

@@ -1,7 +1,7 @@
-//! Bells of other threads as something that tokio polls.
+//! Wakers of other threads as something that tokio polls.
 //!
 //! tokio polls edge-triggered, where every write of an eventfd is an event of its own, so its count
-//! need not be read. Who rings, and why, is not known here.
+//! need not be read. Who wakes, and why, is not known here.
 
 use std::{
     io,
@@ -25,7 +25,7 @@ impl AsRawFd for WakerFd {
 ///
 /// # Errors
 /// What `epoll_ctl(2)` answered.
-#[expect(deprecated, reason = "its successor is unsafe, and unsafe code is for the I/O room")]
+#[expect(deprecated, reason = "its successor is unsafe, and unsafe code is for the I/O crate")]
 pub(crate) fn watch(waker: Arc<Waker>) -> io::Result<AsyncFd<WakerFd>> {
     // The old constructor is deprecated because a descriptor might be closed or change while it
     // is registered. This one cannot: the waker owns it until the last handle is dropped, always

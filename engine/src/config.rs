@@ -113,7 +113,7 @@ pub struct Deadlines {
     pub send: Duration,
     pub stream: Duration,
     pub linger: Duration,
-    /// What is under way when the node is asked to end.
+    /// For requests in progress when the node is asked to end.
     pub drain: Duration,
 }
 

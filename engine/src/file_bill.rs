@@ -114,14 +114,14 @@ impl FileBill {
         let left = limit.saturating_sub(fixed) / shards;
         let share = (limit / OBJECT_FILES_SHARE / shards).min(left.saturating_sub(least));
         let objects = share.clamp(OBJECT_FILES_MIN, OBJECT_FILES_MAX);
-        let room = left.saturating_sub(objects);
-        if room < least {
+        let rest = left.saturating_sub(objects);
+        if rest < least {
             let needed = fixed + shards * (OBJECT_FILES_MIN + least);
             return Err(TooFewFiles { limit, needed, wanted });
         }
-        // Of the room, a ninth or less is for those that are refused.
-        let some = (room / 9 * 8 + room % 9 * 8 / 9).min(room.saturating_sub(8));
-        let most = some.max(room.saturating_sub(REFUSED_MAX as u64));
+        // Of the rest, a ninth or less is for those that are refused.
+        let some = (rest / 9 * 8 + rest % 9 * 8 / 9).min(rest.saturating_sub(8));
+        let most = some.max(rest.saturating_sub(REFUSED_MAX as u64));
         let connections = set.min(most);
         Ok(FileBill {
             limit,
@@ -143,7 +143,7 @@ impl FileBill {
         (set as u128 * self.connections_max as u128 / whole as u128).max(1) as usize
     }
 
-    /// Tells the operator when there are fewer connections than were set.
+    /// Warns the operator when there are fewer connections than were set.
     pub fn log(&self, connections_max: usize) {
         let FileBill { limit, wanted, connections_max: capped, .. } = self;
         if self.is_short {

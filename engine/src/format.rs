@@ -31,7 +31,7 @@ mod place;
 mod volume;
 
 pub use error::DataDirError;
-pub use file::{FORMAT, Format, Mended};
+pub use file::{FORMAT, Format, Repaired};
 pub use place::{NodeId, Place};
 
 use folders::{holds_something, make_dir, sync_dir};
@@ -45,7 +45,7 @@ pub struct DataDirs {
     created: bool,
     absent: Vec<Absent>,
     lost: Vec<u16>,
-    mended: Vec<Mended>,
+    repaired: Vec<Repaired>,
     _locks: Vec<File>,
 }
 
@@ -91,21 +91,21 @@ impl DataDirs {
         let created = plan.partitions.is_none();
         let partitions = plan.partitions.unwrap_or(partitions);
         plan.make(paths, partitions)?;
-        let (paths, absent, lost, mended) = (paths.to_vec(), plan.absent, Vec::new(), Vec::new());
+        let (paths, absent, lost, repaired) = (paths.to_vec(), plan.absent, Vec::new(), Vec::new());
         let mut opened =
-            DataDirs { paths, partitions, created, absent, lost, mended, _locks: locks };
+            DataDirs { paths, partitions, created, absent, lost, repaired, _locks: locks };
         opened.look_for_partitions()?;
-        opened.mend_formats();
+        opened.repair_formats();
         Ok(opened)
     }
 
     /// Sees to it that both files of every volume say what it is.
-    fn mend_formats(&mut self) {
+    fn repair_formats(&mut self) {
         for (at, path) in (0..).zip(&self.paths) {
             if self.absent.iter().all(|absent| absent.volume != at)
                 && let Ok(Some(format)) = Format::read(path)
             {
-                self.mended.extend(format.mend(path));
+                self.repaired.extend(format.repair(path));
             }
         }
     }
@@ -164,8 +164,8 @@ impl DataDirs {
     }
 
     /// Files that say what a volume is and were damaged or gone.
-    pub fn mended(&self) -> &[Mended] {
-        &self.mended
+    pub fn repaired(&self) -> &[Repaired] {
+        &self.repaired
     }
 
     /// Partitions of the node: 1 to `PARTITIONS_MAX`.
@@ -183,7 +183,7 @@ impl Stopped {
     /// Takes the locks of some volumes of one node, in any order, and finds their places.
     ///
     /// # Errors
-    /// One is in use, cannot be read, is none of this version, is named twice, or belongs to
+    /// One is in use, cannot be read, is of another version, is named twice, or belongs to
     /// another node than the first.
     pub fn open(paths: &[PathBuf]) -> Result<Stopped, DataDirError> {
         let formats = paths.iter().map(|path| made(path)).collect::<Result<Vec<Format>, _>>()?;

@@ -6,7 +6,7 @@
 //!
 //! Nothing is changed, except that with `--rebuild-index` the folders of the index are removed, so
 //! that the next start makes them again. It refuses directories that a node has open. What is
-//! found is told as it is found, because a disk that fails may end the check early.
+//! found is printed as it is found, because a disk that fails may end the check early.
 //!
 //! A partition is checked at a time, and takes memory for each of its objects: about 100 bytes.
 
@@ -31,7 +31,7 @@ pub use error::FsckError;
 use listing::entries;
 use report::{Finding, Report, What};
 
-/// The exit codes as `--help` tells them.
+/// The exit codes as `--help` shows them.
 pub const EXIT_HELP: &str = "\
 Exit codes:
   0  nothing is damaged; there may be notes

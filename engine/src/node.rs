@@ -39,7 +39,7 @@ use crate::{
     config::Config,
     failure::Failure,
     file_bill::{FileBill, Need},
-    format::{DataDirs, Mended},
+    format::{DataDirs, Repaired},
     listeners::{Addresses, Listeners},
     machine::Machine,
     memory_bill::{MemoryBill, Plan},
@@ -67,7 +67,7 @@ pub struct Hung {
     pub shard: usize,
 }
 
-/// Runs a node until it is asked to end. What the ready line says is told to `ready` once all
+/// Runs a node until it is asked to end. `ready` gets what the ready line says once all
 /// shards serve. `settings` reads the settings again, when a signal asks for it.
 ///
 /// # Errors
@@ -164,7 +164,7 @@ fn prepare(config: &Config, machine: &Machine) -> Result<Prepared, Failure> {
     Ok(Prepared { listeners, data, layout, bill, files, need })
 }
 
-/// The room that the shards of these accounts set aside.
+/// The free space that the shards of these accounts set aside.
 fn set_aside(accounts: &Accounts) -> SetAside {
     let accounts = accounts.clone();
     SetAside::new(move || accounts.promised())
@@ -185,7 +185,7 @@ fn open_data(config: &Config) -> Result<DataDirs, Failure> {
     if config.partitions_given && given != found {
         tracing::warn!("partitions = {given} is without effect: the data directory has {found}");
     }
-    for Mended { path, failed } in data.mended() {
+    for Repaired { path, failed } in data.repaired() {
         match failed {
             None => tracing::warn!("{path:?} was damaged or gone, and is made anew from its copy"),
             Some(why) => tracing::warn!("{path:?} is damaged or gone and not made anew: {why}"),
@@ -210,7 +210,7 @@ fn layout(config: &Config, data: &DataDirs) -> Result<Layout, Failure> {
     })
 }
 
-/// Whether so many shards can serve the data directories, of which this is the first.
+/// Whether so many shards can serve the data directories; `path` is the first of them.
 fn check_shards(shards: usize, partitions: u32, path: &Path) -> Result<(), String> {
     if shards <= partitions as usize {
         return Ok(());
@@ -404,7 +404,7 @@ fn mailboxes(
     let mut orders: Vec<OrderPort> = Vec::new();
     for (from, waker) in from.iter_mut().zip(&wakers) {
         let (into, out) = lane(ORDER_LANE_LEN, waker);
-        // The order to end finds room whatever was ordered before.
+        // The order to end always finds a place, whatever was ordered before.
         let (into_last, out_last) = lane(1, waker);
         from.extend([out, out_last]);
         orders.push(Box::new(move |order| {
@@ -482,7 +482,7 @@ fn start_shards(
     Ok(ended)
 }
 
-/// Starts the thread of a shard. Whatever ends it, control and `ended` are told.
+/// Starts the thread of a shard. Whatever ends it, control and `ended` are notified.
 fn start_shard(
     config: &Config,
     settings: ShardConfig,
@@ -493,8 +493,8 @@ fn start_shard(
 ) -> std::io::Result<()> {
     let shard = settings.shard;
     let name = format!("ron-shard-{}", shard.0);
-    // With all that are served and all that are told why not, one more is still heard of: the shard
-    // closes idle connections for it, or ends it at once.
+    // Beside all that are served and all that are refused with a reason, one more is still
+    // accepted: the shard closes idle connections for it, or ends it at once.
     let connections_max = settings.connections_max + refused_max(settings.connections_max) + 1;
     let core = config.cores[usize::from(shard.0)];
     thread::Builder::new().name(name.clone()).spawn(move || {

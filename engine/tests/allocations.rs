@@ -74,15 +74,15 @@ fn a_get_from_the_cache_allocates_nothing() {
     let machine = Machine::probe().unwrap();
     let config = Config::load(args, &|_| None, &machine).unwrap();
     let same = config.clone();
-    let (tell, told) = mpsc::channel();
+    let (send, started) = mpsc::channel();
     let node = thread::spawn(move || {
         let ready = |line: &serde_json::Value| {
-            tell.send(line["http"].as_str().unwrap().to_owned()).unwrap();
+            send.send(line["http"].as_str().unwrap().to_owned()).unwrap();
         };
         let settings = Box::new(move || Ok(same.clone()));
         node::run(&config, &machine, settings, ready).map_err(|error| error.to_string())
     });
-    let http = told.recv().expect("the node starts");
+    let http = started.recv().expect("the node starts");
     let mut askings = Vec::new();
     for object in &objects {
         let (path, body) = (format!("/o/{} HTTP/1.1", object.addr), &object.bytes);

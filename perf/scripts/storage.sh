@@ -159,7 +159,7 @@ measure_case() { # ROUND CASE
         ;;
     read)
         for side in "${order[@]}"; do
-            # All of it once before, through a cache that holds next to none of it: a virtual
+            # All of it once before, through a cache that holds next to nothing of it: a virtual
             # machine that gave unused memory back to its host pays for taking it again.
             "${side}_read" >/dev/null
             measure "$1" read "$side" "${side}_read"
@@ -223,7 +223,7 @@ main() {
     : >"$SCRATCH/profiles.jsonl"
     if [[ $PROFILE == yes ]]; then
         for name in ${ONLY//,/ }; do
-            # The load of small ones is over before it could be looked at.
+            # The load of small ones ends before it could be looked at.
             if [[ $name != small ]]; then profile_node "$name"; fi
         done
     fi

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_told() {
+    fn what_differs_is_reported() {
         let mut other = document(0.0, "7", 2);
         other["errors_total"] = json!(3);
         let text = table(&document(0.0, "6", 1), &other);

@@ -1,4 +1,4 @@
-//! CPU time of processes, as `/proc` tells it.
+//! CPU time of processes, as `/proc` shows it.
 //!
 //! The scheduler's own account (`schedstat`, nanoseconds) is exact but has only threads that live.
 //! Where one ended in between, the process's account in ticks of 10 ms is used for that process:
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_are_not_there_are_told() {
+    fn processes_that_are_not_there_are_reported() {
         assert!(matches!(Snapshot::take(&[u32::MAX]), Err(CpuError::Gone { .. })));
     }
 }

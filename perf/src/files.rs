@@ -60,11 +60,11 @@ mod tests {
 
     #[test]
     fn files_are_named_by_their_bytes() {
-        let room = tempfile::tempdir().unwrap();
+        let temp = tempfile::tempdir().unwrap();
         let specs = ["100:3".parse().unwrap(), "5000:2".parse().unwrap()];
-        assert_eq!(write(room.path(), &specs, 7).unwrap(), 5);
+        assert_eq!(write(temp.path(), &specs, 7).unwrap(), 5);
         let mut lengths = Vec::new();
-        for entry in fs::read_dir(room.path().join("o")).unwrap() {
+        for entry in fs::read_dir(temp.path().join("o")).unwrap() {
             let path = entry.unwrap().path();
             let bytes = fs::read(&path).unwrap();
             let name = path.file_name().unwrap().to_str().unwrap();
@@ -74,16 +74,16 @@ mod tests {
         lengths.sort_unstable();
         assert_eq!(lengths, [100, 100, 100, 5000, 5000]);
         // Once more, with one that was cut off.
-        let cut = fs::read_dir(room.path().join("o")).unwrap().next().unwrap().unwrap().path();
+        let cut = fs::read_dir(temp.path().join("o")).unwrap().next().unwrap().unwrap().path();
         File::create(&cut).unwrap();
-        assert_eq!(write(room.path(), &specs, 7).unwrap(), 5);
+        assert_eq!(write(temp.path(), &specs, 7).unwrap(), 5);
         assert!(fs::metadata(&cut).unwrap().len() > 0);
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_told() {
-        let room = tempfile::tempdir().unwrap();
-        let file = room.path().join("file");
+    fn a_folder_that_cannot_be_made_is_reported() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("file");
         fs::write(&file, "").unwrap();
         let specs = ["100".parse().unwrap()];
         assert!(matches!(write(&file, &specs, 0), Err(FilesError::Write { .. })));

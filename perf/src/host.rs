@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_tells_something() {
+    fn this_machine_is_described() {
         let facts = facts();
         assert!(facts["kernel"].is_string() && facts["memory_bytes"].is_u64(), "{facts}");
     }

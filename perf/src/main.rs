@@ -45,7 +45,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Load for any HTTP/1.1 server and for OAP/1, closed or open loop. Exit status: 0 good; 1 it
-    /// could not run; 2 wrong usage; 3 there were errors, which the result tells.
+    /// could not run; 2 wrong usage; 3 there were errors, which are in the result.
     Load(Box<Options>),
     /// Write the objects of a load as DIR/o/b3:…, for other servers.
     Files {
@@ -161,7 +161,7 @@ fn respond(listen: SocketAddr, body: usize, tls: bool) -> Result<(), Box<dyn Err
         thread::spawn(move || {
             let ended = io::copy(&mut io::stdin().lock(), &mut io::sink());
             if ended.is_ok() {
-                // If it cannot be told, it can be killed.
+                // If it cannot be woken, it can be killed.
                 let _ = stopper.wake();
             }
         });

@@ -7,7 +7,7 @@
 //!
 //! All objects of one length differ in their first chunk only, so everything else is hashed once:
 //! the address of a further object costs one chunk and a merge for each level of the tree,
-//! whatever its length. This room makes objects and names them; it sends and stores nothing.
+//! whatever its length. This module makes objects and names them; it sends and stores nothing.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -80,7 +80,7 @@ impl Family {
     /// The objects of `size` bytes, which `noise` must have at least.
     ///
     /// # Errors
-    /// [`ObjectsError::Size`] when they cannot be told apart, or are too large.
+    /// [`ObjectsError::Size`] when they cannot be distinguished, or are too large.
     ///
     /// # Panics
     /// When `noise` is too short.
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_without_room_for_a_stamp_are_refused() {
+    fn sizes_too_short_for_a_stamp_are_refused() {
         let noise = Arc::new(noise(100));
         let size = STAMP_LEN - 1;
         assert_eq!(Family::new(size, &noise).unwrap_err(), ObjectsError::Size { size });

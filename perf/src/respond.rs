@@ -175,9 +175,9 @@ struct Peer {
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
     tail: Tail,
-    /// Answers that are to be sent, the one under way included.
+    /// Answers that are to be sent, the current one included.
     owed: u64,
-    /// Bytes of the one under way that were sent.
+    /// Bytes of the current one that were sent.
     at: usize,
 }
 

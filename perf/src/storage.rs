@@ -85,7 +85,7 @@ pub enum LoadError {
     Io(#[from] io::Error),
     #[error("the node answered {status:?}")]
     Status { status: String },
-    #[error("the node's head has no length, or none of {max} bytes at most")]
+    #[error("the node's head has no length, or one above {max} bytes")]
     Length { max: u64 },
     #[error("the body of {address} is not what was stored")]
     Content { address: Address },

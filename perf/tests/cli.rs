@@ -56,8 +56,8 @@ fn document(path: &Path) -> Value {
 
 #[test]
 fn results_are_written_and_compared() {
-    let room = tempfile::tempdir().unwrap();
-    let (a, b) = (room.path().join("a.json"), room.path().join("b.json"));
+    let temp = tempfile::tempdir().unwrap();
+    let (a, b) = (temp.path().join("a.json"), temp.path().join("b.json"));
     let responder = Responder::start("4KiB");
     let pid = responder.child.id().to_string();
     let rest = ["--objects", "4KiB", "--verify", "1", "--commit", "c0ffee", "--server-pid", &pid];
@@ -98,9 +98,9 @@ fn the_exit_status_says_what_happened() {
 
 #[test]
 fn files_are_written_for_other_servers() {
-    let room = tempfile::tempdir().unwrap();
-    let dir = room.path().to_str().unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().to_str().unwrap();
     let run = perf(&["files", "--dir", dir, "--objects", "4KiB:3,16:2"]);
     assert_eq!(text(&run.stdout), "5 files\n");
-    assert_eq!(fs::read_dir(room.path().join("o")).unwrap().count(), 5);
+    assert_eq!(fs::read_dir(temp.path().join("o")).unwrap().count(), 5);
 }

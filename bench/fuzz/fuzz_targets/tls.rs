@@ -1,6 +1,6 @@
 #![no_main]
 
-/// It tells what a session holds.
+/// It counts what a session holds.
 #[global_allocator]
 static HEAP: ron_io::sim::heap::Heap = ron_io::sim::heap::Heap;
 

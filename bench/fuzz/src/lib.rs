@@ -54,7 +54,7 @@ impl Cuts {
         self.seed
     }
 
-    /// The stream in pieces, none of them empty.
+    /// The stream in pieces that are not empty.
     fn pieces(self, stream: &[u8]) -> impl Iterator<Item = &[u8]> {
         let mut rest = stream;
         let mut state = u64::from(self.seed) + 1;

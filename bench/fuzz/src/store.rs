@@ -120,8 +120,8 @@ enum Op {
     Snapshots(u8, u8),
     Scrub,
     Pass(u32),
-    /// The disk has so many times 64 KiB more room than is used, or any amount.
-    Room(Option<u64>),
+    /// The disk has so many times 64 KiB more space than is used, or any amount.
+    Space(Option<u64>),
     Drain,
 }
 
@@ -148,14 +148,14 @@ impl Op {
             9 => Op::Snapshots(low, next()),
             10 => Op::Scrub,
             11 => Op::Pass(low.into()),
-            12 => Op::Room((low > 0).then_some(u64::from(low))),
+            12 => Op::Space((low > 0).then_some(u64::from(low))),
             14 => Op::Drain,
             _ => Op::BootAndEnd(few(next()), how),
         })
     }
 }
 
-/// How much happens before an end: what is short is over after seven things, most after thirty.
+/// How much happens before an end: seven things at most in a short run, thirty in others.
 fn few(byte: u8) -> u32 {
     u32::from(if byte & 0x80 == 0 { byte & 7 } else { byte & 31 })
 }
@@ -221,11 +221,11 @@ impl Store<'_> {
                 self.world.pass(60 * SECOND_NS);
             }
             Op::Pass(magnitude) => self.world.pass(SECOND_NS << (magnitude / 2) >> 2),
-            Op::Room(Some(times)) => {
+            Op::Space(Some(times)) => {
                 let capacity = self.world.disk.used() + (times << 16);
                 self.world.disk.set_capacity(Some(capacity));
             }
-            Op::Room(None) => self.world.disk.set_capacity(None),
+            Op::Space(None) => self.world.disk.set_capacity(None),
             Op::Drain => {
                 self.world.drain();
                 self.world.expect_nothing_held();

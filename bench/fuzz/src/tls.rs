@@ -244,7 +244,7 @@ impl Run {
         assert!(written.starts_with(read), "{} of {} bytes", read.len(), written.len());
         if self.lawful {
             assert!(!self.node.failed, "a peer that keeps the rules is refused");
-            assert_eq!(read.len(), written.len(), "all is told that has arrived");
+            assert_eq!(read.len(), written.len(), "all that has arrived is delivered");
             assert_eq!(self.node.ended, self.over);
         }
     }
@@ -258,7 +258,7 @@ struct Node {
     secured: bool,
     /// The node said that it sends no more.
     finished: bool,
-    /// The shard was told that the peer sends no more.
+    /// The shard knows that the peer sends no more.
     ended: bool,
     /// The peer broke TLS. Its connection is given up.
     failed: bool,
@@ -322,9 +322,9 @@ impl Node {
         let flushed = heap::as_node(|| self.tls.flush_into(&mut socket));
         let flushed = flushed.expect("a socket that is full says so");
         assert!(!flushed.full || self.blocked);
-        assert!(flushed.len <= self.unsent, "more is told as sent than was said");
+        assert!(flushed.len <= self.unsent, "more is reported as sent than was said");
         self.unsent -= flushed.len;
-        assert!(self.blocked || self.unsent == 0, "all is told as sent when all was taken");
+        assert!(self.blocked || self.unsent == 0, "all is reported as sent when all was taken");
         socket.taken
     }
 

@@ -362,7 +362,7 @@ impl World {
             Act::Disk { ticket, op } => self.queue.submit(ticket, op, 0),
             Act::Report(Report::Ready { .. }) => self.ready = true,
             Act::Report(Report::Stopped { reason, .. }) => self.stopped = Some(reason),
-            Act::Mail { mail, .. } => panic!("there is nobody to get {mail:?}"),
+            Act::Mail { mail, .. } => panic!("no shard is there to get {mail:?}"),
             _ => {}
         }
     }

@@ -127,7 +127,7 @@ const ROW: f64 = 18.0;
 const LETTER: f64 = 7.25;
 /// Narrower boxes are left out.
 const BOX_MIN: f64 = 0.4;
-/// Names are written into boxes that have room for so many letters.
+/// Names are written into boxes that have space for so many letters.
 const LETTERS_MIN: usize = 3;
 
 struct Picture {

@@ -6,8 +6,8 @@
 //!
 //! The thread that samples and looks up names is neither a shard nor the control thread. The first
 //! profile starts it and it stays: the allocator keeps some MiB for each thread that looked up
-//! names, and one that ends may leave them to nobody. Whoever stops waiting cuts the profile short,
-//! and so does the end of the node; what was sampled until then is still sent to whoever waits.
+//! names, and may leak them when it ends. A client that stops waiting cuts the profile short, and
+//! so does the end of the node; what was sampled until then is still sent to a client that waits.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -131,7 +131,7 @@ impl Profiles {
         thread::Builder::new()
             .name("ron-profile".to_owned())
             .spawn(move || handed.iter().for_each(|work| work()))?;
-        // The only error is that it panicked already, which the one who waits hears.
+        // The only error is that it panicked already, which the one who waits learns.
         let _ = hand.send(work);
         *taker = Some(hand);
         Ok(())
@@ -330,7 +330,7 @@ mod tests {
         assert!(folded.lines().all(|line| line.starts_with("shard 1;")), "{folded}");
         assert!(folded.contains("a_function_that_burns"), "{folded}");
 
-        // Who goes makes room, though not at once.
+        // A client that goes frees its place, though not at once.
         let begun = Instant::now();
         drop(profiles.begin(ask(60, None), &stats).unwrap());
         let next = loop {
@@ -341,7 +341,7 @@ mod tests {
             }
         };
         profiles.end();
-        assert!(outcome_of(next).is_ok(), "what there is is told");
+        assert!(outcome_of(next).is_ok(), "what was sampled is sent");
         assert!(begun.elapsed() < Duration::from_secs(50));
         assert_eq!(profiles.begin(ask(1, None), &stats).unwrap_err(), NoProfile::Draining);
     }

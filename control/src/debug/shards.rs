@@ -78,10 +78,10 @@ pub struct Queues {
     /// Messages in each mailbox: from the other shards in their order, then orders, then the order
     /// to end.
     pub mail: Vec<usize>,
-    /// Submissions that wait for room in the ring.
+    /// Submissions that wait for a free entry of the ring.
     pub submissions: u64,
-    /// Disk operations on the ring, with threads that may block, and waiting for either; and reads
-    /// that nobody waits for and that wait.
+    /// Disk operations on the ring, with threads that may block, and waiting for either; and
+    /// background reads that wait.
     pub disk_ring: u64,
     pub disk_threads: u64,
     pub disk_waiting: u64,
@@ -96,7 +96,7 @@ pub struct Ring {
     /// System calls into it.
     pub enters: u64,
     pub completions: u64,
-    /// Turns that found completions waiting in the kernel for want of room.
+    /// Turns that found completions waiting in the kernel because the ring was full.
     pub overflows: u64,
     /// Receives that found no free buffer.
     pub starved: u64,

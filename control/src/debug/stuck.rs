@@ -1,6 +1,6 @@
 //! Shards that hang.
 //!
-//! A shard reports a step that held it too long when the step is over. One that is not over is
+//! A shard reports a step that took too long when the step has ended. One that does not end is
 //! seen from here: a look every so often compares what each shard does with the look before.
 //!
 //! * The same *step* at two looks that are further apart than it may take is reported, once, and
@@ -8,8 +8,8 @@
 //!   report.
 //! * The same *turn* of the event loop for [`TURN_STALL`], in however many steps, is an event loop
 //!   stall: it is reported likewise, and the node is not ready meanwhile (`health`).
-//! * The same turn for longer than the hang limit: the shard will not come back, and whoever asks
-//!   it waits with it. The node ends, so that its supervisor starts it anew.
+//! * The same turn for longer than the hang limit: the shard will not come back, and its clients
+//!   wait with it. The node ends, so that its supervisor starts it anew.
 //!
 //! Time counts only as far as it was looked: a machine that slept has hung no shard. While all
 //! shards sleep nobody looks: the first that wakes wakes this thread.
@@ -46,7 +46,7 @@ struct Seen {
 struct Span {
     number: u64,
     lasted: Duration,
-    told: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 /// A shard that is held.
@@ -106,7 +106,7 @@ impl Looks {
 
 impl Seen {
     fn next(before: Option<Seen>, doing: Doing, stats: &Stats, now: Instant) -> Seen {
-        let fresh = |number| Span { number, lasted: Duration::ZERO, told: None };
+        let fresh = |number| Span { number, lasted: Duration::ZERO, reported: None };
         let (step, turn) = (doing.step, stats.watch.turns.get());
         let Some(before) = before else {
             return Seen { step: fresh(step), turn: fresh(turn), looked: now };
@@ -122,13 +122,13 @@ impl Seen {
 }
 
 impl Span {
-    /// How long it lasts, if that is to be told now. A limit of zero means no limit.
+    /// How long it lasts, if that is to be reported now. A limit of zero means no limit.
     fn due(&mut self, limit: Duration, now: Instant) -> Option<Duration> {
-        let again = self.told.is_none_or(|told| now.saturating_duration_since(told) >= HELD_AGAIN);
+        let again = self.reported.is_none_or(|at| now.saturating_duration_since(at) >= HELD_AGAIN);
         if limit.is_zero() || self.lasted <= limit || !again {
             return None;
         }
-        self.told = Some(now);
+        self.reported = Some(now);
         Some(self.lasted)
     }
 }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_does_not_end_is_told_and_told_again() {
+    fn a_step_that_does_not_end_is_reported_again_and_again() {
         let (stats, begin) = (stats(), Instant::now());
         let mut looks = Looks::new(2);
         stats[1].watch.begin(Work::Disk);
@@ -222,11 +222,11 @@ mod tests {
             again.extend(steps(looks.look(&stats, late + Duration::from_secs(second))));
         }
         let at_least = at_least + HELD_AGAIN;
-        assert_eq!(again, [Held { shard: 1, by, at_least }], "it was told");
+        assert_eq!(again, [Held { shard: 1, by, at_least }], "it was reported");
     }
 
     #[test]
-    fn shards_that_go_on_or_rest_are_not_told() {
+    fn shards_that_go_on_or_rest_are_not_reported() {
         let (stats, begin) = (stats(), Instant::now());
         let mut looks = Looks::new(2);
         for second in 0..100 {
@@ -250,16 +250,16 @@ mod tests {
     #[test]
     fn a_turn_that_does_not_end_is_seen_whatever_steps_it_takes() {
         let (stats, begin) = (stats(), Instant::now());
-        let (mut looks, mut told) = (Looks::new(2), Vec::new());
+        let (mut looks, mut reported) = (Looks::new(2), Vec::new());
         stats[1].watch.turn(1);
         let limit = Duration::from_secs(60);
         for second in 0..=60 {
             assert_eq!(looks.hung(limit), None, "{second}");
             stats[1].watch.begin(Work::Tls);
-            told.extend(looks.look(&stats, begin + Duration::from_secs(second)));
+            reported.extend(looks.look(&stats, begin + Duration::from_secs(second)));
         }
         let at_least = TURN_STALL + Duration::from_secs(1);
-        assert_eq!(told, [Held { shard: 1, by: By::Turn(Work::Tls), at_least }]);
+        assert_eq!(reported, [Held { shard: 1, by: By::Turn(Work::Tls), at_least }]);
         assert_eq!(looks.hung(limit), Some((1, limit)));
         assert_eq!(looks.hung(Duration::ZERO), None, "no limit");
         stats[1].watch.turn(2);

@@ -128,7 +128,7 @@ fn a_shard_that_hangs_is_an_error_in_the_log() {
 #[test]
 fn a_shard_that_wakes_and_hangs_is_noticed_by_a_thread_that_slept() {
     let (log, node) = (Log::start(), serving(4));
-    // Whoever answers this has looked at the shards before, and seen none awake.
+    // The thread that answers this has looked at the shards before, and seen none awake.
     ask(&node, "GET /healthz", "");
     node.stats[3].watch.wake(clock_ns());
     let line = log.wait("\"shard\":3");

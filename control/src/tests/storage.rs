@@ -28,7 +28,7 @@ fn read(stream: TcpStream) -> (u16, Option<String>, Value) {
     (status, patience.map(str::to_owned), serde_json::from_str(&body).unwrap())
 }
 
-/// What shards report is heard by another thread: asks until this is so.
+/// Another thread receives what shards report: asks until this is so.
 fn until(node: &Node, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + SOON;
     loop {
@@ -223,7 +223,7 @@ fn who_gives_orders() {
         assert!(head.contains("www-authenticate: bearer"), "{head}");
     }
     for node in [&open, &closed] {
-        assert!(node.taken.try_recv().is_err(), "no shard was told");
+        assert!(node.taken.try_recv().is_err(), "no shard got an order");
     }
     assert_eq!(posted(&open, "/scrub", "").0, 202);
     assert_eq!(posted(&closed, "/scrub", &format!("{right}{PAGE}{PROXY}")).0, 202);

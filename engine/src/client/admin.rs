@@ -1,7 +1,7 @@
 //! Looking after what a node stores: delete, scrub, verify, report.
 //!
-//! Objects are deleted where they are served. All else is asked of the admin listener, and whoever
-//! may write may ask it.
+//! Objects are deleted where they are served. All else is asked of the admin listener, by those
+//! who may write.
 
 use std::{
     io::Write,
@@ -29,7 +29,7 @@ const _: () = assert!(VERIFY_TIME_MAX.as_secs() > ron_control::limits::VERIFY_MA
 type Wait<'a> = &'a mut dyn FnMut(&ClientError, Duration);
 
 /// Deletes objects one after the other and prints those that are gone. What fails for one object
-/// is told and does not keep the others; what fails for all of them ends the command.
+/// is printed and does not keep the others; what fails for all of them ends the command.
 pub(super) fn rm(
     shared: &Shared,
     addresses: &[Address],

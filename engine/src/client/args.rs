@@ -1,4 +1,4 @@
-//! What `ronctl` can be told, and how its arguments are read.
+//! What arguments `ronctl` takes, and how they are read.
 //!
 //! Arguments are judged here, before anything is opened or sent: an address that is no address, a
 //! range that ends before it begins, a token that no header can carry.

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A whole object is hashed as it arrives, and keeps its name only if it hashes to its address. A
-//! part of an object cannot be checked so; the caller is told. Nothing is created before the node
-//! began to answer, so that a refusal leaves no file behind, nor spoils one that is there.
+//! part of an object cannot be checked so, and the caller learns that. Nothing is created before
+//! the node began to answer, so that a refusal leaves no file behind, nor spoils one that is there.
 
 use std::{
     ffi::OsString,
@@ -259,53 +259,53 @@ mod tests {
         Part { offset: 0, len: Some(len), whole: true }
     }
 
-    fn room() -> (TempDir, PathBuf) {
-        let room = tempfile::tempdir().unwrap();
-        let path = room.path().join("out");
-        (room, path)
+    fn dir() -> (TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        (dir, path)
     }
 
     fn download(path: &Path) -> Download {
         Download::new(Address::of(BYTES), Some(path), true)
     }
 
-    fn names(room: &TempDir) -> Vec<OsString> {
-        fs::read_dir(room.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    fn names(dir: &TempDir) -> Vec<OsString> {
+        fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     }
 
     #[test]
     fn a_file_gets_its_name_once_it_is_checked() {
-        let (room, path) = room();
+        let (dir, path) = dir();
         let mut download = download(&path);
-        assert_eq!(names(&room).len(), 0);
+        assert_eq!(names(&dir).len(), 0);
         download.begin(whole(10)).unwrap();
         download.write(&BYTES[..4]).unwrap();
-        let [name] = &names(&room)[..] else { panic!("{:?}", names(&room)) };
+        let [name] = &names(&dir)[..] else { panic!("{:?}", names(&dir)) };
         let name = name.to_str().unwrap();
         assert!(name.starts_with("out.") && name.ends_with(".part"), "{name}");
         assert_eq!(download.position(), (4, Some(10)));
         download.write(&BYTES[4..]).unwrap();
         assert!(download.finish().unwrap());
-        assert_eq!(names(&room), ["out"]);
+        assert_eq!(names(&dir), ["out"]);
         assert_eq!(fs::read(&path).unwrap(), BYTES);
     }
 
     #[test]
     fn wrong_bytes_leave_the_old_file_and_no_other() {
-        let (room, path) = room();
+        let (dir, path) = dir();
         fs::write(&path, b"old").unwrap();
         let mut download = download(&path);
         download.begin(whole(10)).unwrap();
         download.write(b"some Bytes").unwrap();
         let error = download.finish().unwrap_err();
         assert!(matches!(error, ClientError::Digest { .. }));
-        assert_eq!(names(&room), ["out"]);
+        assert_eq!(names(&dir), ["out"]);
         assert_eq!(fs::read(&path).unwrap(), b"old");
     }
 
     #[test]
     fn one_byte_less_and_one_more_are_refused() {
-        let (room, path) = room();
+        let (dir, path) = dir();
         let mut less = download(&path);
         less.begin(whole(10)).unwrap();
         less.write(&BYTES[..9]).unwrap();
@@ -318,12 +318,12 @@ mod tests {
         let error = more.write(b"!").unwrap_err();
         assert!(matches!(error, ClientError::Answer(AnswerFault::Excess { got: 11, max: 10 })));
         drop(more);
-        assert_eq!(names(&room).len(), 0);
+        assert_eq!(names(&dir).len(), 0);
     }
 
     #[test]
     fn a_part_is_taken_unverified() {
-        let (_room, path) = room();
+        let (_dir, path) = dir();
         let mut download = download(&path);
         download.begin(Part { offset: 3, len: Some(2), whole: false }).unwrap();
         download.write(b"??").unwrap();
@@ -333,8 +333,8 @@ mod tests {
 
     #[test]
     fn files_and_links_of_others_are_left_alone() {
-        let (room, path) = room();
-        let (victim, stale) = (room.path().join("victim"), room.path().join("out.part"));
+        let (dir, path) = dir();
+        let (victim, stale) = (dir.path().join("victim"), dir.path().join("out.part"));
         fs::write(&victim, b"precious").unwrap();
         std::os::unix::fs::symlink(&victim, &stale).unwrap();
         let mut download = download(&path);
@@ -345,24 +345,24 @@ mod tests {
         assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
         assert_eq!(fs::read(&victim).unwrap(), b"precious");
         assert!(fs::symlink_metadata(&stale).unwrap().is_symlink());
-        assert_eq!(names(&room).len(), 3);
+        assert_eq!(names(&dir).len(), 3);
     }
 
     #[test]
     fn two_downloads_do_not_share_a_partial_file() {
-        let (room, path) = room();
+        let (dir, path) = dir();
         let mut both = [download(&path), download(&path)];
         for download in &mut both {
             download.begin(whole(10)).unwrap();
         }
-        assert_eq!(names(&room).len(), 2);
+        assert_eq!(names(&dir).len(), 2);
         for download in &mut both {
             download.write(BYTES).unwrap();
         }
         for mut download in both {
             assert!(download.finish().unwrap());
         }
-        assert_eq!(names(&room), ["out"]);
+        assert_eq!(names(&dir), ["out"]);
         assert_eq!(fs::read(&path).unwrap(), BYTES);
     }
 
@@ -398,8 +398,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_is_a_local_failure() {
-        let (room, path) = room();
-        let mut into = download(room.path());
+        let (dir, path) = dir();
+        let mut into = download(dir.path());
         assert!(matches!(into.begin(whole(10)), Err(ClientError::Directory { .. })));
         let mut missing = download(&path.join("no/where"));
         assert!(matches!(missing.begin(whole(10)), Err(ClientError::File { .. })));

@@ -18,7 +18,7 @@ use ureq::{
     unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport},
 };
 
-/// Whether the node takes no more of the request under way. Clones are of the same connection.
+/// Whether the node takes no more of the request in progress. Clones are of the same connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Deaf(Arc<AtomicBool>);
 

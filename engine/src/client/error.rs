@@ -42,7 +42,7 @@ pub enum Exit {
     Node = 6,
 }
 
-/// The exit codes as `--help` tells them.
+/// The exit codes as `--help` shows them.
 pub const EXIT_HELP: &str = "\
 Exit codes:
   0  done
@@ -122,7 +122,7 @@ pub enum ClientError {
     Stored { sent: Address, stored: Address },
 
     /// Not all of several objects could be deleted; `exit` is that of the gravest reason, and each
-    /// was told already.
+    /// was printed already.
     #[error("{failed} of {of} objects were not deleted")]
     NotDeleted { failed: usize, of: usize, exit: Exit },
     /// Not all objects are whole.

@@ -49,7 +49,7 @@ pub(super) struct Http {
     agent: Agent,
     node: NodeUrl,
     cap: Option<Cap>,
-    /// Of the request under way.
+    /// Of the request in progress.
     deaf: Deaf,
 }
 
@@ -179,8 +179,8 @@ impl Http {
             // A node with too much to do is not asked twice.
             StatusCode::SERVICE_UNAVAILABLE => return Err(refusal(&mut response)),
             status => {
-                let told = refusal(&mut response);
-                return Err(self.reason(address, status).unwrap_or(told));
+                let said = refusal(&mut response);
+                return Err(self.reason(address, status).unwrap_or(said));
             }
         }
         check_identity(response.headers())?;

@@ -45,8 +45,8 @@ use retry::{sleep, with_retries};
 use source::{Input, Source, hash_file};
 use stdout::{print, stdout_failed};
 
-/// Reads the arguments, the first of which is the program's name, and does what they say. Results
-/// go to stdout; a failure is one line on stderr.
+/// Reads the arguments, first the program's name, and does what they say. Results go to stdout;
+/// a failure is one line on stderr.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();

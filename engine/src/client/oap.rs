@@ -181,9 +181,9 @@ struct Answer<'a> {
     /// 0 or 206, as the request is for all bytes or for some.
     code: u16,
     download: &'a mut Download,
-    /// The frame under way.
+    /// The current frame.
     head: FrameHeader,
-    /// The JSON of the frame under way.
+    /// The JSON of the current frame.
     json: Vec<u8>,
 }
 
@@ -270,7 +270,7 @@ impl<'a> Answer<'a> {
         self.head.code >= CODE_ERROR_MIN
     }
 
-    /// Whether the payload of the frame under way is JSON, not data.
+    /// Whether the payload of the current frame is JSON, not data.
     fn is_json(&self) -> bool {
         self.is_error() || !self.download.has_begun()
     }

@@ -47,7 +47,7 @@ pub(super) fn next_wait(made: u32, error: &ClientError, random: u64) -> Option<D
     })
 }
 
-/// Makes `attempt` until it succeeds or there is no point in another. `wait` is told what failed
+/// Makes `attempt` until it succeeds or there is no point in another. `wait` gets what failed
 /// and how long to sleep.
 ///
 /// # Errors

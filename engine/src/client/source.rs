@@ -54,7 +54,7 @@ impl Input {
 /// they have to say when they are read.
 fn is_empty(mut file: &File) -> bool {
     let read = file.read(&mut [0]);
-    // What cannot be read is told of later.
+    // What cannot be read is reported later.
     !matches!(read, Ok(1..)) || file.rewind().is_err()
 }
 
@@ -157,9 +157,9 @@ impl<'a> Source<'a> {
     }
 
     fn fail(&mut self, fault: ClientError) -> io::Error {
-        let told = io::Error::other(fault.to_string());
+        let error = io::Error::other(fault.to_string());
         self.fault = Some(fault);
-        told
+        error
     }
 }
 
@@ -199,8 +199,8 @@ mod tests {
     use super::*;
 
     fn with_file(bytes: &[u8], test: impl FnOnce(&File, &Path)) {
-        let room = tempfile::tempdir().unwrap();
-        let path = room.path().join("in");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in");
         fs::write(&path, bytes).unwrap();
         test(&File::open(&path).unwrap(), &path);
     }
@@ -274,12 +274,12 @@ mod tests {
 
     #[test]
     fn directories_are_refused_and_devices_are_streams() {
-        let room = tempfile::tempdir().unwrap();
-        assert!(matches!(Input::open(room.path()), Err(ClientError::Directory { .. })));
-        let missing = room.path().join("none");
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Input::open(dir.path()), Err(ClientError::Directory { .. })));
+        let missing = dir.path().join("none");
         assert!(matches!(Input::open(&missing), Err(ClientError::File { .. })));
         assert!(matches!(Input::open(Path::new("/dev/null")), Ok(Input::Stream { .. })));
-        let empty = room.path().join("empty");
+        let empty = dir.path().join("empty");
         fs::write(&empty, b"").unwrap();
         assert!(matches!(Input::open(&empty), Ok(Input::File { len: 0, .. })));
     }

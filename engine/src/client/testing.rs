@@ -1,4 +1,4 @@
-//! Nodes of a few lines, for the tests of the client: each answers what a test tells it to.
+//! Nodes of a few lines, for the tests of the client: each answers as its test says.
 
 use std::{
     fs,
@@ -85,22 +85,22 @@ pub(super) struct OapNode {
     pub(super) at: String,
     /// The file of the certificate to trust.
     pub(super) ca: PathBuf,
-    _room: TempDir,
+    _dir: TempDir,
     serving: JoinHandle<Option<Asked>>,
 }
 
 impl OapNode {
     /// A node for `localhost` that reads one request, sends `answer` and closes.
     pub(super) fn start(answer: Vec<u8>) -> Self {
-        let room = tempfile::tempdir().unwrap();
-        let ca = room.path().join("ca.pem");
+        let dir = tempfile::tempdir().unwrap();
+        let ca = dir.path().join("ca.pem");
         let (config, ca_pem) = server_config();
         fs::write(&ca, ca_pem).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = format!("localhost:{}", listener.local_addr().unwrap().port());
         let serving =
             thread::spawn(move || serve_oap(listener.accept().unwrap().0, config, &answer));
-        Self { at, ca, _room: room, serving }
+        Self { at, ca, _dir: dir, serving }
     }
 
     /// What it was asked; nothing when there was no handshake.

@@ -45,14 +45,14 @@ fn ronctl(arguments: &[&str]) -> Outcome {
     Outcome { result, out: String::from_utf8(out).unwrap(), waits }
 }
 
-fn room() -> (TempDir, PathBuf) {
-    let room = tempfile::tempdir().unwrap();
-    let path = room.path().join("file");
-    (room, path)
+fn dir() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    (dir, path)
 }
 
-fn files(room: &TempDir) -> usize {
-    fs::read_dir(room.path()).unwrap().count()
+fn files(dir: &TempDir) -> usize {
+    fs::read_dir(dir.path()).unwrap().count()
 }
 
 fn text(path: &Path) -> &str {
@@ -61,7 +61,7 @@ fn text(path: &Path) -> &str {
 
 /// Gets the object of `BYTES` from a node with these answers, to a file; yields that file's bytes.
 fn get_http(answers: Vec<Vec<u8>>, more: &[&str]) -> (Outcome, Option<Vec<u8>>) {
-    let (room, path) = room();
+    let (dir, path) = dir();
     let (url, node) = http_node(answers);
     let address = Address::of(BYTES).to_string();
     let mut args = vec!["--node", &url, "get", &address, "-o", text(&path)];
@@ -69,7 +69,7 @@ fn get_http(answers: Vec<Vec<u8>>, more: &[&str]) -> (Outcome, Option<Vec<u8>>) 
     let outcome = ronctl(&args);
     assert!(node.join().is_ok());
     let got = fs::read(&path).ok();
-    assert_eq!(files(&room), usize::from(got.is_some()), "nothing else is left behind");
+    assert_eq!(files(&dir), usize::from(got.is_some()), "nothing else is left behind");
     (outcome, got)
 }
 
@@ -217,7 +217,7 @@ fn stat_of_what_is_damaged_exits_with_5() {
     assert!(line.starts_with("integrity: "), "{line}");
     let asked = node.join().unwrap();
     assert!(asked[1].starts_with(format!("GET /o/{address} HTTP/1.1\r\n").as_bytes()));
-    // What stands between says 502, too, and has not heard of objects.
+    // What stands between says 502, too, and knows no objects.
     let (url, node) = http_node(vec![head.to_vec(), head.to_vec()]);
     assert_eq!(ronctl(&["--node", &url, "stat", &address]).exit(), 6);
     assert!(node.join().is_ok());
@@ -233,7 +233,7 @@ fn stored(bytes: &[u8]) -> Vec<u8> {
 fn a_file_is_put_under_its_address() {
     let long: Vec<u8> = (0..3 << 20).map(|at: u32| (at % 251) as u8).collect();
     for bytes in [&b""[..], BYTES, &long] {
-        let (_room, path) = room();
+        let (_dir, path) = dir();
         fs::write(&path, bytes).unwrap();
         // The first try is turned away, so the file is read again.
         let busy = error_answer("503 Service Unavailable", "not_ready", "");
@@ -256,7 +256,7 @@ fn a_file_is_put_under_its_address() {
 #[test]
 fn a_long_file_that_is_there_is_not_sent() {
     const LEN: u64 = 33 << 20;
-    let (_room, path) = room();
+    let (_dir, path) = dir();
     fs::File::create(&path).unwrap().set_len(LEN).unwrap();
     let there = format!("HTTP/1.1 200 OK\r\nContent-Length: {LEN}\r\n\r\n").into_bytes();
     let (url, node) = http_node(vec![there]);
@@ -269,9 +269,9 @@ fn a_long_file_that_is_there_is_not_sent() {
 
 /// The answer to an upload that is given up after a few of its bytes.
 #[test]
-fn a_node_that_takes_no_more_is_heard() {
+fn the_answer_of_a_node_that_takes_no_more_arrives() {
     use std::io::{Read, Write};
-    let (_room, path) = room();
+    let (_dir, path) = dir();
     fs::write(&path, vec![7; 32 * 1024 * 1024]).unwrap();
     for announced in [true, false] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -307,7 +307,7 @@ fn a_node_that_takes_no_more_is_heard() {
 
 #[test]
 fn a_put_that_comes_to_another_address_exits_with_5() {
-    let (_room, path) = room();
+    let (_dir, path) = dir();
     fs::write(&path, BYTES).unwrap();
     for answer in [stored(b"other"), error_answer("400 Bad Request", "bad_digest", "")] {
         let (url, node) = http_node(vec![answer]);
@@ -362,7 +362,7 @@ fn meta_whole() -> Vec<u8> {
 
 /// Gets the object of `BYTES` over OAP/1 from a node that sends `answer`, to a file.
 fn get_oap(answer: &[Vec<u8>], more: &[&str]) -> (Outcome, Option<Vec<u8>>, OapNode) {
-    let (room, path) = room();
+    let (dir, path) = dir();
     let node = OapNode::start(answer.concat());
     let address = Address::of(BYTES).to_string();
     let oap = ["--ca", text(&node.ca), "--oap", &node.at];
@@ -371,7 +371,7 @@ fn get_oap(answer: &[Vec<u8>], more: &[&str]) -> (Outcome, Option<Vec<u8>>, OapN
     args.extend(more);
     let outcome = ronctl(&args);
     let got = fs::read(&path).ok();
-    assert_eq!(files(&room), usize::from(got.is_some()), "nothing else is left behind");
+    assert_eq!(files(&dir), usize::from(got.is_some()), "nothing else is left behind");
     (outcome, got, node)
 }
 

@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn only_files_of_certificates_are_trusted() {
-        let room = tempfile::tempdir().unwrap();
-        let path = room.path().join("ca.pem");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
         assert!(matches!(trusted(Some(&path)), Err(ClientError::File { .. })));
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for text in ["", "nothing of the kind", broken] {

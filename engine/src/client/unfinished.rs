@@ -66,7 +66,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.finished {
             let mut files = lock();
-            // There is nobody to tell, and the next one has another name.
+            // It cannot be reported, and the next one has another name.
             let _ = fs::remove_file(&self.path);
             files.retain(|path| *path != self.path);
         }

@@ -51,10 +51,10 @@ impl ConfigError {
         }
     }
 
-    /// Tells the user: help and version on standard output, all else on standard error.
+    /// Prints for the user: help and version on standard output, all else on standard error.
     pub fn print(&self) {
         match self {
-            // There is nobody left to tell when this fails.
+            // There is nowhere left to report it when this fails.
             ConfigError::Usage(usage) => drop(usage.print()),
             error => eprintln!("rond: {error}"),
         }

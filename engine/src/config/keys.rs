@@ -97,7 +97,7 @@ pub const KEYS: [Key; 41] = [
          connections [default: 1/32 of all, 4MiB to 256MiB a shard]",
     ),
     key("object_len_max", "SIZE", "Largest object that is taken [default: 16GiB]"),
-    key("window_groups", "N", "64 KiB groups of one download under way at once [default: 4]"),
+    key("window_groups", "N", "64 KiB groups of one download in progress at once [default: 4]"),
     Key {
         many: true,
         ..key(
@@ -142,11 +142,11 @@ pub const KEYS: [Key; 41] = [
         "SIZE",
         "Memory for the index: 64 bytes an object are enough [default: an eighth of all]",
     ),
-    key("storage.reserve", "SIZE", "Room of each volume that is left free [default: 512MiB]"),
+    key("storage.reserve", "SIZE", "Free space to keep on each volume [default: 512MiB]"),
     key(
         "storage.compact_below",
         "PERCENT",
-        "Segments of which less counts are compacted; 0 for never [default: 50]",
+        "Compact segments whose live share is below this; 0 for never [default: 50]",
     ),
     key(
         "storage.scrub_rate",
@@ -171,7 +171,7 @@ pub const KEYS: [Key; 41] = [
     key("deadlines.send", "DURATION", "Between two signs that a peer takes bytes [default: 60s]"),
     key("deadlines.stream", "DURATION", "For a whole request [default: 1d]"),
     key("deadlines.linger", "DURATION", "For the peer to close after the end [default: 5s]"),
-    key("deadlines.drain", "DURATION", "For what is under way at shutdown [default: 30s]"),
+    key("deadlines.drain", "DURATION", "For requests in progress at shutdown [default: 30s]"),
     key("debug.verify_sends", "on|off", "Hash bodies again when they are sent [default: off]"),
 ];
 

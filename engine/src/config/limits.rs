@@ -14,7 +14,7 @@ pub const PARTITIONS_MAX: u32 = 1024;
 /// Most directories that objects are spread over.
 pub const VOLUMES_MAX: usize = 64;
 
-/// Least room for objects that a node may be limited to: the longest that a segment takes.
+/// Least space for objects that a node may be limited to: the longest that a segment takes.
 pub const MAX_BYTES_MIN: u64 = 1024 * 1024;
 
 /// Most percent of a segment that may be asked to count.
@@ -61,7 +61,7 @@ pub const BUFFERS_DEFAULT_MAX: u64 = 256 * 1024 * 1024;
 /// Most bytes a second that a request body may be asked to bring.
 pub const BODY_RATE_MAX: u64 = 1024 * 1024 * 1024;
 
-/// Groups of one download under way, most and by default.
+/// Groups of one download in progress, most and by default.
 pub const WINDOW_GROUPS_MAX: u64 = 64;
 pub const WINDOW_GROUPS_DEFAULT: u64 = 4;
 
@@ -75,7 +75,7 @@ pub const NAME_LEN_MAX: usize = 253;
 
 /// How long a step may hold a shard before it is reported: least, most and by default. What a shard
 /// does takes microseconds, and few milliseconds where a page has to come from a slow disk. The
-/// default is longer than that, and long enough to be felt by whoever waits.
+/// default is longer than that, and long enough for a client to notice.
 pub const STALL_LIMIT_MIN: Duration = Duration::from_millis(1);
 pub const STALL_LIMIT_MAX: Duration = Duration::from_secs(60);
 pub const STALL_LIMIT_DEFAULT: Duration = Duration::from_millis(20);

@@ -80,7 +80,7 @@ struct Said {
 
 /// A file that said something else than its directory is, or nothing, and was written anew.
 #[derive(Debug)]
-pub struct Mended {
+pub struct Repaired {
     pub path: PathBuf,
     /// Why it could not be written.
     pub failed: Option<DataDirError>,
@@ -198,7 +198,7 @@ impl Format {
         hash.to_hex().as_str()[..2 * CHECKSUM_LEN].to_owned()
     }
 
-    /// Writes both files into `dir`: all of each or none of it is there after a crash.
+    /// Writes both files into `dir`: after a crash each is there as a whole or not at all.
     ///
     /// # Errors
     /// What the system refused, or a number of partitions that is not allowed.
@@ -221,7 +221,7 @@ impl Format {
 
     /// Writes those of the two files of `dir` anew that do not say this, with a checksum. Returns
     /// those that were damaged or gone, and not only of an older release.
-    pub(super) fn mend(&self, dir: &Path) -> Vec<Mended> {
+    pub(super) fn repair(&self, dir: &Path) -> Vec<Repaired> {
         let read = |name: &str| Format::read_one(&dir.join(name));
         let is_good = |name: &str| {
             read(name)
@@ -232,7 +232,7 @@ impl Format {
         let bad = [FORMAT_FILE, COPY_FILE].into_iter().zip(good).filter(|(_, good)| !good);
         let write = |(name, _): (&str, bool)| {
             let failed = self.write(dir, name).err();
-            (failed.is_some() || !older).then(|| Mended { path: dir.join(name), failed })
+            (failed.is_some() || !older).then(|| Repaired { path: dir.join(name), failed })
         };
         bad.filter_map(write).collect()
     }
@@ -302,7 +302,7 @@ mod tests {
         format.create(dir.path()).unwrap();
         let whole = fs::read(dir.path().join(FORMAT_FILE)).unwrap();
         let names = [FORMAT_FILE, COPY_FILE];
-        assert!(format.mend(dir.path()).is_empty(), "nothing is wrong");
+        assert!(format.repair(dir.path()).is_empty(), "nothing is wrong");
         for (name, other) in [(names[0], names[1]), (names[1], names[0])] {
             let path = dir.path().join(name);
             for bit in 0..=whole.len() * 8 {
@@ -321,8 +321,9 @@ mod tests {
                     fs::write(&path, &whole).unwrap();
                     continue;
                 }
-                for mended in format.mend(dir.path()) {
-                    assert!(mended.path == path && mended.failed.is_none(), "{bit}: {mended:?}");
+                for repaired in format.repair(dir.path()) {
+                    let good = repaired.path == path && repaired.failed.is_none();
+                    assert!(good, "{bit}: {repaired:?}");
                 }
                 for name in [name, other] {
                     let text = fs::read(dir.path().join(name)).unwrap();
@@ -342,7 +343,7 @@ mod tests {
         let [path, copy] = [FORMAT_FILE, COPY_FILE].map(|name| dir.path().join(name));
         fs::write(&path, "{\"format\":1,\"partitions\":7}\n").unwrap();
         let format = Format::read(dir.path()).unwrap().unwrap();
-        assert!(format.mend(dir.path()).is_empty(), "an older release is no damage");
+        assert!(format.repair(dir.path()).is_empty(), "an older release is no damage");
         let written = fs::read_to_string(&copy).unwrap();
         assert_eq!(written, checked("{\"format\":1,\"partitions\":7}"));
         assert_eq!(fs::read_to_string(&path).unwrap(), written);
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told() {
+    fn damage_is_reported() {
         for text in ["", "{", "[]", r#"{"format":"1"}"#, r#"{"format":1}"#, "{\"partitions\":1}"] {
             assert!(matches!(read(text), Err(DataDirError::Damaged { .. })), "{text}");
         }

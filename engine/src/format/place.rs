@@ -1,5 +1,5 @@
-//! Which volume of which node a directory is: the name that all volumes of a node share, and the
-//! place among them.
+//! A directory's node and its number among the node's volumes: the name that all volumes of a node
+//! share, and the place among them.
 
 use std::fmt;
 

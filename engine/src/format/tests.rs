@@ -5,7 +5,7 @@ use super::*;
 use file::{COPY_FILE, FORMAT_FILE, TEMPORARY_FILE};
 use folders::refused;
 
-/// Paths of so many directories, none of which is there.
+/// Paths of so many directories that do not exist.
 fn paths(root: &tempfile::TempDir, names: &[&str]) -> Vec<PathBuf> {
     names.iter().map(|name| root.path().join(name)).collect()
 }
@@ -66,10 +66,10 @@ fn a_damaged_format_is_made_anew_from_its_copy() {
     fs::write(&format, before.replace("ns\":3", "ns\":7")).unwrap();
     let opened = DataDirs::open(&path, 3).unwrap();
     assert_eq!(opened.partitions(), 3);
-    assert!(matches!(opened.mended(), [one] if one.path == format && one.failed.is_none()));
+    assert!(matches!(opened.repaired(), [one] if one.path == format && one.failed.is_none()));
     assert_eq!(fs::read_to_string(&format).unwrap(), before);
     drop(opened);
-    assert!(DataDirs::open(&path, 3).unwrap().mended().is_empty());
+    assert!(DataDirs::open(&path, 3).unwrap().repaired().is_empty());
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn a_volume_that_cannot_be_listed_or_locked_is_absent() {
     let single = paths(&root, &["single"]);
     fs::create_dir_all(single[0].join("lock")).unwrap();
     assert!(matches!(open(&single), Err(DataDirError::Io { .. })));
-    let told = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
-    let states = vec![State::Unusable(refused("list", &single[0])(told))];
+    let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+    let states = vec![State::Unusable(refused("list", &single[0])(error))];
     assert!(matches!(Plan::of(&single, states), Err(DataDirError::Io { .. })));
 }
 

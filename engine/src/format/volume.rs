@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn states_are_told_apart() {
+    fn states_are_distinguished() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("a");
         assert!(matches!(State::of(&dir), Ok(State::Missing)));

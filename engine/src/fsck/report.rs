@@ -1,4 +1,4 @@
-//! What is told: findings as they come, and a summary at the end.
+//! What is printed: findings as they come, and a summary at the end.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -211,7 +211,7 @@ impl<'a> Report<'a> {
         self.bar.inc(len as u64);
     }
 
-    /// Tells a finding.
+    /// Prints a finding.
     pub(super) fn found(&mut self, finding: &Finding) -> io::Result<()> {
         let severity = finding.what.severity();
         match severity {
@@ -223,7 +223,7 @@ impl<'a> Report<'a> {
         self.bar.suspend(|| writeln!(out, "{line}"))
     }
 
-    /// Tells the summary, and returns it.
+    /// Prints the summary, and returns it.
     pub(super) fn finish(self) -> io::Result<Summary> {
         self.bar.finish_and_clear();
         let summary = self.summary;
@@ -286,7 +286,7 @@ fn json_line(severity: Severity, finding: &Finding) -> io::Result<String> {
 mod tests {
     use super::*;
 
-    fn told(json: bool, findings: &[Finding]) -> (String, Summary) {
+    fn printed(json: bool, findings: &[Finding]) -> (String, Summary) {
         let mut out = Vec::new();
         let mut report = Report::new(&mut out, json, true, 10);
         report.read(7);
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_finding_is_a_line() {
-        let (text, summary) = told(false, &findings());
+        let (text, summary) = printed(false, &findings());
         let lines: Vec<&str> = text.lines().collect();
         let address = Address::of(b"");
         let first = format!("damage: {address} \"/d/\\n.seg\" at 128: data or outboard are not");
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_finding_is_an_object_of_json() {
-        let (text, _) = told(true, &findings());
+        let (text, _) = printed(true, &findings());
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[0]["finding"], "record");

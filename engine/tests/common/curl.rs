@@ -44,7 +44,7 @@ pub fn curl(args: &[&str]) -> Answer {
 pub fn curl_with(args: &[&str], input: &[u8]) -> Answer {
     let heads = tempfile::NamedTempFile::new().expect("a file can be made");
     let mut command = Command::new("curl");
-    // -q: no settings of whoever runs the tests.
+    // -q: no settings of the user who runs the tests.
     command.args(["-q", "-sS", "--max-time", "50", "--expect100-timeout", "20", "--noproxy", "*"]);
     command.arg("-D").arg(heads.path()).args(args);
     let out = run(&mut command, input);

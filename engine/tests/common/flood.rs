@@ -357,7 +357,7 @@ pub struct Answers {
     pub times: Vec<Duration>,
     /// What had to come.
     pub served: usize,
-    /// 503: told at least.
+    /// 503: answered at least.
     pub refused: usize,
     pub unanswered: usize,
     /// Other statuses.

@@ -73,7 +73,7 @@ impl Peer {
         self.stream.write_all(bytes).expect("the node takes what it is sent");
     }
 
-    /// Sends, and tells whether that was possible.
+    /// Sends. Returns whether that was possible.
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }

@@ -257,7 +257,7 @@ impl Setup {
     }
 }
 
-/// Settings of whoever runs the tests are no settings of the tests.
+/// Settings of the user who runs the tests are not settings of the tests.
 pub fn clean_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("RON_")) {
@@ -296,7 +296,7 @@ impl Said {
         let until = Instant::now() + at_most;
         let mut text = self.text.lock().expect("the reader does not panic");
         while !is_enough(&text) && !self.ended.load(Ordering::Acquire) {
-            // The end is told without the lock, so it might be missed once.
+            // The end is signalled without the lock, so it might be missed once.
             let step = Duration::from_millis(100);
             text = self.more.wait_timeout(text, step).expect("the reader does not panic").0;
             assert!(Instant::now() < until, "this is all that was said: {text}");

@@ -192,8 +192,8 @@ impl Rude {
                 return (all, End::Open);
             }
             self.socket.set_read_timeout(Some(left)).expect("a time can be set");
-            let room = (len_max - all.len()).min(buf.len());
-            match self.read(&mut buf[..room]) {
+            let space = (len_max - all.len()).min(buf.len());
+            match self.read(&mut buf[..space]) {
                 Ok(0) => return (all, End::Closed),
                 Ok(len) => all.extend_from_slice(&buf[..len]),
                 Err(error) if is_full(&error) => return (all, End::Open),

@@ -284,7 +284,7 @@ fn a_download_that_is_interrupted_leaves_nothing() {
     let addr = addr_of(b"whatever");
     let get = ["get", &addr, "-o", output, "--node", &url];
     for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
-        // Whoever runs the tests in the background may have had signals ignored.
+        // Where the tests run in the background, signals may be ignored.
         let mut command = Command::new("env");
         clean_environment(&mut command);
         command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_ronctl")]);

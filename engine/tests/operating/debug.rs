@@ -32,8 +32,8 @@ fn under_load<T>(node: &Node, body: impl FnOnce() -> T) -> (T, usize) {
     for object in [&small, &large] {
         Curl::http(node).store(object);
     }
-    let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let goes_on = || !is_over.load(Ordering::Acquire);
+    let (has_ended, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let goes_on = || !has_ended.load(Ordering::Acquire);
     let get = |object: &Object| {
         let mut peer = Peer::new(node.connect());
         while goes_on() {
@@ -63,7 +63,7 @@ fn under_load<T>(node: &Node, body: impl FnOnce() -> T) -> (T, usize) {
         }
     };
     let out = thread::scope(|scope| {
-        let _raise = Raise(&is_over);
+        let _raise = Raise(&has_ended);
         scope.spawn(|| get(&small));
         scope.spawn(|| get(&small));
         scope.spawn(|| get(&large));
@@ -123,7 +123,7 @@ fn a_picture_of_all_threads_is_to_be_had_and_only_one_at_a_time() {
                 peer.response("GET")
             });
             is_begun.recv().expect("it begins");
-            // The request was sent, and may not be heard of yet.
+            // The request was sent, and may not have arrived yet.
             let refused = loop {
                 let answer = node.admin("/debug/profile?seconds=1&format=folded");
                 if answer.status != 200 {

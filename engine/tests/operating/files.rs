@@ -44,7 +44,7 @@ fn more_connections_than_files_keep_nobody_from_admin_and_uploads() {
     old.send(ask);
     assert_eq!(old.response("GET").status, 405);
 
-    // One that is refused before it runs again hears of it as it connects.
+    // One that is refused before it runs again learns it as it connects.
     let at = node.at("http");
     let crowd: Vec<TcpStream> =
         (0..600).filter_map(|_| TcpStream::connect(at).ok().map(crate::common::timed)).collect();
@@ -76,7 +76,7 @@ fn more_connections_than_files_keep_nobody_from_admin_and_uploads() {
     assert!(limit == 256 && open > 20 && open < 256, "{open} of {limit}");
 
     drop(crowd);
-    // Room is made as the node hears of it.
+    // Places become free as the node notices it.
     let until = Instant::now() + crate::common::DEADLINE;
     loop {
         let mut peer = Peer::new(node.connect());
@@ -138,7 +138,7 @@ fn more_uploads_than_files_take_none_from_others() {
     }
     let of_another = object(8, 2 * MIB);
     let file = target.data.path().join("of-another");
-    std::fs::write(&file, &of_another.bytes).expect("there is room");
+    std::fs::write(&file, &of_another.bytes).expect("it can be written");
     let out = Command::new("curl")
         .args(["-sS", "--interface", "127.0.0.2", "-o", "/dev/null", "-w", "%{http_code}", "-T"])
         .arg(&file)
@@ -146,7 +146,7 @@ fn more_uploads_than_files_take_none_from_others() {
         .output()
         .expect("curl is there");
     assert_eq!(String::from_utf8_lossy(&out.stdout), "201", "another address has the rest");
-    // Those that leave make room for others.
+    // Those that leave give their places to others.
     drop(uploads);
     let until = Instant::now() + crate::common::DEADLINE;
     loop {

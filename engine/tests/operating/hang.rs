@@ -99,7 +99,7 @@ fn a_stall_makes_the_node_unready_while_it_lasts() {
         fs::remove_file(&file).expect("it is there");
         (peer, wait_ready(&target.node, 200))
     });
-    // Whoever the shard serves waited as long as it was held, and no longer.
+    // Clients of the shard waited as long as it was held, and no longer.
     during.expect_served();
     assert!(ready["event_loop_stall"].is_null(), "{ready}");
     let (answer, _) = peer.read_within(12, DEADLINE);

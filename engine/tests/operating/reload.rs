@@ -59,11 +59,11 @@ fn reload(node: &Node) -> bool {
     let until = Instant::now() + DEADLINE;
     loop {
         let said = node.stderr();
-        let told = |what: &str| said.lines().skip(before).any(|line| line.contains(what));
-        if told("reload rejected") {
+        let has = |what: &str| said.lines().skip(before).any(|line| line.contains(what));
+        if has("reload rejected") {
             return false;
         }
-        if told("configuration accepted") {
+        if has("configuration accepted") {
             return true;
         }
         assert!(Instant::now() < until, "neither: {said}");
@@ -112,7 +112,7 @@ fn a_renewed_certificate_is_shown_from_the_next_handshake_on() {
     child.kill().expect("it is our child");
     child.wait().expect("it is our child");
     let head = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("there is a head");
-    assert_same(&answer[head + 4..], &large.bytes, "what was under way when it changed");
+    assert_same(&answer[head + 4..], &large.bytes, "what was in progress when it changed");
     node.terminate();
 }
 
@@ -323,17 +323,17 @@ fn what_is_no_regular_file_is_refused_and_not_waited_for() {
 
 #[test]
 fn a_development_ca_that_is_made_anew_comes_with_a_warning() {
-    const TOLD: &str = "the development CA was made anew";
+    const WARNING: &str = "the development CA was made anew";
     let data = Data::new();
     let (node, file) = start(&data, "");
     let folder = node.ca().parent().expect("a file is in a folder").to_path_buf();
-    assert!(!node.stderr().contains(TOLD));
-    let told = |node: &Node| node.stderr().matches(TOLD).count();
+    assert!(!node.stderr().contains(WARNING));
+    let warnings = |node: &Node| node.stderr().matches(WARNING).count();
     for (at, gone) in ["ca.key", "ca.pem"].into_iter().enumerate() {
         fs::remove_file(folder.join(gone)).expect("it is there");
         assert!(reload(&node));
         node.wait_stderr(&format!("{gone} is not there"));
-        assert_eq!(told(&node), at + 1);
+        assert_eq!(warnings(&node), at + 1);
     }
     fs::write(folder.join("ca.key"), "junk").expect("it can be written");
     assert!(reload(&node));
@@ -342,9 +342,9 @@ fn a_development_ca_that_is_made_anew_comes_with_a_warning() {
     assert!(reload(&node));
     node.wait_stderr("holds no CA");
     assert!(reload(&node));
-    assert_eq!(told(&node), 4, "a reload that makes none tells of none");
+    assert_eq!(warnings(&node), 4, "a reload that makes none warns of none");
     node.terminate();
-    // A start tells of it as well.
+    // A start warns of it as well.
     let args = ["--config", file.to_str().expect("UTF-8")];
     fs::remove_file(folder.join("ca.key")).expect("it is there");
     let node = data.setup().args(&args).start();

@@ -1,5 +1,5 @@
-//! The end of a node and its next beginning: what it stored stays, and what is under way is
-//! finished.
+//! The end of a node and its next beginning: what it stored stays, and requests in progress
+//! are finished.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -113,7 +113,7 @@ fn the_index_is_disposable() {
 fn transfers_under_way_are_finished() {
     let data = Data::new();
     let node = data.start(1);
-    // More than sockets hold, so that it is under way until it is read.
+    // More than sockets hold, so that it is in progress until it is read.
     let (large, upload, framed) = (object(1, 64 * MIB), object(2, 3 * MIB), object(3, MIB));
     Curl::http(&node).store(&large);
     let mut down = Peer::new(node.connect());
@@ -167,7 +167,7 @@ fn nothing_new_begins_while_the_node_ends() {
     assert_eq!(idle.get("/").status, 404);
     let address = node.at("http");
     node.signal("TERM");
-    // The shard has heard of it when it closes what is idle.
+    // The shard has got the order when it closes what is idle.
     idle.expect_end();
     // Refused or reset, but neither answered nor left waiting for the end of the download.
     if let Ok(mut late) = std::net::TcpStream::connect(address) {

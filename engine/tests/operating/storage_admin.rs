@@ -25,7 +25,7 @@ fn storage(node: &Node) -> Value {
     answer.json()
 }
 
-/// Reports until this is so. What shards report is heard a moment later, and a scrub takes time.
+/// Reports until this is so. What shards report arrives a moment later, and a scrub takes time.
 fn until(node: &Node, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -338,7 +338,7 @@ fn room_that_is_set_aside_is_shown_until_it_is_given_back() {
     );
     peer.send(head.as_bytes());
     peer.send(&bytes.bytes[..4 * MIB]);
-    until(&node, "it has room", |report| number(report, "/promised_bytes") > 0);
+    until(&node, "space is set aside", |report| number(report, "/promised_bytes") > 0);
     let shown = node.metrics().sum("ron_storage_promised_bytes");
     assert!((1..=8 * MIB as u64 + MIB as u64).contains(&shown), "{shown}");
     peer.send(&bytes.bytes[4 * MIB..]);

@@ -87,7 +87,7 @@ fn request(peer: &mut Peer, put: bool, name: Name) -> Option<()> {
     Some(())
 }
 
-/// One client, and what it was told last of its objects.
+/// One client, and the last answer about each of its objects.
 struct Client {
     sizes: &'static [usize],
     count: u64,

@@ -67,7 +67,7 @@ fn requests_with_wrong_bytes() {
     let (during, counts) = target.measure_while("during", || {
         let (mut dice, mut counts) = (Dice(7), [0; 6]);
         for round in 0..2500 {
-            // Two requests in one, of which either may be hit.
+            // Two requests in one; either may be hit.
             let is_admin = round % 5 == 0;
             let of: &[String] = if is_admin { &orders } else { &honest };
             let (first, second) = (dice.below(of.len()), dice.below(of.len()));

@@ -116,7 +116,7 @@ fn idle_connections_do_not_shut_admin() {
     let during = target.measure("during");
     during.expect_served();
     during.expect_within_bill();
-    // The first of them had to make room.
+    // The first of them had to give its place up.
     idle[0].set_read_timeout(Some(Duration::from_secs(30))).expect("a time can be set");
     assert!(matches!(idle[0].read(&mut [0; 1]), Ok(0) | Err(_)));
     drop(idle);

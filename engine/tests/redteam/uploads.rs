@@ -154,7 +154,7 @@ fn everybody_stores_the_same() {
         });
         during.expect_answered();
         let count = |wanted| statuses.iter().filter(|status| **status == wanted).count();
-        // Who finds no memory is told; of the others one is first.
+        // Uploads without memory get 503; of the others one is first.
         assert_eq!(count(201), 1, "{statuses:?}");
         assert_eq!(count(200) + count(201) + count(503), 20, "{statuses:?}");
         let answer = Peer::new(target.node.connect()).get(&format!("/o/{}", object.addr));
@@ -206,7 +206,7 @@ fn stored_deleted_and_read_at_once() {
     });
     during.expect_answered();
     during.expect_within_bill();
-    // Whoever stores and deletes the same again and again is a nuisance, and no load.
+    // A client that stores and deletes the same again and again is a nuisance, and no load.
     assert_eq!(target.node.admin("/readyz").status, 200);
     target.finish();
 }

@@ -110,11 +110,11 @@ fn a_get_that_meets_a_delete_is_answered() {
 fn meet(node: &Node) {
     let object = object(1, 3 * MIB);
     let path = format!("/o/{}", object.addr);
-    let is_over = AtomicBool::new(false);
+    let has_ended = AtomicBool::new(false);
     let mut answers = [0; 2];
     thread::scope(|scope| {
         scope.spawn(|| {
-            while !is_over.load(Ordering::Acquire) {
+            while !has_ended.load(Ordering::Acquire) {
                 Curl::http(node).store(&object);
                 thread::sleep(Duration::from_millis(3));
                 let mut peer = Peer::new(node.connect());
@@ -129,7 +129,7 @@ fn meet(node: &Node) {
             peer.send(&get(&object.addr));
             let head = peer.try_head();
             let Some(head) = head else {
-                is_over.store(true, Ordering::Release);
+                has_ended.store(true, Ordering::Release);
                 panic!("the connection ended without a byte");
             };
             let len = head.field("content-length").map_or(0, |len| len.parse().expect("a length"));
@@ -141,7 +141,7 @@ fn meet(node: &Node) {
             }
             answers[usize::from(head.status != 200)] += 1;
         }
-        is_over.store(true, Ordering::Release);
+        has_ended.store(true, Ordering::Release);
     });
     eprintln!("{answers:?}");
 }

@@ -1,7 +1,7 @@
 //! Peers that hold the memory of blocks: uploads that stop or trickle, readers that do not read, on
 //! both protocols. During each flood another client's GET of a small object, its HEAD and its
-//! 404 are served, also where they go from shard to shard, and whoever cannot have memory is told
-//! so.
+//! 404 are served, also where they go from shard to shard, and requests that cannot have memory
+//! get 503.
 
 use std::{
     io::Write,
@@ -134,7 +134,7 @@ fn slow_uploads_are_ended_of_those_who_have_many() {
     let mut peers: Vec<Rude> = (0..4).flat_map(|_| newcomers()).collect();
     let mine = object(5, 200_000);
     let file = target.data.path().join("mine");
-    std::fs::write(&file, &mine.bytes).expect("there is room");
+    std::fs::write(&file, &mine.bytes).expect("it can be written");
     let mut honest = Command::new("curl")
         .args(["-sS", "--interface", "127.0.0.2", "--limit-rate", "60k", "-o", "/dev/null"])
         .args(["-w", "%{http_code}", "-T"])
@@ -320,7 +320,7 @@ impl Eager {
                 let first: Vec<u8> = (1..=corr).flat_map(get).collect();
                 let mut sent = peer.write_all(&first);
                 while sent.is_ok() && !stop.load(Ordering::Acquire) {
-                    // Whatever it is, its end makes room for the next.
+                    // Whatever it is, its end frees a place for the next.
                     let Ok(Some(frame)) = oap::read_frame(&mut peer) else { return };
                     if frame.has(oap::END) {
                         corr += 1;

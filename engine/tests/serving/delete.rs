@@ -127,7 +127,7 @@ fn a_kill_right_after_the_answer_brings_nothing_back() {
         check(&node, &[], std::slice::from_ref(object));
         node.kill();
     }
-    // The same once the index has been lost: the log alone tells what was deleted.
+    // The same once the index has been lost: the log alone says what was deleted.
     for entry in std::fs::read_dir(data.path().join("data")).expect("it is there") {
         let index = entry.expect("an entry").path().join("index");
         if index.is_dir() {

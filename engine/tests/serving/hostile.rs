@@ -98,7 +98,7 @@ fn request_lines() {
         ("GET /o/", &[400]),
         ("GET", &[400]),
         ("GET  /o/ HTTP/1.1", &[400]),
-        // Where the version should be is something else, which may be told so in either way.
+        // Where the version should be is something else, which may be answered in either way.
         ("GET /o/ HTTP/1.1 x", &[400, 505]),
         ("GET /o /x HTTP/1.1", &[400, 505]),
         ("GET /o/ http/1.1", &[400, 505]),
@@ -315,7 +315,7 @@ fn connections_have_a_maximum() {
     }
     assert_eq!(target.node.metrics().sum("ron_rejected_total{reason=\"connections\"}"), 31);
     assert_eq!(target.node.admin("/readyz").status, 503, "a node at its limit says so");
-    // Those that are served are served on, and one that leaves makes room.
+    // Those that are served are served on, and one that leaves frees its place.
     let during = target.measure("during");
     assert_eq!(during.kept.served, during.kept.times.len(), "{during}");
     assert_eq!(during.new.refused, during.new.times.len(), "{during}");

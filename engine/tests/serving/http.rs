@@ -246,7 +246,7 @@ fn conditions_of_writes() {
     ] {
         assert_eq!(ask(method, &empty, condition).status, status, "{method} {condition}");
     }
-    // Who waits to be told to send a body may send it or not.
+    // A client that waits for 100 may send its body or not.
     Curl::http(&node).store(&some);
     let waits = "If-None-Match: *\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n";
     let refused = ask("PUT", &some, waits);
@@ -460,7 +460,7 @@ fn the_older_version() {
     assert_eq!((answer.exit, answer.status), (0, 200));
     assert_same(&answer.body, &object.bytes, "HTTP/1.0");
     let other = crate::common::object(2, 1000);
-    // Proxies that were told nothing ask so: without a token they write nothing.
+    // Proxies without settings ask so: without a token they write nothing.
     assert_eq!(curl.put(&other.addr, &other.bytes, &["--http1.0"]).status, 403);
 
     let mut peer = Peer::new(node.connect());

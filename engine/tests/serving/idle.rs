@@ -15,7 +15,7 @@ fn cpu_time(node: &Node) -> BTreeMap<String, Duration> {
 }
 
 /// The name and id of a thread, and its CPU time. Clock ticks would be too coarse: on a busy
-/// machine a whole one is charged to whoever happens to run when it comes.
+/// machine a whole one is charged to the thread that runs when it comes.
 fn cpu_time_of(task: &Path) -> (String, Duration) {
     let read = |name: &str| fs::read_to_string(task.join(name)).expect("the thread runs");
     let name = format!("{} {}", read("comm").trim(), task.display());

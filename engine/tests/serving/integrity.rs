@@ -10,7 +10,7 @@ use crate::common::{
 };
 use serde_json::json;
 
-/// Objects of which one was damaged, and a node that has none of them in memory.
+/// Objects, one of them damaged, and a node that has none of them in memory.
 struct Damaged {
     _data: Data,
     node: Node,
@@ -136,7 +136,7 @@ impl Damaged {
         assert!(self.failures() > 0);
     }
 
-    /// Whoever brings the object again heals it.
+    /// A PUT of the object heals it.
     fn finish(self) {
         let mut peer = Peer::new(self.node.connect());
         let (addr, bytes) = (&self.object.addr, &self.object.bytes);

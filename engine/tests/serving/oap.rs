@@ -335,7 +335,7 @@ fn streams_have_a_maximum_and_an_order() {
     let answer = oap.recv();
     assert_eq!((answer.corr, answer.error()), (65, (429, "over_quota".to_owned())));
     assert_eq!(node.metrics().sum("ron_open_streams"), 64);
-    // OAP/1 §3.9: START on an open corr_id ends that stream, and makes room.
+    // OAP/1 §3.9: START on an open corr_id ends that stream, and frees its place.
     oap.send(&open(64));
     let answer = oap.recv();
     assert_eq!((answer.corr, answer.error()), (64, bad_request()));

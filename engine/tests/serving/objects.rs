@@ -110,7 +110,7 @@ fn a_hundred_mebibytes() {
         let named = object(1, len);
         let put = Curl::http(&node).put(&named.addr, &named.bytes, &[]);
         assert_eq!(put.status, 201, "{}", put.heads);
-        assert!(put.heads.starts_with("HTTP/1.1 100 "), "curl was told to go on: {}", put.heads);
+        assert!(put.heads.starts_with("HTTP/1.1 100 "), "curl got 100: {}", put.heads);
         check_everywhere(&node, &named);
 
         let unnamed = object(2, len);

@@ -1,6 +1,6 @@
 //! Readers that take the memory of blocks from others: those that take nothing and come again when
 //! they are cut, and streams that live on a byte of credit now and then. Bodies that began are sent
-//! to their end all the same, and whoever cannot have memory is told before the first byte.
+//! to their end all the same, and requests that cannot have memory get 503 before the first byte.
 
 use std::{
     io::{self, Read, Write},
@@ -73,7 +73,7 @@ fn silent_reader(target: &Target, addr: &str, from: usize) -> Option<TcpStream> 
 }
 
 /// Whether a silent reader was cut or refused.
-fn is_over(socket: &TcpStream) -> bool {
+fn has_ended(socket: &TcpStream) -> bool {
     let mut start = [0; 12];
     let refused = matches!(socket.peek(&mut start), Ok(12) if start.ends_with(b"503"));
     refused || !matches!(socket.take_error(), Ok(None))
@@ -105,7 +105,7 @@ fn bodies_that_began_are_finished_while_silent_readers_keep_coming() {
         let mut readers: Vec<_> = (0..READERS / THREADS).map(|_| next()).collect();
         while !stop.load(Ordering::Acquire) {
             for reader in &mut readers {
-                if reader.as_ref().is_none_or(is_over) {
+                if reader.as_ref().is_none_or(has_ended) {
                     *reader = next();
                 }
             }
@@ -127,7 +127,7 @@ fn bodies_that_began_are_finished_while_silent_readers_keep_coming() {
     assert_eq!(cut, 0, "of {READS} bodies; {whole} whole, {refused} refused");
     target.measure("silent").expect_served();
     silent.end();
-    let target = Arc::into_inner(target).expect("the threads are over");
+    let target = Arc::into_inner(target).expect("the threads have ended");
     target.finish();
 }
 

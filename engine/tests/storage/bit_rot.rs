@@ -18,7 +18,7 @@ use crate::common::{
 const FLIPS: u64 = 1000;
 const CLIENTS: u64 = 4;
 
-/// How many objects of which size: 2.3 GiB in all.
+/// Numbers of objects and their sizes: 2.3 GiB in all.
 const OBJECTS: [(u64, usize); 5] =
     [(20_000, 4 * KIB), (3000, 100 * KIB), (800, MIB), (300, 3 * MIB), (6, 40 * MIB)];
 
@@ -108,7 +108,7 @@ fn a_thousand_flipped_bits_deliver_no_wrong_byte() {
     let listed = report["damage"]["objects"].as_array().expect("a list");
     let reported: BTreeSet<String> =
         listed.iter().map(|object| object["addr"].as_str().expect("text").to_owned()).collect();
-    let mended = node.metrics().sum("ron_scrub_repaired_total");
+    let repaired = node.metrics().sum("ron_scrub_repaired_total");
 
     let damaged = std::sync::Mutex::new(BTreeSet::new());
     let whole = std::sync::atomic::AtomicU64::new(0);
@@ -131,8 +131,8 @@ fn a_thousand_flipped_bits_deliver_no_wrong_byte() {
     let damaged = damaged.into_inner().expect("nobody panicked with it");
     let whole = whole.into_inner();
     eprintln!(
-        "{total} bytes, {FLIPS} bits: {} objects damaged, {} reported by the scrub, {mended} \
-         mended, {whole} served whole",
+        "{total} bytes, {FLIPS} bits: {} objects damaged, {} reported by the scrub, {repaired} \
+         repaired, {whole} served whole",
         damaged.len(),
         reported.len(),
     );

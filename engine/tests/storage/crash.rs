@@ -79,7 +79,7 @@ fn write_and_kill(node: Node, round: u64, acknowledged_max: usize) -> Vec<Note> 
     })
 }
 
-/// Checks every object of every round against what its writer was told. Returns how many of those
+/// Checks every object of every round against the answer its writer got. Returns how many of those
 /// that were only begun are there.
 fn check(node: &Node, fates: &BTreeMap<String, Note>) -> usize {
     let mut peer = Peer::new(node.connect());

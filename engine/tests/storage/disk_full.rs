@@ -104,7 +104,7 @@ fn check(node: &Node, objects: &[Object]) {
     }
 }
 
-/// Stores objects of every kind until one is refused for want of room. Returns those stored.
+/// Stores objects of every kind until one is refused for want of space. Returns those stored.
 fn fill(node: &Node, first_seed: u64) -> Vec<Object> {
     let sizes = [300 * KIB, MIB, 3 * MIB, 5000, 700 * KIB, 70 * KIB];
     let mut stored = Vec::new();
@@ -119,16 +119,16 @@ fn fill(node: &Node, first_seed: u64) -> Vec<Object> {
     panic!("{} objects fit", stored.len());
 }
 
-/// Stores an object as soon as there is room for it.
+/// Stores an object as soon as there is space for it.
 fn put_when_possible(node: &Node, object: &Object) {
     let until = Instant::now() + DEADLINE;
     while put(node, object) != 201 {
-        assert!(Instant::now() < until, "there is room, and it is not used");
+        assert!(Instant::now() < until, "there is space, and it is not used");
     }
 }
 
-/// The reserve keeps room for deletions, and what they free is used again.
-fn deletes_make_room(at: &Path) {
+/// The reserve keeps space for deletions, and what they free is used again.
+fn deletes_free_space(at: &Path) {
     let node = start(at, "16MiB");
     let mut stored = fill(&node, 1);
     check(&node, &stored);
@@ -181,7 +181,7 @@ fn others_fill_the_disk(at: &Path) {
 
 fn on(kind: &str) {
     if let Some(mounted) = Mounted::new(kind) {
-        deletes_make_room(&mounted.path());
+        deletes_free_space(&mounted.path());
         others_fill_the_disk(&mounted.path());
     }
 }
@@ -196,7 +196,7 @@ fn a_full_tmpfs_loses_nothing_and_recovers() {
     on("tmpfs");
 }
 
-/// Somebody else makes so many files that few more can be made, though there is room for bytes.
+/// Somebody else makes so many files that few more can be made, though there is space for bytes.
 #[test]
 fn without_inodes_objects_are_refused_and_deletions_go_on() {
     let Some(mounted) = Mounted::new("tmpfs") else { return };

@@ -14,7 +14,7 @@ use std::{
 use crate::common::{DEADLINE, Dice, KIB, MIB, Node, Object, assert_same, http::Peer, object};
 use crate::faults::{
     Fault, FaultyDisk, OPS_ALL, Op, Rule,
-    clients::{Counts, Damage, Told, World},
+    clients::{Counts, Damage, LastAnswer, World},
     rig::{Rig, partitions, scrub},
 };
 use serde_json::Value;
@@ -78,16 +78,22 @@ fn misfortunes() -> Vec<Rule> {
 }
 
 /// Lets clients at the node while this happens, until it happened often enough.
-fn suffer(node: &Node, disk: &FaultyDisk, world: &World<'_>, told: &mut [Vec<Told>], rule: &Rule) {
+fn suffer(
+    node: &Node,
+    disk: &FaultyDisk,
+    world: &World<'_>,
+    last: &mut [Vec<LastAnswer>],
+    rule: &Rule,
+) {
     let stop = AtomicBool::new(false);
     let before = disk.hits(rule.op);
     thread::scope(|scope| {
-        for (client, told) in (0..).zip(told) {
+        for (client, last) in (0..).zip(last) {
             let stop = &stop;
             scope.spawn(move || {
                 let mut dice = Dice(client + before * 100);
                 while !stop.load(Ordering::Relaxed) {
-                    world.work((client, &mut dice), told, node.connect(), stop);
+                    world.work((client, &mut dice), last, node.connect(), stop);
                 }
             });
         }
@@ -112,24 +118,24 @@ fn errors_of_every_kind_come_and_go_and_lose_nothing() {
     let (counts, failing) = (Counts::default(), Failing(AtomicBool::new(false)));
     let world =
         World { counts: &counts, damage: &failing, clients: CLIENTS, objects: OBJECTS_EACH };
-    let mut told = vec![vec![Told::Gone; OBJECTS_EACH as usize]; CLIENTS as usize];
+    let mut last = vec![vec![LastAnswer::Gone; OBJECTS_EACH as usize]; CLIENTS as usize];
     let args = ["--partitions", "2", "--cache", "16MiB"];
     let mut known = [0; 3];
     for (nth, rule) in misfortunes().iter().enumerate() {
         let node = rig.start(&args);
         partitions(&node, "absent", 0);
         partitions(&node, "read_only", 0);
-        known = world.check_all(node.at("http"), &told);
+        known = world.check_all(node.at("http"), &last);
         failing.0.store(true, Ordering::Relaxed);
-        suffer(&node, &rig.disk, &world, &mut told, rule);
+        suffer(&node, &rig.disk, &world, &mut last, rule);
         // What an error made doubtful is read again, and all is as it was.
         scrub(&node);
         failing.0.store(false, Ordering::Relaxed);
-        world.check_all(node.at("http"), &told);
+        world.check_all(node.at("http"), &last);
         if nth % 2 == 0 { node.kill() } else { node.terminate() }
     }
     let node = rig.start(&args);
-    world.check_all(node.at("http"), &told);
+    world.check_all(node.at("http"), &last);
     node.terminate();
     let (code, said) = rig.fsck();
     assert_eq!(code, 0, "{said}");

@@ -209,11 +209,12 @@ fn a_header_that_rots_hides_nothing_that_the_index_knows() {
     let flip = Flip::new(&stopped.segment(), header + 30);
     let (code, findings, _) = stopped.fsck(&["--rebuild-index"]);
     assert_eq!(code, 1);
-    let end = findings.iter().find(|finding| finding["finding"] == "log_ends").expect("it is told");
+    let end =
+        findings.iter().find(|finding| finding["finding"] == "log_ends").expect("it is reported");
     assert_eq!(end["offset"], header);
-    // The object whose header it was cannot be told from one that never was.
+    // The object whose header it was cannot be distinguished from one that never was.
     let wrong = findings.iter().find(|finding| finding["finding"] == "index_wrong");
-    assert_eq!(wrong.expect("it is told")["addr"], *third.addr);
+    assert_eq!(wrong.expect("it is reported")["addr"], *third.addr);
     let only = findings.iter().filter(|finding| finding["finding"] == "index_only");
     assert!(only.count() >= 2, "what is behind is whole: {findings:?}");
     assert!(kinds(&findings).contains(&"index_kept"), "{findings:?}");
@@ -252,7 +253,7 @@ fn a_rebuild_that_would_undo_a_deletion_is_refused() {
     let rebuild = || {
         let (code, findings, _) = stopped.fsck(&["--rebuild-index"]);
         let lost = findings.iter().find(|found| found["finding"] == "tombstone_lost");
-        assert_eq!(lost.expect("it is told")["addr"], *deleted.addr);
+        assert_eq!(lost.expect("it is reported")["addr"], *deleted.addr);
         assert!(kinds(&findings).contains(&"index_kept"), "{findings:?}");
         code
     };

@@ -23,7 +23,7 @@ use std::{
 use crate::common::{Dice, Node, Object, connect, http::Peer, timed};
 use crate::faults::{
     Fault, Op, Rule,
-    clients::{Counts, Damage, Told, World, may_be_file, nth_object},
+    clients::{Counts, Damage, LastAnswer, World, may_be_file, nth_object},
     rig::{Rig, partitions, scrub},
 };
 
@@ -72,7 +72,7 @@ impl Flips {
         self.touched.lock().expect("nobody panics with it").contains(&object.addr)
     }
 
-    /// Notes of whom a file says something, before one of its bits is flipped.
+    /// Notes the objects that a file says something of, before one of its bits is flipped.
     fn touch(&self, path: &Path) {
         let name = path.file_stem().map_or("", |name| name.to_str().unwrap_or(""));
         let ending = path.extension().map_or("", |ending| ending.to_str().unwrap_or(""));
@@ -108,8 +108,8 @@ fn named_in(segment: &Path) -> Vec<String> {
     digests.map(|digest| format!("b3:{}", hex(digest))).collect()
 }
 
-/// Every file of the data directory, by the kind of file it is. Uploads are left out: of whom they
-/// are is not known.
+/// Every file of the data directory, by the kind of file it is. Uploads are left out: their
+/// objects are not known.
 fn kinds(folder: &Path, kinds: &mut BTreeMap<String, Vec<PathBuf>>) {
     // Files come and go beside this while the node runs.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -183,7 +183,7 @@ impl Torture<'_> {
         let (name, rule) = match self.dice.below(14) {
             0 => ("writes fail", rule(Op::Write, Fault::Error, 8)),
             1 => ("writes stop halfway", rule(Op::Write, Fault::Torn, 8)),
-            2 => ("writes find no room", rule(Op::Write, Fault::Full, 4)),
+            2 => ("writes find no space", rule(Op::Write, Fault::Full, 4)),
             3 => ("syncs fail", rule(Op::Sync, Fault::Error, 10)),
             4 => ("syncs fail and are done", rule(Op::Sync, Fault::Torn, 10)),
             5 => ("folders are not synced", rule(Op::SyncDir, Fault::Error, 6)),
@@ -204,19 +204,19 @@ impl Torture<'_> {
     }
 
     /// Clients work while things happen, and until the node has ended.
-    fn suffer(&mut self, node: Node, world: &World<'_>, told: &mut [Vec<Told>]) {
+    fn suffer(&mut self, node: Node, world: &World<'_>, last: &mut [Vec<LastAnswer>]) {
         let (stop, at) = (AtomicBool::new(false), node.at("http"));
         let seed = self.dice.below(u64::MAX);
         self.flips.disk_failed.store(true, Ordering::Relaxed);
         thread::scope(|scope| {
-            for (client, told) in (0..).zip(told) {
+            for (client, last) in (0..).zip(last) {
                 let stop = &stop;
                 scope.spawn(move || {
                     let mut dice = Dice(seed ^ client);
                     while !stop.load(Ordering::Relaxed)
                         && let Some(stream) = connect_if_there(at)
                     {
-                        world.work((client, &mut dice), told, stream, stop);
+                        world.work((client, &mut dice), last, stream, stop);
                     }
                 });
             }
@@ -247,8 +247,8 @@ impl Torture<'_> {
         self.flips.disk_failed.store(false, Ordering::Relaxed);
     }
 
-    /// The scrub names what is damaged, and whoever brings the bytes of what was touched heals it.
-    fn make_whole(&mut self, node: &Node, told: &mut [Vec<Told>]) {
+    /// The scrub names what is damaged, and a PUT of what was touched heals it.
+    fn make_whole(&mut self, node: &Node, last: &mut [Vec<LastAnswer>]) {
         scrub(node);
         self.flips.look_again();
         let report = node.admin("/storage").json();
@@ -256,8 +256,8 @@ impl Torture<'_> {
         let listed: BTreeSet<&str> =
             listed.iter().map(|object| object["addr"].as_str().expect("text")).collect();
         let mut peer = Peer::new(connect(node.at("http")));
-        for (client, told) in (0..).zip(told) {
-            for (nth, told) in (0..).zip(told) {
+        for (client, last) in (0..).zip(last) {
+            for (nth, last) in (0..).zip(last) {
                 let object = nth_object(client, nth);
                 if !self.flips.is_touched(&object) {
                     assert!(!listed.contains(&*object.addr), "{} is not damaged", object.addr);
@@ -267,15 +267,15 @@ impl Torture<'_> {
                 assert!(matches!(was, 200 | 404 | 502), "{was} for {}", object.addr);
                 let reported = listed.contains(&*object.addr);
                 assert_eq!(was == 502, reported, "{} is answered {was}", object.addr);
-                self.tally.add(match (was, *told) {
+                self.tally.add(match (was, *last) {
                     (502, _) => "objects damaged and reported",
-                    (404, Told::There) => "objects lost with their records",
-                    (200, Told::Gone) => "objects back with their tombstones lost",
+                    (404, LastAnswer::There) => "objects lost with their records",
+                    (200, LastAnswer::Gone) => "objects back with their tombstones lost",
                     _ => "objects touched and as they were",
                 });
                 let put = peer.try_put(&object.addr, &object.bytes).expect("an answer").status;
                 assert_eq!(put, if was == 200 { 200 } else { 201 }, "after {was}");
-                *told = Told::There;
+                *last = LastAnswer::There;
                 assert_eq!(peer.get(&format!("/o/{}", object.addr)).status, 200);
             }
         }
@@ -284,13 +284,13 @@ impl Torture<'_> {
         self.flips.clear();
     }
 
-    fn round(&mut self, world: &World<'_>, told: &mut [Vec<Told>]) -> [u64; 3] {
+    fn round(&mut self, world: &World<'_>, last: &mut [Vec<LastAnswer>]) -> [u64; 3] {
         let node = self.start();
         partitions(&node, "absent", 0);
         partitions(&node, "read_only", 0);
-        let known = world.check_all(node.at("http"), told);
-        self.make_whole(&node, told);
-        self.suffer(node, world, told);
+        let known = world.check_all(node.at("http"), last);
+        self.make_whole(&node, last);
+        self.suffer(node, world, last);
         for _ in 0..self.dice.below(4) {
             self.flip_one();
         }
@@ -309,17 +309,17 @@ fn torture(seed: u64, time: Duration) {
     let until = Instant::now() + seconds.map_or(time, Duration::from_secs);
     let (counts, flips) = (Counts::default(), Flips::default());
     let world = World { counts: &counts, damage: &flips, clients: CLIENTS, objects: OBJECTS_EACH };
-    let mut told = vec![vec![Told::Gone; OBJECTS_EACH as usize]; CLIENTS as usize];
+    let mut last = vec![vec![LastAnswer::Gone; OBJECTS_EACH as usize]; CLIENTS as usize];
     let (dice, tally) = (Dice(seed), Tally::default());
     let mut torture =
         Torture { rig: &rig, flips: &flips, dice, tally, flipped: 0, format_hit: false };
     let mut known = [0; 3];
     while Instant::now() < until {
-        known = torture.round(&world, &mut told);
+        known = torture.round(&world, &mut last);
     }
     let node = torture.start();
-    world.check_all(node.at("http"), &told);
-    torture.make_whole(&node, &mut told);
+    world.check_all(node.at("http"), &last);
+    torture.make_whole(&node, &mut last);
     node.terminate();
     for (what, times) in &torture.tally.0 {
         eprintln!("{times:8} {what}");

@@ -1,7 +1,7 @@
 //! Stores, reads and deletes at once, while the node is killed or restarted every few seconds.
 //!
 //! Half an hour unless `RON_TORTURE_SECONDS` says otherwise. Each object has one client that
-//! changes it and so knows what it was told last; every client reads everybody's.
+//! changes it and so knows the last answer about it; every client reads everybody's.
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -39,9 +39,9 @@ const SIZES: [usize; 12] = [
     20_000,
 ];
 
-/// What the client of an object was told last.
+/// What the last answer to the client of an object said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum LastAnswer {
     There,
     Gone,
     /// Something was begun and not answered.
@@ -114,11 +114,11 @@ fn request(peer: &mut Peer, method: &str, addr: &str) -> Option<Response> {
 fn change(
     peer: &mut Peer,
     object: &Object,
-    told: &mut Told,
+    last: &mut LastAnswer,
     put: bool,
     counts: &Counts,
 ) -> Option<()> {
-    let before = std::mem::replace(told, Told::Nothing);
+    let before = std::mem::replace(last, LastAnswer::Nothing);
     let answer = match put {
         true => peer.try_put(&object.addr, &object.bytes),
         false => request(peer, "DELETE", &object.addr),
@@ -128,15 +128,15 @@ fn change(
         return None;
     };
     let wrong = || panic!("{before:?}, then {put}: {} for {}", answer.status, object.addr);
-    *told = match (put, answer.status) {
-        (true, 201) if before != Told::There => Told::There,
-        (true, 200) if before != Told::Gone => Told::There,
-        (false, 204) if before != Told::Gone => Told::Gone,
-        (false, 404) if before != Told::There => Told::Gone,
+    *last = match (put, answer.status) {
+        (true, 201) if before != LastAnswer::There => LastAnswer::There,
+        (true, 200) if before != LastAnswer::Gone => LastAnswer::There,
+        (false, 204) if before != LastAnswer::Gone => LastAnswer::Gone,
+        (false, 404) if before != LastAnswer::There => LastAnswer::Gone,
         // Nothing was changed, or nobody knows.
         (_, 503) => {
             count(&counts.refused);
-            if before == Told::There && put { Told::There } else { Told::Nothing }
+            if before == LastAnswer::There && put { LastAnswer::There } else { LastAnswer::Nothing }
         }
         _ => wrong(),
     };
@@ -144,17 +144,19 @@ fn change(
     Some(())
 }
 
-/// One read. What comes must be the object, and must come or not as its client was told.
-fn read(peer: &mut Peer, object: &Object, told: Told, counts: &Counts) -> Option<()> {
+/// One read. What comes must be the object, and must come or not as its client was answered.
+fn read(peer: &mut Peer, object: &Object, last: LastAnswer, counts: &Counts) -> Option<()> {
     let answer = request(peer, "GET", &object.addr)?;
     count(&counts.reads);
     match answer.status {
         200 => {
             assert_same(&answer.body, &object.bytes, &object.addr);
-            assert_ne!(told, Told::Gone, "{} was deleted", object.addr);
+            assert_ne!(last, LastAnswer::Gone, "{} was deleted", object.addr);
             count(&counts.whole);
         }
-        404 => assert_ne!(told, Told::There, "{} of {} bytes", object.addr, object.bytes.len()),
+        404 => {
+            assert_ne!(last, LastAnswer::There, "{} of {} bytes", object.addr, object.bytes.len())
+        }
         503 => count(&counts.refused),
         status => panic!("{status} for {}", object.addr),
     }
@@ -162,14 +164,14 @@ fn read(peer: &mut Peer, object: &Object, told: Told, counts: &Counts) -> Option
 }
 
 /// Works until the end. Returns what the client knows of its objects.
-fn work(client: u64, place: &Place, counts: &Counts) -> Vec<Told> {
+fn work(client: u64, place: &Place, counts: &Counts) -> Vec<LastAnswer> {
     let mut dice = Dice(client);
-    let mut told = vec![Told::Gone; OBJECTS_EACH as usize];
+    let mut last = vec![LastAnswer::Gone; OBJECTS_EACH as usize];
     while let Some(mut peer) = place.connect() {
         loop {
             let nth = dice.below(OBJECTS_EACH);
             let own = nth_object(client, nth);
-            let known = &mut told[nth as usize];
+            let known = &mut last[nth as usize];
             let done = match dice.below(10) {
                 0..=3 => change(&mut peer, &own, known, true, counts),
                 4 | 5 => change(&mut peer, &own, known, false, counts),
@@ -177,8 +179,8 @@ fn work(client: u64, place: &Place, counts: &Counts) -> Vec<Told> {
                 _ => {
                     let other = dice.below(CLIENTS);
                     let theirs = nth_object(other, dice.below(OBJECTS_EACH));
-                    // Nobody here knows what its client was told.
-                    read(&mut peer, &theirs, Told::Nothing, counts)
+                    // What its client was answered is not known here.
+                    read(&mut peer, &theirs, LastAnswer::Nothing, counts)
                 }
             };
             if done.is_none() {
@@ -186,7 +188,7 @@ fn work(client: u64, place: &Place, counts: &Counts) -> Vec<Told> {
             }
         }
     }
-    told
+    last
 }
 
 fn start(data: &Data, dice: &mut Dice) -> Node {
@@ -196,7 +198,7 @@ fn start(data: &Data, dice: &mut Dice) -> Node {
     data.setup().shards(shards).args(&["--cache", cache]).args(&partitions).start()
 }
 
-/// Starts and ends nodes until the time is over. Returns how often each was done.
+/// Starts and ends nodes until the time has passed. Returns how often each was done.
 fn harass(data: &Data, place: &Place, until: Instant) -> (u64, u64) {
     let mut dice = Dice(99);
     let (mut kills, mut stops) = (0, 0);
@@ -224,7 +226,7 @@ fn nothing_acknowledged_is_lost_however_often_the_node_is_killed() {
     let seconds = std::env::var("RON_TORTURE_SECONDS").ok().and_then(|text| text.parse().ok());
     let until = Instant::now() + Duration::from_secs(seconds.unwrap_or(SECONDS_DEFAULT));
     let (data, place, counts) = (Data::new(), Place::default(), Counts::default());
-    let (told, (kills, stops)) = thread::scope(|scope| {
+    let (last, (kills, stops)) = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
                 let (place, counts) = (&place, &counts);
@@ -232,18 +234,18 @@ fn nothing_acknowledged_is_lost_however_often_the_node_is_killed() {
             })
             .collect();
         let ends = harass(&data, &place, until);
-        let told: Vec<Vec<Told>> =
+        let last: Vec<Vec<LastAnswer>> =
             clients.into_iter().map(|client| client.join().expect("a client saw wrong")).collect();
-        (told, ends)
+        (last, ends)
     });
     let node = data.start(1);
     let mut peer = Peer::new(node.connect());
     let mut known = [0; 3];
-    for (client, told) in (0..).zip(&told) {
-        for (nth, told) in (0..).zip(told) {
-            let read = read(&mut peer, &nth_object(client, nth), *told, &counts);
+    for (client, last) in (0..).zip(&last) {
+        for (nth, last) in (0..).zip(last) {
+            let read = read(&mut peer, &nth_object(client, nth), *last, &counts);
             read.expect("nobody kills this node");
-            known[*told as usize] += 1;
+            known[*last as usize] += 1;
         }
     }
     assert_eq!(node.metrics().sum("ron_integrity_fail_total"), 0);
@@ -251,9 +253,9 @@ fn nothing_acknowledged_is_lost_however_often_the_node_is_killed() {
     let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let [there, gone, unknown] = known;
     eprintln!(
-        "{kills} kills, {stops} stops; {} puts, {} deletes, {} reads of which {} whole, {} refused \
+        "{kills} kills, {stops} stops; {} puts, {} deletes, {} reads, {} of them whole, {} refused \
          and {} unanswered; at the end {there} objects there, {gone} gone, {unknown} unknown: all \
-         as they were told",
+         as they were answered",
         of(&counts.puts),
         of(&counts.deletes),
         of(&counts.reads),

@@ -1,11 +1,11 @@
-//! The walls of the house: which room may use which, and how the code is kept readable.
+//! The structure of the tree: which crate may use which, and how the code is kept readable.
 
 #![allow(clippy::unwrap_used)]
 
 mod circles;
+mod crates;
 mod documents;
 mod imports;
-mod rooms;
 mod sizes;
 mod syntax;
 mod waits;

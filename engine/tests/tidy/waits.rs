@@ -44,7 +44,7 @@ fn is_shared(name: &str) -> bool {
         || name.starts_with("Atomic")
 }
 
-/// Files of the shards that share more than queues, and all they name for it: the room of a volume
+/// Files of the shards that share more than queues, and all they name for it: the space of a volume
 /// is an account of all shards, and an index that a thread has opened is handed over.
 const SHARED: [(&str, &[&str]); 2] = [
     ("shards/src/store/accounts.rs", &["AtomicU64", "Ordering"]),

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # A control group that limits the memory of one server, page cache included. Sourced after
-# common.sh; whoever calls `make_memory_group` calls `remove_memory_group` when it ends.
+# common.sh; a script that calls `make_memory_group` calls `remove_memory_group` when it ends.
 #
 # Where the host lets us make no group, MEMORY_GROUP stays empty and MEMORY_GROUP_HOW says so: the
 # measurement goes on without a limit, and its report carries that sentence.
 #
-# shellcheck disable=SC2034 # Whoever sources this reads it.
+# shellcheck disable=SC2034 # The script that sources this reads it.
 
 MEMORY_GROUP="" MEMORY_GROUP_HOW="none: no memory controller was found"
 

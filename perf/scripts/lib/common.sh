@@ -6,7 +6,7 @@
 # SCRATCH; a script that makes more than its scratch directory defines `clean_up`, which runs
 # first when the script ends, however it ends. Nothing is measured here.
 #
-# shellcheck disable=SC2034 # Whoever sources this reads READY_LINE.
+# shellcheck disable=SC2034 # The script that sources this reads READY_LINE.
 
 SCRIPT=$(basename -- "$0")
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../../.." && pwd)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # A network namespace for one measurement, with the congestion control that measures the servers
-# and not its own timer. Sourced after common.sh; whoever calls `make_netns` calls `remove_netns`
+# and not its own timer. Sourced after common.sh; a script that calls `make_netns` calls `remove_netns`
 # when it ends.
 
 readonly ALLOWED_KNOB=/proc/sys/net/ipv4/tcp_allowed_congestion_control

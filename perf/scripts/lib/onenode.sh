@@ -3,7 +3,7 @@
 # Sourced after common.sh, by a script that has the variables of its options and, in OPTIONS, which
 # flag sets which.
 #
-# shellcheck disable=SC2034 # Whoever sources this reads them.
+# shellcheck disable=SC2034 # The script that sources this reads them.
 
 DIR="" OUT="" CANDIDATE="" LOAD="" NODE_PID="" READY="" CACHE=256MiB
 declare -a NODE_OPTIONS=()

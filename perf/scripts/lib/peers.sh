@@ -8,7 +8,7 @@
 # The namespace is ours alone, so fixed ports are free; each side has its own.
 declare -rA PEER_PORT=([baseline]=8080 [candidate]=8081 [h2o]=8082 [varnish]=8083)
 declare -rA PEER_TLS_PORT=([baseline]=8440 [candidate]=8441)
-# Connections and open files for all cases, and room.
+# Connections and open files for all cases, with a margin.
 readonly PEER_CONNECTIONS_MAX=4096 PEER_FILES_MAX=65536
 
 make_certificate() { # DIRECTORY

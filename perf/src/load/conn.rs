@@ -5,8 +5,8 @@
 //!                            └───────────without TLS───────────▲
 //! ```
 //!
-//! Nothing here waits or looks at the clock. [`Conn::drive`] does what the socket has room or bytes
-//! for and says what came of it; whoever owns the connection decides what is next. On the way of a
+//! Nothing here waits or looks at the clock. [`Conn::drive`] does what the socket has space or
+//! bytes for and says what came of it; the connection's owner decides what is next. On the way of a
 //! request nothing is allocated: heads and frames go into buffers that stay, bodies come out of
 //! the objects' memory and are read into a buffer that all connections of a thread share.
 
@@ -145,7 +145,7 @@ impl<'a> Conn<'a> {
         matches!(self.phase, Phase::Connecting | Phase::Securing)
     }
 
-    /// The request under way.
+    /// The request in progress.
     pub(super) fn job(&self) -> Option<&Job> {
         self.job.as_ref()
     }
@@ -155,7 +155,7 @@ impl<'a> Conn<'a> {
         mem::take(&mut self.stirred)
     }
 
-    /// Begins to connect. Readiness is told to `registry`, if there is one.
+    /// Begins to connect. `registry`, if there is one, watches its readiness.
     ///
     /// # Errors
     /// [`Fault::Connect`] and [`Fault::Handshake`].
@@ -182,7 +182,7 @@ impl<'a> Conn<'a> {
         Ok(())
     }
 
-    /// Closes it, whatever is under way, and tells a peer with TLS so.
+    /// Closes it, whatever is in progress, with a close_notify for a peer with TLS.
     pub(super) fn close(&mut self) {
         if let (Some(tls), Some(socket), Phase::Open) =
             (&mut self.tls, &mut self.socket, self.phase)
@@ -198,7 +198,7 @@ impl<'a> Conn<'a> {
         self.out.clear();
     }
 
-    /// Sends a request. The connection is open, and nothing is under way.
+    /// Sends a request. The connection is open, and nothing is in progress.
     ///
     /// # Errors
     /// When the connection is broken.
@@ -230,7 +230,7 @@ impl<'a> Conn<'a> {
     }
 
     /// The request that was answered; the connection takes the next one. `None` in place of it
-    /// when nothing was under way. The flag says whether all of the request was sent: if not, the
+    /// when nothing was in progress. The flag says whether all of the request was sent: if not, the
     /// connection cannot be used again.
     pub(super) fn finish(&mut self) -> (Option<Job>, bool) {
         let sent = self.out.is_empty();
@@ -323,7 +323,7 @@ impl<'a> Conn<'a> {
             let before = input.len();
             tls.read_tls(&mut input)?;
             if let Err(error) = tls.process_new_packets() {
-                // What the alert says matters to the peer only if it can still be told.
+                // What the alert says matters to the peer only if it can still be sent.
                 let _ = self.flush();
                 let securing = self.phase == Phase::Securing;
                 return Err(if securing { Fault::Handshake(error) } else { Fault::Tls(error) });
@@ -350,7 +350,7 @@ impl<'a> Conn<'a> {
     fn parse_plaintext(&mut self) -> Result<Option<Reply>, Fault> {
         let mut came = None;
         while let Some(tls) = &mut self.tls {
-            // Nothing yet is an error here, as is an end without notice, which the socket tells.
+            // Nothing yet is an error here, as is an end without notice, which the socket reports.
             let Ok(plaintext) = tls.reader().into_first_chunk() else { break };
             let len = plaintext.len();
             if len == 0 {
@@ -387,7 +387,7 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// Hands the socket what is to be sent, as far as it has room.
+    /// Hands the socket what is to be sent, as far as it has space.
     fn flush(&mut self) -> Result<(), Fault> {
         let Some(socket) = &mut self.socket else { return Ok(()) };
         let done = match &mut self.tls {

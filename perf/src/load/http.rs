@@ -1,5 +1,5 @@
 //! HTTP/1.1 as a client that measures speaks it: requests are put together from pieces made
-//! beforehand, and of an answer's head is read what tells where its body ends.
+//! beforehand, and an answer's head is read as far as it says where its body ends.
 //!
 //! What is refused is what cannot be measured well: bodies in chunks, and bodies that end with the
 //! connection.
@@ -188,8 +188,8 @@ impl HttpAnswer {
         }
         // A head is parsed once more when its end is there, not at every piece.
         let before = self.held.len();
-        let room = HEAD_LEN_MAX - before;
-        let (piece, _) = input.split_at(input.len().min(room));
+        let space = HEAD_LEN_MAX - before;
+        let (piece, _) = input.split_at(input.len().min(space));
         self.held.extend_from_slice(piece);
         let from = before.saturating_sub(HEAD_END.len() - 1);
         let Some(end) = memmem::find(&self.held[from..], HEAD_END) else {

@@ -115,7 +115,7 @@ pub(super) struct Mix<'a> {
     range_share: f64,
     put_share: f64,
     verify: f64,
-    /// Tells the new objects of this run from those of all others.
+    /// Distinguishes the new objects of this run from those of all others.
     nonce: u64,
     /// Numbers of the new objects of this thread.
     fresh: Range<u64>,

@@ -179,7 +179,7 @@ fn measure_fast(options: &Options, target: &Target, corpus: &Corpus) -> Result<O
                 let ended = ended.clone();
                 scope.spawn(move || {
                     let result = worker.run();
-                    // Its end is told even if nobody listens any more.
+                    // Its end is reported even if nobody listens any more.
                     let _ = ended.send(());
                     result
                 })
@@ -192,7 +192,7 @@ fn measure_fast(options: &Options, target: &Target, corpus: &Corpus) -> Result<O
         if options.rate.is_none() {
             wait_until(closes, &ends);
         } else {
-            // All ends have been told when the channel closes.
+            // All ends have been reported when the channel closes.
             while ends.recv().is_ok() {}
         }
         let after = cpu::Snapshot::take(&options.server_pid);

@@ -100,7 +100,7 @@ enum Kind {
 #[derive(Debug)]
 pub(super) struct OapAnswer {
     deframer: Deframer,
-    /// The frame under way.
+    /// The current frame.
     head: FrameHeader,
     json: Vec<u8>,
     kind: Kind,

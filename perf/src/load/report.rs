@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_told_by_kind() {
+    fn errors_are_reported_by_kind() {
         let document = json!({
             "connect": 0, "short": 2, "status": {"404": 1}, "protocol": {}, "samples": ["why"],
         });

@@ -10,7 +10,7 @@ use super::fault::Fault;
 /// Decimal digits that latencies are kept with.
 const DIGITS: u8 = 3;
 
-/// Longest latency that is told from longer ones.
+/// Longest latency that is recorded; longer ones count as this.
 const LATENCY_MAX: Duration = Duration::from_secs(3600);
 
 /// Different texts of errors that are kept, of each thread.
@@ -86,7 +86,7 @@ pub(super) struct Errors {
     pub(super) connect: u64,
     /// A connection broke before its answer began, or was reset.
     pub(super) read: u64,
-    /// Nothing was heard for too long, or was answered by the end of an open loop.
+    /// Nothing arrived for too long, or was answered by the end of an open loop.
     pub(super) timeout: u64,
     /// The bytes were not those of the object.
     pub(super) verify: u64,
@@ -193,7 +193,7 @@ pub(super) struct Stats {
     pub(super) backlog_max: u64,
     /// Open loop: how long at most an arrival with a free connection waited for the generator.
     pub(super) lag_max: Duration,
-    /// CPU time of the thread in the window, where the kernel tells it.
+    /// CPU time of the thread in the window, where the kernel reports it.
     pub(super) cpu: Option<Duration>,
 }
 

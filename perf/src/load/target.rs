@@ -212,8 +212,8 @@ mod tests {
 
     #[test]
     fn only_files_of_certificates_are_trusted() {
-        let room = tempfile::tempdir().unwrap();
-        let path = room.path().join("ca.pem");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
         let read = || target(&["--node", "https://127.0.0.1:1", "--ca", path.to_str().unwrap()]);
         assert!(matches!(read(), Err(TargetError::Read { .. })));
         fs::write(&path, "nothing of the kind").unwrap();

@@ -69,12 +69,12 @@ impl Times {
 #[derive(Debug)]
 struct Slot<'a> {
     conn: Conn<'a>,
-    /// From when the latency of the request under way counts.
+    /// From when the latency of the request in progress counts.
     intended: Instant,
     /// A request that waits for its connection.
     waiting: Option<Job>,
     /// When anything last happened, to within a sweep.
-    heard: Instant,
+    stirred: Instant,
     /// When to connect again after that failed.
     retry_at: Option<Instant>,
 }
@@ -123,7 +123,7 @@ impl<'a> Worker<'a> {
             conn: Conn::new(setup.target.scheme, READS_MAX),
             intended: now,
             waiting: None,
-            heard: now,
+            stirred: now,
             retry_at: None,
         };
         Ok(Self {
@@ -160,7 +160,7 @@ impl<'a> Worker<'a> {
             if self.cpu_at_opening.is_none() && now >= self.times.opens {
                 self.cpu_at_opening = Some(cpu::own_thread());
             }
-            if self.is_over(now) {
+            if self.has_ended(now) {
                 break;
             }
             self.issue(now);
@@ -189,7 +189,7 @@ impl<'a> Worker<'a> {
         Ok((self.stats, self.last, self.source))
     }
 
-    fn is_over(&self, now: Instant) -> bool {
+    fn has_ended(&self, now: Instant) -> bool {
         let idle = || !self.slots.iter().any(Slot::is_busy);
         if let Source::Store(_) = self.source {
             return self.source.is_exhausted() && idle();
@@ -247,7 +247,7 @@ impl<'a> Worker<'a> {
 
     fn connect(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        slot.heard = Instant::now();
+        slot.stirred = Instant::now();
         slot.retry_at = None;
         let registry = Some((self.poll.registry(), Token(index)));
         if let Err(fault) = slot.conn.connect(&self.setup, registry) {
@@ -405,9 +405,9 @@ impl<'a> Worker<'a> {
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
             if slot.conn.take_stirred() {
-                slot.heard = now;
+                slot.stirred = now;
             }
-            let silent = now.saturating_duration_since(slot.heard);
+            let silent = now.saturating_duration_since(slot.stirred);
             let timeout = io::Error::from(io::ErrorKind::TimedOut);
             if slot.retry_at.is_some_and(|at| at <= now) {
                 slot.retry_at = None;

@@ -1,5 +1,5 @@
-//! Clients that store, read and delete, and know what they were told. Each object has one client
-//! that changes it; every client reads everybody's.
+//! Clients that store, read and delete, and remember the answers they got. Each object has one
+//! client that changes it; every client reads everybody's.
 
 use std::{
     net::TcpStream,
@@ -12,9 +12,9 @@ use crate::common::{Dice, KIB, MIB, Object, assert_same, connect, http::Peer, ob
 const SIZES: [usize; 10] =
     [100, 4096, 64 * KIB, 64 * KIB + 1, 300 * KIB, MIB, MIB + 1, 2 * MIB + 77, 20_000, 130 * KIB];
 
-/// What the client of an object was told last.
+/// What the last answer to the client of an object said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum LastAnswer {
     There,
     Gone,
     /// Something was begun and not answered, or failed.
@@ -83,10 +83,10 @@ impl World<'_> {
         &self,
         peer: &mut Peer,
         object: &Object,
-        told: &mut Told,
+        last: &mut LastAnswer,
         put: bool,
     ) -> Option<()> {
-        let before = std::mem::replace(told, Told::Nothing);
+        let before = std::mem::replace(last, LastAnswer::Nothing);
         let answer = match put {
             true => peer.try_put(&object.addr, &object.bytes),
             false => send(peer, "DELETE", &object.addr).and_then(|()| peer.try_response("DELETE")),
@@ -94,34 +94,38 @@ impl World<'_> {
         let Some(answer) = answer else {
             count(&self.counts.unanswered);
             // What was there is there, whether its bytes came again or not.
-            if put && before == Told::There {
-                *told = before;
+            if put && before == LastAnswer::There {
+                *last = before;
             }
             return None;
         };
         count(if put { &self.counts.puts } else { &self.counts.deletes });
         let status = answer.status;
-        *told = match (put, status, before) {
-            (true, 201, Told::There) => {
+        *last = match (put, status, before) {
+            (true, 201, LastAnswer::There) => {
                 let may = self.damage.disk_failed() || self.damage.excuses(object);
                 assert!(may, "{} was stored again, and was there", object.addr);
                 count(&self.counts.healed);
-                Told::There
+                LastAnswer::There
             }
-            (true, 201, _) | (true, 200, Told::There | Told::Nothing) => Told::There,
-            (false, 204, Told::There | Told::Nothing) => Told::Gone,
+            (true, 201, _) | (true, 200, LastAnswer::There | LastAnswer::Nothing) => {
+                LastAnswer::There
+            }
+            (false, 204, LastAnswer::There | LastAnswer::Nothing) => LastAnswer::Gone,
             // Its file may be there, of a put that failed, and could not be removed.
-            (false, 404, Told::Nothing) if may_be_file(object) => Told::Nothing,
-            (false, 404, Told::Gone | Told::Nothing) => Told::Gone,
+            (false, 404, LastAnswer::Nothing) if may_be_file(object) => LastAnswer::Nothing,
+            (false, 404, LastAnswer::Gone | LastAnswer::Nothing) => LastAnswer::Gone,
             // It came back with its tombstone lost, or went with its record.
-            (true, 200, Told::Gone) => self.excused(object, "stored without bytes, was deleted")?,
-            (false, 204, Told::Gone) => {
-                self.excused(object, "deleted twice").map(|_| Told::Gone)?
+            (true, 200, LastAnswer::Gone) => {
+                self.excused(object, "stored without bytes, was deleted")?
             }
-            (false, 404, Told::There) => self.excused(object, "not there to delete")?,
+            (false, 204, LastAnswer::Gone) => {
+                self.excused(object, "deleted twice").map(|_| LastAnswer::Gone)?
+            }
+            (false, 404, LastAnswer::There) => self.excused(object, "not there to delete")?,
             (_, 500 | 503 | 507, _) => {
                 self.may_fail(status, object);
-                if put && before == Told::There { before } else { Told::Nothing }
+                if put && before == LastAnswer::There { before } else { LastAnswer::Nothing }
             }
             _ => panic!("{before:?}, put {put}: {status} for {}", object.addr),
         };
@@ -132,11 +136,11 @@ impl World<'_> {
     }
 
     /// Something that only damage explains.
-    fn excused(&self, object: &Object, what: &str) -> Option<Told> {
+    fn excused(&self, object: &Object, what: &str) -> Option<LastAnswer> {
         let len = object.bytes.len();
         assert!(self.damage.excuses(object), "{} of {len} bytes: {what}", object.addr);
         count(&self.counts.excused);
-        Some(Told::Nothing)
+        Some(LastAnswer::Nothing)
     }
 
     /// 503 may come at any time; the others need a reason.
@@ -146,8 +150,8 @@ impl World<'_> {
         assert!(may, "{status} for {}, of a disk without faults", object.addr);
     }
 
-    /// One read. What comes must be the object, and must come or not as its client was told.
-    pub(crate) fn read(&self, peer: &mut Peer, object: &Object, told: Told) -> Option<()> {
+    /// One read. What comes must be the object, and must come or not as its client was answered.
+    pub(crate) fn read(&self, peer: &mut Peer, object: &Object, last: LastAnswer) -> Option<()> {
         send(peer, "GET", &object.addr)?;
         let head = peer.try_head()?;
         count(&self.counts.reads);
@@ -157,7 +161,7 @@ impl World<'_> {
             200 => {
                 assert_eq!(len, object.bytes.len(), "{}", object.addr);
                 assert_same(&body, &object.bytes[..body.len()], &object.addr);
-                if told == Told::Gone {
+                if last == LastAnswer::Gone {
                     self.excused(object, "it was deleted")?;
                 }
                 if body.len() < len {
@@ -167,7 +171,7 @@ impl World<'_> {
                 }
                 count(&self.counts.whole);
             }
-            404 if told == Told::There => drop(self.excused(object, "it is gone")),
+            404 if last == LastAnswer::There => drop(self.excused(object, "it is gone")),
             404 => {}
             502 if self.damage.disk_failed() => count(&self.counts.failed),
             502 => drop(self.excused(object, "it is damaged")),
@@ -177,11 +181,11 @@ impl World<'_> {
         Some(())
     }
 
-    /// Works until the connection breaks or it is told to stop.
+    /// Works until the connection breaks or `stop` is set.
     pub(crate) fn work(
         &self,
         (client, dice): (u64, &mut Dice),
-        told: &mut [Told],
+        last: &mut [LastAnswer],
         stream: TcpStream,
         stop: &AtomicBool,
     ) {
@@ -189,7 +193,7 @@ impl World<'_> {
         while !stop.load(Ordering::Relaxed) {
             let nth = dice.below(self.objects);
             let own = nth_object(client, nth);
-            let known = &mut told[nth as usize];
+            let known = &mut last[nth as usize];
             let done = match dice.below(10) {
                 0..=3 => self.change(&mut peer, &own, known, true),
                 4 | 5 => self.change(&mut peer, &own, known, false),
@@ -197,8 +201,8 @@ impl World<'_> {
                 _ => {
                     let other = dice.below(self.clients);
                     let theirs = nth_object(other, dice.below(self.objects));
-                    // Nobody here knows what its client was told.
-                    self.read(&mut peer, &theirs, Told::Nothing)
+                    // What its client was answered is not known here.
+                    self.read(&mut peer, &theirs, LastAnswer::Nothing)
                 }
             };
             if done.is_none() {
@@ -207,15 +211,15 @@ impl World<'_> {
         }
     }
 
-    /// Reads all objects once, each as its client was told. Returns how many are there, gone,
+    /// Reads all objects once, each as its client was answered. Returns how many are there, gone,
     /// and unknown.
-    pub(crate) fn check_all(&self, at: std::net::SocketAddr, told: &[Vec<Told>]) -> [u64; 3] {
+    pub(crate) fn check_all(&self, at: std::net::SocketAddr, last: &[Vec<LastAnswer>]) -> [u64; 3] {
         let mut known = [0; 3];
         let mut peer = Peer::new(connect(at));
-        for (client, told) in (0..).zip(told) {
-            for (nth, told) in (0..).zip(told) {
-                known[*told as usize] += 1;
-                if self.read(&mut peer, &nth_object(client, nth), *told).is_none() {
+        for (client, last) in (0..).zip(last) {
+            for (nth, last) in (0..).zip(last) {
+                known[*last as usize] += 1;
+                if self.read(&mut peer, &nth_object(client, nth), *last).is_none() {
                     peer = Peer::new(connect(at));
                 }
             }

@@ -219,7 +219,7 @@ impl FaultyDisk {
         self.faults.rules().rules.push(rule);
     }
 
-    /// There is no room any more: writes fail, and the disk says that nothing is free.
+    /// There is no space any more: writes fail, and the disk says that nothing is free.
     pub(crate) fn fill(&self) {
         for op in [Op::Write, Op::Create] {
             self.fail(Rule::always(op, Fault::Full));
@@ -236,7 +236,7 @@ impl FaultyDisk {
         self.faults.hits[op as usize].load(Ordering::Relaxed)
     }
 
-    /// Flips a bit of a file below, whoever uses it meanwhile; no write comes in between. Returns
+    /// Flips a bit of a file below, even while it is in use; no write comes in between. Returns
     /// the byte as it is then; an error where the file is gone or shorter.
     pub(crate) fn flip(&self, path: &Path, at: u64, bit: u8) -> io::Result<u8> {
         let _quiet = self.faults.quiet.write().expect("nobody panics with it");

@@ -372,7 +372,7 @@ impl Filesystem for Passing {
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match self.do_open(ino, flags) {
-            // What the page cache has of a file is dropped when it is opened, so none of it hides
+            // What the page cache has of a file is dropped when it is opened, so it cannot hide
             // what lies below. `FOPEN_DIRECT_IO` would do without the cache; but with it Linux 6.18
             // writes the rest of a short write to the place where the write began.
             Ok(handle) => reply.opened(handle, FopenFlags::empty()),

@@ -81,7 +81,7 @@ fn reserved(packages: &[Package]) -> Vec<String> {
         let normal = package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal);
         for dependency in normal {
             let rule = RESERVED.iter().find(|(name, _)| *name == dependency.name);
-            if rule.is_some_and(|(_, rooms)| !rooms.contains(&package.name.as_str())) {
+            if rule.is_some_and(|(_, users)| !users.contains(&package.name.as_str())) {
                 found.push(format!("{} names {}", package.name, dependency.name));
             }
         }
@@ -104,7 +104,7 @@ fn the_ring_is_behind_its_feature() {
 }
 
 #[test]
-fn reserved_packages_stay_in_their_rooms() {
+fn reserved_packages_stay_in_their_crates() {
     assert_eq!(reserved(&packages()), [""; 0]);
 }
 
