@@ -244,7 +244,7 @@ pub struct Stats {
     /// What the scrub has read and looked at since the start.
     pub scrub_bytes: Counter,
     pub scrub_objects: Counter,
-    /// Objects found damaged by any reader, and those the scrub could mend.
+    /// Objects found damaged by any reader, and those the scrub could repair.
     pub damaged_objects: Counter,
     /// Objects that are known to be damaged now.
     pub damaged_now: Counter,

@@ -43,9 +43,9 @@ use crate::{
 mod check;
 mod finding;
 mod mark;
-mod mend;
 mod patrol;
 mod probe;
+mod repair;
 mod round;
 mod schedule;
 mod sweep;

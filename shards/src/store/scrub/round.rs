@@ -68,8 +68,8 @@ impl Round {
 
     /// What it came to.
     pub(super) fn outcome(&self) -> ScrubNote {
-        let Tally { checked, damaged, mended, moved, freed } = self.tally;
-        let found = RoundFound { checked, damaged, mended, moved, freed };
+        let Tally { checked, damaged, repaired, moved, freed } = self.tally;
+        let found = RoundFound { checked, damaged, repaired, moved, freed };
         ScrubNote::Ended { failed: self.failed, found }
     }
 }
@@ -78,7 +78,7 @@ impl Tally {
     fn add(&mut self, other: Tally) {
         self.checked += other.checked;
         self.damaged += other.damaged;
-        self.mended += other.mended;
+        self.repaired += other.repaired;
         self.moved += other.moved;
         self.freed += other.freed;
     }

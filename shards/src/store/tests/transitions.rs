@@ -165,7 +165,7 @@ impl Trial {
         });
     }
 
-    /// Damages an object file beside its data, which a round of the scrub mends, or fails to.
+    /// Damages an object file beside its data, which a round of the scrub repairs, or fails to.
     fn flaw(&mut self) {
         let mut paths = self.world.disk.paths().into_iter();
         let is_object = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "obj");

@@ -51,7 +51,7 @@ impl Patrol {
         cx: &mut Cx<'_>,
     ) {
         if let Some(flaw) = flaw {
-            self.note_mended(address, flaw, site, cx);
+            self.note_repaired(address, flaw, site, cx);
         } else {
             self.tally.moved += 1;
         }
