@@ -253,7 +253,7 @@ impl Tickets {
         self.waiting[ticket.0 as usize] = waiter;
     }
 
-    pub fn under_way(&self) -> usize {
+    pub fn in_progress(&self) -> usize {
         self.waiting.len()
     }
 
@@ -264,9 +264,9 @@ impl Tickets {
 
     /// A name for a file about to be opened for a read, unless `max` are open for that.
     pub fn read_file(&mut self, max: usize) -> Option<FileId> {
-        let has_room = self.open_files(FileUse::Read) < max;
-        self.wants_file |= !has_room;
-        has_room.then(|| self.name_file(Opened { usage: FileUse::Read, peer: None }))
+        let has_capacity = self.open_files(FileUse::Read) < max;
+        self.wants_file |= !has_capacity;
+        has_capacity.then(|| self.name_file(Opened { usage: FileUse::Read, peer: None }))
     }
 
     /// A name for a file about to be opened for an upload of this peer, if it has fewer than are

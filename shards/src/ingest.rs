@@ -61,7 +61,7 @@ mod spill;
 
 pub(crate) use spill::discard;
 use spill::{
-    Spill, Tag, fault_of, file_len, look_for_room, not_opened, partition_for, remove_opened,
+    Spill, Tag, check_free_space, fault_of, file_len, not_opened, partition_for, remove_opened,
     tmp_path, upload_number,
 };
 
@@ -228,7 +228,7 @@ impl Ingest {
         match len {
             Some(len) if len > max => Err(IngestError::TooLarge { len, max }),
             announced => {
-                look_for_room(expected.as_ref(), announced, cx)?;
+                check_free_space(expected.as_ref(), announced, cx)?;
                 Ok(Ingest {
                     stream,
                     peer,
@@ -376,7 +376,7 @@ impl Ingest {
                 match self.open_file(cx) {
                     Ok(opening) => (opening, Outcome::Going),
                     Err(error) => {
-                        self.let_go(cx);
+                        self.release_memory(cx);
                         ended(Outcome::Failed(error.fault()))
                     }
                 }
@@ -387,7 +387,7 @@ impl Ingest {
                 ended(Outcome::Failed(Fault::Raced))
             }
             (State::Asking | State::Confirming, _, Reply::Failed(fault)) => {
-                self.let_go(cx);
+                self.release_memory(cx);
                 ended(Outcome::Failed(fault))
             }
             (State::Putting | State::Adopting, Some(sealed), Reply::Stored { new }) => {
@@ -742,7 +742,7 @@ impl Ingest {
 
     /// Ends the upload and leaves nothing of it.
     fn discard(&mut self, fault: Fault, cx: &mut Cx<'_>) {
-        self.let_go(cx);
+        self.release_memory(cx);
         match self.machine.take("discarded") {
             State::Buffering
             | State::Asking
@@ -766,7 +766,7 @@ impl Ingest {
     }
 
     /// Gives back its memory, and its place among those that wait for some.
-    fn let_go(&mut self, cx: &mut Cx<'_>) {
+    fn release_memory(&mut self, cx: &mut Cx<'_>) {
         if let Some(since) = self.queued.take() {
             cx.memory.forget_upload(self.peer, self.stream, since, self.is_short());
         }

@@ -142,7 +142,7 @@ pub const EVICT_PATIENCE: usize = 128;
 
 /// Disk acts of a shard under way with which its disk has enough to do: one download alone does not
 /// need more groups ahead.
-pub const READS_BUSY: usize = READS_UNDER_WAY_MAX / 2;
+pub const READS_BUSY: usize = READS_IN_PROGRESS_MAX / 2;
 
 /// Nanoseconds for which a reader takes nothing of what is there for it before its download keeps
 /// no more than it did at first.
@@ -151,7 +151,7 @@ pub const READER_BEHIND_NS: u64 = 20_000_000;
 /// Most groups one download keeps or has asked for, whatever is configured.
 pub const WINDOW_GROUPS_MAX: usize = 32;
 
-const _: () = assert!(0 < READS_BUSY && READS_BUSY < READS_UNDER_WAY_MAX);
+const _: () = assert!(0 < READS_BUSY && READS_BUSY < READS_IN_PROGRESS_MAX);
 const _: () = assert!(EVICT_PATIENCE < EVICT_STEPS_MAX);
 const _: () = assert!(0 < WINDOW_GROUPS && WINDOW_GROUPS <= WINDOW_GROUPS_MAX as u64);
 
@@ -282,7 +282,7 @@ pub const WANTING_MAX: usize = 2 * FETCHES_MAX;
 
 /// Disk acts of a shard under way beyond which groups wait with being read, so that commits and
 /// boots always find room among `DISK_OPS_MAX`.
-pub const READS_UNDER_WAY_MAX: usize = ron_io::limits::DISK_OPS_MAX / 2;
+pub const READS_IN_PROGRESS_MAX: usize = ron_io::limits::DISK_OPS_MAX / 2;
 
 /// Bytes of one read of a log whose records are hashed at boot: the longest record fits.
 pub const SCAN_LEN: usize = 2 * 1024 * 1024;
@@ -346,7 +346,7 @@ pub const COMPACT_TURN_LEN: usize = 256 * 1024;
 
 /// Disk acts of a shard under way beyond which compaction yields: it reads and moves no more than
 /// so many bytes a second then, in each partition.
-pub const COMPACT_UNDER_WAY_MAX: usize = 8;
+pub const COMPACT_IN_PROGRESS_MAX: usize = 8;
 pub const COMPACT_YIELDING_BYTES_PER_S: u64 = 32 * 1024 * 1024;
 
 /// The highest number of a segment or snapshot: a file with a higher one is none of ours. The next
@@ -370,11 +370,11 @@ pub const UPLOAD_WAITING_LEN: usize = 256;
 pub const UPLOAD_STEP_LEN: u64 = 16 * 1024 * 1024;
 
 /// Bytes written to a volume after which its room is asked for again.
-pub const ROOM_WRITTEN_MAX: u64 = 64 * 1024 * 1024;
+pub const FREE_SPACE_WRITTEN_MAX: u64 = 64 * 1024 * 1024;
 
 /// Nanoseconds after which the room of a volume that is being written to, or is full, is asked
 /// for again.
-pub const ROOM_AFTER_NS: u64 = 1_000_000_000;
+pub const FREE_SPACE_AFTER_NS: u64 = 1_000_000_000;
 
 /// Nanoseconds after which a file that could not be removed, and whose tombstone waits for that, is
 /// looked for again.
@@ -406,7 +406,7 @@ pub const SCRUB_ASK_LEN: u64 = ron_codec::limits::DISK_BLOCK_LEN as u64;
 pub const PACE_BURST_LEN: i64 = 4 * SCRUB_READ_LEN as i64;
 
 /// Disk acts of a shard under way beyond which its scrub starts no read.
-pub const SCRUB_UNDER_WAY_MAX: usize = 8;
+pub const SCRUB_IN_PROGRESS_MAX: usize = 8;
 
 /// Bytes of a round after which its position is carried into the index.
 pub const SCRUB_MARK_LEN: u64 = 1024 * 1024 * 1024;

@@ -272,7 +272,7 @@ impl Shard {
             self.idle_look_at = now.mono_ns + IDLE_LOOK_NS;
         }
         for conn in idle {
-            self.tell(conn, now, |session, cx| session.make_room(cx));
+            self.tell(conn, now, |session, cx| session.drop_idle(cx));
         }
     }
 

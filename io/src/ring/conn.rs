@@ -317,8 +317,8 @@ impl Out {
 
 /// Appends as many of the bytes as the buffer has room for, and returns the others.
 fn fill<'a>(buffer: &mut Vec<u8>, bytes: &'a [u8]) -> &'a [u8] {
-    let room = OUT_BUFFER_LEN - buffer.len();
-    let (now, later) = bytes.split_at(room.min(bytes.len()));
+    let space = OUT_BUFFER_LEN - buffer.len();
+    let (now, later) = bytes.split_at(space.min(bytes.len()));
     buffer.extend_from_slice(now);
     later
 }

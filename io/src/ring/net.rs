@@ -102,7 +102,7 @@ pub(super) struct Net {
     /// Those whose peer sends no more, and that wait for room.
     half_closed: HalfClosed,
     /// The set of them is polled.
-    awaits_room: bool,
+    awaits_writable: bool,
     accepting: bool,
     /// Connections with which no more are accepted.
     connections_max: usize,
@@ -181,7 +181,7 @@ impl Net {
             spares: Spares::default(),
             pipe: Pipe::new().map_err(|source| probe::refused("a pipe", source))?,
             half_closed: HalfClosed::new().map_err(|source| probe::refused("epoll", source))?,
-            awaits_room: false,
+            awaits_writable: false,
             accepting: true,
             connections_max,
             retrying: false,
@@ -352,7 +352,7 @@ impl Net {
             // Ends a receive, a send and a poll that are in progress.
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
-        self.bury(id);
+        self.remove_dead(id);
     }
 
     /// Ends the sending side at once if that was asked for and nothing is left to be sent.
@@ -441,7 +441,7 @@ impl Net {
             Kind::Receive => self.received_some(conn, entry),
             Kind::Send => self.sent_some(conn, entry.result()),
             Kind::Poll => self.polled(conn, entry.result()),
-            Kind::Writable => self.room_again(),
+            Kind::Writable => self.writable_again(),
             Kind::Retry => self.accept_again(),
             Kind::Cancel => {}
             // The loop looks into its mailboxes in every turn.
@@ -480,7 +480,7 @@ impl Net {
         conn.sending = false;
         conn.out.landed();
         if conn.ending == Ending::Dead {
-            self.bury(id);
+            self.remove_dead(id);
         } else if result >= 0 {
             conn.out.advance(result as usize, &mut self.spares);
             self.events.push_back(NetEvent::Sent { conn: id, len: result as usize });
@@ -499,27 +499,27 @@ impl Net {
         conn.polling = false;
         conn.half_closed |= result & i32::from(libc::POLLRDHUP) != 0;
         if conn.ending == Ending::Dead {
-            self.bury(id);
+            self.remove_dead(id);
         } else {
             self.list(id);
         }
     }
 
     /// Some of those that are half closed have room, or are dead.
-    fn room_again(&mut self) {
-        self.awaits_room = false;
+    fn writable_again(&mut self) {
+        self.awaits_writable = false;
         let mut numbers = Vec::new();
         // Nothing can be wrong with a set that is there, and what was not taken is reported again.
         let _ = self.half_closed.take(&mut numbers);
         for data in numbers {
             self.polled(conn_of(data), 0);
         }
-        self.await_room();
+        self.await_writable();
     }
 
-    fn await_room(&mut self) {
-        if self.half_closed.is_waiting() && !self.awaits_room {
-            self.awaits_room = true;
+    fn await_writable(&mut self) {
+        if self.half_closed.is_waiting() && !self.awaits_writable {
+            self.awaits_writable = true;
             let poll = opcode::PollAdd::new(Fd(self.half_closed.fd()), libc::POLLIN as u32);
             self.submit(poll.build().user_data(tag(Kind::Writable, listener_id(0))));
         }
@@ -643,7 +643,7 @@ impl Net {
             let poll = opcode::PollAdd::new(Fd(fd), libc::POLLOUT as u32).build();
             self.submit(poll.user_data(number));
         } else if self.half_closed.wait(fd, number).is_ok() {
-            self.await_room();
+            self.await_writable();
         } else {
             // For want of memory: nothing will tell when it has room.
             self.conns[id.slot as usize].polling = false;
@@ -652,7 +652,7 @@ impl Net {
     }
 
     /// Forgets a dead connection once the kernel works on nothing of it.
-    fn bury(&mut self, id: ConnId) {
+    fn remove_dead(&mut self, id: ConnId) {
         let slot = id.slot as usize;
         if self.conns.get(slot).is_some_and(|conn| !conn.is_busy()) {
             self.conns.remove(slot);

@@ -181,7 +181,7 @@ impl Disk {
         let mut counted: Vec<bool> = self.inodes.iter().map(|inode| inode.opened > 0).collect();
         self.names.values().for_each(|id| counted[id.0] = true);
         let files = self.inodes.iter().zip(counted).filter(|(_, counted)| *counted);
-        files.map(|(inode, _)| room_of(&inode.seen)).sum()
+        files.map(|(inode, _)| disk_blocks_len(&inode.seen)).sum()
     }
 
     /// All files that have a name, with their lengths, in the order of their names.
@@ -371,7 +371,7 @@ impl Disk {
         let aligned = at.is_multiple_of(page) && bytes.len().is_multiple_of(page);
         assert!(fits && aligned, "a write of {} bytes at {at}", bytes.len());
         let end = (at + bytes.len()) as u64;
-        let grows = end.saturating_sub(room_of(self.seen(inode)));
+        let grows = end.saturating_sub(disk_blocks_len(self.seen(inode)));
         let over = (self.used() + grows).saturating_sub(self.capacity);
         if over == 0 || grows == 0 {
             self.inode(inode).write(at, bytes);
@@ -391,7 +391,7 @@ impl Disk {
         }
         let id = *self.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         let carried = self.volume(from) != self.volume(to);
-        if carried && self.used() + room_of(&self.inodes[id.0].seen) > self.capacity {
+        if carried && self.used() + disk_blocks_len(&self.inodes[id.0].seen) > self.capacity {
             self.injected.full += 1;
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -504,7 +504,7 @@ fn text(path: &Path) -> String {
 }
 
 /// Bytes that a file takes of the disk: whole blocks, so writing on in its last one takes none.
-fn room_of(bytes: &[u8]) -> u64 {
+fn disk_blocks_len(bytes: &[u8]) -> u64 {
     bytes.len().next_multiple_of(crate::limits::PAGE_LEN) as u64
 }
 

@@ -77,7 +77,7 @@ impl Queue {
     }
 
     /// Acts that were not performed.
-    pub fn under_way(&self) -> usize {
+    pub fn in_progress(&self) -> usize {
         self.work.len()
     }
 
@@ -208,7 +208,7 @@ mod tests {
 
     fn run_all(queue: &mut Queue, disk: &mut Disk, chance: &mut Chance) -> Vec<Ticket> {
         let mut told = Vec::new();
-        while queue.under_way() > 0 {
+        while queue.in_progress() > 0 {
             queue.perform(u64::MAX, disk, chance, false);
         }
         while queue.untold() > 0 {

@@ -267,9 +267,9 @@ impl Memory {
         if at >= self.parked.len() {
             self.parked.resize(at + 1, 0);
         }
-        let room = self.may_park(shard, begins);
-        self.parked[at] += usize::from(room);
-        room
+        let parked = self.may_park(shard, begins);
+        self.parked[at] += usize::from(parked);
+        parked
     }
 
     /// Whether [`park`](Memory::park) would find a place.

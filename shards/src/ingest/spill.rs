@@ -175,7 +175,7 @@ pub(super) fn partition_for(expected: Option<&Address>, cx: &Cx<'_>) -> Option<u
 ///
 /// # Errors
 /// There is not.
-pub(super) fn look_for_room(
+pub(super) fn check_free_space(
     expected: Option<&Address>,
     announced: Option<u64>,
     cx: &Cx<'_>,

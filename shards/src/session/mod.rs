@@ -137,7 +137,7 @@ impl Session {
     }
 
     /// Others need the place of this idle connection: drop it.
-    pub fn make_room(&mut self, cx: &mut Cx<'_>) {
+    pub fn drop_idle(&mut self, cx: &mut Cx<'_>) {
         cx.stats.reject(Rejected::Idle);
         each!(self, session => session.shed(cx));
     }

@@ -119,8 +119,8 @@ fn connections_never_buffer_more_than_they_may() {
 
 #[test]
 fn the_stalest_go_first() {
-    let room = UNSENT_SHORT_LEN_MAX + 2 * PIPELINE_LEN_MAX + OUT_BUFFER_LEN + 4096;
-    let mut rig = Rig::new(|config| config.connection_buffers = 8 * room);
+    let space = UNSENT_SHORT_LEN_MAX + 2 * PIPELINE_LEN_MAX + OUT_BUFFER_LEN + 4096;
+    let mut rig = Rig::new(|config| config.connection_buffers = 8 * space);
     let stale = rig.open(HTTP, "192.0.2.1:1");
     let taking = rig.open(HTTP, "192.0.2.1:1");
     for conn in [stale, taking] {
@@ -238,7 +238,7 @@ fn one_peer_leaves_connections_to_others() {
     assert_eq!((rig.finished.len(), rig.aborted.len()), (finished, aborted));
     rig.tell(Event::Closed { conn: ours[0] });
     rig.open(OAP, "[2001:db8::3]:1");
-    assert_eq!(rig.aborted.len(), aborted, "one that leaves makes room");
+    assert_eq!(rig.aborted.len(), aborted, "one that leaves frees its place");
 }
 
 fn shard(seed: u64, secret: u64) -> Shard {
@@ -326,19 +326,19 @@ fn a_question_that_finds_no_room_is_refused_and_counted_once() {
     let n = (0..).find(|n| owner(n) == 1).unwrap();
     let address = Address::of(&n.to_le_bytes());
     let head = format!("HEAD /o/{address} HTTP/1.1\r\nHost: h\r\n\r\n");
-    let room = 1 + MESH_OTHERS_WAITING_MAX;
-    for _ in 0..room + 5 {
+    let places = 1 + MESH_OTHERS_WAITING_MAX;
+    for _ in 0..places + 5 {
         let conn = rig.open(HTTP, "192.0.2.1:1");
         rig.bytes(conn, head.as_bytes());
     }
-    assert!(rig.queued[..room].iter().all(|queued| *queued == 0), "these wait");
-    assert!(rig.queued[room..].iter().all(|queued| *queued > 0), "these have an answer");
+    assert!(rig.queued[..places].iter().all(|queued| *queued == 0), "these wait");
+    assert!(rig.queued[places..].iter().all(|queued| *queued > 0), "these have an answer");
     assert_eq!(rig.stats.rejected(Rejected::Overload), 5);
     // One of another address has its turn: the newest of who has most makes room.
     let other = rig.open(HTTP, "192.0.2.2:1");
     rig.bytes(other, head.as_bytes());
     assert_eq!(rig.queued[other.slot as usize], 0);
-    assert!(rig.queued[room - 1] > 0);
+    assert!(rig.queued[places - 1] > 0);
     assert_eq!(rig.stats.rejected(Rejected::Overload), 6);
     let most = rig.stats.peers.all().map(|work| (work.asked, work.turned_away)).max();
     assert_eq!(most, Some((6, 6)), "all of them of one peer");

@@ -177,9 +177,9 @@ impl Compaction {
         }
         match self.machine.ready() {
             Some(Ready::Idle) => self.look && log.is_idle() && log.extent().0 <= OFTEN_SEGMENTS_MAX,
-            Some(Ready::Renewing(left, _)) => !left.is_empty() && log.has_room_to_move(),
+            Some(Ready::Renewing(left, _)) => !left.is_empty() && log.can_move(),
             Some(Ready::Searching(..)) => true,
-            Some(Ready::Moving(_)) => log.has_room_to_move() || log.is_broken(),
+            Some(Ready::Moving(_)) => log.can_move() || log.is_broken(),
             Some(Ready::Moved(_)) => log.is_broken(),
             Some(Ready::Checkpointing(_)) | None => false,
         }
@@ -308,7 +308,7 @@ impl Compaction {
             self.on_failed(cx.now.mono_ns);
         }
         while cx.now.mono_ns >= self.not_before_ns
-            && log.has_room_to_move()
+            && log.can_move()
             && let Some((address, sequence)) = left.pop()
         {
             assert!(log.relocate(Relocation::tombstone(address, sequence)), "there was room");

@@ -23,7 +23,7 @@ use ron_io::ports::Space;
 use super::{accounts::Accounts, notes::SpaceNote};
 use crate::{
     config::Config,
-    limits::{ROOM_AFTER_NS, ROOM_WRITTEN_MAX},
+    limits::{FREE_SPACE_AFTER_NS, FREE_SPACE_WRITTEN_MAX},
 };
 
 /// There is no room for what was asked: how much that was, and what may be written instead.
@@ -126,7 +126,7 @@ impl FreeSpace {
     pub(super) fn ask(&mut self, now_ns: u64) -> Option<(u16, PathBuf)> {
         let due = |number: &usize| {
             let (volume, written) = (&self.volumes[*number], self.written(*number));
-            let much = written >= ROOM_WRITTEN_MAX && volume.used && !volume.asking;
+            let much = written >= FREE_SPACE_WRITTEN_MAX && volume.used && !volume.asking;
             much || volume.due(written).is_some_and(|due| due <= now_ns)
         };
         let number = (0..self.volumes.len()).find(due)?;
@@ -197,7 +197,7 @@ impl Volume {
         let Some(asked_ns) = self.asked_ns else { return self.used.then_some(0) };
         let changes = self.full || self.refused.get() || written > 0;
         let wanted = self.used && !self.asking && changes;
-        wanted.then_some(asked_ns + ROOM_AFTER_NS)
+        wanted.then_some(asked_ns + FREE_SPACE_AFTER_NS)
     }
 }
 
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
     use crate::store::layout::Layout;
 
-    fn room(reserve: u64) -> FreeSpace {
+    fn space(reserve: u64) -> FreeSpace {
         let mut config = Config::new(ShardId(0), Layout::single("/data".into(), 2, 1));
         config.storage.reserve_bytes = reserve;
         FreeSpace::new(&config)
@@ -220,98 +220,98 @@ mod tests {
 
     #[test]
     fn few_inodes_are_no_room() {
-        let mut room = room(1000);
-        room.ask(0);
+        let mut space = space(1000);
+        space.ask(0);
         let few = Space { free: 1 << 40, total: 1 << 40, few_inodes: true };
-        assert!(matches!(room.told(0, Some(few)), Told::Changed(SpaceNote::FewInodes { .. })));
-        assert_eq!(room.promise(0, 0), Err(NotEnough { asked: 0, free: 0 }));
-        assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS), "it is looked at again");
-        room.ask(ROOM_AFTER_NS);
-        assert!(matches!(room.told(0, free(5000)), Told::Changed(SpaceNote::Recovered { .. })));
-        assert_eq!(room.promise(0, 100), Ok(()));
+        assert!(matches!(space.told(0, Some(few)), Told::Changed(SpaceNote::FewInodes { .. })));
+        assert_eq!(space.promise(0, 0), Err(NotEnough { asked: 0, free: 0 }));
+        assert_eq!(space.wake_at(), Some(FREE_SPACE_AFTER_NS), "it is looked at again");
+        space.ask(FREE_SPACE_AFTER_NS);
+        assert!(matches!(space.told(0, free(5000)), Told::Changed(SpaceNote::Recovered { .. })));
+        assert_eq!(space.promise(0, 100), Ok(()));
     }
 
     #[test]
     fn what_is_free_above_the_reserve_may_be_written() {
-        let mut room = room(1000);
-        assert!(room.check(0, 1 << 40).is_ok(), "before the first answer nothing is refused");
-        assert_eq!(room.ask(5), Some((0, "/data".into())));
-        assert_eq!(room.ask(5), None, "it is being asked for");
-        assert_eq!(room.told(0, free(1500)), Told::AsBefore);
-        assert!(room.check(0, 500).is_ok() && room.check(0, 501).is_err());
-        room.wrote(0, 1, 0);
-        assert!(room.check(0, 499).is_ok() && room.check(0, 500).is_err());
-        assert!(room.check(0, u64::MAX).is_err());
+        let mut space = space(1000);
+        assert!(space.check(0, 1 << 40).is_ok(), "before the first answer nothing is refused");
+        assert_eq!(space.ask(5), Some((0, "/data".into())));
+        assert_eq!(space.ask(5), None, "it is being asked for");
+        assert_eq!(space.told(0, free(1500)), Told::AsBefore);
+        assert!(space.check(0, 500).is_ok() && space.check(0, 501).is_err());
+        space.wrote(0, 1, 0);
+        assert!(space.check(0, 499).is_ok() && space.check(0, 500).is_err());
+        assert!(space.check(0, u64::MAX).is_err());
     }
 
     #[test]
     fn a_refusal_makes_room_be_asked_for() {
-        let mut room = room(1000);
-        room.ask(0);
-        room.told(0, free(1100));
-        assert!(room.check(0, 101).is_err());
-        assert_eq!(room.wake_at(), Some(1_000_000_000), "every second, though it is not full");
-        assert!(room.ask(ROOM_AFTER_NS).is_some());
-        room.told(0, free(2000));
-        assert!(room.check(0, 101).is_ok());
-        assert_eq!(room.wake_at(), None);
+        let mut space = space(1000);
+        space.ask(0);
+        space.told(0, free(1100));
+        assert!(space.check(0, 101).is_err());
+        assert_eq!(space.wake_at(), Some(1_000_000_000), "every second, though it is not full");
+        assert!(space.ask(FREE_SPACE_AFTER_NS).is_some());
+        space.told(0, free(2000));
+        assert!(space.check(0, 101).is_ok());
+        assert_eq!(space.wake_at(), None);
     }
 
     #[test]
     fn room_is_asked_for_while_it_changes_or_lacks() {
-        let mut room = room(1000);
-        room.ask(0);
-        room.told(0, free(2000));
-        assert_eq!(room.wake_at(), None, "nobody writes");
-        room.wrote(0, 1, 0);
-        assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS));
-        assert_eq!(room.ask(ROOM_AFTER_NS - 1), None);
-        room.wrote(0, ROOM_WRITTEN_MAX, 0);
-        assert!(room.ask(1).is_some(), "so much was written that the time does not matter");
-        assert!(matches!(room.told(0, free(999)), Told::Changed(SpaceNote::Full { .. })));
-        assert!(room.check(0, 0).is_err());
-        assert_eq!(room.wake_at(), Some(1 + ROOM_AFTER_NS));
-        assert!(room.ask(1 + ROOM_AFTER_NS).is_some());
-        assert_eq!(room.told(0, None), Told::AsBefore);
-        assert!(room.ask(1 + 2 * ROOM_AFTER_NS).is_some());
-        assert!(matches!(room.told(0, free(1000)), Told::Changed(SpaceNote::Recovered { .. })));
-        assert_eq!((room.wake_at(), room.least_free()), (None, 1000));
+        let mut space = space(1000);
+        space.ask(0);
+        space.told(0, free(2000));
+        assert_eq!(space.wake_at(), None, "nobody writes");
+        space.wrote(0, 1, 0);
+        assert_eq!(space.wake_at(), Some(FREE_SPACE_AFTER_NS));
+        assert_eq!(space.ask(FREE_SPACE_AFTER_NS - 1), None);
+        space.wrote(0, FREE_SPACE_WRITTEN_MAX, 0);
+        assert!(space.ask(1).is_some(), "so much was written that the time does not matter");
+        assert!(matches!(space.told(0, free(999)), Told::Changed(SpaceNote::Full { .. })));
+        assert!(space.check(0, 0).is_err());
+        assert_eq!(space.wake_at(), Some(1 + FREE_SPACE_AFTER_NS));
+        assert!(space.ask(1 + FREE_SPACE_AFTER_NS).is_some());
+        assert_eq!(space.told(0, None), Told::AsBefore);
+        assert!(space.ask(1 + 2 * FREE_SPACE_AFTER_NS).is_some());
+        assert!(matches!(space.told(0, free(1000)), Told::Changed(SpaceNote::Recovered { .. })));
+        assert_eq!((space.wake_at(), space.least_free()), (None, 1000));
     }
 
     #[test]
     fn what_is_promised_is_promised_once_whoever_asks() {
         let mut config = Config::new(ShardId(0), Layout::single("/data".into(), 2, 2));
         config.storage.reserve_bytes = 1000;
-        let mut rooms = [FreeSpace::new(&config), FreeSpace::new(&config)];
-        for room in &mut rooms {
-            room.ask(0);
-            room.told(0, free(2000));
+        let mut spaces = [FreeSpace::new(&config), FreeSpace::new(&config)];
+        for space in &mut spaces {
+            space.ask(0);
+            space.told(0, free(2000));
         }
-        assert_eq!(rooms[0].promise(0, 600), Ok(()));
-        assert_eq!(rooms[1].promise(0, 600), Err(NotEnough { asked: 600, free: 400 }));
-        assert_eq!(rooms[1].promise(0, 400), Ok(()));
-        assert!(rooms[0].check(0, 1).is_err() && rooms[0].check(0, 0).is_ok());
-        assert_eq!(rooms[0].check(0, 1), Err(NotEnough { asked: 1, free: 0 }));
+        assert_eq!(spaces[0].promise(0, 600), Ok(()));
+        assert_eq!(spaces[1].promise(0, 600), Err(NotEnough { asked: 600, free: 400 }));
+        assert_eq!(spaces[1].promise(0, 400), Ok(()));
+        assert!(spaces[0].check(0, 1).is_err() && spaces[0].check(0, 0).is_ok());
+        assert_eq!(spaces[0].check(0, 1), Err(NotEnough { asked: 1, free: 0 }));
         assert_eq!(config.accounts.promised(), 1000, "to look sets nothing aside");
         // What is written is no longer promised, and not free for the one who did not write it.
-        rooms[0].wrote(0, 600, 600);
-        assert!(rooms[1].check(0, 1).is_err());
-        rooms[0].release(0, 400);
+        spaces[0].wrote(0, 600, 600);
+        assert!(spaces[1].check(0, 1).is_err());
+        spaces[0].release(0, 400);
         assert_eq!(config.accounts.promised(), 0, "either may give it back");
-        assert!(rooms[0].check(0, 400).is_ok() && rooms[0].check(0, 401).is_err());
-        assert_eq!(rooms[0].promised(0), 0);
+        assert!(spaces[0].check(0, 400).is_ok() && spaces[0].check(0, 401).is_err());
+        assert_eq!(spaces[0].promised(0), 0);
         // Asked for anew it is in what is free.
-        rooms[0].ask(ROOM_AFTER_NS).unwrap();
-        rooms[1].wrote(0, 50, 0);
-        rooms[0].told(0, free(1400));
-        assert!(rooms[0].check(0, 350).is_ok() && rooms[0].check(0, 351).is_err());
+        spaces[0].ask(FREE_SPACE_AFTER_NS).unwrap();
+        spaces[1].wrote(0, 50, 0);
+        spaces[0].told(0, free(1400));
+        assert!(spaces[0].check(0, 350).is_ok() && spaces[0].check(0, 351).is_err());
     }
 
     #[test]
     #[should_panic(expected = "are released")]
     fn more_cannot_be_released_than_is_promised() {
-        let room = room(0);
-        room.promise(0, 5).unwrap();
-        room.release(0, 6);
+        let space = space(0);
+        space.promise(0, 5).unwrap();
+        space.release(0, 6);
     }
 }

@@ -207,16 +207,16 @@ impl Log {
 
     /// Queues a record to be moved. `false` if too many wait already.
     pub(super) fn relocate(&mut self, relocation: Relocation) -> bool {
-        let has_room = self.has_room_to_move();
-        if has_room {
+        let queued = self.can_move();
+        if queued {
             self.moves.push(relocation);
         }
-        has_room
+        queued
     }
 
     /// Whether `relocate` would queue a record.
-    pub(super) fn has_room_to_move(&self) -> bool {
-        self.moves.has_room() && !self.is_broken()
+    pub(super) fn can_move(&self) -> bool {
+        self.moves.takes_more() && !self.is_broken()
     }
 
     /// Whether records that are to be moved are not committed yet.

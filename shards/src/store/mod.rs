@@ -132,7 +132,7 @@ impl Store {
 
     /// Starts to open all partitions. `is_ready` or `failed` says how it went.
     pub fn boot(&mut self, cx: &mut Cx<'_>) {
-        self.ask_room(cx);
+        self.ask_free_space(cx);
         for place in 0..self.places.len() {
             assert!(matches!(self.places[place], Place::Cold), "a store boots once");
             let site = self.sites[place];
@@ -246,7 +246,7 @@ impl Store {
     /// Starts what can be started: commits, reads that waited for memory, checkpoints. To be
     /// called after every event, whatever it was about.
     pub fn settle(&mut self, cx: &mut Cx<'_>) {
-        self.ask_room(cx);
+        self.ask_free_space(cx);
         if self.checkpoint_at.is_some_and(|at| at <= cx.now.mono_ns) {
             self.checkpoint_at = None;
             for place in 0..self.places.len() {
@@ -277,7 +277,7 @@ impl Store {
 
     /// Looks again at what reads have found damaged.
     fn recheck_damaged(&mut self, cx: &mut Cx<'_>) {
-        while self.scrub.has_room()
+        while self.scrub.has_capacity()
             && let Some(address) = cx.damage.next_doubt()
         {
             let place = self.place_of(&address);
@@ -313,13 +313,13 @@ impl Store {
         cx.acts.push(Act::Report(Report::Note { shard, severity, message }));
         for place in 0..self.places.len() {
             if let Place::Serving(partition) = &mut self.places[place] {
-                partition.on_room(cx);
+                partition.on_free_space(cx);
                 self.schedule(place as u16);
             }
         }
     }
 
-    fn ask_room(&mut self, cx: &mut Cx<'_>) {
+    fn ask_free_space(&mut self, cx: &mut Cx<'_>) {
         while let Some((volume, path)) = cx.free_space.ask(cx.now.mono_ns) {
             cx.disk(Waiter::FreeSpace { volume }, DiskOp::Space { path });
         }

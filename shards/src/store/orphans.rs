@@ -41,7 +41,7 @@ impl Known<'_> {
             .index
             .get(address)
             .is_some_and(|entry| matches!(entry.location, Location::File { .. }));
-        let is_moving = self.log.is_storing(address) || self.deletes.is_under_way(address);
+        let is_moving = self.log.is_storing(address) || self.deletes.is_in_progress(address);
         !has_file && !is_moving && !self.log.is_broken()
     }
 }

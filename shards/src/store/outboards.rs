@@ -168,7 +168,7 @@ impl Outboards {
         let too_long = self.loads_len + len > limits::OUTBOARD_LOADS_LEN_MAX;
         let full =
             self.loads.len() >= limits::OUTBOARD_LOADS_MAX || (too_long && !self.loads.is_empty());
-        !full && self.make_room(len)
+        !full && self.evict_for(len)
     }
 
     /// A piece came. Returns what became of the outboard with the last one.
@@ -215,7 +215,7 @@ impl Outboards {
 
     /// Lets the oldest go that nobody uses, until there is room for one of so many bytes. False
     /// when those that are left are in use; they get another round.
-    fn make_room(&mut self, len: usize) -> bool {
+    fn evict_for(&mut self, len: usize) -> bool {
         let (cost, mut in_use) = (len + limits::OUTBOARD_ENTRY_LEN, 0);
         while self.len() + cost > limits::OUTBOARDS_LEN_MAX {
             let oldest = self.oldest;
@@ -334,7 +334,7 @@ mod tests {
     /// Keeps an outboard for which there is room, or is made.
     fn keep(outboards: &mut Outboards, n: u64, len: usize) -> Option<Address> {
         let (address, kept) = outboard(n, len);
-        outboards.make_room(kept.as_bytes().len()).then(|| {
+        outboards.evict_for(kept.as_bytes().len()).then(|| {
             outboards.keep(address, kept);
             assert!(outboards.len() <= limits::OUTBOARDS_LEN_MAX);
             address

@@ -257,7 +257,7 @@ impl Partition {
     }
 
     /// The room of the partition's volume was told.
-    pub(super) fn on_room(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn on_free_space(&mut self, cx: &mut Cx<'_>) {
         self.refuses(true, 0, cx);
     }
 

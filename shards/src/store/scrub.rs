@@ -36,7 +36,7 @@ use super::{
 use crate::{
     config::Config,
     flow::Cx,
-    limits::{SCRUB_ASK_LEN, SCRUB_READ_LEN, SCRUB_STEP_LEN, SCRUB_UNDER_WAY_MAX, VERIFIES_MAX},
+    limits::{SCRUB_ASK_LEN, SCRUB_IN_PROGRESS_MAX, SCRUB_READ_LEN, SCRUB_STEP_LEN, VERIFIES_MAX},
     machine::{Machine, Turn, answer_name},
 };
 
@@ -163,7 +163,7 @@ impl Scrub {
         if self.is_idle() && !self.begin(places, cx) {
             return None;
         }
-        self.blocked = cx.tickets.under_way() > SCRUB_UNDER_WAY_MAX;
+        self.blocked = cx.tickets.in_progress() > SCRUB_IN_PROGRESS_MAX;
         if self.blocked || self.next_ns > cx.now.mono_ns {
             return None;
         }
@@ -202,14 +202,14 @@ impl Scrub {
         partition: &mut Partition,
         cx: &mut Cx<'_>,
     ) {
-        if !self.has_room() {
+        if !self.has_capacity() {
             return refuse(id, &Unverified::Busy, cx);
         }
         self.probe(Some(id), address, partition, cx);
     }
 
     /// Whether another object can be looked at now.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_capacity(&self) -> bool {
         !self.stopping && self.verifies.len() < VERIFIES_MAX
     }
 

@@ -63,7 +63,7 @@ impl World {
         self.wait_until_ready();
         self.check_all();
         if self.knows_all() && self.chance.toss() {
-            self.check_room();
+            self.check_disk_usage();
         }
         self.end_well();
         if self.plan.churn {
@@ -109,7 +109,7 @@ impl World {
         self.busy = false;
         let mut stuck_ns = 0;
         for _ in 0..REST_STEPS_MAX {
-            let waiting: usize = self.clients.iter().map(Client::under_way).sum();
+            let waiting: usize = self.clients.iter().map(Client::in_progress).sum();
             let at_rest = self.node.as_ref().is_some_and(Node::is_at_rest);
             if waiting == 0 && at_rest && self.clients.is_empty() {
                 self.check_rest();
@@ -129,7 +129,7 @@ impl World {
                 false => 0,
             };
             if stuck_ns > HANG_NS {
-                let who = self.clients.iter().filter(|client| client.under_way() > 0);
+                let who = self.clients.iter().filter(|client| client.in_progress() > 0);
                 violation!("{waiting} requests wait for nothing: {:?}", who.collect::<Vec<_>>());
             }
         }
@@ -141,10 +141,10 @@ impl World {
         let mut moves = Vec::new();
         let Some(node) = &self.node else { return true };
         node.parts.iter().for_each(|part| part.net.moves(&mut moves));
-        let under_way = |part: &super::node::Part| part.queue.under_way() + part.queue.untold();
+        let in_progress = |part: &super::node::Part| part.queue.in_progress() + part.queue.untold();
         moves.is_empty()
             && node.mesh.waiting().next().is_none()
-            && node.parts.iter().map(under_way).sum::<usize>() == 0
+            && node.parts.iter().map(in_progress).sum::<usize>() == 0
     }
 
     pub(super) fn wait_until_ready(&mut self) {
@@ -234,7 +234,7 @@ impl World {
     }
 
     /// Once the scrub has looked everywhere, the disk holds what the node counts, and nothing else.
-    fn check_room(&mut self) {
+    fn check_disk_usage(&mut self) {
         // The first round may be one that an earlier process began.
         self.scrub_rounds(2);
         let Some(node) = &self.node else { return };
@@ -358,7 +358,7 @@ impl World {
     fn settle_files(&mut self) {
         self.tell_node(|node, deck| {
             for at in 0..node.parts.len() {
-                while node.parts[at].queue.under_way() > 0 {
+                while node.parts[at].queue.in_progress() > 0 {
                     node.perform(at, deck);
                 }
             }

@@ -283,7 +283,7 @@ impl World {
                 );
             }
             let Some(since) = one.waits_since else { continue };
-            if client.is_none_or(|client| client.under_way() == 0) {
+            if client.is_none_or(|client| client.in_progress() == 0) {
                 one.waits_since = None;
                 let think_ns = if one.brief { THINK_NS / 10 } else { THINK_NS };
                 one.next_at = now + self.chance.between(think_ns / 4, think_ns);
@@ -330,7 +330,7 @@ impl World {
             self.step();
         }
         let unserved = |client: &Client| {
-            client.under_way() > 0 && readers.contains(&(client.shard, client.link))
+            client.in_progress() > 0 && readers.contains(&(client.shard, client.link))
         };
         while let Some(at) = self.clients.iter().position(unserved) {
             self.reset(at);

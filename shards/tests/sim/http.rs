@@ -72,7 +72,7 @@ impl Http {
     }
 
     /// Requests that were not answered.
-    pub fn under_way(&self) -> usize {
+    pub fn in_progress(&self) -> usize {
         self.asked.len()
     }
 

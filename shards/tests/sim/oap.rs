@@ -63,7 +63,7 @@ impl Oap {
     }
 
     /// Streams that were not answered.
-    pub fn under_way(&self) -> usize {
+    pub fn in_progress(&self) -> usize {
         self.streams.len()
     }
 

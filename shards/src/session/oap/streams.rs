@@ -234,12 +234,12 @@ impl Streams {
     }
 
     /// Bytes that gets with credit keep or have asked for.
-    pub(super) fn under_way(&self) -> usize {
-        let under_way = |stream: &Stream| match &stream.job {
-            Job::Get(get) if get.allowance() > 0 => get.download.under_way() as usize,
+    pub(super) fn in_progress(&self) -> usize {
+        let in_progress = |stream: &Stream| match &stream.job {
+            Job::Get(get) if get.allowance() > 0 => get.download.in_progress() as usize,
             Job::Get(_) | Job::Has | Job::Put(_) => 0,
         };
-        self.iter().map(under_way).sum()
+        self.iter().map(in_progress).sum()
     }
 
     /// Gets that keep a group which waits to be sent.

@@ -26,7 +26,7 @@ use crate::{
 impl Compaction {
     /// Whether what others want of the disk comes first for now.
     fn yields(&mut self, cx: &Cx<'_>) -> bool {
-        if cx.tickets.under_way() <= limits::COMPACT_UNDER_WAY_MAX {
+        if cx.tickets.in_progress() <= limits::COMPACT_IN_PROGRESS_MAX {
             self.pace.forgive();
             return false;
         }
@@ -49,7 +49,7 @@ impl Compaction {
         let (log, index) = (&mut *books.log, &*books.index);
         let mut hashed = 0;
         while let Some(found) = walker.found.pop_front() {
-            if !log.has_room_to_move() || hashed >= limits::COMPACT_TURN_LEN {
+            if !log.can_move() || hashed >= limits::COMPACT_TURN_LEN {
                 walker.found.push_front(found);
                 return Turn::Ready(Ready::Moving(walker));
             }

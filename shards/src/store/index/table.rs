@@ -223,9 +223,9 @@ impl Table {
         if short > 0 && before.len() + short > LEAF_SLOTS_MAX / 2 {
             return;
         }
-        let room = before.capacity();
+        let old_capacity = before.capacity();
         before.reserve_exact(short);
-        let grown = before.capacity() - room;
+        let grown = before.capacity() - old_capacity;
         let leaf = self.leaves.remove(&lowest).expect("it was found");
         let (_, before) = self.leaves.range_mut(..lowest).next_back().expect("it was found");
         before.extend_from_slice(&leaf);

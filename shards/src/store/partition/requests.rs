@@ -81,7 +81,7 @@ impl Partition {
                 }
                 // A file that is stored anew must not be taken for the one that is removed.
                 Some(_)
-                    if self.log.is_deleting(&address) || self.deletes.is_under_way(&address) =>
+                    if self.log.is_deleting(&address) || self.deletes.is_in_progress(&address) =>
                 {
                     Some(Reply::Failed(Fault::Busy))
                 }

@@ -115,7 +115,7 @@ impl Count {
 
     /// Whether there is room for one more, of `most`: some is kept for answers that began, and half
     /// for what is needed next.
-    pub(super) fn has_room(self, most: usize, need: Need) -> bool {
+    pub(super) fn has_capacity(self, most: usize, need: Need) -> bool {
         let begins = !need.begins || self.begins < most / 4 * 3;
         self.all < most && begins && (!need.ahead || self.ahead < most / 2)
     }

@@ -40,7 +40,7 @@ impl Reads {
         let Asker { shard, .. } = wanting.asker;
         let wants_place = !wanting.told && shard != cx.config.shard;
         if wants_place && !cx.memory.may_park(shard, wanting.need.begins) {
-            self.make_room(Wanted::Place(shard), *wanting, cx);
+            self.shed_for(Wanted::Place(shard), *wanting, cx);
         }
         wanting.wait(index, cx)
     }

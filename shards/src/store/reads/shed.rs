@@ -46,7 +46,7 @@ impl Reads {
     /// does: what is ahead of its turn before what an answer begins with, and that before what one
     /// goes on with. For an answer that begins, one that goes on is cut only when its client has
     /// more than all that is kept for such; for what is ahead, only what is ahead as well.
-    pub(super) fn make_room(&mut self, wanted: Wanted, wanting: Wanting, cx: &mut Cx<'_>) {
+    pub(super) fn shed_for(&mut self, wanted: Wanted, wanting: Wanting, cx: &mut Cx<'_>) {
         let own = self.wanting.of(wanting.asker.peer);
         let kept = if wanting.need.begins { cx.config.fetches_max / 4 } else { 0 };
         let Some((most, of)) = self.wanting.most().filter(|(most, _)| *most > own + 1) else {

@@ -220,7 +220,7 @@ impl Patrol {
     /// Does the next piece of work. No act may be in progress.
     pub(super) fn step(&mut self, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
         if let Some(probe) = &mut self.probe {
-            if probe.is_new() && !parts.log.has_room_to_move() && !parts.log.is_broken() {
+            if probe.is_new() && !parts.log.can_move() && !parts.log.is_broken() {
                 return Step::Blocked;
             }
             return match probe.go(parts, cx) {
