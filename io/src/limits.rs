@@ -65,8 +65,8 @@ pub const SEND_TURN_LEN_MAX: usize = 1024 * 1024;
 /// Messages taken from one mailbox in one turn of the loop.
 pub const MAIL_TURN_MAX: usize = 256;
 
-/// Outcomes of the disk told in one turn of the loop. What was read is hashed when it is told and
-/// sent when the turn ends: few enough that it is still in the core's cache by then.
+/// Disk outcomes delivered in one turn of the loop. What was read is hashed when it is delivered,
+/// and sent when the turn ends: few enough that it is still in the core's cache by then.
 pub const OUTCOMES_TURN_MAX: usize = 8;
 
 /// Disk operations one shard has in progress at once; more wait their turn in the shard.
@@ -143,7 +143,7 @@ pub const ACCEPT_REPORT_EVERY: Duration = Duration::from_secs(60);
 /// Connections the kernel may hold for a listener before the shard has accepted them.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
-/// Inodes that must be free where a file system has a number of them, for it to have room; of a
+/// Inodes that must be free on a file system with a fixed number of them, or it counts as full; on a
 /// small one a sixteenth.
 pub const FREE_INODES_MIN: u64 = 1024;
 

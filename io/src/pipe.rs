@@ -2,7 +2,7 @@
 //!
 //! `vmsplice(2)` puts pages of our memory into the pipe without a copy, `splice(2)` moves them on
 //! to a socket. What the socket does not take is thrown away, so the pipe is empty between calls;
-//! so that this is rare, the socket is asked for its room before. After any error the pipe is
+//! so that this is rare, the socket is asked for its free space before. After any error the pipe is
 //! replaced by a new one: all connections send through it, and whatever was left in it would go to
 //! another one's peer.
 //!
@@ -81,7 +81,7 @@ impl Pipe {
     ) -> io::Result<Sent> {
         let Some(ends) = self.ends.take() else { return Err(io::ErrorKind::NotConnected.into()) };
         let sent = ends.send(socket, pieces, &self.nowhere);
-        // Dropping the old pipe lets go of all that may be left in it.
+        // Dropping the old pipe discards all that may be left in it.
         self.ends = if sent.is_ok() { Some(ends) } else { Ends::new().ok() };
         sent
     }
@@ -168,7 +168,7 @@ fn splice(from: RawFd, to: RawFd, len: usize, flags: libc::c_uint) -> io::Result
         }
         let error = io::Error::last_os_error();
         match error.kind() {
-            // A signal that is pending is enough for that, and says nothing about the room.
+            // A signal that is pending is enough for that, and says nothing about the free space.
             io::ErrorKind::Interrupted => {}
             io::ErrorKind::WouldBlock => return Ok(None),
             _ => return Err(error),

@@ -1,8 +1,8 @@
 //! The header of an OAP/1 frame: its fields, its flags, and its 37 bytes.
 //!
 //! Headers are encoded apart from what follows them, so that payload bytes can be sent from where
-//! they lie. This room refuses to encode a header that the deframer would refuse to read; it knows
-//! nothing of streams and their order.
+//! they lie. This module refuses to encode a header that the deframer would refuse to read; it
+//! knows nothing of streams and their order.
 
 use std::fmt;
 use std::ops::BitOr;
@@ -199,7 +199,7 @@ pub enum FrameError {
     /// The version is not 1.
     #[error("frame version {version} is unknown, {VERSION} is spoken")]
     Version { version: u8 },
-    /// The frame has room for `room` bytes of capability and payload, and the capability alone
+    /// The frame has space for `space` bytes of capability and payload, and the capability alone
     /// claims `len`. The `payload_len` of `head` is 0.
     #[error("capability of {len} bytes in a frame with room for {space}")]
     CapTooLong { head: FrameHeader, len: u16, space: u32 },

@@ -5,7 +5,7 @@
 //! know (names, folders, lengths) is done by threads that may block. So is a read that nobody waits
 //! for: few of them are in progress at once, so that some thread is always there for the rest, and
 //! the disk serves them last. So is a file that is to be renamed to another file system, which
-//! means a copy of it all: one at a time. Outcomes are told to the shard a turn at a time.
+//! means a copy of it all: one at a time. Outcomes are delivered to the shard a turn at a time.
 //!
 //! ```text
 //!   perform ──► waiting ──► ring: Read, Scan, Write, Sync ──────────► outcomes
@@ -15,8 +15,8 @@
 //! ```
 //!
 //! On a file system without direct I/O the same operations go through the page cache, and the
-//! control plane is informed, once for each device. This room refuses operations on files that are
-//! not open.
+//! control plane is informed, once for each device. This module refuses operations on files that
+//! are not open.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -91,7 +91,7 @@ pub(super) struct Disk {
     outcomes: VecDeque<Outcome>,
     /// Operations that wait because `DISK_OPS_MAX` are in progress.
     waiting: VecDeque<(Ticket, DiskOp)>,
-    /// Reads that nobody waits for, until there is room for them.
+    /// Background reads, until capacity is left for them.
     background: VecDeque<Background>,
     /// Files to be copied to another file system: from where to where.
     carrying: VecDeque<(Ticket, PathBuf, PathBuf)>,
@@ -147,13 +147,13 @@ impl Disk {
         self.spares = Spares::default();
     }
 
-    /// Takes an operation, to be started now or when there is room.
+    /// Takes an operation, to be started now or when the queue has space.
     pub(super) fn perform(&mut self, ticket: Ticket, op: DiskOp) {
         self.waiting.push_back((ticket, op));
         self.start();
     }
 
-    /// The next transfer for the ring, and the number to be told when it has completed.
+    /// The next transfer for the ring, and the number to report when it has completed.
     pub(super) fn submission(&mut self) -> Option<(u32, squeue::Entry)> {
         let number = self.submit.pop_front()?;
         Some((number, self.transfers[number as usize].entry()))
@@ -286,7 +286,7 @@ impl Disk {
         self.submit.push_back(self.transfers.insert(transfer) as u32);
     }
 
-    /// Has a job done by a thread that may block, and its result told.
+    /// Has a job done by a thread that may block, and delivers its result.
     fn block(
         &mut self,
         ticket: Ticket,

@@ -465,7 +465,7 @@ impl<S: Machine> tls::Receiver for Receiving<'_, S> {
     }
 }
 
-/// Tells the control plane, if it has room to listen.
+/// Tells the control plane, if its mailbox is not full.
 fn teller<'a, M>(mailboxes: &'a Mailboxes<M>, stats: &'a Stats) -> impl FnMut(Report) + 'a {
     move |report| {
         if mailboxes.reports.send(report).is_err() {

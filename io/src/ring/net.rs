@@ -99,7 +99,7 @@ pub(super) struct Net {
     spares: Spares,
     /// Bodies sent by reference go through it.
     pipe: Pipe,
-    /// Those whose peer sends no more, and that wait for room.
+    /// Those whose peer sends no more, and that wait for space in the socket.
     half_closed: HalfClosed,
     /// The set of them is polled.
     awaits_writable: bool,
@@ -125,11 +125,11 @@ pub(super) struct Net {
 pub(super) struct Counts {
     pub(super) enters: u64,
     pub(super) completions: u64,
-    /// Turns that found completions waiting in the kernel for want of room.
+    /// Turns that found completions waiting in the kernel because the queue was full.
     pub(super) overflows: u64,
     /// Receives that found no free buffer.
     pub(super) starved: u64,
-    /// Submissions that wait for room in the queue, as of now.
+    /// Submissions that wait for space in the queue, as of now.
     pub(super) waiting: u64,
     /// Connections, as of now.
     pub(super) conns: u64,
@@ -236,7 +236,7 @@ impl Net {
         Counts { waiting, conns, accept_paused: self.accept_paused(), ..self.counts }
     }
 
-    /// How many things happened that were not told.
+    /// How many events were not delivered.
     pub(super) fn pending(&self) -> usize {
         self.events.len()
     }
@@ -332,11 +332,11 @@ impl Net {
         }
     }
 
-    /// Drops the connection. Its memory stays until the kernel has let go of it.
+    /// Drops the connection. Its memory stays until the kernel has released it.
     ///
     /// Where everything went to the kernel with the end behind it, the kernel still delivers it,
     /// and answers with a reset what the peer goes on sending. Otherwise the peer is sent a reset:
-    /// a mere end would leave it waiting for room that this side does not give any more.
+    /// a mere end would leave it waiting for space that this side does not give any more.
     pub(super) fn abort(&mut self, id: ConnId) {
         self.finish_now(id);
         let Some(conn) = self.conn(id) else { return };
@@ -505,7 +505,7 @@ impl Net {
         }
     }
 
-    /// Some of those that are half closed have room, or are dead.
+    /// Some of those that are half closed have space, or are dead.
     fn writable_again(&mut self) {
         self.awaits_writable = false;
         let mut numbers = Vec::new();
@@ -645,7 +645,7 @@ impl Net {
         } else if self.half_closed.wait(fd, number).is_ok() {
             self.await_writable();
         } else {
-            // For want of memory: nothing will tell when it has room.
+            // For want of memory: nothing will tell when it has space.
             self.conns[id.slot as usize].polling = false;
             self.abort(id);
         }

@@ -3,7 +3,7 @@
 //! It keeps, beside the bytes and names a reader sees, those that would be there after a failure
 //! of power. A crash keeps or drops every unsynced write sector by sector, and every unsynced
 //! change of a file's length or of a name. It fills up, fails as often as its weather says, and
-//! rots where it is told to.
+//! rots where the simulation says so.
 //!
 //! Jobs run where they are performed, on the real files they were made for.
 
@@ -49,7 +49,7 @@ pub struct Injected {
     pub short_reads: u64,
     /// Those of the errors that kept a file.
     pub kept: u64,
-    /// Writes that found the disk full, and answers that told of less room than there was before.
+    /// Writes that found the disk full, and answers with less free space than there was before.
     pub full: u64,
 }
 
@@ -69,7 +69,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// An empty disk of which each of these folders is a file system of its own.
+    /// An empty disk on which each of these folders is a file system of its own.
     pub fn new(volumes: &[PathBuf], chance: Chance) -> Disk {
         Disk {
             inodes: Vec::new(),
@@ -406,7 +406,7 @@ impl Disk {
         Ok(())
     }
 
-    /// A file of its own with the same bytes, none of them synced.
+    /// A file of its own with the same bytes, not synced.
     fn copy(&mut self, id: InodeId) -> InodeId {
         let bytes = self.inodes[id.0].seen.clone();
         let mut inode = Inode::default();

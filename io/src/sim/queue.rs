@@ -1,7 +1,7 @@
-//! The disk acts of one shard that are under way, in whatever order they will end.
+//! The disk acts of one shard that are in progress, in whatever order they will end.
 //!
 //! ```text
-//!   submit ──► under way ── perform ──► done ── tell ──► the shard
+//!   submit ──► pending ──── perform ──► done ── tell ──► the shard
 //!                  │                      │
 //!                  └── the process ends ──┘   done, begun or never begun: nobody knows
 //! ```
@@ -43,7 +43,7 @@ pub struct Queue {
     troubles_told: u64,
     /// Files that were cut, and not synced since.
     cut: BTreeSet<InodeId>,
-    /// Files of which a read was spoilt, as was told, and none was told since that was not.
+    /// Files whose last delivered read was spoilt.
     unread: BTreeSet<InodeId>,
 }
 
@@ -81,7 +81,7 @@ impl Queue {
         self.work.len()
     }
 
-    /// Acts that were performed, and not told.
+    /// Acts that were performed, and not delivered.
     pub fn untold(&self) -> usize {
         self.done.len()
     }
@@ -166,7 +166,7 @@ impl Queue {
         what
     }
 
-    /// One of the outcomes that were not told.
+    /// One of the outcomes that were not delivered.
     ///
     /// # Panics
     /// If there is none.
@@ -180,7 +180,7 @@ impl Queue {
         (ticket, outcome)
     }
 
-    /// How many outcomes were told since the last time that the simulation had spoilt.
+    /// How many spoilt outcomes were delivered since the last call.
     pub fn take_troubles(&mut self) -> u64 {
         std::mem::take(&mut self.troubles_told)
     }

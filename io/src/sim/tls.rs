@@ -169,7 +169,7 @@ impl Ends {
     }
 }
 
-/// A socket with room for so many bytes.
+/// A socket with space for so many bytes.
 struct Socket {
     taken: Vec<u8>,
     space: usize,
@@ -284,8 +284,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Pieces of any length to a socket that has room now and then. All of them come, in their
-        /// order, and are told as sent; and short ones that wait share records.
+        /// Pieces of any length to a socket that has space now and then. All of them come, in their
+        /// order, and are reported as sent; and short ones that wait share records.
         #[test]
         fn short_pieces_that_wait_share_records(
             pieces in proptest::collection::vec(
