@@ -143,8 +143,8 @@ pub const ACCEPT_REPORT_EVERY: Duration = Duration::from_secs(60);
 /// Connections the kernel may hold for a listener before the shard has accepted them.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
-/// Inodes that must be free on a file system with a fixed number of them, or it counts as full; on a
-/// small one a sixteenth.
+/// Inodes that must be free on a file system with a fixed number of them, or it counts as full; of
+/// a small one a sixteenth.
 pub const FREE_INODES_MIN: u64 = 1024;
 
 const _: () = assert!(FAILURE_REPORTS_BURST > 0 && FAILURE_REPORT_EVERY.as_nanos() > 0);

@@ -1,8 +1,8 @@
 //! How many requests came from which peers, and what was turned away of each.
 //!
 //! Peers are distinguished by a few bits of a keyed hash of their address: enough to see whether
-//! many are turned away or one is, again and again. Where there are more peers than buckets, several
-//! share one. The key is of this process, so nobody chooses with whom.
+//! many are turned away or one is, again and again. Where there are more peers than buckets,
+//! several share one. The key is of this process, so nobody chooses with whom.
 
 use std::{
     array,

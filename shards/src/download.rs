@@ -5,7 +5,7 @@
 //!  New ────────► Opening ────────► Flowing ────────────► Done
 //! ```
 //!
-//! A session opens the object, is told its size, decides the range, and then alternates: `pump`
+//! A session opens the object, learns its size, decides the range, and then alternates: `pump`
 //! asks for groups ahead of what was taken, `on_group` keeps what comes, in any order, and `take`
 //! gives the next bytes:
 //!
@@ -20,16 +20,16 @@
 //! place, so a download that needs no more allocates nothing. It begins with `window_groups`. For a
 //! session that delivers nothing else meanwhile it doubles, up to [`WINDOW_GROUPS_MAX`], whenever
 //! the reader has to wait for the disk and the disk has little to do: one reader alone needs many
-//! reads under way to get what a disk can give. When it is the reader that is behind, or reads have
-//! to wait, the window is as small as at first.
+//! reads in progress to get what a disk can give. When it is the reader that is behind, or reads
+//! have to wait, the window is as small as at first.
 //!
-//! When a group that was asked for waits for memory, the download lets go of all that it keeps
+//! When a group that was asked for waits for memory, the download drops all that it keeps
 //! behind the next group, and asks for one at a time until that has come: what it keeps may be what
 //! it waits for. It does the same for a while when a group behind the next found no place to wait:
-//! so many want something that there is room for what is needed next only.
+//! so many want something that only what is needed next finds a place.
 //!
-//! This room gives out only what was verified, and nothing outside the range; it does not know what
-//! a failed group means for an answer that has begun.
+//! This module gives out only what was verified, and nothing outside the range; it does not know
+//! what a failed group means for an answer that has begun.
 
 use std::ops::Range;
 
@@ -52,7 +52,7 @@ use crate::{
 const NEAR_GROUPS: usize = WINDOW_GROUPS as usize;
 
 /// Groups that came and are not wholly taken, each at its number modulo the places there are. Those
-/// under way are never more than the places, so no two share one.
+/// in progress are never more than the places, so no two share one.
 #[derive(Debug)]
 enum Kept {
     Near([Option<Verified>; NEAR_GROUPS]),
@@ -103,7 +103,7 @@ enum Phase {
 /// One range of one object on its way to a session.
 ///
 /// Calls come in this order: `open`, then after `Reply::Opened` `begin`, then `pump`, `on_group`
-/// and `take` as often as it takes until `is_done`. Dropping it lets all go; replies that come
+/// and `take` as often as it takes until `is_done`. Dropping it drops all groups; replies that come
 /// later belong to nobody.
 #[derive(Debug)]
 pub struct Download {
@@ -121,7 +121,7 @@ pub struct Download {
     ahead: u64,
     /// Whether the last bytes taken were not in memory for long.
     cold: bool,
-    /// Since when, in `Now::mono_ns`, all that was asked for is there and there is no room for it.
+    /// Since when, in `Now::mono_ns`, all that was asked for is there and no space is left for it.
     behind_since: Option<u64>,
     /// Whether the session could have sent a group that was not there yet.
     starved: bool,
@@ -129,7 +129,7 @@ pub struct Download {
     under_pressure: bool,
     /// Until when, in `Now::mono_ns`, no group is asked for but the next.
     crowded_until: u64,
-    /// Whether groups were let go that were asked for: they may still come.
+    /// Whether groups were dropped that were asked for: they may still come.
     dropping: bool,
     /// Whether anything was taken.
     begun: bool,
@@ -189,15 +189,15 @@ impl Download {
         }
     }
 
-    /// Asks for groups until as many are under way, asked for or kept, as the window allows, or
-    /// their bytes are at least `room`, the bytes the session may still queue.
+    /// Asks for groups until as many are in progress, asked for or kept, as the window allows, or
+    /// their bytes are at least `space`, the bytes the session may still queue.
     pub fn pump(&mut self, space: usize, cx: &mut Cx<'_>) {
         self.ahead = 0;
         self.ask(space as u64, cx);
     }
 
     /// As `pump`, for a session that delivers nothing else meanwhile: the window may grow, and
-    /// `room` with it.
+    /// `space` with it.
     pub fn pump_ahead(&mut self, space: usize, cx: &mut Cx<'_>) {
         self.adapt(space, cx);
         self.ask((space as u64).saturating_add(self.ahead * GROUP_LEN as u64), cx);
@@ -221,15 +221,15 @@ impl Download {
         }
     }
 
-    /// Lets the window follow whoever is behind, the reader or the disk. Where the object's owner
-    /// is another shard, what the own disk has to do stands for its.
+    /// Lets the window follow the side that is behind, the reader or the disk. Where the object's
+    /// owner is another shard, what the own disk has to do stands for its.
     fn adapt(&mut self, space: usize, cx: &Cx<'_>) {
         let starved = std::mem::take(&mut self.starved);
         let all_came = || {
             let mut asked = self.groups().start..self.asked;
             asked.all(|index| self.kept.has(index))
         };
-        // What comes in one go may well fill the room for a moment.
+        // What comes in one go may well fill the space for a moment.
         self.behind_since = match self.behind_since {
             _ if space > 0 || !all_came() => None,
             None => Some(cx.now.mono_ns),
@@ -246,7 +246,7 @@ impl Download {
         }
     }
 
-    /// A group that was asked for is there. One that was let go meanwhile is dropped.
+    /// A group that was asked for is there. One that was given up meanwhile is dropped.
     ///
     /// # Panics
     /// If it was not asked for, came before, or has not the length it must have: the store would
@@ -353,7 +353,7 @@ impl Download {
         }
     }
 
-    /// Lets go of the groups from this one on, kept or asked for.
+    /// Drops the groups from this one on, kept or asked for.
     fn give_up(&mut self, from: u64, cx: &mut Cx<'_>) {
         for index in from..self.asked {
             if self.kept.place(index).take().is_none() {
@@ -654,7 +654,7 @@ mod tests {
         download.on_group(group(&mut bench, &source, 1));
         download.on_group(group(&mut bench, &source, 0));
         download.pump(usize::MAX, &mut bench.cx());
-        assert_eq!(asked(&mut bench), [1, 2, 3], "what was let go is asked for again");
+        assert_eq!(asked(&mut bench), [1, 2, 3], "what was dropped is asked for again");
         for index in [3, 1, 2, 2] {
             download.on_group(group(&mut bench, &source, index));
         }
@@ -668,7 +668,7 @@ mod tests {
         download.on_group(group(&mut bench, &source, 4));
         download.drop_readahead(&mut bench.cx());
         download.pump(usize::MAX, &mut bench.cx());
-        assert_eq!(asked(&mut bench), [0; 0], "else it would be told again, and so for ever");
+        assert_eq!(asked(&mut bench), [0; 0], "else it would be notified again, without end");
         assert!(download.take(usize::MAX).is_some());
         download.pump(usize::MAX, &mut bench.cx());
         assert_eq!(asked(&mut bench), [5]);

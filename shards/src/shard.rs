@@ -2,7 +2,7 @@
 //!
 //! Each event goes to the one part it concerns: a session, the store, or the mesh. Then the shard
 //! *settles*: questions are routed to their owners and answers to their askers until none is left,
-//! so that each event starts from a clean room. A cache hit is asked, answered and sent in the
+//! so that each event starts from a settled state. A cache hit is asked, answered and sent in the
 //! `apply` that parsed its request.
 //!
 //! ```text
@@ -89,7 +89,7 @@ pub struct Shard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     New,
-    /// The store opens its partitions. Connections are taken, and told to wait.
+    /// The store opens its partitions. Connections are taken, and requests get 503.
     Booting,
     Serving,
     /// No new connections; those there are finish, or are dropped at this time.
@@ -104,7 +104,7 @@ enum Life {
     Stopped,
 }
 
-/// Lends every part of the shard but the one that is being told something.
+/// Lends every part of the shard but the one that is handling an event.
 macro_rules! cx {
     ($shard:ident, $now:expr) => {
         Cx {
@@ -124,7 +124,7 @@ macro_rules! cx {
 }
 
 impl Shard {
-    /// A shard that will open its partitions when it is first told anything.
+    /// A shard that will open its partitions at its first event.
     ///
     /// # Errors
     /// When the arena cannot be mapped.
@@ -376,7 +376,7 @@ impl Shard {
             self.store.settle(&mut cx!(self, now));
             self.feed_uploads(now);
             if self.asks.is_empty() && self.replies.is_empty() {
-                // What a burst took is not kept when it is over.
+                // What a burst took is not kept when it has ended.
                 self.asks.shrink_to(QUEUE_KEPT);
                 self.replies.shrink_to(QUEUE_KEPT);
                 break;
@@ -388,7 +388,7 @@ impl Shard {
         self.live(now);
     }
 
-    /// Drops connections until the others have room again.
+    /// Drops connections until the others have memory again.
     fn shed(&mut self, now: Now) {
         let enough = self.config.connection_buffers / SHED_SHARE.1 * SHED_SHARE.0;
         for conn in self.sessions.greediest(now.mono_ns) {
@@ -548,11 +548,11 @@ impl Shard {
     }
 
     /// Drops the connections that did not end in time.
-    fn cut_all(&mut self, until_ns: u64, is_told: bool) {
+    fn cut_all(&mut self, until_ns: u64, is_notified: bool) {
         let left = self.sessions.all();
-        if !is_told && !left.is_empty() {
+        if !is_notified && !left.is_empty() {
             self.life = Life::Draining { until_ns, cut: true };
-            let message = format!("deadlines.drain is over: {} connections are cut", left.len());
+            let message = format!("deadlines.drain elapsed: {} connections are cut", left.len());
             self.note(message);
         }
         for conn in left {

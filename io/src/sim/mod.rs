@@ -1,10 +1,10 @@
 //! A machine made of dice: the driver's half of the ports, without a kernel and without time.
 //!
 //! A simulation holds shards, tells them events and performs their acts with what is here: a clock
-//! that passes when the simulation says so, a disk that forgets what was not synced, sockets
-//! that take and bring bytes in pieces of any size, lanes between shards. All chance comes from one
-//! seed, so a run can be repeated exactly. The promises kept are those of the real driver and no stronger
-//! ones; where it promises nothing, dice are thrown.
+//! that passes when the simulation says so, a disk that forgets what was not synced,
+//! sockets that take and bring bytes in pieces of any size, lanes between shards. All chance comes
+//! from one seed, so a run can be repeated exactly. The promises kept are those of the real driver
+//! and no stronger ones; where it promises nothing, dice are thrown.
 //!
 //! ```text
 //!             ┌─ Clock   Now of every event

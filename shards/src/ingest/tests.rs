@@ -42,7 +42,7 @@ struct File {
     durable: Vec<u8>,
 }
 
-/// A disk that performs what is under way in any order.
+/// A disk that performs what is pending in any order.
 #[derive(Default)]
 struct Disk {
     files: BTreeMap<PathBuf, File>,
@@ -68,7 +68,7 @@ impl Disk {
         }
     }
 
-    /// Performs one of the acts under way. What comes after a close of the same file waits for it.
+    /// Performs one of the pending acts. What comes after a close of the same file waits for it.
     fn perform(&mut self, which: usize) -> (Ticket, io::Result<DiskDone>) {
         let held = |op: &DiskOp| matches!(op, DiskOp::Close { .. });
         let first_close = self.in_progress.iter().position(|(_, op)| held(op));
@@ -221,7 +221,7 @@ impl Case {
             match self.bench.tickets.redeem(ticket) {
                 Waiter::Stream { tag, .. } => {
                     let progress = self.ingest.on_disk(tag, done, &mut self.bench.cx());
-                    assert_eq!(progress, Progress::Going, "it was told already");
+                    assert_eq!(progress, Progress::Going, "it was notified already");
                 }
                 Waiter::Discard { file, upload } => {
                     discard(file, upload, done, &mut self.bench.cx());
@@ -232,7 +232,7 @@ impl Case {
         }
     }
 
-    /// Checks that nothing is left open, under way, or in memory, and no file but `kept`.
+    /// Checks that nothing is left open, pending, or in memory, and no file but `kept`.
     fn check_clean(&mut self, kept: Option<&PathBuf>) {
         assert!(self.disk.open.is_empty() && self.disk.in_progress.is_empty());
         assert_eq!(self.bench.tickets.in_progress(), 0);
@@ -382,7 +382,7 @@ proptest! {
         case.conclude();
     }
 
-    /// Whatever is under way when the client vanishes, nothing is left of it.
+    /// Whatever is in progress when the client vanishes, nothing is left of it.
     #[test]
     fn abort_leaves_nothing(steps in 0usize..60, announce: bool, seed: u64) {
         let mut case = Case::new(2 * MIB + 5, announce, false);
@@ -402,7 +402,7 @@ proptest! {
         case.check_clean(handed_over.as_ref());
     }
 
-    /// Whichever act fails, the session is told once, and nothing is left.
+    /// Whichever act fails, the session is notified once, and nothing is left.
     #[test]
     fn a_failing_disk_leaves_nothing(
         nth in 0usize..14,

@@ -1,4 +1,4 @@
-//! Compaction: gives the room of deleted objects back, a segment at a time.
+//! Compaction: gives the space of deleted objects back, a segment at a time.
 //!
 //! ```text
 //!   Renewing ──► Idle ◄─────────────────────────────────────────── Removing
@@ -73,7 +73,7 @@ enum Ready {
     Idle,
     /// The oldest segment has tombstones: files are looked for that they may stand for.
     Searching(u32, Search),
-    /// Records that were found wait for their turn, or for room in the log.
+    /// Records that were found wait for their turn, or for space in the log's queue.
     Moving(Walker),
     /// Everything was moved, or is about to be committed.
     Moved(Victim),
@@ -200,7 +200,7 @@ impl Compaction {
         self.not_before_ns = now_ns + limits::CHECKPOINT_AFTER_NS;
     }
 
-    /// Lets go of a segment that is to be walked from the start again, later.
+    /// Gives up a segment that is to be walked from the start again, later.
     fn restart(&mut self, victim: Victim, cx: &mut Cx<'_>) -> Ready {
         self.look = true;
         self.on_failed(cx.now.mono_ns);
@@ -311,7 +311,7 @@ impl Compaction {
             && log.can_move()
             && let Some((address, sequence)) = left.pop()
         {
-            assert!(log.relocate(Relocation::tombstone(address, sequence)), "there was room");
+            assert!(log.relocate(Relocation::tombstone(address, sequence)), "there was space");
         }
         if !left.is_empty() || log.is_moving() {
             return Ready::Renewing(left, log.unmoved());

@@ -5,10 +5,10 @@
 //!    (index: gone)          a part of them a turn
 //! ```
 //!
-//! An object is invisible from its tombstone's commit on, and whoever asked is answered only when
+//! An object is invisible from its tombstone's commit on, and the client is answered only when
 //! no cache can show it any more. While a file is being removed, the same object may come again:
 //! its new file waits with taking the place until the old one is gone, or it would be removed in
-//! its stead. If that is deleted meanwhile, this second deletion begins when the first is over.
+//! its stead. If that is deleted meanwhile, this second deletion begins when the first has ended.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -44,7 +44,7 @@ struct Deletion {
     groups: u64,
     forgotten: u64,
     adoptions: Vec<Adoption>,
-    /// What was deleted again meanwhile, and who asked: that begins when this is over.
+    /// What was deleted again meanwhile, and who asked: that begins when this has ended.
     next: Option<(Entry, Vec<Asker>)>,
 }
 
@@ -82,7 +82,7 @@ impl Default for Folders {
 }
 
 impl Deletes {
-    /// Whether nothing is under way.
+    /// Whether nothing is in progress.
     pub(super) fn is_quiet(&self) -> bool {
         self.in_progress.is_empty()
     }

@@ -6,7 +6,7 @@
 //! process, so that they do not promise the same bytes twice.
 //!
 //! ```text
-//!   free, as last told ── written since ── promised ── reserve  =  what may be promised
+//!   free, as last read ── written since ── promised ── reserve  =  what may be promised
 //! ```
 //!
 //! The free space of a volume is asked for when the store boots, after so many bytes written to
@@ -26,14 +26,14 @@ use crate::{
     limits::{FREE_SPACE_AFTER_NS, FREE_SPACE_WRITTEN_MAX},
 };
 
-/// There is no room for what was asked: how much that was, and what may be written instead.
+/// There is no space for what was asked: how much that was, and what may be written instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotEnough {
     pub asked: u64,
     pub free: u64,
 }
 
-/// The room on a shard's volumes.
+/// The free space on a shard's volumes.
 #[derive(Debug)]
 pub struct FreeSpace {
     reserve: u64,
@@ -46,7 +46,7 @@ struct Volume {
     path: PathBuf,
     /// Whether partitions of this shard lie on it and can be used.
     used: bool,
-    /// As last told; everything before the first answer.
+    /// As last read; everything before the first answer.
     free: u64,
     /// What was written to it, by all shards, when that was asked; and when it is being asked.
     known: u64,
@@ -61,7 +61,7 @@ struct Volume {
 }
 
 impl FreeSpace {
-    /// The room of the volumes that a shard's partitions lie on.
+    /// The free space of the volumes that a shard's partitions lie on.
     pub fn new(config: &Config) -> FreeSpace {
         let layout = &config.layout;
         let mut volumes: Vec<Volume> = layout.volumes.iter().cloned().map(Volume::new).collect();
@@ -72,7 +72,7 @@ impl FreeSpace {
         FreeSpace { reserve, accounts, volumes }
     }
 
-    /// Whether room for `len` more bytes could be set aside now.
+    /// Whether space for `len` more bytes could be set aside now.
     ///
     /// # Errors
     /// There is not so much.
@@ -80,7 +80,7 @@ impl FreeSpace {
         self.check_beside(volume, self.promised(volume), len)
     }
 
-    /// Sets room for `len` more bytes aside, until they are written or released.
+    /// Sets space for `len` more bytes aside, until they are written or released.
     ///
     /// # Errors
     /// There is not so much.
@@ -115,14 +115,14 @@ impl FreeSpace {
         Err(NotEnough { asked: len, free: if *few_inodes { 0 } else { free } })
     }
 
-    /// Bytes written to a volume since its room was asked for.
+    /// Bytes written to a volume since its free space was asked for.
     fn written(&self, volume: usize) -> u64 {
         let written = self.accounts.of(volume).written();
         written - self.volumes[volume].known
     }
 
-    /// A volume whose room is to be asked for now, if there is one, and where it is. The answer is
-    /// for `told`.
+    /// A volume whose free space is to be asked for now, if there is one, and where it is. The
+    /// answer is for `update`.
     pub(super) fn ask(&mut self, now_ns: u64) -> Option<(u16, PathBuf)> {
         let due = |number: &usize| {
             let (volume, written) = (&self.volumes[*number], self.written(*number));
@@ -143,7 +143,7 @@ impl FreeSpace {
         numbers.filter_map(|number| self.volumes[number].due(self.written(number))).min()
     }
 
-    /// A volume's room is known; `None` if it cannot be asked for.
+    /// A volume's free space is known; `None` if it cannot be asked for.
     pub(crate) fn told(&mut self, volume: u16, space: Option<Space>) -> Told {
         let known = &mut self.volumes[usize::from(volume)];
         known.asking = false;
@@ -192,7 +192,7 @@ impl Volume {
         }
     }
 
-    /// When its room is to be asked for, `written` bytes since the last time.
+    /// When its free space is to be asked for, `written` bytes since the last time.
     fn due(&self, written: u64) -> Option<u64> {
         let Some(asked_ns) = self.asked_ns else { return self.used.then_some(0) };
         let changes = self.full || self.refused.get() || written > 0;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn few_inodes_are_no_room() {
+    fn few_inodes_are_no_space() {
         let mut space = space(1000);
         space.ask(0);
         let few = Space { free: 1 << 40, total: 1 << 40, few_inodes: true };

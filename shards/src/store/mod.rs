@@ -98,7 +98,7 @@ pub struct Store {
     runnable: VecDeque<u16>,
     /// Whether one of them waits for nothing but its next turn.
     has_immediate_work: bool,
-    /// When reads that wait for room look again.
+    /// When reads that wait for memory look again.
     retry_at: Option<u64>,
     /// Whether reads wait for memory.
     short: bool,
@@ -217,7 +217,7 @@ impl Store {
                 }
             },
             Place::Cold | Place::Absent | Place::Failed => {
-                unreachable!("no act of this partition is under way")
+                unreachable!("no act of this partition is in progress")
             }
         }
     }
@@ -304,7 +304,7 @@ impl Store {
         self.short
     }
 
-    /// The room of a volume is known; `None` if it cannot be asked for.
+    /// The free space of a volume is known; `None` if it cannot be asked for.
     pub fn on_space(&mut self, volume: u16, space: Option<Space>, cx: &mut Cx<'_>) {
         let told = cx.free_space.told(volume, space);
         cx.stats.disk_free_bytes.set(cx.free_space.least_free());
@@ -335,8 +335,8 @@ impl Store {
         cx.acts.push(Act::Report(report));
     }
 
-    /// Finishes what is under way, makes a last checkpoint and closes all files. Whoever asks from
-    /// now on is told to come again.
+    /// Finishes what is in progress, makes a last checkpoint and closes all files. Requests from
+    /// now on are refused as unavailable.
     pub fn stop(&mut self, cx: &mut Cx<'_>) {
         self.stopping = true;
         self.scrub.stop(&mut self.places, cx);
@@ -348,7 +348,7 @@ impl Store {
         }
     }
 
-    /// Whether nothing is open or under way any more, after `stop`.
+    /// Whether nothing is open or in progress any more, after `stop`.
     pub fn is_stopped(&self) -> bool {
         let over = |place: &Place| match place {
             Place::Cold | Place::Absent | Place::Failed => true,

@@ -1,7 +1,7 @@
 //! Reading groups: each is fetched once for all who want it, checked, kept, and handed out.
 //!
 //! ```text
-//!   wanted ──► file open ──► outboard known ──► room for it ──► reading ──► verified ──► answered
+//!   wanted ──► file open ──► outboard known ──► memory ──────► reading ──► verified ──► answered
 //!               (waits)         (waits)           (lines)
 //! ```
 //!
@@ -51,7 +51,7 @@ pub(super) const fn bill() -> usize {
     let by_group = size_of::<((Address, u64), usize)>() + 1;
     let lines = Line::ALL.len() * size_of::<usize>();
     let of_fetch = size_of::<Fetch>() + size_of::<usize>() + by_group + lines;
-    // A list for a few askers takes room for four, and a block of the allocator.
+    // A list for a few askers takes memory for four, and a block of the allocator.
     let few = 4 * size_of::<Wanting>() + 2 * size_of::<usize>();
     let each = few + Turns::<usize>::bill();
     // The nodes of the tree are half full.
@@ -96,7 +96,7 @@ impl Reads {
         self.fetches.is_empty()
     }
 
-    /// Whether something waits for room.
+    /// Whether something waits for memory.
     pub(super) fn is_waiting(&self) -> bool {
         self.lines.iter().any(|line| !line.is_empty())
     }

@@ -68,7 +68,7 @@ pub(super) const fn bill() -> usize {
 
 #[derive(Debug)]
 struct Verify {
-    /// Who asked; `None`: a read has found it damaged, and was told so.
+    /// Who asked; `None`: a read has found it damaged, and its client knows.
     id: Option<u64>,
     probe: Probe,
 }
@@ -122,7 +122,7 @@ impl Scrub {
         }
     }
 
-    /// A round is wanted now, if none is under way.
+    /// A round is wanted now, if none is running.
     pub(super) fn order(&mut self, cx: &mut Cx<'_>) {
         if self.pace.is_never() {
             note(ScrubNote::SwitchedOff, cx);
@@ -233,7 +233,7 @@ impl Scrub {
         self.go(slot, &partition.parts(), cx);
     }
 
-    /// Starts nothing more. What is under way is finished, and how far the round came is left in
+    /// Starts nothing more. What is in progress is finished, and how far the round came is left in
     /// the index, before the partitions make their last checkpoints.
     pub(super) fn stop(&mut self, places: &mut [Place], cx: &mut Cx<'_>) {
         self.stopping = true;

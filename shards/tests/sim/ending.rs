@@ -1,4 +1,4 @@
-//! How a run ends: the faults cease, what is under way comes to its end, and after one more boot
+//! How a run ends: the faults cease, what is in progress comes to its end, and after one more boot
 //! every object is looked at.
 
 use std::{fs, path::Path};
@@ -36,7 +36,7 @@ const KEPT_LEN: usize = 128 * 1024;
 /// Bytes of a record that a scrub has read to move it, at most, and of the group it hashes.
 const MOVED_LEN: usize = (record_len_max() + GROUP_LEN as u64) as usize;
 
-/// Nanoseconds after which a node that has room again must take objects.
+/// Nanoseconds after which a node that has space again must take objects.
 const RECOVERY_NS: u64 = 600_000_000_000;
 
 /// Bytes a second of the last scrub, which nobody waits for.
@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// Lets everything under way come to its end.
+    /// Lets everything in progress come to its end.
     fn rest(&mut self) {
         self.wait_until_ready();
         self.recover();
@@ -161,7 +161,7 @@ impl World {
         violation!("the node does not get ready, whatever happens");
     }
 
-    /// A node that was full takes objects again once there is room, by itself.
+    /// A node that was full takes objects again once there is space, by itself.
     fn recover(&mut self) {
         let (crippled, full) = (!self.crippled.is_empty(), self.sky.full);
         if !full || crippled || self.plan.storage.max_bytes.is_some() {
@@ -178,10 +178,10 @@ impl World {
             }
             self.clock.pass(RETRY_NS);
         }
-        violation!("there is room, and the node takes nothing");
+        violation!("there is space, and the node takes nothing");
     }
 
-    /// What must hold when nothing is under way.
+    /// What must hold when nothing is in progress.
     fn check_rest(&mut self) {
         let Some(node) = &mut self.node else { return };
         for (at, part) in node.parts.iter_mut().enumerate() {
@@ -291,7 +291,7 @@ impl World {
         violation!("the scrub does not come to its end");
     }
 
-    /// Makes one request on a connection of its own, and waits until that is over.
+    /// Makes one request on a connection of its own, and waits until that has ended.
     pub(super) fn ask_once(
         &mut self,
         shard: usize,

@@ -30,7 +30,7 @@ const HUNTING_MAX: u64 = 120;
 const FLIPS_MAX: u64 = 8;
 
 impl World {
-    /// Lets go wrong what goes wrong before the next step.
+    /// Injects the faults that come before the next step.
     pub(super) fn strike(&mut self) {
         let faults = self.plan.faults;
         self.hunting = self.hunting.saturating_sub(1);

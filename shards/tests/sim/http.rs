@@ -62,7 +62,7 @@ pub struct Http {
     reading: Reading,
     /// The node said that this is the last answer.
     last: bool,
-    /// Answers belong to no request: whoever they are for did not keep to the protocol.
+    /// Answers belong to no request: the client they are for broke the protocol.
     lenient: bool,
 }
 

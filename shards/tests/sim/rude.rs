@@ -1,7 +1,7 @@
 //! Peers that are slow, silent, greedy or rude: what each does to the node, and when it does more.
 //!
 //! They are clients all the same: whatever they read is checked byte by byte. What they upload
-//! never becomes an object, because none of it is ever complete.
+//! never becomes an object, because no upload of theirs is ever complete.
 
 use std::collections::VecDeque;
 

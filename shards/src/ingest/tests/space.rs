@@ -1,4 +1,4 @@
-//! Room is set aside before it is written to.
+//! Space is set aside before it is written to.
 
 use super::*;
 use ron_io::ports::Space;
@@ -59,7 +59,7 @@ fn an_upload_never_enters_the_reserve() {
     const RESERVE: u64 = 10 * MIB;
     let spaces = [2 * MIB, 7 * MIB + 5000, UPLOAD_STEP_LEN + 3 * MIB];
     for (space, announce) in spaces.into_iter().flat_map(|space| [(space, false), (space, true)]) {
-        // There was room for all of it when it was announced.
+        // There was space for all of it when it was announced.
         let mut case = Case::new(64 * MIB, announce, false);
         case.bench.config.storage.reserve_bytes = RESERVE;
         case.bench.free_space = FreeSpace::new(&case.bench.config);

@@ -26,7 +26,7 @@ use crate::{
     flow::{Cx, Fault, Reply, StreamId, Verified},
 };
 
-/// A GET or HEAD under way.
+/// A GET or HEAD in progress.
 #[derive(Debug)]
 pub(super) struct Get {
     pub(super) request: Request,
@@ -39,7 +39,7 @@ pub(super) struct Get {
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Opening,
-    /// The object has `size` bytes, of which all or a part are wanted; nothing is sent.
+    /// The object has `size` bytes; all or a part are wanted. Nothing is sent.
     Starting {
         size: u64,
         part: Option<ByteRange>,

@@ -107,7 +107,7 @@ impl Wire {
     }
 
     /// Bytes of bodies that may be queued now, whole groups of them: what the socket took of one
-    /// makes room for no piece of the next.
+    /// makes space for no piece of the next.
     pub(super) fn space(&self, cx: &Cx<'_>) -> usize {
         let limit = match self.hot {
             // Under TLS a body is a copy of the connection's own.
@@ -125,7 +125,7 @@ impl Wire {
         self.unsent() < short_max || (!self.short && self.space(cx) > 0)
     }
 
-    /// As `room`, for the next piece of a body: one at a time where memory is `tight`.
+    /// As `space`, for the next piece of a body: one at a time where memory is `tight`.
     pub(super) fn body_space(&self, tight: bool, cx: &Cx<'_>) -> usize {
         match tight {
             true if self.unsent() > UNSENT_HEAD_LEN => 0,

@@ -15,7 +15,7 @@ use ron_io::stats::Op;
 use super::super::pace::Pace;
 use crate::{download::Download, ingest::Ingest};
 
-/// What a frame under way is read as.
+/// What a frame in progress is read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Hello,

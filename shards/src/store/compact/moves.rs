@@ -1,8 +1,8 @@
 //! Moving what counts out of a victim, a part of it a turn.
 //!
-//! A turn ends when the log has no room, or when it has hashed enough. While others want much of
-//! the disk, the next turn waits for the pace. A victim in which something that counts is damaged
-//! is given up, and stays.
+//! A turn ends when the log's queue is full, or when it has hashed enough. While others want much
+//! of the disk, the next turn waits for the pace. A victim in which something that counts is
+//! damaged is given up, and stays.
 
 use ron_io::ports::{DiskOp, Urgency};
 
@@ -65,7 +65,7 @@ impl Compaction {
                     hashed += relocation.record.len();
                     self.pace.take(relocation.record.len() as u64);
                     cx.stats.compact_moved_bytes.add(relocation.record.len() as u64);
-                    assert!(log.relocate(relocation), "there was room");
+                    assert!(log.relocate(relocation), "there was space");
                 }
                 Fate::Read(entry) => {
                     let (file, at) = (walker.victim.file, found.offset);

@@ -322,7 +322,7 @@ mod tests {
         Entry { location, size: n, sequence: u64::MAX - n }
     }
 
-    /// Addresses of which many begin alike, as one who chooses what to store can make them.
+    /// Addresses, many of them beginning alike, as one who chooses what to store can make them.
     fn address_of(n: u64) -> Address {
         let mut bytes = [0; 32];
         if n.is_multiple_of(2) {

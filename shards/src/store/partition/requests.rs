@@ -107,7 +107,7 @@ impl Partition {
         reply
     }
 
-    /// Sets room for an append aside and takes it up.
+    /// Sets space for an append aside and takes it up.
     fn take_up(&mut self, append: Append, cx: &mut Cx<'_>) -> Result<usize, Fault> {
         let promised = append.promised;
         cx.free_space.promise(self.volume, promised).map_err(|_| Fault::Full)?;

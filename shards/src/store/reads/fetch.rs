@@ -42,7 +42,7 @@ impl Fetch {
         if len <= COPY_LEN_MAX {
             Purpose::ReadShort
         } else if self.wanting.iter().any(|wanting| wanting.told && !wanting.need.begins) {
-            // Whoever was told asks for no more than this one.
+            // A notified asker asks for no more than this one.
             Purpose::ReadNext
         } else if self.wanting.iter().any(|wanting| wanting.need.begins) {
             Purpose::ReadFirst

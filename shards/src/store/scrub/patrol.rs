@@ -64,7 +64,7 @@ const PATROL_TAG: Tag = Tag::Scrub { slot: 0 };
 /// What became of a step.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// An act is under way that reads so many bytes.
+    /// An act is in progress that reads so many bytes.
     Started(u64),
     /// One that reads none, and costs a step.
     Asked,
@@ -72,7 +72,7 @@ pub(super) enum Step {
     Did,
     /// The log is busy: it is to be tried again after the next event.
     Blocked,
-    /// The patrol is over.
+    /// The patrol has ended.
     Over,
     /// It cannot go on in this partition.
     Failed(Unverified),
@@ -168,7 +168,7 @@ impl Patrol {
     /// Goes on from where an earlier one came; `None`: from the start.
     pub(super) fn new(reached: Option<Reached>, parts: &Parts<'_>) -> Patrol {
         let ready = match reached {
-            // Whoever stopped there may not have come to the end of its search.
+            // The patrol that stopped there may not have come to the end of its search.
             None | Some(Reached::All | Reached::Segment(0)) => {
                 Ready::Searching(Search::new(parts.deletes))
             }

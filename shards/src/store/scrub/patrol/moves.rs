@@ -18,8 +18,8 @@ use crate::{
 };
 
 impl Patrol {
-    /// Writes a record anew at the end of the log. If there is no room for it, the object is probed
-    /// again later: by then it may have been moved or deleted.
+    /// Writes a record anew at the end of the log. If the queue has no space for it, the object is
+    /// probed again later: by then it may have been moved or deleted.
     pub(super) fn relocate(
         &mut self,
         address: Address,
