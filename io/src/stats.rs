@@ -206,7 +206,7 @@ pub struct Stats {
     pub cache_bytes: Counter,
     /// Pages of the arena that are handed out, by owner.
     pub memory_pages: [Counter; Owner::ALL.len()],
-    /// Reads and uploads that had to wait for memory, and that were refused for want of it.
+    /// Reads and uploads that had to wait for memory, and that were refused for lack of it.
     pub memory_waits: Counter,
     pub memory_refusals: Counter,
     /// Readers that took nothing and were cut for the memory they held.

@@ -314,8 +314,8 @@ pub const RESERVE_BYTES: u64 = 512 * 1024 * 1024;
 /// Share of a segment that must count, in percent, for it not to be compacted.
 pub const COMPACT_BELOW_PERCENT: u8 = 50;
 
-/// Most percent that may be asked for. What fills up a batch counts for nothing, so a segment of
-/// which all else counts may still be below a higher share, and would be written anew without an
+/// Most percent that may be asked for. What fills up a batch counts for nothing, so a segment
+/// where all else counts may still be below a higher share, and would be written anew without an
 /// end.
 pub const COMPACT_BELOW_MAX: u8 = 90;
 

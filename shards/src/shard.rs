@@ -89,7 +89,7 @@ pub struct Shard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     New,
-    /// The store opens its partitions. Connections are taken, and requests get 503.
+    /// The store opens its partitions. Connections are taken, and requests refused as unavailable.
     Booting,
     Serving,
     /// No new connections; those there are finish, or are dropped at this time.
@@ -213,8 +213,8 @@ impl Shard {
             self.tell_refused(why, now);
             // Saying why takes a connection, for a moment. Under TLS it would take a handshake.
             let most = refused_max(self.config.connections_max);
-            let room = why != Rejected::Draining && self.sessions.refused() < most;
-            if !room || listener.proto != Proto::Http {
+            let is_answered = why != Rejected::Draining && self.sessions.refused() < most;
+            if !is_answered || listener.proto != Proto::Http {
                 self.acts.push(Act::Abort { conn });
                 return self.close_idle(now);
             }
@@ -388,7 +388,7 @@ impl Shard {
         self.live(now);
     }
 
-    /// Drops connections until the others have memory again.
+    /// Drops connections until the buffers of the others fit again.
     fn shed(&mut self, now: Now) {
         let enough = self.config.connection_buffers / SHED_SHARE.1 * SHED_SHARE.0;
         for conn in self.sessions.greediest(now.mono_ns) {

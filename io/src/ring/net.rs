@@ -137,7 +137,7 @@ pub(super) struct Counts {
     pub(super) proofs: Proofs,
     /// Bytes that sockets took by reference.
     pub(super) lent_bytes: u64,
-    /// Accepts that failed, for want of descriptors or memory most likely.
+    /// Accepts that failed, for lack of descriptors or memory most likely.
     pub(super) accept_failures: u64,
     /// Listeners that accept nothing until accepting is tried again, as of now.
     pub(super) accept_paused: u64,
@@ -645,7 +645,7 @@ impl Net {
         } else if self.half_closed.wait(fd, number).is_ok() {
             self.await_writable();
         } else {
-            // For want of memory: nothing will tell when it has space.
+            // For lack of memory: nothing will tell when it has space.
             self.conns[id.slot as usize].polling = false;
             self.abort(id);
         }

@@ -144,20 +144,22 @@ impl FreeSpace {
     }
 
     /// A volume's free space is known; `None` if it cannot be asked for.
-    pub(crate) fn told(&mut self, volume: u16, space: Option<Space>) -> Told {
+    pub(crate) fn update(&mut self, volume: u16, space: Option<Space>) -> Update {
         let known = &mut self.volumes[usize::from(volume)];
         known.asking = false;
-        let Some(Space { free, few_inodes, .. }) = space else { return Told::AsBefore };
+        let Some(Space { free, few_inodes, .. }) = space else { return Update::AsBefore };
         (known.free, known.known, known.few_inodes) = (free, known.asking_at, few_inodes);
         let full = free < self.reserve || few_inodes;
         let was_full = std::mem::replace(&mut known.full, full);
         let (path, reserve) = (&known.path, self.reserve);
         let volume = || path.clone();
         match (was_full, known.full) {
-            (false, true) if few_inodes => Told::Changed(SpaceNote::FewInodes { volume: volume() }),
-            (false, true) => Told::Changed(SpaceNote::Full { volume: volume(), free, reserve }),
-            (true, false) => Told::Changed(SpaceNote::Recovered { volume: volume(), free }),
-            _ => Told::AsBefore,
+            (false, true) if few_inodes => {
+                Update::Changed(SpaceNote::FewInodes { volume: volume() })
+            }
+            (false, true) => Update::Changed(SpaceNote::Full { volume: volume(), free, reserve }),
+            (true, false) => Update::Changed(SpaceNote::Recovered { volume: volume(), free }),
+            _ => Update::AsBefore,
         }
     }
 
@@ -170,7 +172,7 @@ impl FreeSpace {
 
 /// What an answer changed.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Update {
     AsBefore,
     /// The operator is to know of it.
     Changed(SpaceNote),
@@ -223,11 +225,14 @@ mod tests {
         let mut space = space(1000);
         space.ask(0);
         let few = Space { free: 1 << 40, total: 1 << 40, few_inodes: true };
-        assert!(matches!(space.told(0, Some(few)), Told::Changed(SpaceNote::FewInodes { .. })));
+        assert!(matches!(space.update(0, Some(few)), Update::Changed(SpaceNote::FewInodes { .. })));
         assert_eq!(space.promise(0, 0), Err(NotEnough { asked: 0, free: 0 }));
         assert_eq!(space.wake_at(), Some(FREE_SPACE_AFTER_NS), "it is looked at again");
         space.ask(FREE_SPACE_AFTER_NS);
-        assert!(matches!(space.told(0, free(5000)), Told::Changed(SpaceNote::Recovered { .. })));
+        assert!(matches!(
+            space.update(0, free(5000)),
+            Update::Changed(SpaceNote::Recovered { .. })
+        ));
         assert_eq!(space.promise(0, 100), Ok(()));
     }
 
@@ -237,7 +242,7 @@ mod tests {
         assert!(space.check(0, 1 << 40).is_ok(), "before the first answer nothing is refused");
         assert_eq!(space.ask(5), Some((0, "/data".into())));
         assert_eq!(space.ask(5), None, "it is being asked for");
-        assert_eq!(space.told(0, free(1500)), Told::AsBefore);
+        assert_eq!(space.update(0, free(1500)), Update::AsBefore);
         assert!(space.check(0, 500).is_ok() && space.check(0, 501).is_err());
         space.wrote(0, 1, 0);
         assert!(space.check(0, 499).is_ok() && space.check(0, 500).is_err());
@@ -248,11 +253,11 @@ mod tests {
     fn a_refusal_makes_room_be_asked_for() {
         let mut space = space(1000);
         space.ask(0);
-        space.told(0, free(1100));
+        space.update(0, free(1100));
         assert!(space.check(0, 101).is_err());
         assert_eq!(space.wake_at(), Some(1_000_000_000), "every second, though it is not full");
         assert!(space.ask(FREE_SPACE_AFTER_NS).is_some());
-        space.told(0, free(2000));
+        space.update(0, free(2000));
         assert!(space.check(0, 101).is_ok());
         assert_eq!(space.wake_at(), None);
     }
@@ -261,20 +266,23 @@ mod tests {
     fn room_is_asked_for_while_it_changes_or_lacks() {
         let mut space = space(1000);
         space.ask(0);
-        space.told(0, free(2000));
+        space.update(0, free(2000));
         assert_eq!(space.wake_at(), None, "nobody writes");
         space.wrote(0, 1, 0);
         assert_eq!(space.wake_at(), Some(FREE_SPACE_AFTER_NS));
         assert_eq!(space.ask(FREE_SPACE_AFTER_NS - 1), None);
         space.wrote(0, FREE_SPACE_WRITTEN_MAX, 0);
         assert!(space.ask(1).is_some(), "so much was written that the time does not matter");
-        assert!(matches!(space.told(0, free(999)), Told::Changed(SpaceNote::Full { .. })));
+        assert!(matches!(space.update(0, free(999)), Update::Changed(SpaceNote::Full { .. })));
         assert!(space.check(0, 0).is_err());
         assert_eq!(space.wake_at(), Some(1 + FREE_SPACE_AFTER_NS));
         assert!(space.ask(1 + FREE_SPACE_AFTER_NS).is_some());
-        assert_eq!(space.told(0, None), Told::AsBefore);
+        assert_eq!(space.update(0, None), Update::AsBefore);
         assert!(space.ask(1 + 2 * FREE_SPACE_AFTER_NS).is_some());
-        assert!(matches!(space.told(0, free(1000)), Told::Changed(SpaceNote::Recovered { .. })));
+        assert!(matches!(
+            space.update(0, free(1000)),
+            Update::Changed(SpaceNote::Recovered { .. })
+        ));
         assert_eq!((space.wake_at(), space.least_free()), (None, 1000));
     }
 
@@ -285,7 +293,7 @@ mod tests {
         let mut spaces = [FreeSpace::new(&config), FreeSpace::new(&config)];
         for space in &mut spaces {
             space.ask(0);
-            space.told(0, free(2000));
+            space.update(0, free(2000));
         }
         assert_eq!(spaces[0].promise(0, 600), Ok(()));
         assert_eq!(spaces[1].promise(0, 600), Err(NotEnough { asked: 600, free: 400 }));
@@ -303,7 +311,7 @@ mod tests {
         // Asked for anew it is in what is free.
         spaces[0].ask(FREE_SPACE_AFTER_NS).unwrap();
         spaces[1].wrote(0, 50, 0);
-        spaces[0].told(0, free(1400));
+        spaces[0].update(0, free(1400));
         assert!(spaces[0].check(0, 350).is_ok() && spaces[0].check(0, 351).is_err());
     }
 

@@ -86,7 +86,7 @@ impl Layout {
         self.segments_dir(partition).join(format!("{segment:08}.seg"))
     }
 
-    /// The mark of a segment in which records are hidden, all up to this sequence. Older
+    /// The mark of a segment with hidden records; no sequence of theirs is above this one. Older
     /// marks name none.
     pub fn hidden_path(&self, partition: u16, (segment, most): (u32, Option<u64>)) -> PathBuf {
         let most = most.map_or_else(String::new, |most| format!(".{most}"));

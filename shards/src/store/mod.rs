@@ -75,7 +75,7 @@ pub const fn scrub_bill() -> usize {
 
 use boot::{Boot, Progress};
 use flaw::Unverified;
-use free_space::Told;
+use free_space::Update;
 use hits::cached_answer;
 use partition::Partition;
 use place::{Absence, Place};
@@ -98,7 +98,7 @@ pub struct Store {
     runnable: VecDeque<u16>,
     /// Whether one of them waits for nothing but its next turn.
     has_immediate_work: bool,
-    /// When reads that wait for memory look again.
+    /// When reads that wait in a line are tried again.
     retry_at: Option<u64>,
     /// Whether reads wait for memory.
     short: bool,
@@ -306,9 +306,9 @@ impl Store {
 
     /// The free space of a volume is known; `None` if it cannot be asked for.
     pub fn on_space(&mut self, volume: u16, space: Option<Space>, cx: &mut Cx<'_>) {
-        let told = cx.free_space.told(volume, space);
+        let update = cx.free_space.update(volume, space);
         cx.stats.disk_free_bytes.set(cx.free_space.least_free());
-        let Told::Changed(note) = told else { return };
+        let Update::Changed(note) = update else { return };
         let (shard, severity, message) = (cx.config.shard, note.severity(), note.to_string());
         cx.acts.push(Act::Report(Report::Note { shard, severity, message }));
         for place in 0..self.places.len() {

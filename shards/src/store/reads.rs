@@ -96,7 +96,7 @@ impl Reads {
         self.fetches.is_empty()
     }
 
-    /// Whether something waits for memory.
+    /// Whether something waits in a line.
     pub(super) fn is_waiting(&self) -> bool {
         self.lines.iter().any(|line| !line.is_empty())
     }

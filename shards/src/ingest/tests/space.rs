@@ -18,7 +18,7 @@ fn a_long_upload_for_which_there_is_no_room_writes_nothing() {
         let mut case = Case::new(len, announce, true);
         case.bench.config.storage.reserve_bytes = 0;
         case.bench.free_space = FreeSpace::new(&case.bench.config);
-        case.bench.free_space.told(0, self::free(free));
+        case.bench.free_space.update(0, self::free(free));
         let mut outcome = case.ingest.push(&case.data[..len as usize], &mut case.bench.cx());
         if matches!(case.bench.asks.front(), Some((_, Ask::Whole { .. })))
             && let Outcome::Failed(fault) = case.answer_open(Reply::Missing)
@@ -45,7 +45,7 @@ fn an_announced_length_for_which_there_is_no_room_is_refused_before_the_body() {
             let mut bench = Bench::new(1);
             bench.config.storage.reserve_bytes = 0;
             bench.free_space = FreeSpace::new(&bench.config);
-            bench.free_space.told(0, self::free(free));
+            bench.free_space.update(0, self::free(free));
             let made = Ingest::new(stream, Bench::PEER, expected, len, &mut bench.cx());
             let refusal = IngestError::NotEnough { asked: needed, free };
             assert_eq!(made.err(), refused.then_some(refusal), "{len:?} of {free}");
@@ -63,7 +63,7 @@ fn an_upload_never_enters_the_reserve() {
         let mut case = Case::new(64 * MIB, announce, false);
         case.bench.config.storage.reserve_bytes = RESERVE;
         case.bench.free_space = FreeSpace::new(&case.bench.config);
-        case.bench.free_space.told(0, free(RESERVE + space));
+        case.bench.free_space.update(0, free(RESERVE + space));
         let mut sent = 0;
         let refusal = loop {
             match case.ingest.push(&case.data[sent..sent + 50_000], &mut case.bench.cx()) {
@@ -96,7 +96,7 @@ fn uploads_are_not_promised_the_same_room() {
     bench.config.storage.reserve_bytes = 0;
     bench.free_space = FreeSpace::new(&bench.config);
     let len = 2 * MIB;
-    bench.free_space.told(0, free(file_len(len) + MIB));
+    bench.free_space.update(0, free(file_len(len) + MIB));
     let data = source(len);
     let mut first =
         Ingest::new(Bench::STREAM, Bench::PEER, None, Some(len), &mut bench.cx()).unwrap();
@@ -115,7 +115,7 @@ fn who_announces_much_and_sends_little_keeps_little_room() {
     bench.config.storage.reserve_bytes = 0;
     bench.free_space = FreeSpace::new(&bench.config);
     let (all, data) = (4 * UPLOAD_STEP_LEN, source(2 * MIB));
-    bench.free_space.told(0, free(file_len(all)));
+    bench.free_space.update(0, free(file_len(all)));
     let mut begin = |number, len| {
         let stream = StreamId { stream: number, ..Bench::STREAM };
         let made = Ingest::new(stream, Bench::PEER, None, Some(len), &mut bench.cx());

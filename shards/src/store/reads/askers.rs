@@ -21,18 +21,18 @@ pub(in crate::store) struct Wanting {
     pub(super) open: bool,
     pub(super) need: Need,
     /// Whether it knows that the group waits for memory.
-    pub(super) told: bool,
+    pub(super) notified: bool,
 }
 
 impl Wanting {
     /// Wants an object, and a group of it with the answer.
     pub(in crate::store) fn open(asker: Asker) -> Wanting {
-        Wanting { asker, open: true, need: Need { begins: true, ahead: false }, told: false }
+        Wanting { asker, open: true, need: Need { begins: true, ahead: false }, notified: false }
     }
 
     /// Wants a group of an object that was opened.
     pub(in crate::store) fn group(asker: Asker, begins: bool, ahead: bool) -> Wanting {
-        Wanting { asker, open: false, need: Need { begins, ahead }, told: false }
+        Wanting { asker, open: false, need: Need { begins, ahead }, notified: false }
     }
 
     pub(super) fn answer(self, reply: Reply, cx: &mut Cx<'_>) {
@@ -54,7 +54,7 @@ impl Wanting {
     /// another shard gives its place back. False when too many of that shard wait already: it is
     /// refused.
     pub(super) fn wait(&mut self, index: u64, cx: &mut Cx<'_>) -> bool {
-        if std::mem::replace(&mut self.told, true) {
+        if std::mem::replace(&mut self.notified, true) {
             return true;
         }
         if self.asker.shard == cx.config.shard {

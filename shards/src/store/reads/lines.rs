@@ -1,7 +1,7 @@
 //! The lines in which fetches wait: for others to be done, or for memory.
 //!
 //! A retry takes the lines in their order, and in each the clients in turn. It leaves a line at the
-//! first fetch that still finds no memory, and that fetch keeps its turn. An asker learns once that
+//! first fetch that must still wait, and that fetch keeps its turn. An asker learns once that
 //! its group waits for memory, so that it can drop what it holds.
 
 use super::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Reads {
-    /// Goes on with those that wait for memory, in their order, while there is some.
+    /// Goes on with those that wait, in the order of their lines, until one must wait again.
     pub(in crate::store) fn retry(&mut self, files: &mut Files, site: Site, cx: &mut Cx<'_>) {
         self.refuse_late(cx);
         for line in Line::ALL {
@@ -25,7 +25,7 @@ impl Reads {
                 let others = self.lines[line as usize].len();
                 self.advance(key, files, site, cx);
                 if self.lines[line as usize].len() > others {
-                    // It went to the end of a line: there is still no memory. Its turn comes first.
+                    // It went to the end of a line: it must still wait. Its turn comes first.
                     let client = self.fetches[key].client();
                     self.lines[line as usize].last_first(client);
                     break;
@@ -38,7 +38,7 @@ impl Reads {
     /// when there is still none: it is refused.
     pub(super) fn let_wait(&mut self, wanting: &mut Wanting, index: u64, cx: &mut Cx<'_>) -> bool {
         let Asker { shard, .. } = wanting.asker;
-        let wants_place = !wanting.told && shard != cx.config.shard;
+        let wants_place = !wanting.notified && shard != cx.config.shard;
         if wants_place && !cx.memory.may_park(shard, wanting.need.begins) {
             self.shed_for(Wanted::Place(shard), *wanting, cx);
         }

@@ -139,7 +139,7 @@ struct Broken {
     from: u64,
     why: SegmentEnd,
     /// Whether it was noted that something counts there.
-    told: bool,
+    reported: bool,
 }
 
 /// A round through one partition.

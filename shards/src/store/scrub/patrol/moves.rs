@@ -56,10 +56,10 @@ impl Patrol {
             self.tally.moved += 1;
         }
         let (Location::Segment { segment, .. } | Location::File { segment }) = entry.location;
-        let Some(broken) = self.broken.get_mut(&segment).filter(|broken| !broken.told) else {
+        let Some(broken) = self.broken.get_mut(&segment).filter(|broken| !broken.reported) else {
             return;
         };
-        broken.told = true;
+        broken.reported = true;
         let Broken { from, why, .. } = broken;
         site.note(cx, &Note::BrokenSegmentMoved { segment, from: *from, why });
     }
