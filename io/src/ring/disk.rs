@@ -210,8 +210,8 @@ impl Disk {
         self.notes.pop_front()
     }
 
-    /// Operations on the ring, with other threads, and waiting; and background reads and
-    /// that wait.
+    /// Operations on the ring, with other threads, and waiting; and background reads that
+    /// wait.
     pub(super) fn depths(&self) -> [usize; 4] {
         [self.transfers.len(), self.jobs, self.waiting.len(), self.background.len()]
     }
