@@ -1,9 +1,9 @@
 //! Addresses: the names of objects.
 //!
 //! An address is the BLAKE3-256 of an object's bytes, written `b3:` and 64 lowercase hex digits.
-//! This room reads and writes that text and says which partition an address belongs to. It refuses
-//! everything that is not the one spelling: uppercase digits, shorter or longer names, other
-//! prefixes. One object therefore has one name in logs, caches and entity tags.
+//! This module reads and writes that text and says which partition an address belongs to. It
+//! refuses everything that is not the one spelling: uppercase digits, shorter or longer names,
+//! other prefixes. One object therefore has one name in logs, caches and entity tags.
 
 use std::fmt;
 use std::str::FromStr;

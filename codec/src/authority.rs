@@ -216,7 +216,7 @@ impl fmt::Debug for Authority {
 
 /// The token of an `Authorization: Bearer …`; `None` for any other scheme (RFC 6750 §2.1). Where
 /// the token is missing it is empty, which is nobody's: a script whose variable is not
-/// set is told so.
+/// set is refused for a wrong token.
 #[must_use]
 pub fn bearer(value: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"Bearer";

@@ -1,7 +1,7 @@
 //! The error envelope that HTTP and OAP share: which codes exist, what they promise, how they read.
 //!
 //! A code belongs to exactly one status and says by itself whether trying again can help. This
-//! room does not decide which failure deserves which code (each wire has its own `From` for its
+//! module does not decide which failure deserves which code (each wire has its own `From` for its
 //! parse errors) and it writes no message of its own.
 
 use serde::de::IntoDeserializer;

@@ -1,6 +1,6 @@
 //! What bytes mean: addresses, OAP frames, HTTP heads, outboards, storage records, errors.
 //!
-//! This room is pure. Bytes go in, meaning comes out; it has no clock, socket, file, thread or
+//! This crate is pure. Bytes go in, meaning comes out; it has no clock, socket, file, thread or
 //! `async`, so every rule of a wire or disk format can be tested here with nothing but slices.
 
 pub mod address;

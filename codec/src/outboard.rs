@@ -16,7 +16,7 @@
 //! ```
 //!
 //! An object of at most one group has no outboard: its group is compared with the address itself.
-//! This room refuses lists of the wrong length and groups of the wrong length before it hashes.
+//! This module refuses lists of the wrong length and groups of the wrong length before it hashes.
 //! A list read from a disk or a peer proves nothing until `Outboard::verify_root` accepted it.
 
 use std::ops::Range;
@@ -350,7 +350,7 @@ pub struct Hashed {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Hashing {
-    /// Hashes group `values.len()`, of which it has seen `filled` bytes.
+    /// Hashes group `values.len()`; `filled` bytes of it were seen.
     hasher: blake3::Hasher,
     filled: usize,
     values: Vec<GroupValue>,
@@ -385,7 +385,7 @@ impl Hashing {
     ///
     /// # Errors
     ///
-    /// `ObjectLength` when the object would exceed `OBJECT_LEN_MAX`; none of `bytes` is taken then.
+    /// `ObjectLength` when the object would exceed `OBJECT_LEN_MAX`; no byte is taken then.
     pub fn update(&mut self, mut bytes: &[u8]) -> Result<(), OutboardError> {
         let len = self.size().saturating_add(bytes.len() as u64);
         if len > OBJECT_LEN_MAX {

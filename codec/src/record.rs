@@ -13,7 +13,7 @@
 //! The data come first because the length of a chunked upload, and so its outboard, is known only
 //! when it ends. The layout of every field is chapter "Records" of `docs/STORAGE.md`.
 //!
-//! This room writes and reads headers. Every length follows from kind, unit and size, so a header
+//! This module writes and reads headers. Every length follows from kind, unit and size, so a header
 //! whose lengths say anything else is refused before anyone computes with them. It does not look
 //! at data: that is checked against the digest, by `outboard`.
 
@@ -557,7 +557,7 @@ mod tests {
         let mut blank_but_one = [0; 128];
         blank_but_one[127] = 1;
         assert_eq!(decode(&blank_but_one), RecordError::Magic);
-        // A newer record is told from a damaged version field by its checksum.
+        // A newer record differs from a damaged version field by its checksum.
         assert_eq!(decode(&forged(header, 8, &[2, 0])), RecordError::Version { found: 2 });
         assert_eq!(decode(&forged(header, 8, &[0, 0])), RecordError::Version { found: 0 });
         let mut damaged = bytes;

@@ -7,7 +7,7 @@
 //!
 //! There are two ways out of the arena. *By copy*: the kernel reads the mapping. *By reference*:
 //! `vmsplice(2)` and `splice(2)` queue the very pages on a socket, and a reader on the same host
-//! may still have them queued long after the block was let go. Such a page must never be written
+//! may still have them queued long after the block was dropped. Such a page must never be written
 //! again, so it is given up (`MADV_DONTNEED`) before it is handed out once more: queued packets
 //! keep the old page, the block gets a fresh one. That a page was lent is noted for the page and
 //! not for the block it was part of, because it may come back as part of another: see `lent`.
@@ -201,7 +201,7 @@ impl Arena {
         self.owners.held(owner)
     }
 
-    /// Whole kept blocks that others hold as well. One that another thread just let go may still
+    /// Whole kept blocks that others hold as well. One that another thread just dropped may still
     /// be counted.
     pub fn pinned(&self) -> usize {
         let unpins = self.shared.unpins.load(Ordering::Relaxed);

@@ -16,7 +16,7 @@ use crate::{counter::Counter, limits::LATENCY_MAX};
 /// Significant digits that a latency is kept with.
 pub const DIGITS: u8 = 2;
 
-/// The longest latency that is told from longer ones, in microseconds.
+/// The longest latency that is distinguished from longer ones, in microseconds.
 pub const MAX_US: u64 = LATENCY_MAX.as_micros() as u64;
 
 /// Latencies below this have a bucket each: the least power of two that is 2 · 10^`DIGITS` or more.

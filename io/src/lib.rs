@@ -1,6 +1,6 @@
-//! The room that moves bytes, and the only one that waits.
+//! The crate that moves bytes, and the only one that waits.
 //!
-//! Without the feature `ring` this crate is its ports alone: the events a shard is told, the acts
+//! Without the feature `ring` this crate is its ports alone: the events a shard gets, the acts
 //! it answers with, the blocks bytes live in, the mailboxes between threads and the counters the
 //! control plane reads. They know no protocol and no disk format. The feature `ring` adds the
 //! driver that performs acts: sockets on an io_uring of our own inside a glommio executor, disk,

@@ -65,14 +65,14 @@ pub const SEND_TURN_LEN_MAX: usize = 1024 * 1024;
 /// Messages taken from one mailbox in one turn of the loop.
 pub const MAIL_TURN_MAX: usize = 256;
 
-/// Outcomes of the disk told in one turn of the loop. What was read is hashed when it is told and
-/// sent when the turn ends: few enough that it is still in the core's cache by then.
+/// Disk outcomes delivered in one turn of the loop. What was read is hashed when it is delivered,
+/// and sent when the turn ends: few enough that it is still in the core's cache by then.
 pub const OUTCOMES_TURN_MAX: usize = 8;
 
 /// Disk operations one shard has in progress at once; more wait their turn in the shard.
 pub const DISK_OPS_MAX: usize = 256;
 
-/// Reads that nobody waits for which one shard has in progress at once.
+/// Background reads that one shard has in progress at once.
 pub const BACKGROUND_SCANS_MAX: usize = 2;
 
 /// Files that one shard copies to another file system at once, each up to the longest object: the
@@ -143,8 +143,8 @@ pub const ACCEPT_REPORT_EVERY: Duration = Duration::from_secs(60);
 /// Connections the kernel may hold for a listener before the shard has accepted them.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
-/// Inodes that must be free where a file system has a number of them, for it to have room; of a
-/// small one a sixteenth.
+/// Inodes that must be free on a file system with a fixed number of them, or it counts as full; of
+/// a small one a sixteenth.
 pub const FREE_INODES_MIN: u64 = 1024;
 
 const _: () = assert!(FAILURE_REPORTS_BURST > 0 && FAILURE_REPORT_EVERY.as_nanos() > 0);

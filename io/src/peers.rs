@@ -1,8 +1,8 @@
 //! How many requests came from which peers, and what was turned away of each.
 //!
-//! Peers are told apart by a few bits of a keyed hash of their address: enough to see whether many
-//! are turned away or one is, again and again. Where there are more peers than buckets, several
-//! share one. The key is of this process, so nobody chooses with whom.
+//! Peers are distinguished by a few bits of a keyed hash of their address: enough to see whether
+//! many are turned away or one is, again and again. Where there are more peers than buckets,
+//! several share one. The key is of this process, so nobody chooses with whom.
 
 use std::{
     array,
@@ -12,7 +12,7 @@ use std::{
 
 use crate::counter::Counter;
 
-/// Peers that are told apart at most.
+/// Peers that are distinguished at most.
 pub const PEER_BUCKETS: usize = 256;
 
 /// What a peer is counted under.
@@ -32,7 +32,7 @@ struct Bucket {
 pub struct PeerWork {
     /// Requests that were answered, whatever with.
     pub asked: u64,
-    /// Those of them that were turned away for want of memory or of room in a queue.
+    /// Those of them that were turned away for lack of memory or of space in a queue.
     pub turned_away: u64,
     /// Connections that were refused because there were too many.
     pub unconnected: u64,
@@ -66,7 +66,7 @@ impl PeerCounts {
         self.buckets[usize::from(peer.0)].asked.add(1);
     }
 
-    /// A request was turned away for want of memory or of room in a queue.
+    /// A request was turned away for lack of memory or of space in a queue.
     pub(crate) fn turned_away(&self, peer: PeerBucket) {
         self.buckets[usize::from(peer.0)].turned_away.add(1);
     }

@@ -2,7 +2,7 @@
 //!
 //! `vmsplice(2)` puts pages of our memory into the pipe without a copy, `splice(2)` moves them on
 //! to a socket. What the socket does not take is thrown away, so the pipe is empty between calls;
-//! so that this is rare, the socket is asked for its room before. After any error the pipe is
+//! so that this is rare, the socket is asked for its free space before. After any error the pipe is
 //! replaced by a new one: all connections send through it, and whatever was left in it would go to
 //! another one's peer.
 //!
@@ -40,7 +40,7 @@ struct Ends {
     read: OwnedFd,
     write: OwnedFd,
     /// Bytes that fit.
-    room: usize,
+    space: usize,
 }
 
 /// What a socket took.
@@ -81,7 +81,7 @@ impl Pipe {
     ) -> io::Result<Sent> {
         let Some(ends) = self.ends.take() else { return Err(io::ErrorKind::NotConnected.into()) };
         let sent = ends.send(socket, pieces, &self.nowhere);
-        // Dropping the old pipe lets go of all that may be left in it.
+        // Dropping the old pipe discards all that may be left in it.
         self.ends = if sent.is_ok() { Some(ends) } else { Ends::new().ok() };
         sent
     }
@@ -99,14 +99,14 @@ impl Ends {
         let wanted = PIPE_LEN as libc::c_int;
         // SAFETY: plain calls on a descriptor of ours. A limit of the system may refuse the
         // longer pipe; the one there is then does, in more calls.
-        let room = unsafe {
+        let space = unsafe {
             libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, wanted);
             libc::fcntl(write.as_raw_fd(), libc::F_GETPIPE_SZ)
         };
-        if room < PAGE_LEN as libc::c_int {
+        if space < PAGE_LEN as libc::c_int {
             return Err(io::Error::last_os_error());
         }
-        Ok(Ends { read, write, room: room as usize })
+        Ok(Ends { read, write, space: space as usize })
     }
 
     fn send<'a>(
@@ -116,25 +116,25 @@ impl Ends {
         nowhere: &File,
     ) -> io::Result<Sent> {
         let mut slices = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES_MAX];
-        let (mut pages, mut room) = (self.room / PAGE_LEN, socket_room(socket)?);
+        let (mut pages, mut space) = (self.space / PAGE_LEN, socket_space(socket)?);
         let mut used = 0;
-        while used < PIECES_MAX && pages > 0 && room > 0 {
+        while used < PIECES_MAX && pages > 0 && space > 0 {
             let Some(piece) = pieces.next().map(|piece| piece.bytes()) else { break };
             // A page that is only touched takes a whole place in the pipe.
             let lead = piece.as_ptr() as usize % PAGE_LEN;
             let fits = (pages * PAGE_LEN).saturating_sub(lead).min(piece.len());
-            let len = fits.min(room);
+            let len = fits.min(space);
             slices[used].iov_base = piece.as_ptr().cast_mut().cast();
             slices[used].iov_len = len;
             pages -= (lead + len).div_ceil(PAGE_LEN);
-            room -= len;
+            space -= len;
             used += 1;
             if len < piece.len() {
                 break;
             }
         }
         if used == 0 {
-            return Ok(Sent { len: 0, full: room == 0 });
+            return Ok(Sent { len: 0, full: space == 0 });
         }
         let (read, write) = (self.read.as_raw_fd(), self.write.as_raw_fd());
         let nonblock = libc::SPLICE_F_NONBLOCK;
@@ -153,7 +153,7 @@ impl Ends {
                 _ => return Err(io::Error::other("the pipe lost bytes")),
             }
         }
-        Ok(Sent { len, full: room == 0 || len < filled })
+        Ok(Sent { len, full: space == 0 || len < filled })
     }
 }
 
@@ -168,7 +168,7 @@ fn splice(from: RawFd, to: RawFd, len: usize, flags: libc::c_uint) -> io::Result
         }
         let error = io::Error::last_os_error();
         match error.kind() {
-            // A signal that is pending is enough for that, and says nothing about the room.
+            // A signal that is pending is enough for that, and says nothing about the free space.
             io::ErrorKind::Interrupted => {}
             io::ErrorKind::WouldBlock => return Ok(None),
             _ => return Err(error),
@@ -177,7 +177,7 @@ fn splice(from: RawFd, to: RawFd, len: usize, flags: libc::c_uint) -> io::Result
 }
 
 /// Bytes that a socket would queue now, as it counts them: with what it needs to keep them.
-fn socket_room(socket: RawFd) -> io::Result<usize> {
+fn socket_space(socket: RawFd) -> io::Result<usize> {
     /// Where they stand among what the call fills in: `SK_MEMINFO_*` of `linux/sock_diag.h`.
     const SEND_BUFFER: usize = 3;
     const SEND_QUEUED: usize = 5;

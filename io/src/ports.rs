@@ -62,7 +62,7 @@ pub struct Ticket(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId(pub u32);
 
-/// Something that happened, told to a shard.
+/// Something that happened, as a shard gets it.
 #[derive(Debug)]
 pub enum Event<'a, M> {
     /// A connection was accepted. On a TLS listener nothing follows but `Secured` or `Closed`.
@@ -102,7 +102,7 @@ impl<M> Event<'_, M> {
     }
 }
 
-/// The room of a file system, in bytes.
+/// The free space of a file system, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// What may still be written.
@@ -212,7 +212,7 @@ pub enum Act<M, B = Slice> {
     /// Leave a message with another shard. Lanes are sized so that this cannot fail: a shard
     /// bounds what it has outstanding with each other one.
     Mail { to: ShardId, mail: M },
-    /// Tell the control plane, if it has room to listen.
+    /// Tell the control plane, if its mailbox is not full.
     Report(Report),
     /// Take no more connections on any listener.
     StopAccepting,
@@ -247,7 +247,7 @@ pub enum DiskOp {
     List { path: PathBuf },
     /// Run a job on a thread that may block.
     Run(Job),
-    /// Ask how much room the file system of a folder has.
+    /// Ask how much free space the file system of a folder has.
     Space { path: PathBuf },
 }
 
@@ -255,7 +255,7 @@ pub enum DiskOp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
     Foreground,
-    /// Nobody does: it is performed beside all else, as far as there is room.
+    /// Nobody does: it is performed beside all else, as far as capacity is left.
     Background,
 }
 
@@ -503,7 +503,7 @@ pub enum Report {
     Healed { shard: ShardId, digest: [u8; 32] },
     /// What a partition can do from now on, and why it cannot do more.
     Partition { shard: ShardId, partition: u16, state: PartitionState, reason: String },
-    /// One step held the shard longer than it may (`watch::Watch::set_limit`).
+    /// One step ran longer than it may (`watch::Watch::set_limit`).
     Stalled { shard: ShardId, stall: Stall },
     /// A request was answered with an error that an operator should know of.
     Failed { shard: ShardId, failure: Box<Failure> },
@@ -522,13 +522,13 @@ pub struct Failure {
     /// The code of the answer.
     pub reason: &'static str,
     pub peer: SocketAddr,
-    /// The correlation id, as the peer was told it.
+    /// The correlation id, as it was sent to the peer.
     pub corr_id: String,
     /// Failures of the same side since the last that was reported, which were not reported.
     pub unreported: u64,
 }
 
-/// One step that held a shard for long.
+/// One step that kept the event loop for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
     pub work: Work,

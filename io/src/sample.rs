@@ -63,7 +63,7 @@ pub struct Sampler {
 #[derive(Debug, Default)]
 pub struct Samples {
     pub stacks: Vec<Stack>,
-    /// Samples for which there was no room.
+    /// Samples that did not fit.
     pub lost: u64,
     /// Names of the threads.
     pub names: BTreeMap<i32, String>,
@@ -255,7 +255,7 @@ impl Store {
         let used = self.used.load(Ordering::Relaxed).min(self.words.len());
         let mut words = self.words[..used].iter().map(|word| word.load(Ordering::Relaxed));
         let mut stacks = Vec::new();
-        // What found no room has left zeros.
+        // What did not fit has left zeros.
         while let Some(head) = words.next().filter(|head| *head > 0) {
             let depth = (head & 0xff) as usize;
             let addresses = words.by_ref().take(depth).map(|word| word as usize).collect();

@@ -206,7 +206,7 @@ pub struct Stats {
     pub cache_bytes: Counter,
     /// Pages of the arena that are handed out, by owner.
     pub memory_pages: [Counter; Owner::ALL.len()],
-    /// Reads and uploads that had to wait for memory, and that were refused for want of it.
+    /// Reads and uploads that had to wait for memory, and that were refused for lack of it.
     pub memory_waits: Counter,
     pub memory_refusals: Counter,
     /// Readers that took nothing and were cut for the memory they held.
@@ -244,7 +244,7 @@ pub struct Stats {
     /// What the scrub has read and looked at since the start.
     pub scrub_bytes: Counter,
     pub scrub_objects: Counter,
-    /// Objects found damaged by any reader, and those the scrub could mend.
+    /// Objects found damaged by any reader, and those the scrub could repair.
     pub damaged_objects: Counter,
     /// Objects that are known to be damaged now.
     pub damaged_now: Counter,
@@ -257,7 +257,7 @@ pub struct Stats {
     pub scrub_running: Counter,
     /// Bytes that the shard's volumes have free, the least of them, as last asked.
     pub disk_free_bytes: Counter,
-    /// Partitions that take no writes for want of room; that take none since a failure; and that
+    /// Partitions that take no writes for lack of space; that take none since a failure; and that
     /// are absent.
     pub partitions_full: Counter,
     pub partitions_read_only: Counter,
@@ -317,7 +317,7 @@ impl Stats {
         self.rejected[why as usize].add(1);
     }
 
-    /// Counts a request of a peer that is turned away for want of memory or of room in a queue. It
+    /// Counts a request of a peer that is turned away for lack of memory or of space in a queue. It
     /// is answered, and counted so, as well.
     pub fn turn_away(&self, peer: PeerBucket) {
         self.reject(Rejected::Overload);

@@ -35,7 +35,7 @@ pub fn clock_ns() -> u64 {
 /// The watch over one shard.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Nanoseconds that one step may hold the shard before it is reported; 0 for no matter.
+    /// Nanoseconds that one step may take before it is reported; 0 for no matter.
     limit_ns: AtomicU64,
     /// Steps begun so far, above a byte that is 0 at rest, else one more than the work.
     doing: AtomicU64,
@@ -62,11 +62,11 @@ pub struct RingFigures {
     /// System calls into the ring.
     pub enters: Counter,
     pub completions: Counter,
-    /// Calls that found completions waiting in the kernel for want of room.
+    /// Calls that found completions waiting in the kernel because the queue was full.
     pub overflows: Counter,
     /// Receives that found no free buffer.
     pub starved: Counter,
-    /// Submissions that wait for room in the queue.
+    /// Submissions that wait for space in the queue.
     pub waiting: Counter,
     /// Connections in the driver's table.
     pub conns: Counter,
@@ -139,7 +139,7 @@ impl Watch {
         Duration::from_nanos(self.limit_ns.load(Ordering::Relaxed))
     }
 
-    /// A turn begins, told by the shard's thread as is all below down to `stalled`.
+    /// A turn begins. The shard's thread calls this, and all below down to `stalled`.
     #[inline]
     pub fn turn(&self, now_ns: u64) {
         self.turns.add(1);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ron_io::ports::{ConnId, ShardId};
 
 /// One request or transfer of one connection. The session chooses `stream` and never uses a
-/// number again while replies to it may be under way.
+/// number again while replies to it may be pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StreamId {
     pub conn: ConnId,

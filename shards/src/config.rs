@@ -1,4 +1,4 @@
-//! What a shard is told about itself before it starts. Nothing but the write tokens changes while
+//! What a shard knows about itself before it starts. Nothing but the write tokens changes while
 //! it runs.
 
 use ron_codec::authority::Authority;
@@ -47,7 +47,7 @@ pub struct Config {
     pub compact_dead_min: u64,
     /// Longest object that is taken, in bytes (413 beyond it).
     pub object_len_max: u64,
-    /// Groups of one download that are under way at once.
+    /// Groups of one download that are in progress at once.
     pub window_groups: u64,
     /// Whether bodies are hashed again when they are handed to the kernel.
     pub verify_sends: bool,
@@ -55,7 +55,7 @@ pub struct Config {
     pub authority: Authority,
     pub deadlines: Deadlines,
     pub storage: Storage,
-    /// The room that is promised on the volumes: one account for all shards of a process.
+    /// The free space that is promised on the volumes: one account for all shards of a process.
     pub accounts: Accounts,
     /// What this node calls itself in `Server` and HELLO.
     pub server: String,
@@ -63,7 +63,7 @@ pub struct Config {
     pub seed: u64,
     /// What the cache's hash is keyed with.
     pub cache_secret: Secret,
-    /// The same for all shards of a process and different for each process: uploads under way are
+    /// The same for all shards of a process and different for each process: uploads in progress are
     /// named by it, and those of another one are swept.
     pub boot_id: u64,
 }

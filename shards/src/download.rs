@@ -5,7 +5,7 @@
 //!  New ────────► Opening ────────► Flowing ────────────► Done
 //! ```
 //!
-//! A session opens the object, is told its size, decides the range, and then alternates: `pump`
+//! A session opens the object, learns its size, decides the range, and then alternates: `pump`
 //! asks for groups ahead of what was taken, `on_group` keeps what comes, in any order, and `take`
 //! gives the next bytes:
 //!
@@ -20,16 +20,16 @@
 //! place, so a download that needs no more allocates nothing. It begins with `window_groups`. For a
 //! session that delivers nothing else meanwhile it doubles, up to [`WINDOW_GROUPS_MAX`], whenever
 //! the reader has to wait for the disk and the disk has little to do: one reader alone needs many
-//! reads under way to get what a disk can give. When it is the reader that is behind, or reads have
-//! to wait, the window is as small as at first.
+//! reads in progress to get what a disk can give. When it is the reader that is behind, or reads
+//! have to wait, the window is as small as at first.
 //!
-//! When a group that was asked for waits for memory, the download lets go of all that it keeps
+//! When a group that was asked for waits for memory, the download drops all that it keeps
 //! behind the next group, and asks for one at a time until that has come: what it keeps may be what
 //! it waits for. It does the same for a while when a group behind the next found no place to wait:
-//! so many want something that there is room for what is needed next only.
+//! so many want something that only what is needed next finds a place.
 //!
-//! This room gives out only what was verified, and nothing outside the range; it does not know what
-//! a failed group means for an answer that has begun.
+//! This module gives out only what was verified, and nothing outside the range; it does not know
+//! what a failed group means for an answer that has begun.
 
 use std::ops::Range;
 
@@ -43,7 +43,7 @@ use ron_io::arena::Block;
 use crate::{
     flow::{Ask, Body, Cx, StreamId, Verified},
     limits::{
-        READ_AHEAD_PAUSE_NS, READER_BEHIND_NS, READS_BUSY, READS_UNDER_WAY_MAX, WINDOW_GROUPS,
+        READ_AHEAD_PAUSE_NS, READER_BEHIND_NS, READS_BUSY, READS_IN_PROGRESS_MAX, WINDOW_GROUPS,
         WINDOW_GROUPS_MAX,
     },
 };
@@ -52,7 +52,7 @@ use crate::{
 const NEAR_GROUPS: usize = WINDOW_GROUPS as usize;
 
 /// Groups that came and are not wholly taken, each at its number modulo the places there are. Those
-/// under way are never more than the places, so no two share one.
+/// in progress are never more than the places, so no two share one.
 #[derive(Debug)]
 enum Kept {
     Near([Option<Verified>; NEAR_GROUPS]),
@@ -103,7 +103,7 @@ enum Phase {
 /// One range of one object on its way to a session.
 ///
 /// Calls come in this order: `open`, then after `Reply::Opened` `begin`, then `pump`, `on_group`
-/// and `take` as often as it takes until `is_done`. Dropping it lets all go; replies that come
+/// and `take` as often as it takes until `is_done`. Dropping it drops all groups; replies that come
 /// later belong to nobody.
 #[derive(Debug)]
 pub struct Download {
@@ -121,7 +121,7 @@ pub struct Download {
     ahead: u64,
     /// Whether the last bytes taken were not in memory for long.
     cold: bool,
-    /// Since when, in `Now::mono_ns`, all that was asked for is there and there is no room for it.
+    /// Since when, in `Now::mono_ns`, all that was asked for is there and no space is left for it.
     behind_since: Option<u64>,
     /// Whether the session could have sent a group that was not there yet.
     starved: bool,
@@ -129,7 +129,7 @@ pub struct Download {
     under_pressure: bool,
     /// Until when, in `Now::mono_ns`, no group is asked for but the next.
     crowded_until: u64,
-    /// Whether groups were let go that were asked for: they may still come.
+    /// Whether groups were dropped that were asked for: they may still come.
     dropping: bool,
     /// Whether anything was taken.
     begun: bool,
@@ -189,21 +189,21 @@ impl Download {
         }
     }
 
-    /// Asks for groups until as many are under way, asked for or kept, as the window allows, or
-    /// their bytes are at least `room`, the bytes the session may still queue.
-    pub fn pump(&mut self, room: usize, cx: &mut Cx<'_>) {
+    /// Asks for groups until as many are in progress, asked for or kept, as the window allows, or
+    /// their bytes are at least `space`, the bytes the session may still queue.
+    pub fn pump(&mut self, space: usize, cx: &mut Cx<'_>) {
         self.ahead = 0;
-        self.ask(room as u64, cx);
+        self.ask(space as u64, cx);
     }
 
     /// As `pump`, for a session that delivers nothing else meanwhile: the window may grow, and
-    /// `room` with it.
-    pub fn pump_ahead(&mut self, room: usize, cx: &mut Cx<'_>) {
-        self.adapt(room, cx);
-        self.ask((room as u64).saturating_add(self.ahead * GROUP_LEN as u64), cx);
+    /// `space` with it.
+    pub fn pump_ahead(&mut self, space: usize, cx: &mut Cx<'_>) {
+        self.adapt(space, cx);
+        self.ask((space as u64).saturating_add(self.ahead * GROUP_LEN as u64), cx);
     }
 
-    fn ask(&mut self, room: u64, cx: &mut Cx<'_>) {
+    fn ask(&mut self, space: u64, cx: &mut Cx<'_>) {
         let crowded = cx.now.mono_ns < self.crowded_until;
         let narrow = self.under_pressure || crowded || cx.memory.is_tight();
         let window = if narrow { 1 } else { window(cx) + self.ahead };
@@ -211,7 +211,7 @@ impl Download {
         self.kept.widen(window.min(groups.end - groups.start));
         while self.asked < groups.end
             && self.asked - groups.start < window
-            && self.under_way() < room
+            && self.in_progress() < space
         {
             let begins = !self.begun;
             let ahead = self.asked > groups.start;
@@ -221,23 +221,23 @@ impl Download {
         }
     }
 
-    /// Lets the window follow whoever is behind, the reader or the disk. Where the object's owner
-    /// is another shard, what the own disk has to do stands for its.
-    fn adapt(&mut self, room: usize, cx: &Cx<'_>) {
+    /// Lets the window follow the side that is behind, the reader or the disk. Where the object's
+    /// owner is another shard, what the own disk has to do stands for its.
+    fn adapt(&mut self, space: usize, cx: &Cx<'_>) {
         let starved = std::mem::take(&mut self.starved);
         let all_came = || {
             let mut asked = self.groups().start..self.asked;
             asked.all(|index| self.kept.has(index))
         };
-        // What comes in one go may well fill the room for a moment.
+        // What comes in one go may well fill the space for a moment.
         self.behind_since = match self.behind_since {
-            _ if room > 0 || !all_came() => None,
+            _ if space > 0 || !all_came() => None,
             None => Some(cx.now.mono_ns),
             since => since,
         };
         let behind = |since| cx.now.mono_ns.saturating_sub(since) >= READER_BEHIND_NS;
-        let busy = cx.tickets.under_way();
-        if self.behind_since.is_some_and(behind) || busy >= READS_UNDER_WAY_MAX {
+        let busy = cx.tickets.in_progress();
+        if self.behind_since.is_some_and(behind) || busy >= READS_IN_PROGRESS_MAX {
             self.ahead = 0;
         } else if starved && busy < READS_BUSY {
             let window = window(cx);
@@ -246,7 +246,7 @@ impl Download {
         }
     }
 
-    /// A group that was asked for is there. One that was let go meanwhile is dropped.
+    /// A group that was asked for is there. One that was given up meanwhile is dropped.
     ///
     /// # Panics
     /// If it was not asked for, came before, or has not the length it must have: the store would
@@ -353,7 +353,7 @@ impl Download {
         }
     }
 
-    /// Lets go of the groups from this one on, kept or asked for.
+    /// Drops the groups from this one on, kept or asked for.
     fn give_up(&mut self, from: u64, cx: &mut Cx<'_>) {
         for index in from..self.asked {
             if self.kept.place(index).take().is_none() {
@@ -433,7 +433,7 @@ impl Download {
     }
 
     /// Bytes of the range that were asked for and not taken.
-    pub fn under_way(&self) -> u64 {
+    pub fn in_progress(&self) -> u64 {
         (self.asked * GROUP_LEN as u64).min(self.end).saturating_sub(self.next)
     }
 }
@@ -518,10 +518,10 @@ mod tests {
             let least = window.clamp(1, WINDOW_GROUPS_MAX as u64);
             let (mut got, mut pending, mut seen) = (Vec::new(), Vec::new(), 0);
             let plenty = shortages == 0;
-            for (which, room, max) in steps.iter().cycle() {
+            for (which, space, max) in steps.iter().cycle() {
                 if shortages > 0 && max % 3 == 0 {
                     shortages -= 1;
-                    let all = room % 2 == 0;
+                    let all = space % 2 == 0;
                     match all {
                         true => download.release(&mut bench.cx()),
                         false => download.drop_readahead(&mut bench.cx()),
@@ -531,13 +531,13 @@ mod tests {
                 }
                 let before = pending.len();
                 match alone {
-                    true => download.pump_ahead(*room, &mut bench.cx()),
-                    false => download.pump(*room, &mut bench.cx()),
+                    true => download.pump_ahead(*space, &mut bench.cx()),
+                    false => download.pump(*space, &mut bench.cx()),
                 }
                 pending.extend(asked(&mut bench));
                 seen += pending.len() - before;
-                let may_ask = *room > 0 || download.ahead > 0;
-                prop_assert!(may_ask || pending.len() == before, "asked without room");
+                let may_ask = *space > 0 || download.ahead > 0;
+                prop_assert!(may_ask || pending.len() == before, "asked without space");
                 let kept = kept(&download);
                 prop_assert!(least + download.ahead <= WINDOW_GROUPS_MAX as u64);
                 prop_assert!(!plenty || kept + pending.len() <= WINDOW_GROUPS_MAX);
@@ -550,7 +550,7 @@ mod tests {
                     got.extend_from_slice(slice.bytes());
                 }
                 prop_assert_eq!(download.remaining(), (end - start - got.len()) as u64);
-                if download.is_done() || steps.iter().all(|(_, room, _)| *room == 0) {
+                if download.is_done() || steps.iter().all(|(_, space, _)| *space == 0) {
                     break;
                 }
             }
@@ -577,7 +577,7 @@ mod tests {
         download.pump(1, &mut bench.cx());
         assert_eq!(asked(&mut bench), [0]);
         download.pump(GROUP_LEN - 10, &mut bench.cx());
-        assert_eq!(asked(&mut bench), [0; 0], "the first group fills the room exactly");
+        assert_eq!(asked(&mut bench), [0; 0], "the first group fills the space exactly");
         download.pump(GROUP_LEN - 9, &mut bench.cx());
         assert_eq!(asked(&mut bench), [1]);
         download.pump(usize::MAX, &mut bench.cx());
@@ -599,8 +599,8 @@ mod tests {
         let source = source(100 * GROUP);
         let mut download = opened(&mut bench, None);
         download.begin(0..100 * GROUP, 100 * GROUP, None);
-        let room = 4 * GROUP_LEN;
-        download.pump_ahead(room, &mut bench.cx());
+        let space = 4 * GROUP_LEN;
+        download.pump_ahead(space, &mut bench.cx());
         for (window, newly) in [(4, 4), (8, 5), (16, 9), (32, 17), (32, 1)] {
             assert_eq!(asked(&mut bench).len(), newly);
             let index = download.groups().start;
@@ -609,7 +609,7 @@ mod tests {
             download.on_group(group(&mut bench, &source, index));
             assert_eq!(download.take(usize::MAX).unwrap().len(), GROUP_LEN);
             assert!(download.take(usize::MAX).is_none());
-            download.pump_ahead(room, &mut bench.cx());
+            download.pump_ahead(space, &mut bench.cx());
         }
         for index in download.groups().start..download.asked {
             download.pump_ahead(0, &mut bench.cx());
@@ -624,16 +624,16 @@ mod tests {
         }
         assert!(download.take(usize::MAX).is_some());
         let mut starve = |acts: usize| {
-            while bench.tickets.under_way() < acts {
+            while bench.tickets.in_progress() < acts {
                 bench.tickets.issue(crate::flow::Waiter::Nobody);
             }
             download.starved = true;
-            download.pump_ahead(room, &mut bench.cx());
+            download.pump_ahead(space, &mut bench.cx());
             download.ahead
         };
         assert_eq!(starve(READS_BUSY - 1), 4);
         assert_eq!(starve(READS_BUSY), 4, "the disk has enough to do");
-        assert_eq!(starve(READS_UNDER_WAY_MAX), 0, "and now too much");
+        assert_eq!(starve(READS_IN_PROGRESS_MAX), 0, "and now too much");
     }
 
     #[test]
@@ -654,7 +654,7 @@ mod tests {
         download.on_group(group(&mut bench, &source, 1));
         download.on_group(group(&mut bench, &source, 0));
         download.pump(usize::MAX, &mut bench.cx());
-        assert_eq!(asked(&mut bench), [1, 2, 3], "what was let go is asked for again");
+        assert_eq!(asked(&mut bench), [1, 2, 3], "what was dropped is asked for again");
         for index in [3, 1, 2, 2] {
             download.on_group(group(&mut bench, &source, index));
         }
@@ -668,7 +668,7 @@ mod tests {
         download.on_group(group(&mut bench, &source, 4));
         download.drop_readahead(&mut bench.cx());
         download.pump(usize::MAX, &mut bench.cx());
-        assert_eq!(asked(&mut bench), [0; 0], "else it would be told again, and so for ever");
+        assert_eq!(asked(&mut bench), [0; 0], "else it would be notified again, without end");
         assert!(download.take(usize::MAX).is_some());
         download.pump(usize::MAX, &mut bench.cx());
         assert_eq!(asked(&mut bench), [5]);

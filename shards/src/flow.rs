@@ -1,7 +1,7 @@
 //! What flows between sessions and the store, wherever the store's shard is.
 //!
 //! A session serves one connection. It asks questions about objects with [`Ask`]s, each in the
-//! name of one of its streams, and is told the [`Reply`]s. The shard routes a question to the
+//! name of one of its streams, and gets the [`Reply`]s. The shard routes a question to the
 //! owner of the object: into its own store, or over the mesh to another shard. A session cannot
 //! tell the difference.
 //!
@@ -50,9 +50,9 @@ pub enum Ask {
     Group { address: Address, index: u64, begins: bool, ahead: bool },
     /// Keep these bytes; they hash to the address. Answered by `Stored` once durable.
     Put { address: Address, size: u64, outboard: Outboard, blocks: Vec<Block> },
-    /// Keep this file: a complete, durable record of the object. Whoever takes the question, or
-    /// refuses it, renames or removes the file: the upload may be gone when the answer comes.
-    /// Answered by `Stored` once durable.
+    /// Keep this file: a complete, durable record of the object. The owner, which takes
+    /// or refuses the question, renames or removes the file: the upload may be gone when the answer
+    /// comes. Answered by `Stored` once durable.
     Adopt { address: Address, size: u64, path: PathBuf },
     /// Forget an object. Answered by `Deleted` once that is durable, or `Missing`.
     Delete { address: Address },
@@ -112,10 +112,10 @@ pub enum Reply {
     /// A group.
     Group(Verified),
     /// A group that was asked for waits for memory, and the answer is still to come. A download
-    /// that keeps groups behind it lets them go, because they may be what it waits for.
+    /// that keeps groups behind it drops them, because they may be what it waits for.
     MemoryPressure,
     /// A group waited too long for memory, or found no place to wait in. It may be one that the
-    /// download let go meanwhile. With `ahead` it was asked for ahead of its turn and found no
+    /// download dropped meanwhile. With `ahead` it was asked for ahead of its turn and found no
     /// place: when it is its turn, it is asked for again.
     Late { index: u64, ahead: bool },
     /// The object is durable; `new` unless it was there before.
@@ -133,7 +133,7 @@ pub enum Fault {
     Integrity,
     /// The disk answered with an error.
     Disk,
-    /// There is no room on the disk.
+    /// The disk has no free space.
     Full,
     /// The volume that the object lies on, or would, cannot be used.
     Absent,
@@ -184,7 +184,7 @@ pub enum Waiter {
     /// Nobody any more: the `upload`th upload of this shard was given up while its file was being
     /// opened. What was opened goes to `ingest::discard`.
     Discard { file: FileId, upload: u64 },
-    /// The store, which asked for the room of a volume.
+    /// The store, which asked for the free space of a volume.
     FreeSpace { volume: u16 },
     /// Nobody, but the file counts among those that are open until it is closed.
     Closing(Opened),
@@ -211,7 +211,7 @@ pub struct Opened {
     peer: Option<Peer>,
 }
 
-/// Names for what the driver has under way for this shard: disk acts and open files.
+/// Names for what the driver has in progress for this shard: disk acts and open files.
 #[derive(Debug, Default)]
 pub struct Tickets {
     waiting: slab::Slab<Waiter>,
@@ -234,7 +234,7 @@ impl Tickets {
     /// Who waits for this ticket. It is used up.
     ///
     /// # Panics
-    /// If the ticket is not under way: the driver answered twice.
+    /// If the ticket is not in use: the driver answered twice.
     pub fn redeem(&mut self, ticket: Ticket) -> Waiter {
         let waiter = self.waiting.remove(ticket.0 as usize);
         if let Waiter::Closing(opened) = waiter {
@@ -245,7 +245,7 @@ impl Tickets {
         waiter
     }
 
-    /// Names another waiter for a ticket that is under way.
+    /// Names another waiter for a ticket that is in use.
     ///
     /// # Panics
     /// If it is not.
@@ -253,7 +253,7 @@ impl Tickets {
         self.waiting[ticket.0 as usize] = waiter;
     }
 
-    pub fn under_way(&self) -> usize {
+    pub fn in_progress(&self) -> usize {
         self.waiting.len()
     }
 
@@ -264,9 +264,9 @@ impl Tickets {
 
     /// A name for a file about to be opened for a read, unless `max` are open for that.
     pub fn read_file(&mut self, max: usize) -> Option<FileId> {
-        let has_room = self.open_files(FileUse::Read) < max;
-        self.wants_file |= !has_room;
-        has_room.then(|| self.name_file(Opened { usage: FileUse::Read, peer: None }))
+        let has_capacity = self.open_files(FileUse::Read) < max;
+        self.wants_file |= !has_capacity;
+        has_capacity.then(|| self.name_file(Opened { usage: FileUse::Read, peer: None }))
     }
 
     /// A name for a file about to be opened for an upload of this peer, if it has fewer than are
@@ -347,13 +347,13 @@ impl Cx<'_> {
         self.stats.connection_buffer_bytes.get() as usize > self.config.connection_buffers / 2
     }
 
-    /// Starts a disk act; its outcome is told to `waiter`.
+    /// Starts a disk act; its outcome goes to `waiter`.
     pub fn disk(&mut self, waiter: Waiter, op: DiskOp) {
         let ticket = self.tickets.issue(waiter);
         self.acts.push(Act::Disk { ticket, op });
     }
 
-    /// Closes a file and forgets its name. What is under way on it is finished first.
+    /// Closes a file and forgets its name. What is in progress on it is finished first.
     pub fn close_file(&mut self, file: FileId) {
         let opened = self.tickets.files.remove(file.0 as usize);
         self.tickets.closing += 1;

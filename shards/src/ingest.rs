@@ -20,11 +20,11 @@
 //!  from any: failed or aborted ───► Ended, the file closed and removed
 //! ```
 //!
-//! Writes may complete in any order: the header is written when no other write is under way, and
+//! Writes may complete in any order: the header is written when no other write is in progress, and
 //! the sync follows the header. So a file whose header decodes was not necessarily whole before
 //! the sync, and nothing depends on it: temporary files are swept at boot.
 //!
-//! This room refuses what is too long, too short, or hashes to another address, and what there
+//! This module refuses what is too long, too short, or hashes to another address, and what there
 //! is no memory or no file for. It holds at most [`INGEST_BLOCKS_MAX`] blocks of an upload;
 //! while the disk is behind, the peer waits. While the memory of uploads is short, each group
 //! is written when it is whole, what is kept in memory goes into a file after all, and an
@@ -61,7 +61,7 @@ mod spill;
 
 pub(crate) use spill::discard;
 use spill::{
-    Spill, Tag, fault_of, file_len, look_for_room, not_opened, partition_for, remove_opened,
+    Spill, Tag, check_free_space, fault_of, file_len, not_opened, partition_for, remove_opened,
     tmp_path, upload_number,
 };
 
@@ -87,7 +87,7 @@ pub enum IngestError {
     /// The bytes hash to `found`, not to the address they were sent for.
     #[error("bytes hash to {found}")]
     BadDigest { found: Address },
-    /// There is no room for it on the disk.
+    /// The disk has no free space for it.
     #[error("{asked} bytes are to be written, and there is room for {free}")]
     NotEnough { asked: u64, free: u64 },
     /// The node could not take it.
@@ -117,7 +117,7 @@ impl IngestError {
 pub enum Progress {
     /// The upload goes on. It may want more now.
     Going,
-    /// It is over, and everything of it was discarded.
+    /// It has ended, and everything of it was discarded.
     Failed(Fault),
 }
 
@@ -194,7 +194,7 @@ pub struct Ingest {
     filling: Option<Filling>,
     /// Whole groups, and after the end the last one, whose write was not started.
     groups: Vec<Block>,
-    /// What the end of the body told.
+    /// What the end of the body showed.
     sealed: Option<Sealed>,
     /// The outboard of a sealed object, until it is written.
     outboard: Option<Outboard>,
@@ -228,7 +228,7 @@ impl Ingest {
         match len {
             Some(len) if len > max => Err(IngestError::TooLarge { len, max }),
             announced => {
-                look_for_room(expected.as_ref(), announced, cx)?;
+                check_free_space(expected.as_ref(), announced, cx)?;
                 Ok(Ingest {
                     stream,
                     peer,
@@ -376,7 +376,7 @@ impl Ingest {
                 match self.open_file(cx) {
                     Ok(opening) => (opening, Outcome::Going),
                     Err(error) => {
-                        self.let_go(cx);
+                        self.release_memory(cx);
                         ended(Outcome::Failed(error.fault()))
                     }
                 }
@@ -387,7 +387,7 @@ impl Ingest {
                 ended(Outcome::Failed(Fault::Raced))
             }
             (State::Asking | State::Confirming, _, Reply::Failed(fault)) => {
-                self.let_go(cx);
+                self.release_memory(cx);
                 ended(Outcome::Failed(fault))
             }
             (State::Putting | State::Adopting, Some(sealed), Reply::Stored { new }) => {
@@ -567,7 +567,7 @@ impl Ingest {
         if let State::Writing(spill) = self.machine.get() { spill.lent } else { 0 }
     }
 
-    /// Whether something is under way that `on_disk` or `on_reply` will be told about.
+    /// Whether something is pending that `on_disk` or `on_reply` will get.
     fn awaits(&self) -> bool {
         match self.machine.get() {
             State::Opening { .. } | State::Asking => true,
@@ -595,7 +595,7 @@ impl Ingest {
         // One more than there are descriptors for would take those of reads and connections.
         let file = cx.tickets.upload_file(self.peer, cx.config.upload_files_max);
         let file = file.map_err(IngestError::Failed)?;
-        // What came is set aside, and the rest in steps: who only announces much keeps no room.
+        // What came is set aside, and the rest in steps: who only announces much keeps no space.
         let least = self.announced.unwrap_or(u64::MAX).min(SEGMENT_OBJECT_LEN_MAX);
         let promised = file_len(self.size().max(least));
         if let Err(error) =
@@ -742,7 +742,7 @@ impl Ingest {
 
     /// Ends the upload and leaves nothing of it.
     fn discard(&mut self, fault: Fault, cx: &mut Cx<'_>) {
-        self.let_go(cx);
+        self.release_memory(cx);
         match self.machine.take("discarded") {
             State::Buffering
             | State::Asking
@@ -766,7 +766,7 @@ impl Ingest {
     }
 
     /// Gives back its memory, and its place among those that wait for some.
-    fn let_go(&mut self, cx: &mut Cx<'_>) {
+    fn release_memory(&mut self, cx: &mut Cx<'_>) {
         if let Some(since) = self.queued.take() {
             cx.memory.forget_upload(self.peer, self.stream, since, self.is_short());
         }

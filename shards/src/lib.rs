@@ -1,7 +1,7 @@
-//! The room that decides.
+//! The crate that decides.
 //!
 //! A shard is one pinned core and all it owns: its connections, its storage partitions, its cache.
-//! It is a synchronous state machine that is told events and the time and answers with acts; it
+//! It is a synchronous state machine that gets events and the time and answers with acts; it
 //! has no clock, socket, file or thread of its own, and no randomness that was not handed in. What
 //! waits is in the driver, what bytes mean is in the codec.
 

@@ -32,7 +32,7 @@ pub const PIPELINE_LEN_MAX: usize = 32 * 1024;
 pub const INGEST_BLOCKS_MAX: usize = 32;
 
 /// Groups of an upload that one disk write takes. File systems make a file longer by one write at a
-/// time, so that long ones are faster than many: while one is under way the next comes in.
+/// time, so that long ones are faster than many: while one is in progress the next comes in.
 pub const INGEST_WRITE_GROUPS: usize = 16;
 
 /// Questions one shard may have open with one other: those that may need memory there, and others,
@@ -54,8 +54,8 @@ pub const MESH_READS_WAITING_MAX: usize = 8192;
 pub const MESH_OTHERS_WAITING_MAX: usize = 1024;
 
 /// Messages of one lane of the mesh: the open questions of one side; for each of the other side's
-/// a reply, and before it a word that memory is short; a reply to each that is parked; and orders
-/// and the few messages of which there is one at a time.
+/// a reply, and before it a notice that memory is short; a reply to each that is parked; and orders
+/// and the few messages that come one at a time.
 pub const MESH_LANE_LEN: usize = 3 * MESH_ASKS_MAX + MESH_PARKED_MAX + 64;
 
 /// Answers delivered for one event before others have their turn. The most that one event can ask
@@ -90,7 +90,7 @@ pub const BODY_RATE: u64 = 1024;
 /// dropping looks at all of them, and must not be done for each byte.
 pub const SHED_SHARE: (usize, usize) = (7, 8);
 
-/// Connections beyond the most there may be that are told so, rather than closed at once.
+/// Connections beyond the most there may be that are refused in words, rather than closed at once.
 pub const REFUSED_MAX: usize = 128;
 
 /// The same for a shard that takes `connections_max`: an eighth of them, and some at least.
@@ -140,9 +140,9 @@ pub const EVICT_STEPS_MAX: usize = 256;
 /// Looks for one allocation after which uses earn a block no more rounds in the main queue.
 pub const EVICT_PATIENCE: usize = 128;
 
-/// Disk acts of a shard under way with which its disk has enough to do: one download alone does not
-/// need more groups ahead.
-pub const READS_BUSY: usize = READS_UNDER_WAY_MAX / 2;
+/// Disk acts in progress with which the disk of a shard has enough to do: one download alone does
+/// not need more groups ahead.
+pub const READS_BUSY: usize = READS_IN_PROGRESS_MAX / 2;
 
 /// Nanoseconds for which a reader takes nothing of what is there for it before its download keeps
 /// no more than it did at first.
@@ -151,7 +151,7 @@ pub const READER_BEHIND_NS: u64 = 20_000_000;
 /// Most groups one download keeps or has asked for, whatever is configured.
 pub const WINDOW_GROUPS_MAX: usize = 32;
 
-const _: () = assert!(0 < READS_BUSY && READS_BUSY < READS_UNDER_WAY_MAX);
+const _: () = assert!(0 < READS_BUSY && READS_BUSY < READS_IN_PROGRESS_MAX);
 const _: () = assert!(EVICT_PATIENCE < EVICT_STEPS_MAX);
 const _: () = assert!(0 < WINDOW_GROUPS && WINDOW_GROUPS <= WINDOW_GROUPS_MAX as u64);
 
@@ -178,7 +178,7 @@ pub const READS_NEXT_PERCENT: usize = 54;
 pub const READS_HOT_PERCENT: usize = 58;
 pub const READS_SHORT_PERCENT: usize = 61;
 
-/// What work may hold that nobody waits for.
+/// What background work may hold.
 pub const BACKGROUND_PERCENT: usize = 4;
 
 /// Nanoseconds an upload waits for memory before it is refused (503).
@@ -280,9 +280,9 @@ pub const FETCHES_MAX: usize = 16 * 1024;
 /// Askers of one partition who wait for those groups (503 beyond it).
 pub const WANTING_MAX: usize = 2 * FETCHES_MAX;
 
-/// Disk acts of a shard under way beyond which groups wait with being read, so that commits and
-/// boots always find room among `DISK_OPS_MAX`.
-pub const READS_UNDER_WAY_MAX: usize = ron_io::limits::DISK_OPS_MAX / 2;
+/// Disk acts of a shard in progress beyond which groups wait with being read, so that commits and
+/// boots always find a place among `DISK_OPS_MAX`.
+pub const READS_IN_PROGRESS_MAX: usize = ron_io::limits::DISK_OPS_MAX / 2;
 
 /// Bytes of one read of a log whose records are hashed at boot: the longest record fits.
 pub const SCAN_LEN: usize = 2 * 1024 * 1024;
@@ -296,7 +296,7 @@ const _: () = assert!(SEGMENT_LEN_MAX / (RECORD_HEADER_LEN as u64) < SEGMENT_SEQ
 /// Tries to read a piece of the log at boot.
 pub const BOOT_SCAN_TRIES: u32 = 3;
 
-/// Bytes of one read of a log of which only headers are wanted.
+/// Bytes of one read of a log when only headers are wanted.
 pub const SKIM_LEN: usize = 256 * 1024;
 
 const _: () = assert!(ron_codec::record::record_len_max() <= SCAN_LEN as u64);
@@ -308,14 +308,14 @@ const _: () = assert!(BATCH_RECORDS_MAX <= APPENDS_MAX);
 pub const ORDER_LANE_LEN: usize = 64;
 
 /// Bytes of a volume that are left free unless configured otherwise: compaction of one segment
-/// always finds room.
+/// always finds space.
 pub const RESERVE_BYTES: u64 = 512 * 1024 * 1024;
 
 /// Share of a segment that must count, in percent, for it not to be compacted.
 pub const COMPACT_BELOW_PERCENT: u8 = 50;
 
-/// Most percent that may be asked for. What fills up a batch counts for nothing, so a segment of
-/// which all else counts may still be below a higher share, and would be written anew without an
+/// Most percent that may be asked for. What fills up a batch counts for nothing, so a segment
+/// where all else counts may still be below a higher share, and would be written anew without an
 /// end.
 pub const COMPACT_BELOW_MAX: u8 = 90;
 
@@ -344,12 +344,12 @@ pub const COMPACT_DEAD_MIN: u64 = 1024 * 1024;
 /// Bytes that compaction hashes in one turn of the loop: about 100 µs.
 pub const COMPACT_TURN_LEN: usize = 256 * 1024;
 
-/// Disk acts of a shard under way beyond which compaction yields: it reads and moves no more than
+/// Disk acts of a shard in progress beyond which compaction yields: it reads and moves no more than
 /// so many bytes a second then, in each partition.
-pub const COMPACT_UNDER_WAY_MAX: usize = 8;
+pub const COMPACT_IN_PROGRESS_MAX: usize = 8;
 pub const COMPACT_YIELDING_BYTES_PER_S: u64 = 32 * 1024 * 1024;
 
-/// The highest number of a segment or snapshot: a file with a higher one is none of ours. The next
+/// The highest number of a segment or snapshot: a file with a higher one is not ours. The next
 /// is one higher than any that is there, and so many are never made.
 pub const FILE_NUMBER_MAX: u32 = u32::MAX / 4;
 
@@ -366,15 +366,15 @@ pub const SMALL_SEGMENTS_MAX: usize = 16;
 /// Bytes of memory that are counted for the place of an upload among those that wait.
 pub const UPLOAD_WAITING_LEN: usize = 256;
 
-/// Bytes of room that an upload sets aside at a time, at most.
+/// Bytes of free space that an upload sets aside at a time, at most.
 pub const UPLOAD_STEP_LEN: u64 = 16 * 1024 * 1024;
 
-/// Bytes written to a volume after which its room is asked for again.
-pub const ROOM_WRITTEN_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes written to a volume after which its free space is asked for again.
+pub const FREE_SPACE_WRITTEN_MAX: u64 = 64 * 1024 * 1024;
 
-/// Nanoseconds after which the room of a volume that is being written to, or is full, is asked
-/// for again.
-pub const ROOM_AFTER_NS: u64 = 1_000_000_000;
+/// Nanoseconds after which the free space of a volume that is being written to, or is full, is
+/// asked for again.
+pub const FREE_SPACE_AFTER_NS: u64 = 1_000_000_000;
 
 /// Nanoseconds after which a file that could not be removed, and whose tombstone waits for that, is
 /// looked for again.
@@ -405,8 +405,8 @@ pub const SCRUB_ASK_LEN: u64 = ron_codec::limits::DISK_BLOCK_LEN as u64;
 /// Bytes that the scrub, or a compaction that has to yield, may read at once after a rest.
 pub const PACE_BURST_LEN: i64 = 4 * SCRUB_READ_LEN as i64;
 
-/// Disk acts of a shard under way beyond which its scrub starts no read.
-pub const SCRUB_UNDER_WAY_MAX: usize = 8;
+/// Disk acts of a shard in progress beyond which its scrub starts no read.
+pub const SCRUB_IN_PROGRESS_MAX: usize = 8;
 
 /// Bytes of a round after which its position is carried into the index.
 pub const SCRUB_MARK_LEN: u64 = 1024 * 1024 * 1024;

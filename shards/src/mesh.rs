@@ -10,8 +10,8 @@
 //!              └── Short: its place is free ──► parked ── reply ──┘
 //! ```
 //!
-//! Each question is answered by exactly one reply. A read that has to wait for memory is told so
-//! first, by one `Short`, and gives its place back; its owner bounds how many wait so. The lane
+//! Each question is answered by exactly one reply. A read that has to wait for memory gets
+//! one `Short` first, and gives its place back; its owner bounds how many wait so. The lane
 //! that leads here therefore never holds more than two messages for each open question, and one for
 //! each that is parked: a reply to a parked one stands behind all that was said before it, so when
 //! the last `Short` was said, those parked here were all parked there.
@@ -77,7 +77,7 @@ impl Mesh {
         }
     }
 
-    /// With fewer places for reads, or for others: a lane has room for no more than there are.
+    /// With fewer places for reads, or for others: a lane holds no more than there are.
     pub(crate) fn with_places(mut self, reads: usize, others: usize) -> Mesh {
         assert!(reads > 0 && others > 0, "nothing could be asked");
         for (kind, places) in [(Place::Read, reads), (Place::Other, others)] {
@@ -88,7 +88,7 @@ impl Mesh {
     }
 
     /// Puts a question of a client to another shard, now or when there is a place. Gives back a
-    /// question for which there is no room to wait: this one, or where another client has more of
+    /// question that finds no place to wait: this one, or where another client has more of
     /// them, the newest of the one that has most.
     pub(crate) fn ask(
         &mut self,
@@ -106,7 +106,8 @@ impl Mesh {
             acts.push(Act::Mail { to, mail: Mail::Ask { from, ask } });
             return None;
         }
-        // What is ahead of its turn leaves half of the room to what is not, and takes none of it.
+        // What is ahead of its turn leaves half of the places to what is not, and takes no place of
+        // those.
         let ahead = matches!(ask, Ask::Group { ahead: true, .. });
         if ahead && self.waiting[kind] >= waiting_max / 2 {
             return Some((from, ask));
@@ -224,7 +225,7 @@ mod tests {
 
     const PEER: ShardId = ShardId(1);
 
-    /// Whether a question found a place, or room to wait for one.
+    /// Whether a question found a place, or one to wait in.
     fn ask(mesh: &mut Mesh, first: Option<u64>, acts: &mut Acts<Mail, Body>) -> bool {
         ask_for(mesh, 0, first, acts).is_none()
     }

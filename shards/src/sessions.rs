@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     places: Vec<Option<Place>>,
-    /// Connections that are served, and those that are only told that they are not.
+    /// Connections that are served, and those that only get a refusal.
     open: usize,
     refused: usize,
     /// Bytes that all sessions keep, as last counted.
@@ -79,7 +79,7 @@ impl Sessions {
         Some(session)
     }
 
-    /// Counts again what a session keeps. To be called whenever it was told something.
+    /// Counts again what a session keeps. To be called after each of its events.
     pub(crate) fn recount(&mut self, conn: ConnId) {
         if let Some(place) = self.places.get_mut(conn.slot as usize).and_then(Option::as_mut) {
             let now = place.session.held();
@@ -98,7 +98,7 @@ impl Sessions {
         self.open
     }
 
-    /// Connections that are being told that they are refused.
+    /// Connections that are getting a refusal.
     pub(crate) fn refused(&self) -> usize {
         self.refused
     }

@@ -2,7 +2,7 @@
 //!
 //! Each event goes to the one part it concerns: a session, the store, or the mesh. Then the shard
 //! *settles*: questions are routed to their owners and answers to their askers until none is left,
-//! so that each event starts from a clean room. A cache hit is asked, answered and sent in the
+//! so that each event starts from a settled state. A cache hit is asked, answered and sent in the
 //! `apply` that parsed its request.
 //!
 //! ```text
@@ -74,7 +74,7 @@ pub struct Shard {
     idle_look_at: u64,
     /// Before this nothing is said of refused connections, and how many there were meanwhile.
     refused_tell_at: u64,
-    refused_untold: u64,
+    refused_unreported: u64,
     /// When uploads that wait for memory try again.
     uploads_at: Option<u64>,
     /// When slow uploads are looked for again, while others wait for memory.
@@ -89,7 +89,7 @@ pub struct Shard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     New,
-    /// The store opens its partitions. Connections are taken, and told to wait.
+    /// The store opens its partitions. Connections are taken, and requests refused as unavailable.
     Booting,
     Serving,
     /// No new connections; those there are finish, or are dropped at this time.
@@ -104,7 +104,7 @@ enum Life {
     Stopped,
 }
 
-/// Lends every part of the shard but the one that is being told something.
+/// Lends every part of the shard but the one that is handling an event.
 macro_rules! cx {
     ($shard:ident, $now:expr) => {
         Cx {
@@ -124,7 +124,7 @@ macro_rules! cx {
 }
 
 impl Shard {
-    /// A shard that will open its partitions when it is first told anything.
+    /// A shard that will open its partitions at its first event.
     ///
     /// # Errors
     /// When the arena cannot be mapped.
@@ -150,7 +150,7 @@ impl Shard {
             relief_at: 0,
             idle_look_at: 0,
             refused_tell_at: 0,
-            refused_untold: 0,
+            refused_unreported: 0,
             uploads_at: None,
             uploads_relief_at: None,
             life: Life::New,
@@ -213,8 +213,8 @@ impl Shard {
             self.tell_refused(why, now);
             // Saying why takes a connection, for a moment. Under TLS it would take a handshake.
             let most = refused_max(self.config.connections_max);
-            let room = why != Rejected::Draining && self.sessions.refused() < most;
-            if !room || listener.proto != Proto::Http {
+            let is_answered = why != Rejected::Draining && self.sessions.refused() < most;
+            if !is_answered || listener.proto != Proto::Http {
                 self.acts.push(Act::Abort { conn });
                 return self.close_idle(now);
             }
@@ -245,12 +245,12 @@ impl Shard {
             Rejected::PeerConnections => "connections_per_peer",
             _ => return,
         };
-        self.refused_untold += 1;
+        self.refused_unreported += 1;
         if self.refused_tell_at > now.mono_ns {
             return;
         }
         self.refused_tell_at = now.mono_ns + REFUSED_TELL_NS;
-        let count = std::mem::take(&mut self.refused_untold);
+        let count = std::mem::take(&mut self.refused_unreported);
         self.note(format!(
             "connections are refused, the last for {setting} ({count} since the last such line)"
         ));
@@ -272,7 +272,7 @@ impl Shard {
             self.idle_look_at = now.mono_ns + IDLE_LOOK_NS;
         }
         for conn in idle {
-            self.tell(conn, now, |session, cx| session.make_room(cx));
+            self.tell(conn, now, |session, cx| session.drop_idle(cx));
         }
     }
 
@@ -376,7 +376,7 @@ impl Shard {
             self.store.settle(&mut cx!(self, now));
             self.feed_uploads(now);
             if self.asks.is_empty() && self.replies.is_empty() {
-                // What a burst took is not kept when it is over.
+                // What a burst took is not kept when it has ended.
                 self.asks.shrink_to(QUEUE_KEPT);
                 self.replies.shrink_to(QUEUE_KEPT);
                 break;
@@ -388,7 +388,7 @@ impl Shard {
         self.live(now);
     }
 
-    /// Drops connections until the others have room again.
+    /// Drops connections until the buffers of the others fit again.
     fn shed(&mut self, now: Now) {
         let enough = self.config.connection_buffers / SHED_SHARE.1 * SHED_SHARE.0;
         for conn in self.sessions.greediest(now.mono_ns) {
@@ -548,11 +548,11 @@ impl Shard {
     }
 
     /// Drops the connections that did not end in time.
-    fn cut_all(&mut self, until_ns: u64, is_told: bool) {
+    fn cut_all(&mut self, until_ns: u64, is_notified: bool) {
         let left = self.sessions.all();
-        if !is_told && !left.is_empty() {
+        if !is_notified && !left.is_empty() {
             self.life = Life::Draining { until_ns, cut: true };
-            let message = format!("deadlines.drain is over: {} connections are cut", left.len());
+            let message = format!("deadlines.drain elapsed: {} connections are cut", left.len());
             self.note(message);
         }
         for conn in left {

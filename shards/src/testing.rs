@@ -86,7 +86,7 @@ impl Bench {
 
     /// A block with these bytes.
     pub(crate) fn block(&mut self, bytes: &[u8]) -> Block {
-        let mut block = self.memory.alloc(bytes.len()).expect("room in the arena");
+        let mut block = self.memory.alloc(bytes.len()).expect("space in the arena");
         block.bytes_mut().copy_from_slice(bytes);
         block.freeze(bytes.len())
     }

@@ -14,7 +14,7 @@ const LINE_KEPT: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Turns<T> {
-    /// None of these is empty.
+    /// No queue here is empty.
     of: BTreeMap<Client, VecDeque<T>>,
     turns: VecDeque<Client>,
     len: usize,

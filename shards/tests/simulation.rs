@@ -1,4 +1,4 @@
-//! A few hundred worlds, each different, none of which may see a promise broken.
+//! A few hundred worlds, each different; no promise may break in any of them.
 
 mod sim;
 

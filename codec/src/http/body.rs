@@ -37,7 +37,7 @@ pub enum Step<'a> {
     Data { payload: &'a [u8], consumed: usize },
     /// All of the input is done with and the body goes on.
     NeedMore,
-    /// The body is over; what stands behind `consumed` bytes belongs to the next request.
+    /// The body has ended; what stands behind `consumed` bytes belongs to the next request.
     Done { consumed: usize },
 }
 
@@ -153,7 +153,7 @@ impl ChunkedDecoder {
         }
     }
 
-    /// Whether the body is over.
+    /// Whether the body has ended.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.state == State::Done

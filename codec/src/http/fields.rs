@@ -2,7 +2,7 @@
 //!
 //! RFC 9110 §5.3 lets a sender split a list over several lines of the same name. Most clients send
 //! one line, so the first is kept at hand and the others are found again in the head only when
-//! somebody asks. This room interprets no value.
+//! somebody asks. This module interprets no value.
 
 use std::fmt;
 

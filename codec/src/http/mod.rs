@@ -2,8 +2,8 @@
 //!
 //! Everything here runs once or more per request of a shard, so nothing here allocates: heads are
 //! borrowed from the receive buffer and answers are appended to a buffer the caller keeps. The
-//! room refuses what two readers could understand differently (RFC 9112 §11.2); it does not decide
-//! which method a route allows, who may write, or how long a peer may take.
+//! module refuses what two readers could understand differently (RFC 9112 §11.2). It does not
+//! decide which method a route allows, who may write, or how long a peer may take.
 
 pub mod body;
 pub mod etag;

@@ -390,7 +390,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Takes one field. Names are told apart by length first: most fields of most clients concern
+    /// Takes one field. Names are compared by length first: most fields of most clients concern
     /// nobody here and are passed over after one comparison.
     fn field(&mut self, name: &str, value: &'a [u8]) -> Result<(), HeadError> {
         let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);

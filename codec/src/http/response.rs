@@ -2,7 +2,7 @@
 //!
 //! A head is appended to a buffer the caller keeps and reuses, so nothing is allocated once that
 //! buffer has grown. Answers to HTTP/1.0 clients have the same status line (RFC 9112 §2.3). The
-//! room does not know which fields an answer needs; it only makes sure that no value can end its
+//! module does not know which fields an answer needs; it only makes sure that no value can end its
 //! line.
 
 use super::etag::etag;

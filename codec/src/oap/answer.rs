@@ -127,8 +127,8 @@ pub fn write_put_done(out: &mut Vec<u8>, done: &PutAnswer) {
     append_json(out, done);
 }
 
-/// Appends what an answer with `meta` begins with: an object of `size` bytes, of which `len` bytes
-/// from `offset` follow.
+/// Appends what an answer with `meta` begins with: `len` bytes follow, from `offset`
+/// of an object of `size` bytes.
 pub fn write_meta(
     out: &mut Vec<u8>,
     obj: &Address,

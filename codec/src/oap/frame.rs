@@ -1,8 +1,8 @@
 //! The header of an OAP/1 frame: its fields, its flags, and its 37 bytes.
 //!
 //! Headers are encoded apart from what follows them, so that payload bytes can be sent from where
-//! they lie. This room refuses to encode a header that the deframer would refuse to read; it knows
-//! nothing of streams and their order.
+//! they lie. This module refuses to encode a header that the deframer would refuse to read; it
+//! knows nothing of streams and their order.
 
 use std::fmt;
 use std::ops::BitOr;
@@ -160,7 +160,7 @@ impl FrameHeader {
         check_version(bytes[VERSION_AT])?;
         let cap_len = u16::from_le_bytes(field(bytes, CAP_LEN_AT));
         // `check_len` saw to it that `len` is at least FRAME_FIXED_LEN.
-        let room = len - FRAME_FIXED_LEN as u32;
+        let space = len - FRAME_FIXED_LEN as u32;
         let mut head = Self {
             flags: Flags::from_bits(u16::from_le_bytes(field(bytes, FLAGS_AT))),
             code: u16::from_le_bytes(field(bytes, CODE_AT)),
@@ -171,10 +171,10 @@ impl FrameHeader {
             payload_len: 0,
         };
         // OAP/1 §3.3
-        head.payload_len = room.checked_sub(u32::from(cap_len)).ok_or(FrameError::CapTooLong {
+        head.payload_len = space.checked_sub(u32::from(cap_len)).ok_or(FrameError::CapTooLong {
             head,
             len: cap_len,
-            room,
+            space,
         })?;
         head.check_cap()?;
         Ok(head)
@@ -199,10 +199,10 @@ pub enum FrameError {
     /// The version is not 1.
     #[error("frame version {version} is unknown, {VERSION} is spoken")]
     Version { version: u8 },
-    /// The frame has room for `room` bytes of capability and payload, and the capability alone
+    /// The frame has space for `space` bytes of capability and payload, and the capability alone
     /// claims `len`. The `payload_len` of `head` is 0.
-    #[error("capability of {len} bytes in a frame with room for {room}")]
-    CapTooLong { head: FrameHeader, len: u16, room: u32 },
+    #[error("capability of {len} bytes in a frame with room for {space}")]
+    CapTooLong { head: FrameHeader, len: u16, space: u32 },
     /// A capability in a frame without START.
     #[error("capability of {} bytes without START", head.cap_len)]
     CapWithoutStart { head: FrameHeader },
@@ -369,8 +369,8 @@ mod tests {
 
     #[test]
     fn the_longest_frame_is_encoded_and_one_more_byte_is_not() {
-        let room = (FRAME_LEN_MAX - FRAME_FIXED_LEN) as u32;
-        let mut head = FrameHeader { cap_len: 0, payload_len: room, ..HEAD };
+        let space = (FRAME_LEN_MAX - FRAME_FIXED_LEN) as u32;
+        let mut head = FrameHeader { cap_len: 0, payload_len: space, ..HEAD };
         assert_eq!(encode_header(&head).unwrap()[..4], [0, 0, 0x10, 0]);
         head.payload_len += 1;
         assert_eq!(encode_header(&head), Err(FrameError::Len { len: 0x10_0001 }));
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(FrameHeader::decode(&bytes).unwrap().payload_len, 0);
         bytes[CAP_LEN_AT] = 9;
         let error = FrameHeader::decode(&bytes).unwrap_err();
-        assert!(matches!(error, FrameError::CapTooLong { len: 9, room: 8, .. }), "{error:?}");
+        assert!(matches!(error, FrameError::CapTooLong { len: 9, space: 8, .. }), "{error:?}");
         assert_eq!(error.header().corr_id, HEAD.corr_id);
         assert_eq!(error.code().status(), 400);
     }

@@ -1,7 +1,7 @@
 //! JSON of OAP/1 messages, appended to the bytes that are to be sent.
 //!
-//! Requests and answers write the same way. This room knows no message and reads none: each message
-//! is described beside its reader.
+//! Requests and answers write the same way. This module knows no message and reads none: each
+//! message is described beside its reader.
 
 use serde::Serialize;
 

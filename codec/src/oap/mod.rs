@@ -1,10 +1,10 @@
 //! OAP/1: frames, and the messages of HELLO and storage in them.
 //!
 //! Bytes to frames ([`Deframer`]), headers to bytes ([`encode_header`]), JSON payloads to requests
-//! ([`StorageRequest`]) and answers to JSON, for both ends of a connection. This room refuses what
-//! a frame or a payload alone shows to be wrong. The order of streams, their deadlines and their
-//! credit are decided by the owner of the connection. `docs/OAP1.md` is the specification; comments
-//! cite its clauses.
+//! ([`StorageRequest`]) and answers to JSON, for both ends of a connection. This module refuses
+//! what a frame or a payload alone shows to be wrong. The order of streams, their deadlines and
+//! their credit are decided by the owner of the connection. `docs/OAP1.md` is the specification;
+//! comments cite its clauses.
 
 mod answer;
 mod deframe;

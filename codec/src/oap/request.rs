@@ -69,7 +69,7 @@ pub struct Window {
 }
 
 /// Why a request is refused. All of these concern one stream; the connection stays open
-/// (OAP/1 §3.6). The texts may be told to the client.
+/// (OAP/1 §3.6). The texts may be sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RequestError {
     /// A request payload of `len` bytes.

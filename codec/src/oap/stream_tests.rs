@@ -222,7 +222,7 @@ fn golden_violations_are_refused_for_their_reason() {
                     matches!(error, Some(FrameError::CapWithoutStart { head }) if head.cap_len == 4)
                 }
                 "cap_len_beyond_frame" => {
-                    matches!(error, Some(FrameError::CapTooLong { len: 9, room: 2, .. }))
+                    matches!(error, Some(FrameError::CapTooLong { len: 9, space: 2, .. }))
                 }
                 _ => panic!("no expectation for {name}"),
             };

@@ -37,7 +37,7 @@ pub(super) fn parse_whole(mut stream: &[u8]) -> Outcome {
         if stream.len() < 37 {
             return outcome;
         }
-        let room = number(0, 4) as u32 - 33;
+        let space = number(0, 4) as u32 - 33;
         let cap_len = number(27, 29) as u16;
         let head = FrameHeader {
             flags: Flags::from_bits(number(5, 7) as u16),
@@ -46,17 +46,17 @@ pub(super) fn parse_whole(mut stream: &[u8]) -> Outcome {
             tenant_id: number(11, 27),
             corr_id: number(29, 37) as u64,
             cap_len,
-            payload_len: room.saturating_sub(u32::from(cap_len)),
+            payload_len: space.saturating_sub(u32::from(cap_len)),
         };
-        if u32::from(cap_len) > room {
-            outcome.error = Some(FrameError::CapTooLong { head, len: cap_len, room });
+        if u32::from(cap_len) > space {
+            outcome.error = Some(FrameError::CapTooLong { head, len: cap_len, space });
             return outcome;
         }
         if cap_len > 0 && number(5, 6) & 8 == 0 {
             outcome.error = Some(FrameError::CapWithoutStart { head });
             return outcome;
         }
-        let (cap_end, end) = (37 + usize::from(cap_len), 37 + room as usize);
+        let (cap_end, end) = (37 + usize::from(cap_len), 37 + space as usize);
         let cap = stream[37..cap_end.min(stream.len())].to_vec();
         let payload = stream.get(cap_end..end.min(stream.len())).unwrap_or(&[]).to_vec();
         let frame = Frame { head, cap, payload };

@@ -2,7 +2,7 @@
 //!
 //! A [`BlockMut`] is being filled and has one holder. Frozen it is a [`Block`], whose bytes never
 //! change while anyone holds it. Only [`Block::lend`] makes a [`Lent`], which `Pipe::send` takes.
-//! This room hands out no memory: the owner of the arena does, and a handle that is dropped only
+//! This module hands out no memory: the owner of the arena does, and a handle that is dropped only
 //! posts its memory back.
 
 use std::{fmt, ops::Range, sync::Arc};

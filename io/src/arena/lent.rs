@@ -29,7 +29,7 @@ impl LentPages {
         LentPages((0..blocks).map(|_| AtomicU16::new(0)).collect())
     }
 
-    /// Marks `count` pages of one block, which the caller holds. That it lets go of the block
+    /// Marks `count` pages of one block, which the caller holds. That it drops the block
     /// afterwards, and the owner takes it back, orders this before the owner looks.
     pub(super) fn mark(&self, page: u32, count: u32) {
         let (word, bits) = self.word(page, count);

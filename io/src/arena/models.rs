@@ -15,7 +15,7 @@ fn refill(arena: &mut Arena) {
     again.bytes_mut()[0] = 2;
 }
 
-/// Two holders of a block, on threads of their own, lend it and let go of it while the owner waits
+/// Two holders of a block, on threads of their own, lend it and drop it while the owner waits
 /// for the memory.
 #[test]
 fn what_two_holders_lent_is_renewed_before_it_is_written() {

@@ -54,10 +54,10 @@ pub(super) struct Conn {
     pub(super) paused: bool,
     /// A send of the ring is in progress.
     pub(super) sending: bool,
-    /// A poll for room in the socket is in progress.
+    /// A poll for space in the socket is in progress.
     pub(super) polling: bool,
     pub(super) ending: Ending,
-    /// The peer's end was told to the shard.
+    /// The peer's end was delivered to the shard.
     pub(super) eof: bool,
     /// The ring's poll saw that the peer sends no more.
     pub(super) half_closed: bool,
@@ -315,10 +315,10 @@ impl Out {
     }
 }
 
-/// Appends as many of the bytes as the buffer has room for, and returns the others.
+/// Appends as many of the bytes as fit in the buffer, and returns the others.
 fn fill<'a>(buffer: &mut Vec<u8>, bytes: &'a [u8]) -> &'a [u8] {
-    let room = OUT_BUFFER_LEN - buffer.len();
-    let (now, later) = bytes.split_at(room.min(bytes.len()));
+    let space = OUT_BUFFER_LEN - buffer.len();
+    let (now, later) = bytes.split_at(space.min(bytes.len()));
     buffer.extend_from_slice(now);
     later
 }

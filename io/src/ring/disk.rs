@@ -5,7 +5,7 @@
 //! know (names, folders, lengths) is done by threads that may block. So is a read that nobody waits
 //! for: few of them are in progress at once, so that some thread is always there for the rest, and
 //! the disk serves them last. So is a file that is to be renamed to another file system, which
-//! means a copy of it all: one at a time. Outcomes are told to the shard a turn at a time.
+//! means a copy of it all: one at a time. Outcomes are delivered to the shard a turn at a time.
 //!
 //! ```text
 //!   perform ──► waiting ──► ring: Read, Scan, Write, Sync ──────────► outcomes
@@ -15,8 +15,8 @@
 //! ```
 //!
 //! On a file system without direct I/O the same operations go through the page cache, and the
-//! control plane is informed, once for each device. This room refuses operations on files that are
-//! not open.
+//! control plane is informed, once for each device. This module refuses operations on files that
+//! are not open.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -58,7 +58,7 @@ pub(super) struct About {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Load {
     Short,
-    /// A read that nobody waits for.
+    /// A background read.
     Idle,
     /// A copy of a file, to another file system.
     Copy,
@@ -66,7 +66,7 @@ enum Load {
 
 /// What a thread has done.
 pub(super) enum Done {
-    Told(DiskDone),
+    Outcome(DiskDone),
     Opened {
         id: FileId,
         path: PathBuf,
@@ -91,7 +91,7 @@ pub(super) struct Disk {
     outcomes: VecDeque<Outcome>,
     /// Operations that wait because `DISK_OPS_MAX` are in progress.
     waiting: VecDeque<(Ticket, DiskOp)>,
-    /// Reads that nobody waits for, until there is room for them.
+    /// Background reads, until capacity is left for them.
     background: VecDeque<Background>,
     /// Files to be copied to another file system: from where to where.
     carrying: VecDeque<(Ticket, PathBuf, PathBuf)>,
@@ -99,7 +99,7 @@ pub(super) struct Disk {
     transfers: Slab<Transfer>,
     /// What is to be submitted: numbers of transfers.
     submit: VecDeque<u32>,
-    /// What threads work on; how much of it nobody waits for; and how many of it are copies.
+    /// What threads work on; how much of it is background work; and how many of it are copies.
     jobs: usize,
     idle_jobs: usize,
     carries: usize,
@@ -112,7 +112,7 @@ pub(super) struct Disk {
     notes: VecDeque<String>,
 }
 
-/// A read that nobody waits for.
+/// A background read.
 struct Background {
     ticket: Ticket,
     file: Arc<OpenFile>,
@@ -147,13 +147,13 @@ impl Disk {
         self.spares = Spares::default();
     }
 
-    /// Takes an operation, to be started now or when there is room.
+    /// Takes an operation, to be started now or when the queue has space.
     pub(super) fn perform(&mut self, ticket: Ticket, op: DiskOp) {
         self.waiting.push_back((ticket, op));
         self.start();
     }
 
-    /// The next transfer for the ring, and the number to be told when it has completed.
+    /// The next transfer for the ring, and the number to report when it has completed.
     pub(super) fn submission(&mut self) -> Option<(u32, squeue::Entry)> {
         let number = self.submit.pop_front()?;
         Some((number, self.transfers[number as usize].entry()))
@@ -188,7 +188,7 @@ impl Disk {
         self.carries -= usize::from(load == Load::Copy);
         let done = match result {
             Err(error) => Err(error),
-            Ok(Done::Told(done)) => Ok(done),
+            Ok(Done::Outcome(done)) => Ok(done),
             Ok(Done::Crosses { from, to }) => {
                 self.carrying.push_back((ticket, from, to));
                 return None;
@@ -210,8 +210,8 @@ impl Disk {
         self.notes.pop_front()
     }
 
-    /// Operations on the ring, with other threads, and waiting; and reads that nobody waits for and
-    /// that wait.
+    /// Operations on the ring, with other threads, and waiting; and background reads that
+    /// wait.
     pub(super) fn depths(&self) -> [usize; 4] {
         [self.transfers.len(), self.jobs, self.waiting.len(), self.background.len()]
     }
@@ -225,7 +225,7 @@ impl Disk {
         self.close_unused();
         while self.carries < CARRIES_MAX {
             let Some((ticket, from, to)) = self.carrying.pop_front() else { break };
-            let carry = move || names::carry(&from, &to).map(Done::Told);
+            let carry = move || names::carry(&from, &to).map(Done::Outcome);
             self.give(About { ticket, load: Load::Copy }, carry);
         }
         while self.transfers.len() + self.jobs < DISK_OPS_MAX {
@@ -286,13 +286,13 @@ impl Disk {
         self.submit.push_back(self.transfers.insert(transfer) as u32);
     }
 
-    /// Has a job done by a thread that may block, and its result told.
+    /// Has a job done by a thread that may block, and delivers its result.
     fn block(
         &mut self,
         ticket: Ticket,
         job: impl FnOnce() -> io::Result<DiskDone> + Send + 'static,
     ) {
-        self.give(About { ticket, load: Load::Short }, move || job().map(Done::Told));
+        self.give(About { ticket, load: Load::Short }, move || job().map(Done::Outcome));
     }
 
     fn give(&mut self, about: About, job: impl FnOnce() -> io::Result<Done> + Send + 'static) {
@@ -315,7 +315,7 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 Ok(Done::Crosses { from, to })
             }
-            renamed => renamed.map(Done::Told),
+            renamed => renamed.map(Done::Outcome),
         });
     }
 
@@ -326,7 +326,7 @@ impl Disk {
             let read = names::read_idly(&file, at - skip as u64, buffer.bytes_mut())?;
             let end = read.min(skip + len);
             let bytes = buffer.bytes()[skip.min(end)..end].to_vec();
-            Ok(Done::Told(DiskDone::Scanned(bytes)))
+            Ok(Done::Outcome(DiskDone::Scanned(bytes)))
         });
     }
 

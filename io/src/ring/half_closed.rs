@@ -1,9 +1,9 @@
-//! Waiting for room in the sockets of peers that send no more.
+//! Waiting for space in the sockets of peers that send no more.
 //!
-//! The ring's own poll hears that a peer has closed its side whether it was asked to or not. So
+//! The ring's own poll reports that a peer has closed its side whether it was asked to or not. So
 //! with such a socket it completes at once, full or not, and a thread that waits by it spins for as
-//! long as the peer reads slowly. epoll hears what it was asked for. The few connections that need
-//! it are in one set of it, and the ring polls the set.
+//! long as the peer reads slowly. epoll reports what it was asked for. The few connections that
+//! need it are in one set of it, and the ring polls the set.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ impl HalfClosed {
         Ok(HalfClosed { epoll, waiting: 0 })
     }
 
-    /// The descriptor that is readable when some socket has room.
+    /// The descriptor that is readable when some socket has space.
     pub(super) fn fd(&self) -> RawFd {
         self.epoll.as_raw_fd()
     }
@@ -43,7 +43,7 @@ impl HalfClosed {
         self.waiting > 0
     }
 
-    /// Waits, once, until a socket has room or is dead. A socket that is closed leaves by itself.
+    /// Waits, once, until a socket has space or is dead. A socket that is closed leaves by itself.
     ///
     /// # Errors
     /// What `epoll_ctl(2)` answered: no memory, or too many for this user.
@@ -127,7 +127,7 @@ mod tests {
             peer.read_exact(&mut vec![0; len]).unwrap();
             assert!(polls(set.fd(), libc::POLLIN, 10_000));
             set.take(&mut told).unwrap();
-            assert!(!set.is_waiting() && !readable(&set), "it is told once");
+            assert!(!set.is_waiting() && !readable(&set), "it is reported once");
         }
         assert_eq!(told, [7, 8]);
         // One that dies is reported too.

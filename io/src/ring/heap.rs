@@ -26,7 +26,7 @@ static RELEASES: OnceLock<SyncSender<()>> = OnceLock::new();
 /// it is too much. To be called once, before there are other threads.
 ///
 /// # Errors
-/// When the system has no room for the thread that gives memory back.
+/// When the system cannot start the thread that gives memory back.
 pub fn keep_freed_memory() -> io::Result<()> {
     configure();
     let (ask, asked) = sync_channel(1);

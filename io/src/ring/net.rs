@@ -99,10 +99,10 @@ pub(super) struct Net {
     spares: Spares,
     /// Bodies sent by reference go through it.
     pipe: Pipe,
-    /// Those whose peer sends no more, and that wait for room.
+    /// Those whose peer sends no more, and that wait for space in the socket.
     half_closed: HalfClosed,
     /// The set of them is polled.
-    awaits_room: bool,
+    awaits_writable: bool,
     accepting: bool,
     /// Connections with which no more are accepted.
     connections_max: usize,
@@ -125,11 +125,11 @@ pub(super) struct Net {
 pub(super) struct Counts {
     pub(super) enters: u64,
     pub(super) completions: u64,
-    /// Turns that found completions waiting in the kernel for want of room.
+    /// Turns that found completions waiting in the kernel because the queue was full.
     pub(super) overflows: u64,
     /// Receives that found no free buffer.
     pub(super) starved: u64,
-    /// Submissions that wait for room in the queue, as of now.
+    /// Submissions that wait for space in the queue, as of now.
     pub(super) waiting: u64,
     /// Connections, as of now.
     pub(super) conns: u64,
@@ -137,7 +137,7 @@ pub(super) struct Counts {
     pub(super) proofs: Proofs,
     /// Bytes that sockets took by reference.
     pub(super) lent_bytes: u64,
-    /// Accepts that failed, for want of descriptors or memory most likely.
+    /// Accepts that failed, for lack of descriptors or memory most likely.
     pub(super) accept_failures: u64,
     /// Listeners that accept nothing until accepting is tried again, as of now.
     pub(super) accept_paused: u64,
@@ -158,7 +158,7 @@ impl Counts {
 }
 
 impl Net {
-    /// Sets up the ring, which hears `waker`.
+    /// Sets up the ring, which polls `waker`.
     pub(super) fn new(
         waker: RawFd,
         listeners: Vec<Listener>,
@@ -181,7 +181,7 @@ impl Net {
             spares: Spares::default(),
             pipe: Pipe::new().map_err(|source| probe::refused("a pipe", source))?,
             half_closed: HalfClosed::new().map_err(|source| probe::refused("epoll", source))?,
-            awaits_room: false,
+            awaits_writable: false,
             accepting: true,
             connections_max,
             retrying: false,
@@ -236,7 +236,7 @@ impl Net {
         Counts { waiting, conns, accept_paused: self.accept_paused(), ..self.counts }
     }
 
-    /// How many things happened that were not told.
+    /// How many events were not delivered.
     pub(super) fn pending(&self) -> usize {
         self.events.len()
     }
@@ -332,11 +332,11 @@ impl Net {
         }
     }
 
-    /// Drops the connection. Its memory stays until the kernel has let go of it.
+    /// Drops the connection. Its memory stays until the kernel has released it.
     ///
     /// Where everything went to the kernel with the end behind it, the kernel still delivers it,
     /// and answers with a reset what the peer goes on sending. Otherwise the peer is sent a reset:
-    /// a mere end would leave it waiting for room that this side does not give any more.
+    /// a mere end would leave it waiting for space that this side does not give any more.
     pub(super) fn abort(&mut self, id: ConnId) {
         self.finish_now(id);
         let Some(conn) = self.conn(id) else { return };
@@ -352,7 +352,7 @@ impl Net {
             // Ends a receive, a send and a poll that are in progress.
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
-        self.bury(id);
+        self.remove_dead(id);
     }
 
     /// Ends the sending side at once if that was asked for and nothing is left to be sent.
@@ -441,7 +441,7 @@ impl Net {
             Kind::Receive => self.received_some(conn, entry),
             Kind::Send => self.sent_some(conn, entry.result()),
             Kind::Poll => self.polled(conn, entry.result()),
-            Kind::Writable => self.room_again(),
+            Kind::Writable => self.writable_again(),
             Kind::Retry => self.accept_again(),
             Kind::Cancel => {}
             // The loop looks into its mailboxes in every turn.
@@ -480,7 +480,7 @@ impl Net {
         conn.sending = false;
         conn.out.landed();
         if conn.ending == Ending::Dead {
-            self.bury(id);
+            self.remove_dead(id);
         } else if result >= 0 {
             conn.out.advance(result as usize, &mut self.spares);
             self.events.push_back(NetEvent::Sent { conn: id, len: result as usize });
@@ -499,27 +499,27 @@ impl Net {
         conn.polling = false;
         conn.half_closed |= result & i32::from(libc::POLLRDHUP) != 0;
         if conn.ending == Ending::Dead {
-            self.bury(id);
+            self.remove_dead(id);
         } else {
             self.list(id);
         }
     }
 
-    /// Some of those that are half closed have room, or are dead.
-    fn room_again(&mut self) {
-        self.awaits_room = false;
+    /// Some of those that are half closed have space, or are dead.
+    fn writable_again(&mut self) {
+        self.awaits_writable = false;
         let mut numbers = Vec::new();
         // Nothing can be wrong with a set that is there, and what was not taken is reported again.
         let _ = self.half_closed.take(&mut numbers);
         for data in numbers {
             self.polled(conn_of(data), 0);
         }
-        self.await_room();
+        self.await_writable();
     }
 
-    fn await_room(&mut self) {
-        if self.half_closed.is_waiting() && !self.awaits_room {
-            self.awaits_room = true;
+    fn await_writable(&mut self) {
+        if self.half_closed.is_waiting() && !self.awaits_writable {
+            self.awaits_writable = true;
             let poll = opcode::PollAdd::new(Fd(self.half_closed.fd()), libc::POLLIN as u32);
             self.submit(poll.build().user_data(tag(Kind::Writable, listener_id(0))));
         }
@@ -643,16 +643,16 @@ impl Net {
             let poll = opcode::PollAdd::new(Fd(fd), libc::POLLOUT as u32).build();
             self.submit(poll.user_data(number));
         } else if self.half_closed.wait(fd, number).is_ok() {
-            self.await_room();
+            self.await_writable();
         } else {
-            // For want of memory: nothing will tell when it has room.
+            // For lack of memory: nothing will tell when it has space.
             self.conns[id.slot as usize].polling = false;
             self.abort(id);
         }
     }
 
     /// Forgets a dead connection once the kernel works on nothing of it.
-    fn bury(&mut self, id: ConnId) {
+    fn remove_dead(&mut self, id: ConnId) {
         let slot = id.slot as usize;
         if self.conns.get(slot).is_some_and(|conn| !conn.is_busy()) {
             self.conns.remove(slot);

@@ -42,7 +42,7 @@ struct Toy {
     /// The connection that waits for the file, and how far it is.
     filing: Option<(ConnId, u64)>,
     held: Vec<Block>,
-    /// Bytes told as sent.
+    /// Bytes reported as sent.
     sent: Arc<AtomicUsize>,
 }
 

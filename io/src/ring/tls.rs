@@ -126,7 +126,7 @@ pub struct Tls {
     gathered: Vec<u8>,
     /// Bytes of records that the kernel has not taken.
     records_len: usize,
-    /// Plaintext bytes that were not told as sent.
+    /// Plaintext bytes that were not reported as sent.
     unsent: usize,
 }
 
@@ -209,7 +209,7 @@ impl Tls {
         })
     }
 
-    /// Takes ciphertext off the front of `input`, as much as rustls has room for. At least one byte
+    /// Takes ciphertext off the front of `input`, as much as rustls takes. At least one byte
     /// is taken of an input that is not empty, so that a loop over the input ends.
     ///
     /// # Errors
@@ -247,7 +247,7 @@ impl Tls {
 
     /// Takes decrypted bytes; 0 when there are none for now.
     pub fn read(&mut self, into: &mut [u8]) -> usize {
-        // `WouldBlock` means nothing yet; an end without notice is told by the socket itself.
+        // `WouldBlock` means nothing yet; the socket itself reports an end without notice.
         self.connection.reader().read(into).unwrap_or(0)
     }
 
@@ -323,7 +323,7 @@ impl Tls {
     }
 
     /// How much plaintext is done with while there is more. Records are longer than what is in
-    /// them, so no less is left than lies in memory. The last byte is kept back: all is told as
+    /// them, so no less is left than lies in memory. The last byte is kept back: all is reported as
     /// sent when all was taken, and not before.
     fn done(&mut self) -> usize {
         let left = (self.records_len + self.gathered.len()).max(1).min(self.unsent);

@@ -1,4 +1,4 @@
-//! The time: it passes when it is told to.
+//! The time: it passes when the simulation says so.
 
 use crate::ports::Now;
 

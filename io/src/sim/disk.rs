@@ -3,7 +3,7 @@
 //! It keeps, beside the bytes and names a reader sees, those that would be there after a failure
 //! of power. A crash keeps or drops every unsynced write sector by sector, and every unsynced
 //! change of a file's length or of a name. It fills up, fails as often as its weather says, and
-//! rots where it is told to.
+//! rots where the simulation says so.
 //!
 //! Jobs run where they are performed, on the real files they were made for.
 
@@ -49,7 +49,7 @@ pub struct Injected {
     pub short_reads: u64,
     /// Those of the errors that kept a file.
     pub kept: u64,
-    /// Writes that found the disk full, and answers that told of less room than there was before.
+    /// Writes that found the disk full, and answers with less free space than there was before.
     pub full: u64,
 }
 
@@ -69,7 +69,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// An empty disk of which each of these folders is a file system of its own.
+    /// An empty disk on which each of these folders is a file system of its own.
     pub fn new(volumes: &[PathBuf], chance: Chance) -> Disk {
         Disk {
             inodes: Vec::new(),
@@ -181,7 +181,7 @@ impl Disk {
         let mut counted: Vec<bool> = self.inodes.iter().map(|inode| inode.opened > 0).collect();
         self.names.values().for_each(|id| counted[id.0] = true);
         let files = self.inodes.iter().zip(counted).filter(|(_, counted)| *counted);
-        files.map(|(inode, _)| room_of(&inode.seen)).sum()
+        files.map(|(inode, _)| disk_blocks_len(&inode.seen)).sum()
     }
 
     /// All files that have a name, with their lengths, in the order of their names.
@@ -371,7 +371,7 @@ impl Disk {
         let aligned = at.is_multiple_of(page) && bytes.len().is_multiple_of(page);
         assert!(fits && aligned, "a write of {} bytes at {at}", bytes.len());
         let end = (at + bytes.len()) as u64;
-        let grows = end.saturating_sub(room_of(self.seen(inode)));
+        let grows = end.saturating_sub(disk_blocks_len(self.seen(inode)));
         let over = (self.used() + grows).saturating_sub(self.capacity);
         if over == 0 || grows == 0 {
             self.inode(inode).write(at, bytes);
@@ -391,7 +391,7 @@ impl Disk {
         }
         let id = *self.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         let carried = self.volume(from) != self.volume(to);
-        if carried && self.used() + room_of(&self.inodes[id.0].seen) > self.capacity {
+        if carried && self.used() + disk_blocks_len(&self.inodes[id.0].seen) > self.capacity {
             self.injected.full += 1;
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -406,7 +406,7 @@ impl Disk {
         Ok(())
     }
 
-    /// A file of its own with the same bytes, none of them synced.
+    /// A file of its own with the same bytes, not synced.
     fn copy(&mut self, id: InodeId) -> InodeId {
         let bytes = self.inodes[id.0].seen.clone();
         let mut inode = Inode::default();
@@ -504,7 +504,7 @@ fn text(path: &Path) -> String {
 }
 
 /// Bytes that a file takes of the disk: whole blocks, so writing on in its last one takes none.
-fn room_of(bytes: &[u8]) -> u64 {
+fn disk_blocks_len(bytes: &[u8]) -> u64 {
     bytes.len().next_multiple_of(crate::limits::PAGE_LEN) as u64
 }
 

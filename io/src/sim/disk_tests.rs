@@ -79,7 +79,7 @@ fn a_rename_is_durable_and_copies_across_volumes() {
     let id = open(&mut disk, "/a/y/1", OpenHow::ReadWrite).unwrap();
     write(&mut disk, id, 0, 4096).unwrap();
     disk.set_capacity(Some(2 * 4096 - 1));
-    assert!(rename(&mut disk, "/a/y/1", "/b/x/1").is_err(), "there is no room for both");
+    assert!(rename(&mut disk, "/a/y/1", "/b/x/1").is_err(), "there is no space for both");
     disk.set_capacity(None);
     rename(&mut disk, "/a/y/1", "/b/x/1").unwrap();
     disk.crash();

@@ -65,7 +65,7 @@ fn count(owner: usize, bytes: isize) {
     }
 }
 
-/// The layout with room for the head, and how long the head is.
+/// The layout with space for the head, and how long the head is.
 fn with_head(layout: Layout) -> Option<(Layout, usize)> {
     let head = HEAD_LEN.max(layout.align());
     let size = layout.size().checked_add(head)?;
@@ -177,7 +177,7 @@ mod tests {
         let mut own = as_node(|| Piece::new(100, 64));
         assert_eq!(node_len() - before, 100);
         own.resize(5000);
-        assert_eq!(node_len() - before, 5000, "it grows for its owner, whoever makes it grow");
+        assert_eq!(node_len() - before, 5000, "it grows for its owner, in any node");
         as_node(|| drop(others));
         assert_eq!(node_len() - before, 5000);
         let others = as_node(|| as_world(|| Piece::new(3000, 8)));

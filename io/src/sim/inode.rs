@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_sync_is_not_mended_by_another() {
+    fn a_failed_sync_is_not_repaired_by_another() {
         let all = crashed(|inode| {
             inode.write(0, vec![1; 512]);
             inode.fail_sync();

@@ -20,7 +20,7 @@ impl<M> Mesh<M> {
     /// Leaves a message. A shard's lane to itself carries what the control plane orders.
     ///
     /// # Panics
-    /// If the lane is full: whoever sends must know that it is not.
+    /// If the lane is full: the sender must know that it is not.
     pub fn send(&mut self, from: usize, to: usize, mail: M) {
         let lane = &mut self.lanes[from * self.shards + to];
         assert!(lane.len() < self.lane_len, "the lane from shard {from} to {to} overflowed");

@@ -1,14 +1,14 @@
 //! A machine made of dice: the driver's half of the ports, without a kernel and without time.
 //!
 //! A simulation holds shards, tells them events and performs their acts with what is here: a clock
-//! that passes when it is told to, a disk that forgets what was not synced, sockets that take and
-//! bring bytes in pieces of any size, lanes between shards. All chance comes from one seed, so a
-//! run can be repeated exactly. The promises kept are those of the real driver and no stronger
-//! ones; where it promises nothing, dice are thrown.
+//! that passes when the simulation says so, a disk that forgets what was not synced,
+//! sockets that take and bring bytes in pieces of any size, lanes between shards. All chance comes
+//! from one seed, so a run can be repeated exactly. The promises kept are those of the real driver
+//! and no stronger ones; where it promises nothing, dice are thrown.
 //!
 //! ```text
 //!             ┌─ Clock   Now of every event
-//!   Machine ──┼─ Queue   disk acts under way ──► Disk   names, bytes, what is synced
+//!   Machine ──┼─ Queue   pending disk acts ──► Disk   names, bytes, what is synced
 //!             ├─ Net     connections, both ends
 //!             └─ Mesh    lanes between shards
 //! ```
@@ -17,7 +17,7 @@
 //! these, [`heap`] measures what the machine holds, and [`tls`] has what both ends of TLS
 //! are configured with.
 //!
-//! This room decides nothing: whoever runs the simulation chooses what happens next, and when
+//! This module decides nothing: the simulation's driver chooses what happens next, and when
 //! something fails. It is built with the feature `sim` only.
 
 mod chance;

@@ -31,13 +31,13 @@ pub struct Link(pub usize);
 /// Something that could happen on a connection next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// The shard is told bytes, or TLS is given some.
+    /// The shard gets bytes, or TLS is given some.
     Bytes(Link),
-    /// The shard is told that the client sends no more.
+    /// The shard learns that the client sends no more.
     Eof(Link),
     /// The kernel takes some of what is queued.
     Sent(Link),
-    /// The shard is told that the connection is gone.
+    /// The shard learns that the connection is gone.
     Closed(Link),
     /// The client has something to read, or learns that nothing more comes.
     Read(Link),
@@ -167,13 +167,13 @@ struct Conn {
     tls: Option<Box<Ends>>,
     /// Bodies may go by reference.
     by_reference: bool,
-    /// The client said over TLS that it will send no more, and the shard is to be told.
+    /// The client said over TLS that it will send no more, and the shard does not know it yet.
     noticed: bool,
     /// The node said over TLS that it will send no more.
     notified: bool,
     inbound: Pipe,
     client_ended: bool,
-    eof_told: bool,
+    eof_delivered: bool,
     paused: bool,
     /// Pieces that were taken from the kernel before the pause.
     taken_before: u32,
@@ -184,10 +184,10 @@ struct Conn {
     /// Bytes that the sockets hold for a client that does not read.
     sockets_len: usize,
     finishing: bool,
-    /// The shard's end is gone; `Closed` is to be told.
+    /// The shard's end is gone; `Closed` is to be delivered.
     dead: bool,
-    closed_told: bool,
-    /// The client has left, or was told that nothing more comes.
+    closed_delivered: bool,
+    /// The client has left, or knows that nothing more comes.
     left: bool,
 }
 
@@ -195,7 +195,7 @@ struct Conn {
 #[derive(Debug, Default)]
 pub struct Net {
     conns: Vec<Conn>,
-    /// Those of which one end or the other has not learned that they are over.
+    /// Those whose end one side or the other has not learned.
     there: Vec<usize>,
     /// For each slot, the connection that has it.
     slots: Vec<Option<Link>>,
@@ -224,7 +224,7 @@ impl Net {
             notified: false,
             inbound: Pipe::default(),
             client_ended: false,
-            eof_told: false,
+            eof_delivered: false,
             paused: false,
             taken_before: 0,
             queued: VecDeque::new(),
@@ -234,7 +234,7 @@ impl Net {
             sockets_len,
             finishing: false,
             dead: false,
-            closed_told: false,
+            closed_delivered: false,
             left: false,
         });
         let conns = &self.conns;
@@ -269,7 +269,7 @@ impl Net {
         }
     }
 
-    /// The client takes back what the shard was not told yet.
+    /// The client takes back what the shard did not get yet.
     pub fn withhold(&mut self, link: Link) -> Vec<u8> {
         self.conns[link.0].inbound.take(usize::MAX)
     }
@@ -291,7 +291,7 @@ impl Net {
         self.conns[link.0].tls.is_some()
     }
 
-    /// Bytes the client wrote that the shard was not told.
+    /// Bytes the client wrote that the shard did not get.
     pub fn unread(&self, link: Link) -> usize {
         self.conns[link.0].inbound.len()
     }
@@ -336,7 +336,7 @@ impl Net {
         self.conns[link.0].left
     }
 
-    /// The shard's name for a connection that it was not told the end of.
+    /// The shard's name for a connection whose end it has not learned.
     pub fn id(&self, link: Link) -> ConnId {
         self.conns[link.0].id
     }
@@ -377,7 +377,7 @@ impl Net {
         self.conns[link.0].noticed = true;
     }
 
-    /// TLS failed: what it says about that goes to the socket as far as there is room, and the
+    /// TLS failed: what it says about that goes to the socket as far as it fits, and the
     /// connection is dropped.
     pub fn abort_after_flush(&mut self, link: Link) {
         let conn = &mut self.conns[link.0];
@@ -385,15 +385,15 @@ impl Net {
         conn.dead = true;
     }
 
-    /// The shard is told `Eof`.
+    /// The shard gets `Eof`.
     pub fn tell_eof(&mut self, link: Link) {
-        self.conns[link.0].eof_told = true;
+        self.conns[link.0].eof_delivered = true;
     }
 
-    /// The shard is told `Closed`: the slot is free.
+    /// The shard gets `Closed`: the slot is free.
     pub fn tell_closed(&mut self, link: Link) {
         let conn = &mut self.conns[link.0];
-        conn.closed_told = true;
+        conn.closed_delivered = true;
         conn.queued.clear();
         conn.inbound = Pipe::default();
         if let Some(ends) = &mut conn.tls {
@@ -402,7 +402,7 @@ impl Net {
         self.slots[conn.id.slot as usize] = None;
     }
 
-    /// The kernel takes up to `max` bytes of what is queued. Returns how many the shard is told.
+    /// The kernel takes up to `max` bytes of what is queued. Returns how many the shard learns of.
     pub fn sent(&mut self, link: Link, max: usize) -> usize {
         let conn = &mut self.conns[link.0];
         if conn.tls.is_some() {
@@ -445,7 +445,7 @@ impl Net {
     }
 
     /// Bytes that are copied or encrypted on connections that the shard has not dropped, and that
-    /// it was not told are sent.
+    /// it does not know are sent.
     pub fn unsent_copies_len(&self) -> usize {
         let of = |conn: &Conn| match conn.tls {
             Some(_) => conn.queued_len,
@@ -487,7 +487,7 @@ impl Net {
                 moves.push(Move::Read(link));
             }
             if conn.dead {
-                if !conn.closed_told {
+                if !conn.closed_delivered {
                     moves.push(Move::Closed(link));
                 }
                 continue;
@@ -495,10 +495,10 @@ impl Net {
             let hears = !conn.paused || conn.taken_before > 0;
             if hears && conn.inbound.len() > 0 {
                 moves.push(Move::Bytes(link));
-            } else if !conn.paused && conn.client_ended && !conn.eof_told {
+            } else if !conn.paused && conn.client_ended && !conn.eof_delivered {
                 moves.push(Move::Eof(link));
             }
-            if conn.noticed && !conn.eof_told && !moves.ends_with(&[Move::Eof(link)]) {
+            if conn.noticed && !conn.eof_delivered && !moves.ends_with(&[Move::Eof(link)]) {
                 moves.push(Move::Eof(link));
             }
             if conn.has_more() && (conn.left || conn.outbound.len < conn.sockets_len) {
@@ -507,7 +507,7 @@ impl Net {
         }
     }
 
-    /// Connections that the shard was not told the end of.
+    /// Connections whose end the shard has not learned.
     pub fn open(&self) -> usize {
         self.slots.iter().flatten().count()
     }
@@ -542,11 +542,11 @@ impl Net {
     }
 
     /// `Act::Abort`. What is on its way to a client is lost if that has written, or may yet write,
-    /// what nobody reads: then its end is told by a reset, which overtakes.
+    /// what nobody reads: then it ends with a reset, which overtakes.
     pub fn abort(&mut self, id: ConnId, chance: &mut Chance) {
         let Some(conn) = self.conn(id) else { return };
         conn.dead = true;
-        // What the kernel works on is let go when that ends; the rest at once.
+        // What the kernel works on is dropped when that ends; the rest at once.
         conn.queued.truncate(1);
         let unread = conn.inbound.len() > 0 || !conn.client_ended;
         if unread && chance.toss() {
@@ -556,7 +556,7 @@ impl Net {
         }
     }
 
-    /// `Act::Pause`. What was taken from the kernel before may still be told.
+    /// `Act::Pause`. What was taken from the kernel before may still be delivered.
     pub fn pause(&mut self, id: ConnId, chance: &mut Chance) {
         if let Some(conn) = self.conn(id) {
             conn.paused = true;
@@ -585,9 +585,9 @@ impl Net {
 }
 
 impl Conn {
-    /// Whether both ends know that it is over.
+    /// Whether both ends know that it has ended.
     fn is_over(&self) -> bool {
-        self.closed_told && self.left
+        self.closed_delivered && self.left
     }
 
     /// Bytes that are copied and not sent.
@@ -604,7 +604,7 @@ impl Conn {
         !self.queued.is_empty() || self.tls.as_deref().is_some_and(tls)
     }
 
-    /// Lets the socket take up to `max` bytes of records. Returns the bytes that the shard is told.
+    /// The socket takes up to `max` bytes of records. Returns the bytes that the shard learns of.
     fn flush_tls(&mut self, max: usize) -> usize {
         let Some(ends) = &mut self.tls else { return 0 };
         if self.finishing && !std::mem::replace(&mut self.notified, true) {
@@ -671,7 +671,7 @@ mod tests {
         let expected = [&b"head"[..], &[b'x'; COPY_LEN_MAX + 1], b"tail"].concat();
         assert!(got == expected);
         arena.collect();
-        assert_eq!(arena.free_pages(), arena.total_pages(), "the slice was let go");
+        assert_eq!(arena.free_pages(), arena.total_pages(), "the slice was dropped");
     }
 
     /// Pages that lie in the sockets are read late, as they are then, unless they were renewed.

@@ -168,7 +168,7 @@ impl PlantedDisk {
     /// What a reader sees of a file.
     ///
     /// # Panics
-    /// If there is none of this name.
+    /// If there is no file of this name.
     pub fn bytes(&self, path: &Path) -> &[u8] {
         self.disk.bytes(self.named(path))
     }

@@ -1,7 +1,7 @@
-//! The disk acts of one shard that are under way, in whatever order they will end.
+//! The disk acts of one shard that are in progress, in whatever order they will end.
 //!
 //! ```text
-//!   submit ──► under way ── perform ──► done ── tell ──► the shard
+//!   submit ──► pending ──── perform ──► done ── tell ──► the shard
 //!                  │                      │
 //!                  └── the process ends ──┘   done, begun or never begun: nobody knows
 //! ```
@@ -40,10 +40,10 @@ pub struct Queue {
     files: Files,
     work: Vec<Work>,
     done: Vec<Done>,
-    troubles_told: u64,
+    troubles_delivered: u64,
     /// Files that were cut, and not synced since.
     cut: BTreeSet<InodeId>,
-    /// Files of which a read was spoilt, as was told, and none was told since that was not.
+    /// Files whose last delivered read was spoilt.
     unread: BTreeSet<InodeId>,
 }
 
@@ -77,12 +77,12 @@ impl Queue {
     }
 
     /// Acts that were not performed.
-    pub fn under_way(&self) -> usize {
+    pub fn in_progress(&self) -> usize {
         self.work.len()
     }
 
-    /// Acts that were performed, and not told.
-    pub fn untold(&self) -> usize {
+    /// Acts that were performed, and not delivered.
+    pub fn undelivered(&self) -> usize {
         self.done.len()
     }
 
@@ -166,7 +166,7 @@ impl Queue {
         what
     }
 
-    /// One of the outcomes that were not told.
+    /// One of the outcomes that were not delivered.
     ///
     /// # Panics
     /// If there is none.
@@ -176,13 +176,13 @@ impl Queue {
         // Two reads make one answer: the second is as good as failed.
         let second = !troubled && scanned.is_some_and(|inode| self.unread.remove(&inode));
         self.unread.extend(scanned.filter(|_| troubled));
-        self.troubles_told += u64::from(troubled || second);
+        self.troubles_delivered += u64::from(troubled || second);
         (ticket, outcome)
     }
 
-    /// How many outcomes were told since the last time that the simulation had spoilt.
+    /// How many spoilt outcomes were delivered since the last call.
     pub fn take_troubles(&mut self) -> u64 {
-        std::mem::take(&mut self.troubles_told)
+        std::mem::take(&mut self.troubles_delivered)
     }
 
     /// The process ends in the midst of its acts: each is done, begun, or never begun.
@@ -208,10 +208,10 @@ mod tests {
 
     fn run_all(queue: &mut Queue, disk: &mut Disk, chance: &mut Chance) -> Vec<Ticket> {
         let mut told = Vec::new();
-        while queue.under_way() > 0 {
+        while queue.in_progress() > 0 {
             queue.perform(u64::MAX, disk, chance, false);
         }
-        while queue.untold() > 0 {
+        while queue.undelivered() > 0 {
             let (ticket, outcome) = queue.tell(chance);
             outcome.unwrap();
             told.push(ticket);

@@ -163,26 +163,26 @@ impl Ends {
 
     /// Lets the socket take up to `max` bytes of records.
     pub(super) fn flush(&mut self, max: usize) -> (Vec<u8>, Flushed) {
-        let mut socket = Socket { taken: Vec::new(), room: max };
+        let mut socket = Socket { taken: Vec::new(), space: max };
         let flushed = self.server(|server| server.flush_into(&mut socket));
         (socket.taken, flushed.expect("a socket that is full says so"))
     }
 }
 
-/// A socket with room for so many bytes.
+/// A socket with space for so many bytes.
 struct Socket {
     taken: Vec<u8>,
-    room: usize,
+    space: usize,
 }
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.room == 0 {
+        if self.space == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let len = bytes.len().min(self.room);
+        let len = bytes.len().min(self.space);
         self.taken.extend_from_slice(&bytes[..len]);
-        self.room -= len;
+        self.space -= len;
         Ok(len)
     }
 
@@ -284,8 +284,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Pieces of any length to a socket that has room now and then. All of them come, in their
-        /// order, and are told as sent; and short ones that wait share records.
+        /// Pieces of any length to a socket that has space now and then. All of them come, in their
+        /// order, and are reported as sent; and short ones that wait share records.
         #[test]
         fn short_pieces_that_wait_share_records(
             pieces in proptest::collection::vec(
@@ -297,20 +297,20 @@ mod tests {
             ),
         ) {
             let mut ends = shaken();
-            let (mut said, mut sent, mut told, mut rooms) = (Vec::new(), Vec::new(), 0, 0);
-            for (nth, (len, room)) in pieces.into_iter().chain([(1, usize::MAX)]).enumerate() {
+            let (mut said, mut sent, mut told, mut spaces) = (Vec::new(), Vec::new(), 0, 0);
+            for (nth, (len, space)) in pieces.into_iter().chain([(1, usize::MAX)]).enumerate() {
                 let piece = vec![nth as u8; len];
                 ends.say(&piece[..len / 3], &piece[len / 3..]);
                 said.extend(piece);
-                let (bytes, flushed) = ends.flush(room);
+                let (bytes, flushed) = ends.flush(space);
                 sent.extend(bytes);
                 told += flushed.len;
-                rooms += usize::from(room > 0);
+                spaces += usize::from(space > 0);
                 prop_assert!(told <= said.len());
                 prop_assert_eq!(told == said.len(), !flushed.full);
             }
             // A shorter one stands only where the socket took all before it, and at the start.
-            let records = said.len() / TLS_SHORT_LEN + 2 * rooms + 1;
+            let records = said.len() / TLS_SHORT_LEN + 2 * spaces + 1;
             prop_assert!(sent.len() <= said.len() + records * OVERHEAD, "{} records", records);
             prop_assert!(ends.client_reads(&sent).unwrap() == said);
         }

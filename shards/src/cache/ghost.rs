@@ -1,4 +1,4 @@
-//! What the cache remembers of blocks it let go: hashes only, no bytes.
+//! What the cache remembers of blocks it evicted: hashes only, no bytes.
 //!
 //! A key that comes back soon after it left the small queue has earned the main queue. "Soon" is
 //! counted in departures: a key is remembered while it is among the last `n` that left, where the
@@ -28,13 +28,13 @@ pub(super) struct Ghost {
 }
 
 impl Ghost {
-    /// Room for the last `pages` departures.
+    /// Space for the last `pages` departures.
     pub(super) fn new(pages: usize) -> Ghost {
         let buckets = vec![Bucket::default(); buckets_for(pages)].into_boxed_slice();
         Ghost { buckets, departures: 0 }
     }
 
-    /// Bytes of a ghost with room for `pages` departures.
+    /// Bytes of a ghost with space for `pages` departures.
     pub(super) const fn bytes_for(pages: usize) -> usize {
         buckets_for(pages) * size_of::<Bucket>()
     }

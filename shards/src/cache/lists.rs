@@ -77,7 +77,7 @@ pub(super) struct Lists {
 }
 
 impl Lists {
-    /// Room for one entry at each of `pages` pages.
+    /// Space for one entry at each of `pages` pages.
     pub(super) fn new(pages: usize) -> Lists {
         assert!(pages < NONE as usize, "{pages} pages");
         let empty = Queue { newest: NONE, oldest: NONE, bytes: 0, len: 0 };

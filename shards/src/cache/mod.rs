@@ -24,8 +24,8 @@
 //! exceed and that others cannot take; see [`Purpose`]. A cached block that somebody holds is
 //! charged to the downloads.
 //!
-//! This room does not verify: whoever inserts a block has seen its group match. It keeps no block
-//! of another arena, whose memory it could not give back.
+//! This module does not verify: the caller that inserts a block has seen its group match. It keeps
+//! no block of another arena, whose memory it could not give back.
 
 use std::{fmt, io, sync::Arc};
 
@@ -267,9 +267,9 @@ impl Memory {
         if at >= self.parked.len() {
             self.parked.resize(at + 1, 0);
         }
-        let room = self.may_park(shard, begins);
-        self.parked[at] += usize::from(room);
-        room
+        let parked = self.may_park(shard, begins);
+        self.parked[at] += usize::from(parked);
+        parked
     }
 
     /// Whether [`park`](Memory::park) would find a place.
@@ -357,7 +357,7 @@ impl Memory {
         self.lists.admit(home, (address, index), size, block);
     }
 
-    /// Lets a group go, as if it had never been cached.
+    /// Drops a group, as if it had never been cached.
     pub fn forget(&mut self, address: &Address, index: u64) {
         let hash = self.hash(address, index);
         if let Some(page) = self.find(hash, address, index) {
@@ -366,7 +366,7 @@ impl Memory {
         }
     }
 
-    /// Takes an entry out of its queue and lets its block go.
+    /// Takes an entry out of its queue and drops its block.
     fn release(&mut self, page: u32) {
         if let Some(block) = self.lists.release(page) {
             self.arena.unkeep(&block);
@@ -402,7 +402,7 @@ impl Memory {
         }
         let pinned = self.arena.pinned() * BLOCK_PAGES;
         let mut owners = Owner::ALL.map(|owner| self.arena.held(owner).pages);
-        // A block that another thread lets go is counted as pinned for a moment longer.
+        // A block that another thread drops is counted as pinned for a moment longer.
         let cached = &mut owners[Owner::Cache as usize];
         *cached = cached.saturating_sub(pinned);
         owners[Owner::Downloads as usize] += pinned;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The shares add up to less than the arena, so no owner can take what is another's, and some of
-//! the cache can always be let go. A piece counts as a block whatever its length, because no whole
+//! the cache can always be evicted. A piece counts as a block whatever its length, because no whole
 //! block can be won from around it while it is held.
 
 use ron_io::arena::Owner;

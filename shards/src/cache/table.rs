@@ -61,7 +61,7 @@ impl Table {
             assert!(self.slots[hole].entry != 0, "page {page} is not in the table");
             hole = self.after(hole);
         }
-        // Close the gap: whoever had to go past the hole to find a place moves back into it.
+        // Close the gap: an entry that was put past the hole moves back into it.
         let mut at = hole;
         loop {
             at = self.after(at);

@@ -51,7 +51,7 @@ impl Memory {
 /// S3-FIFO the obvious way, for blocks of one length: vectors, oldest first.
 struct Twin {
     unit: usize,
-    room: usize,
+    capacity: usize,
     small_len: usize,
     small: Vec<(u64, u8)>,
     main: Vec<(u64, u8)>,
@@ -60,8 +60,8 @@ struct Twin {
 
 impl Twin {
     fn new(blocks: usize, unit: usize) -> Twin {
-        let (room, small_len) = (blocks * BLOCK_LEN / unit, blocks * BLOCK_LEN / 10);
-        Twin { unit, room, small_len, small: vec![], main: vec![], departed: vec![] }
+        let (capacity, small_len) = (blocks * BLOCK_LEN / unit, blocks * BLOCK_LEN / 10);
+        Twin { unit, capacity, small_len, small: vec![], main: vec![], departed: vec![] }
     }
 
     fn get(&mut self, key: u64) -> Option<bool> {
@@ -73,7 +73,7 @@ impl Twin {
     }
 
     fn load(&mut self, key: u64) {
-        while self.small.len() + self.main.len() == self.room {
+        while self.small.len() + self.main.len() == self.capacity {
             self.evict();
         }
         let entries = self.small.len() + self.main.len();

@@ -1,4 +1,4 @@
-//! Uploads that wait for memory: one of each peer in turn, and whoever has waited too long.
+//! Uploads that wait for memory: one of each peer in turn, and those that have waited too long.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 

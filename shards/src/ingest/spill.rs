@@ -25,14 +25,14 @@ pub(super) struct Spill {
     pub(super) file: FileId,
     /// Names the file; see [`upload_number`].
     pub(super) upload: u64,
-    /// Bytes of room set aside for it, and how many of them were written.
+    /// Bytes of free space set aside for it, and how many of them were written.
     pub(super) promised: u64,
     pub(super) spent: u64,
     /// Groups whose write was started, over all.
     pub(super) started: u64,
-    /// Groups whose write is under way: they still take memory.
+    /// Groups whose write is in progress: they still take memory.
     pub(super) lent: usize,
-    /// Writes under way.
+    /// Writes in progress.
     pub(super) writes: usize,
 }
 
@@ -41,12 +41,12 @@ impl Spill {
         cx.config.layout.volume_number(partition_of(self.upload))
     }
 
-    /// Sets room aside for `len` bytes that came, of as many as were announced: one step more than
+    /// Sets space aside for `len` bytes that came, of as many as were announced: one step more than
     /// was set aside, if there is so much. A step is as much as came, so that nobody keeps more
     /// than twice what it sent.
     ///
     /// # Errors
-    /// There is not even room for this.
+    /// There is not even space for this.
     pub(super) fn promise(
         &mut self,
         len: u64,
@@ -169,13 +169,13 @@ pub(super) fn partition_for(expected: Option<&Address>, cx: &Cx<'_>) -> Option<u
     }
 }
 
-/// Looks whether there is room for an object that gets a file of its own. It is set aside when the
+/// Looks whether there is space for an object that gets a file of its own. It is set aside when the
 /// file is made: a peer that only announces one keeps nothing from others. Shorter objects are
 /// taken into memory first, where they may prove to be stored already.
 ///
 /// # Errors
 /// There is not.
-pub(super) fn look_for_room(
+pub(super) fn check_free_space(
     expected: Option<&Address>,
     announced: Option<u64>,
     cx: &Cx<'_>,
@@ -193,7 +193,7 @@ pub(super) fn file_len(len: u64) -> u64 {
 }
 
 /// A number for an upload in `partition`, from a random one. The partition is in its low bits, so
-/// that whoever knows the number finds the file.
+/// that the number is enough to find the file.
 pub(super) fn upload_number(random: u64, partition: u16) -> u64 {
     random & !u64::from(u16::MAX) | u64::from(partition)
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::{flow::FileUse, store::FreeSpace, testing::Bench};
 
 mod memory;
-mod room;
+mod space;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -42,12 +42,12 @@ struct File {
     durable: Vec<u8>,
 }
 
-/// A disk that performs what is under way in any order.
+/// A disk that performs what is pending in any order.
 #[derive(Default)]
 struct Disk {
     files: BTreeMap<PathBuf, File>,
     open: BTreeMap<u32, PathBuf>,
-    under_way: Vec<(Ticket, DiskOp)>,
+    in_progress: Vec<(Ticket, DiskOp)>,
     /// Fails the open, write or sync that comes after so many others.
     fault: Option<(usize, io::ErrorKind)>,
 }
@@ -61,19 +61,19 @@ impl Disk {
                     if let DiskOp::Close { file } | DiskOp::Write { file, .. } = &op {
                         assert!(self.open.contains_key(&file.0), "{op:?} of no open file");
                     }
-                    self.under_way.push((ticket, op));
+                    self.in_progress.push((ticket, op));
                 }
                 other => panic!("{other:?}"),
             }
         }
     }
 
-    /// Performs one of the acts under way. What comes after a close of the same file waits for it.
+    /// Performs one of the pending acts. What comes after a close of the same file waits for it.
     fn perform(&mut self, which: usize) -> (Ticket, io::Result<DiskDone>) {
         let held = |op: &DiskOp| matches!(op, DiskOp::Close { .. });
-        let first_close = self.under_way.iter().position(|(_, op)| held(op));
-        let free = first_close.map_or(self.under_way.len(), |at| at.max(1));
-        let (ticket, op) = self.under_way.remove(which % free);
+        let first_close = self.in_progress.iter().position(|(_, op)| held(op));
+        let free = first_close.map_or(self.in_progress.len(), |at| at.max(1));
+        let (ticket, op) = self.in_progress.remove(which % free);
         let counts = !matches!(op, DiskOp::Close { .. } | DiskOp::Remove { .. });
         if let Some((0, kind)) = self.fault.filter(|_| counts) {
             self.fault = None;
@@ -153,7 +153,7 @@ impl Case {
     /// when nothing is left to happen, or the upload has failed.
     fn step(&mut self, choice: usize, chunk: usize) -> Option<Progress> {
         let wants = self.ingest.wants_more();
-        let busy = !self.disk.under_way.is_empty();
+        let busy = !self.disk.in_progress.is_empty();
         // The owner does not know the object, and says so sooner or later.
         let asked = matches!(self.bench.asks.front(), Some((_, Ask::Whole { .. })));
         if asked && (!wants || self.ended || choice.is_multiple_of(5)) {
@@ -216,12 +216,12 @@ impl Case {
 
     /// Performs what is left, in the order in which it was asked for.
     fn drain(&mut self) {
-        while !self.disk.under_way.is_empty() {
+        while !self.disk.in_progress.is_empty() {
             let (ticket, done) = self.disk.perform(0);
             match self.bench.tickets.redeem(ticket) {
                 Waiter::Stream { tag, .. } => {
                     let progress = self.ingest.on_disk(tag, done, &mut self.bench.cx());
-                    assert_eq!(progress, Progress::Going, "it was told already");
+                    assert_eq!(progress, Progress::Going, "it was notified already");
                 }
                 Waiter::Discard { file, upload } => {
                     discard(file, upload, done, &mut self.bench.cx());
@@ -232,10 +232,10 @@ impl Case {
         }
     }
 
-    /// Checks that nothing is left open, under way, or in memory, and no file but `kept`.
+    /// Checks that nothing is left open, pending, or in memory, and no file but `kept`.
     fn check_clean(&mut self, kept: Option<&PathBuf>) {
-        assert!(self.disk.open.is_empty() && self.disk.under_way.is_empty());
-        assert_eq!(self.bench.tickets.under_way(), 0);
+        assert!(self.disk.open.is_empty() && self.disk.in_progress.is_empty());
+        assert_eq!(self.bench.tickets.in_progress(), 0);
         assert_eq!(self.bench.tickets.file(), FileId(0), "the names of files are free");
         assert_eq!(
             self.disk.files.keys().collect::<Vec<_>>(),
@@ -382,7 +382,7 @@ proptest! {
         case.conclude();
     }
 
-    /// Whatever is under way when the client vanishes, nothing is left of it.
+    /// Whatever is in progress when the client vanishes, nothing is left of it.
     #[test]
     fn abort_leaves_nothing(steps in 0usize..60, announce: bool, seed: u64) {
         let mut case = Case::new(2 * MIB + 5, announce, false);
@@ -402,7 +402,7 @@ proptest! {
         case.check_clean(handed_over.as_ref());
     }
 
-    /// Whichever act fails, the session is told once, and nothing is left.
+    /// Whichever act fails, the session is notified once, and nothing is left.
     #[test]
     fn a_failing_disk_leaves_nothing(
         nth in 0usize..14,
@@ -444,8 +444,8 @@ fn each_state_is_aborted_with_a_removal() {
         case.ingest.abort(&mut case.bench.cx());
         case.disk.collect(&mut case.bench);
         let mut removed = false;
-        while !case.disk.under_way.is_empty() {
-            removed |= matches!(case.disk.under_way[0].1, DiskOp::Remove { .. });
+        while !case.disk.in_progress.is_empty() {
+            removed |= matches!(case.disk.in_progress[0].1, DiskOp::Remove { .. });
             let (ticket, done) = case.disk.perform(0);
             if let Waiter::Discard { file, upload } = case.bench.tickets.redeem(ticket) {
                 discard(file, upload, done, &mut case.bench.cx());
@@ -631,7 +631,7 @@ fn a_long_object_that_is_damaged_where_it_is_is_written_again() {
     case.ingest.push(&rest, &mut case.bench.cx()).unwrap();
     case.disk.collect(&mut case.bench);
     let opens = |op: &DiskOp| matches!(op, DiskOp::Open { .. });
-    assert!(case.disk.under_way.iter().any(|(_, op)| opens(op)), "its bytes go to the disk");
+    assert!(case.disk.in_progress.iter().any(|(_, op)| opens(op)), "its bytes go to the disk");
     // Found damaged only when all has come: its bytes were dropped.
     let mut case = Case::new(size, true, true);
     let first = case.ingest.push(&case.data[..200_000], &mut case.bench.cx()).unwrap();

@@ -1,7 +1,7 @@
 //! Telling the control plane of requests that failed, so that the log has a line with their id.
 //!
-//! Told is what the node could not do, and what it refused because of who asked or how much: an
-//! operator is asked about those. What a client merely got wrong is not: it was told, and counted.
+//! Reported is what the node could not do, and what it refused because of who asked or how much: an
+//! operator is asked about those. What a client merely got wrong is only answered and counted.
 
 use std::net::SocketAddr;
 

@@ -83,7 +83,7 @@ pub struct HttpSession {
     scanned: usize,
     /// Bytes of an unwanted body before the next head.
     skip: usize,
-    /// The number of the request under way, or of the last one.
+    /// The number of the request in progress, or of the last one.
     stream: u32,
     peer: SocketAddr,
     /// What the peer is counted as.
@@ -352,7 +352,7 @@ impl HttpSession {
         self.due = self.next_deadline(cx);
     }
 
-    /// Pauses the peer when too much waits, and resumes it when that is over.
+    /// Pauses the peer when too much waits, and resumes it when that has ended.
     fn throttle(&mut self, cx: &mut Cx<'_>) {
         let paused = self.is_flooded(cx);
         if paused == self.paused_ns.is_some() || matches!(self.state, State::Gone) {
@@ -658,7 +658,7 @@ impl HttpSession {
         self.phase_ns = cx.now.mono_ns;
     }
 
-    /// Drops the connection, and with it a request under way, which is counted under `status`.
+    /// Drops the connection, and with it a request in progress, which is counted under `status`.
     fn abort(&mut self, status: u16, cx: &mut Cx<'_>) {
         self.drop_request(status, cx);
         self.inbox.clear();

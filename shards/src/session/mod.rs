@@ -1,7 +1,7 @@
 //! One connection each: what its bytes ask for, and what is sent back.
 //!
-//! A session is told what happens to its connection and to its questions, and answers into the
-//! [`Cx`]: bytes and bodies to send, questions to route, disk acts of uploads. It never holds a
+//! A session gets the events of its connection and the replies to its questions, and answers into
+//! the [`Cx`]: bytes and bodies to send, questions to route, disk acts of uploads. It never holds a
 //! reference to the store. One deadline a session is kept by the shard: after every call the shard
 //! reads [`Session::deadline`] and files it.
 
@@ -112,7 +112,7 @@ impl Session {
         each!(self, session => session.on_deadline(cx));
     }
 
-    /// The node is shutting down: finish what is under way, take nothing new, then close.
+    /// The node is shutting down: finish what is in progress, take nothing new, then close.
     pub fn on_drain(&mut self, cx: &mut Cx<'_>) {
         each!(self, session => session.on_drain(cx));
     }
@@ -137,7 +137,7 @@ impl Session {
     }
 
     /// Others need the place of this idle connection: drop it.
-    pub fn make_room(&mut self, cx: &mut Cx<'_>) {
+    pub fn drop_idle(&mut self, cx: &mut Cx<'_>) {
         cx.stats.reject(Rejected::Idle);
         each!(self, session => session.shed(cx));
     }
@@ -159,7 +159,7 @@ impl Session {
         each!(self, session => session.on_closed(cx));
     }
 
-    /// When the session is to be told `on_deadline`, in `Now::mono_ns`; `None` for never.
+    /// When the session is to get `on_deadline`, in `Now::mono_ns`; `None` for never.
     pub fn deadline(&self) -> Option<u64> {
         each!(self, session => session.deadline())
     }

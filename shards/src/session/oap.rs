@@ -62,7 +62,7 @@ pub struct OapSession {
     /// Puts that were refused before their END, oldest first, by the client's numbers.
     refused: VecDeque<u64>,
     /// Bytes of the peer that could not be taken yet. The first `owed` of them are payload of the
-    /// frame under way, counted by the deframer already.
+    /// frame in progress, counted by the deframer already.
     held: Vec<u8>,
     owed: usize,
     /// Whether bytes or the end of a frame wait for us, so that the peer's silence is our doing.
@@ -261,7 +261,7 @@ impl OapSession {
         self.settle(cx);
     }
 
-    /// The node is shutting down: finish what is under way, take nothing new, then close.
+    /// The node is shutting down: finish what is in progress, take nothing new, then close.
     pub fn on_drain(&mut self, cx: &mut Cx<'_>) {
         self.draining = true;
         if matches!(self.phase, Phase::Handshake { .. }) {
@@ -312,7 +312,7 @@ impl OapSession {
         self.settle(cx);
     }
 
-    /// When the session is to be told `on_deadline`, in `Now::mono_ns`; `None` for never.
+    /// When the session is to get `on_deadline`, in `Now::mono_ns`; `None` for never.
     pub fn deadline(&self) -> Option<u64> {
         self.deadline
     }

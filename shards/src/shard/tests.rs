@@ -18,7 +18,7 @@ const OAP: ListenerId = ListenerId(1);
 const BUFFERS_LEN: usize = 512 * 1024;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// A shard, and a driver that sends nothing unless it is told to.
+/// A shard, and a driver that sends nothing unless it is ordered to.
 struct Rig {
     shard: Shard,
     stats: Arc<Stats>,
@@ -28,7 +28,7 @@ struct Rig {
     queued: Vec<usize>,
     finished: Vec<u32>,
     aborted: Vec<u32>,
-    /// What the log was told.
+    /// What was logged.
     notes: Vec<String>,
 }
 
@@ -119,8 +119,8 @@ fn connections_never_buffer_more_than_they_may() {
 
 #[test]
 fn the_stalest_go_first() {
-    let room = UNSENT_SHORT_LEN_MAX + 2 * PIPELINE_LEN_MAX + OUT_BUFFER_LEN + 4096;
-    let mut rig = Rig::new(|config| config.connection_buffers = 8 * room);
+    let space = UNSENT_SHORT_LEN_MAX + 2 * PIPELINE_LEN_MAX + OUT_BUFFER_LEN + 4096;
+    let mut rig = Rig::new(|config| config.connection_buffers = 8 * space);
     let stale = rig.open(HTTP, "192.0.2.1:1");
     let taking = rig.open(HTTP, "192.0.2.1:1");
     for conn in [stale, taking] {
@@ -168,7 +168,7 @@ fn connections_beyond_the_most_are_told_and_those_beyond_that_are_closed() {
     assert_eq!(of_peer, Some(refused + 1), "all of one peer");
 }
 
-/// While all places are used, those of connections that are told why they are refused as well, the
+/// While all places are used, those of connections that get a refusal as well, the
 /// shard still accepts one more, and closes idle connections for it.
 #[test]
 fn idle_connections_are_closed_while_every_place_is_used() {
@@ -225,7 +225,7 @@ fn one_peer_leaves_connections_to_others() {
     let other = rig.open(HTTP, "192.0.2.1:1");
     rig.bytes(other, REQUEST);
     assert!(rig.queued[other.slot as usize] > 0 && rig.finished.is_empty());
-    // Those that are told so take nobody's place, however many come and stay.
+    // Those that get a refusal take nobody's place, however many come and stay.
     for _ in 0..refused_max(5) + 10 {
         rig.open(HTTP, "[2001:db8::4]:1");
     }
@@ -238,7 +238,7 @@ fn one_peer_leaves_connections_to_others() {
     assert_eq!((rig.finished.len(), rig.aborted.len()), (finished, aborted));
     rig.tell(Event::Closed { conn: ours[0] });
     rig.open(OAP, "[2001:db8::3]:1");
-    assert_eq!(rig.aborted.len(), aborted, "one that leaves makes room");
+    assert_eq!(rig.aborted.len(), aborted, "one that leaves frees its place");
 }
 
 fn shard(seed: u64, secret: u64) -> Shard {
@@ -326,19 +326,19 @@ fn a_question_that_finds_no_room_is_refused_and_counted_once() {
     let n = (0..).find(|n| owner(n) == 1).unwrap();
     let address = Address::of(&n.to_le_bytes());
     let head = format!("HEAD /o/{address} HTTP/1.1\r\nHost: h\r\n\r\n");
-    let room = 1 + MESH_OTHERS_WAITING_MAX;
-    for _ in 0..room + 5 {
+    let places = 1 + MESH_OTHERS_WAITING_MAX;
+    for _ in 0..places + 5 {
         let conn = rig.open(HTTP, "192.0.2.1:1");
         rig.bytes(conn, head.as_bytes());
     }
-    assert!(rig.queued[..room].iter().all(|queued| *queued == 0), "these wait");
-    assert!(rig.queued[room..].iter().all(|queued| *queued > 0), "these have an answer");
+    assert!(rig.queued[..places].iter().all(|queued| *queued == 0), "these wait");
+    assert!(rig.queued[places..].iter().all(|queued| *queued > 0), "these have an answer");
     assert_eq!(rig.stats.rejected(Rejected::Overload), 5);
-    // One of another address has its turn: the newest of who has most makes room.
+    // One of another address has its turn: the newest of who has most gives up its place.
     let other = rig.open(HTTP, "192.0.2.2:1");
     rig.bytes(other, head.as_bytes());
     assert_eq!(rig.queued[other.slot as usize], 0);
-    assert!(rig.queued[room - 1] > 0);
+    assert!(rig.queued[places - 1] > 0);
     assert_eq!(rig.stats.rejected(Rejected::Overload), 6);
     let most = rig.stats.peers.all().map(|work| (work.asked, work.turned_away)).max();
     assert_eq!(most, Some((6, 6)), "all of them of one peer");

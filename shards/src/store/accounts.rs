@@ -1,4 +1,4 @@
-//! What all shards have promised of the room of the volumes, and written.
+//! What all shards have promised of the free space of the volumes, and written.
 
 use std::sync::{
     Arc,

@@ -1,4 +1,4 @@
-//! What a node's directory can be asked while the node is stopped, by whoever holds its locks.
+//! What a node's directory can be asked while the node is stopped, by the holder of its locks.
 //!
 //! These are the store's own eyes: the walk that a boot takes through the log, the index as it is
 //! on disk, and how files are named. Nothing here writes.

@@ -1,6 +1,6 @@
 //! How a partition gets from files on a disk to serving.
 //!
-//! One act is under way at a time:
+//! One act is in progress at a time:
 //!
 //! ```text
 //!  make folders ─► sweep tmp ─► list segments ─► open the index ─► walk the log ─► (list objects)
@@ -79,7 +79,7 @@ pub(super) struct Boot {
     unlinks: BTreeSet<Address>,
     /// The last segment with records of another partition.
     strangers_in: Option<u32>,
-    /// The highest segment that the index names, and those of which it names more than is there.
+    /// The highest segment that the index names, and those that it expects more of than is there.
     highest: u32,
     lost: BTreeSet<u32>,
     /// How often the read at hand failed.
@@ -136,7 +136,7 @@ impl Boot {
         }
     }
 
-    /// The act under way is complete.
+    /// The act in progress is complete.
     ///
     /// # Errors
     /// Why the partition cannot be opened. The boot is used no more.
@@ -218,8 +218,8 @@ impl Boot {
         self.index.as_mut().expect("the index is opened before the log is walked")
     }
 
-    /// Removes uploads that an earlier process did not finish: who brought them was never told
-    /// anything. Another shard of this process may have one under way already.
+    /// Removes uploads that an earlier process did not finish: their clients got no
+    /// answer. Another shard of this process may have one in progress already.
     fn sweep_tmp(&self, names: &[(String, u64)], cx: &mut Cx<'_>) -> After {
         let dir = cx.config.layout.tmp_dir(self.site.number);
         let ours = upload_prefix(cx.config.boot_id);

@@ -1,4 +1,4 @@
-//! Compaction: gives the room of deleted objects back, a segment at a time.
+//! Compaction: gives the space of deleted objects back, a segment at a time.
 //!
 //! ```text
 //!   Renewing ──► Idle ◄─────────────────────────────────────────── Removing
@@ -73,7 +73,7 @@ enum Ready {
     Idle,
     /// The oldest segment has tombstones: files are looked for that they may stand for.
     Searching(u32, Search),
-    /// Records that were found wait for their turn, or for room in the log.
+    /// Records that were found wait for their turn, or for space in the log's queue.
     Moving(Walker),
     /// Everything was moved, or is about to be committed.
     Moved(Victim),
@@ -177,9 +177,9 @@ impl Compaction {
         }
         match self.machine.ready() {
             Some(Ready::Idle) => self.look && log.is_idle() && log.extent().0 <= OFTEN_SEGMENTS_MAX,
-            Some(Ready::Renewing(left, _)) => !left.is_empty() && log.has_room_to_move(),
+            Some(Ready::Renewing(left, _)) => !left.is_empty() && log.can_move(),
             Some(Ready::Searching(..)) => true,
-            Some(Ready::Moving(_)) => log.has_room_to_move() || log.is_broken(),
+            Some(Ready::Moving(_)) => log.can_move() || log.is_broken(),
             Some(Ready::Moved(_)) => log.is_broken(),
             Some(Ready::Checkpointing(_)) | None => false,
         }
@@ -200,7 +200,7 @@ impl Compaction {
         self.not_before_ns = now_ns + limits::CHECKPOINT_AFTER_NS;
     }
 
-    /// Lets go of a segment that is to be walked from the start again, later.
+    /// Gives up a segment that is to be walked from the start again, later.
     fn restart(&mut self, victim: Victim, cx: &mut Cx<'_>) -> Ready {
         self.look = true;
         self.on_failed(cx.now.mono_ns);
@@ -308,10 +308,10 @@ impl Compaction {
             self.on_failed(cx.now.mono_ns);
         }
         while cx.now.mono_ns >= self.not_before_ns
-            && log.has_room_to_move()
+            && log.can_move()
             && let Some((address, sequence)) = left.pop()
         {
-            assert!(log.relocate(Relocation::tombstone(address, sequence)), "there was room");
+            assert!(log.relocate(Relocation::tombstone(address, sequence)), "there was space");
         }
         if !left.is_empty() || log.is_moving() {
             return Ready::Renewing(left, log.unmoved());

@@ -1,7 +1,8 @@
 //! The objects of a shard that are known to be damaged.
 //!
 //! Everyone who finds damage says so here, and everyone who answers for an object asks: opening one
-//! whose data are damaged fails before its first byte, and whoever brings its bytes again heals it.
+//! whose data are damaged fails before its first byte, and a client that brings its bytes again
+//! heals it.
 //!
 //! ```text
 //!             a read, the scrub, a verification, the boot

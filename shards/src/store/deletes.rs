@@ -5,10 +5,10 @@
 //!    (index: gone)          a part of them a turn
 //! ```
 //!
-//! An object is invisible from its tombstone's commit on, and whoever asked is answered only when
+//! An object is invisible from its tombstone's commit on, and the client is answered only when
 //! no cache can show it any more. While a file is being removed, the same object may come again:
 //! its new file waits with taking the place until the old one is gone, or it would be removed in
-//! its stead. If that is deleted meanwhile, this second deletion begins when the first is over.
+//! its stead. If that is deleted meanwhile, this second deletion begins when the first has ended.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -44,14 +44,14 @@ struct Deletion {
     groups: u64,
     forgotten: u64,
     adoptions: Vec<Adoption>,
-    /// What was deleted again meanwhile, and who asked: that begins when this is over.
+    /// What was deleted again meanwhile, and who asked: that begins when this has ended.
     next: Option<(Entry, Vec<Asker>)>,
 }
 
 /// The deletions of one partition that are not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct Deletes {
-    under_way: Slab<Deletion>,
+    in_progress: Slab<Deletion>,
     by_address: HashMap<Address, usize>,
     forgetting: VecDeque<usize>,
     /// Files whose removal is not over.
@@ -82,9 +82,9 @@ impl Default for Folders {
 }
 
 impl Deletes {
-    /// Whether nothing is under way.
+    /// Whether nothing is in progress.
     pub(super) fn is_quiet(&self) -> bool {
-        self.under_way.is_empty()
+        self.in_progress.is_empty()
     }
 
     /// Whether `step` has something to do.
@@ -133,7 +133,7 @@ impl Deletes {
         if let Some(slot) = self.by_address.get(&address) {
             // It was stored again before the first deletion was answered, or was there beside a
             // file that stood for nothing.
-            let (last, all) = self.under_way[*slot].next.get_or_insert((*before, Vec::new()));
+            let (last, all) = self.in_progress[*slot].next.get_or_insert((*before, Vec::new()));
             if matches!(before.location, Location::File { .. }) {
                 *last = *before;
             }
@@ -154,14 +154,14 @@ impl Deletes {
     }
 
     /// Whether a deletion of the object, or the removal of its file, is not over.
-    pub(super) fn is_under_way(&self, address: &Address) -> bool {
+    pub(super) fn is_in_progress(&self, address: &Address) -> bool {
         self.by_address.contains_key(address)
     }
 
     /// Whether a file of this name is being removed that stands for no object.
     pub(super) fn is_taking_back(&self, address: &Address) -> bool {
         let slot = self.by_address.get(address);
-        slot.is_some_and(|slot| self.under_way[*slot].refused.is_some())
+        slot.is_some_and(|slot| self.in_progress[*slot].refused.is_some())
     }
 
     /// A file stands for no object: an upload has its place and could not be recorded, or a record
@@ -182,7 +182,7 @@ impl Deletes {
     fn insert(&mut self, deletion: Deletion) {
         let address = deletion.address;
         self.removing += usize::from(deletion.has_file);
-        let slot = self.under_way.insert(deletion);
+        let slot = self.in_progress.insert(deletion);
         let before = self.by_address.insert(address, slot);
         assert!(before.is_none(), "{address} is stored while it is deleted");
         self.forgetting.push_back(slot);
@@ -192,7 +192,7 @@ impl Deletes {
     pub(super) fn step(&mut self, site: Site, cx: &mut Cx<'_>) {
         let mut left = limits::FORGET_TURN_MAX;
         while let Some(slot) = self.forgetting.front().copied() {
-            let deletion = &mut self.under_way[slot];
+            let deletion = &mut self.in_progress[slot];
             let end = deletion.groups.min(deletion.forgotten + left);
             for index in deletion.forgotten..end {
                 cx.memory.forget(&deletion.address, index);
@@ -203,8 +203,9 @@ impl Deletes {
                 return;
             }
             self.forgetting.pop_front();
-            if self.under_way[slot].has_file {
-                let path = cx.config.layout.object_path(site.number, &self.under_way[slot].address);
+            if self.in_progress[slot].has_file {
+                let path =
+                    cx.config.layout.object_path(site.number, &self.in_progress[slot].address);
                 site.disk(cx, Tag::Delete { slot }, DiskOp::Remove { path, durable: true });
             } else {
                 let _ = self.finish(slot, cx);
@@ -223,10 +224,10 @@ impl Deletes {
         self.removing -= 1;
         if let Err(error) = done {
             // The tombstone is durable: whatever becomes of the file, the object is gone.
-            let address = self.under_way[slot].address;
+            let address = self.in_progress[slot].address;
             self.failed += 1;
             self.folders.0[usize::from(address.as_bytes()[0])].sure = false;
-            let note = match self.under_way[slot].refused {
+            let note = match self.in_progress[slot].refused {
                 Some(_) => Note::RefusedFileStays { address, error: &error },
                 None => Note::DeletedFileStays { address, error: &error },
             };
@@ -239,8 +240,8 @@ impl Deletes {
     /// back if none is.
     pub(super) fn defer(&mut self, address: &Address, adoption: Adoption) -> Option<Adoption> {
         match self.by_address.get(address) {
-            Some(slot) if self.under_way[*slot].has_file => {
-                self.under_way[*slot].adoptions.push(adoption);
+            Some(slot) if self.in_progress[*slot].has_file => {
+                self.in_progress[*slot].adoptions.push(adoption);
                 None
             }
             _ => Some(adoption),
@@ -248,7 +249,7 @@ impl Deletes {
     }
 
     fn finish(&mut self, slot: usize, cx: &mut Cx<'_>) -> (Address, Vec<Adoption>) {
-        let ended = self.under_way.remove(slot);
+        let ended = self.in_progress.remove(slot);
         let Deletion { address, askers, refused, mut adoptions, next, .. } = ended;
         self.by_address.remove(&address);
         cx.stats.deletes.add(u64::from(refused.is_none()));
@@ -258,7 +259,7 @@ impl Deletes {
         }
         if let Some((before, askers)) = next {
             self.begin(address, &before, askers);
-            let begun = &mut self.under_way[self.by_address[&address]];
+            let begun = &mut self.in_progress[self.by_address[&address]];
             if begun.has_file {
                 begun.adoptions = std::mem::take(&mut adoptions);
             }

@@ -107,7 +107,7 @@ impl Files {
         Asked::Opening
     }
 
-    /// An opening is over. The slot of one that failed is forgotten.
+    /// An opening has ended. The slot of one that failed is forgotten.
     pub(super) fn on_opened(
         &mut self,
         slot: usize,

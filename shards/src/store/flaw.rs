@@ -71,7 +71,7 @@ pub(super) enum Flaw {
     #[error("{0}, beside data that are right")]
     Beside(Beside),
     #[error("{what}, beside data that are right, and it stays: {error}")]
-    Unmended { what: Beside, error: io::Error },
+    NotRepaired { what: Beside, error: io::Error },
     #[error(transparent)]
     Withheld(Withheld),
 }
@@ -79,7 +79,7 @@ pub(super) enum Flaw {
 impl Flaw {
     pub(super) fn harm(&self) -> Harm {
         match self {
-            Flaw::Beside(_) | Flaw::Unmended { .. } => Harm::Beside,
+            Flaw::Beside(_) | Flaw::NotRepaired { .. } => Harm::Beside,
             Flaw::Wrong(_) | Flaw::Group { .. } | Flaw::Withheld(_) => Harm::Data,
         }
     }

@@ -6,7 +6,7 @@
 //! process, so that they do not promise the same bytes twice.
 //!
 //! ```text
-//!   free, as last told ── written since ── promised ── reserve  =  what may be promised
+//!   free, as last read ── written since ── promised ── reserve  =  what may be promised
 //! ```
 //!
 //! The free space of a volume is asked for when the store boots, after so many bytes written to
@@ -23,17 +23,17 @@ use ron_io::ports::Space;
 use super::{accounts::Accounts, notes::SpaceNote};
 use crate::{
     config::Config,
-    limits::{ROOM_AFTER_NS, ROOM_WRITTEN_MAX},
+    limits::{FREE_SPACE_AFTER_NS, FREE_SPACE_WRITTEN_MAX},
 };
 
-/// There is no room for what was asked: how much that was, and what may be written instead.
+/// There is no space for what was asked: how much that was, and what may be written instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotEnough {
     pub asked: u64,
     pub free: u64,
 }
 
-/// The room on a shard's volumes.
+/// The free space on a shard's volumes.
 #[derive(Debug)]
 pub struct FreeSpace {
     reserve: u64,
@@ -46,7 +46,7 @@ struct Volume {
     path: PathBuf,
     /// Whether partitions of this shard lie on it and can be used.
     used: bool,
-    /// As last told; everything before the first answer.
+    /// As last read; everything before the first answer.
     free: u64,
     /// What was written to it, by all shards, when that was asked; and when it is being asked.
     known: u64,
@@ -61,7 +61,7 @@ struct Volume {
 }
 
 impl FreeSpace {
-    /// The room of the volumes that a shard's partitions lie on.
+    /// The free space of the volumes that a shard's partitions lie on.
     pub fn new(config: &Config) -> FreeSpace {
         let layout = &config.layout;
         let mut volumes: Vec<Volume> = layout.volumes.iter().cloned().map(Volume::new).collect();
@@ -72,7 +72,7 @@ impl FreeSpace {
         FreeSpace { reserve, accounts, volumes }
     }
 
-    /// Whether room for `len` more bytes could be set aside now.
+    /// Whether space for `len` more bytes could be set aside now.
     ///
     /// # Errors
     /// There is not so much.
@@ -80,7 +80,7 @@ impl FreeSpace {
         self.check_beside(volume, self.promised(volume), len)
     }
 
-    /// Sets room for `len` more bytes aside, until they are written or released.
+    /// Sets space for `len` more bytes aside, until they are written or released.
     ///
     /// # Errors
     /// There is not so much.
@@ -115,18 +115,18 @@ impl FreeSpace {
         Err(NotEnough { asked: len, free: if *few_inodes { 0 } else { free } })
     }
 
-    /// Bytes written to a volume since its room was asked for.
+    /// Bytes written to a volume since its free space was asked for.
     fn written(&self, volume: usize) -> u64 {
         let written = self.accounts.of(volume).written();
         written - self.volumes[volume].known
     }
 
-    /// A volume whose room is to be asked for now, if there is one, and where it is. The answer is
-    /// for `told`.
+    /// A volume whose free space is to be asked for now, if there is one, and where it is. The
+    /// answer is for `update`.
     pub(super) fn ask(&mut self, now_ns: u64) -> Option<(u16, PathBuf)> {
         let due = |number: &usize| {
             let (volume, written) = (&self.volumes[*number], self.written(*number));
-            let much = written >= ROOM_WRITTEN_MAX && volume.used && !volume.asking;
+            let much = written >= FREE_SPACE_WRITTEN_MAX && volume.used && !volume.asking;
             much || volume.due(written).is_some_and(|due| due <= now_ns)
         };
         let number = (0..self.volumes.len()).find(due)?;
@@ -143,21 +143,23 @@ impl FreeSpace {
         numbers.filter_map(|number| self.volumes[number].due(self.written(number))).min()
     }
 
-    /// A volume's room is known; `None` if it cannot be asked for.
-    pub(crate) fn told(&mut self, volume: u16, space: Option<Space>) -> Told {
+    /// A volume's free space is known; `None` if it cannot be asked for.
+    pub(crate) fn update(&mut self, volume: u16, space: Option<Space>) -> Update {
         let known = &mut self.volumes[usize::from(volume)];
         known.asking = false;
-        let Some(Space { free, few_inodes, .. }) = space else { return Told::AsBefore };
+        let Some(Space { free, few_inodes, .. }) = space else { return Update::AsBefore };
         (known.free, known.known, known.few_inodes) = (free, known.asking_at, few_inodes);
         let full = free < self.reserve || few_inodes;
         let was_full = std::mem::replace(&mut known.full, full);
         let (path, reserve) = (&known.path, self.reserve);
         let volume = || path.clone();
         match (was_full, known.full) {
-            (false, true) if few_inodes => Told::Changed(SpaceNote::FewInodes { volume: volume() }),
-            (false, true) => Told::Changed(SpaceNote::Full { volume: volume(), free, reserve }),
-            (true, false) => Told::Changed(SpaceNote::Recovered { volume: volume(), free }),
-            _ => Told::AsBefore,
+            (false, true) if few_inodes => {
+                Update::Changed(SpaceNote::FewInodes { volume: volume() })
+            }
+            (false, true) => Update::Changed(SpaceNote::Full { volume: volume(), free, reserve }),
+            (true, false) => Update::Changed(SpaceNote::Recovered { volume: volume(), free }),
+            _ => Update::AsBefore,
         }
     }
 
@@ -170,7 +172,7 @@ impl FreeSpace {
 
 /// What an answer changed.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Update {
     AsBefore,
     /// The operator is to know of it.
     Changed(SpaceNote),
@@ -192,12 +194,12 @@ impl Volume {
         }
     }
 
-    /// When its room is to be asked for, `written` bytes since the last time.
+    /// When its free space is to be asked for, `written` bytes since the last time.
     fn due(&self, written: u64) -> Option<u64> {
         let Some(asked_ns) = self.asked_ns else { return self.used.then_some(0) };
         let changes = self.full || self.refused.get() || written > 0;
         let wanted = self.used && !self.asking && changes;
-        wanted.then_some(asked_ns + ROOM_AFTER_NS)
+        wanted.then_some(asked_ns + FREE_SPACE_AFTER_NS)
     }
 }
 
@@ -208,7 +210,7 @@ mod tests {
     use super::*;
     use crate::store::layout::Layout;
 
-    fn room(reserve: u64) -> FreeSpace {
+    fn space(reserve: u64) -> FreeSpace {
         let mut config = Config::new(ShardId(0), Layout::single("/data".into(), 2, 1));
         config.storage.reserve_bytes = reserve;
         FreeSpace::new(&config)
@@ -219,99 +221,105 @@ mod tests {
     }
 
     #[test]
-    fn few_inodes_are_no_room() {
-        let mut room = room(1000);
-        room.ask(0);
+    fn few_inodes_are_no_space() {
+        let mut space = space(1000);
+        space.ask(0);
         let few = Space { free: 1 << 40, total: 1 << 40, few_inodes: true };
-        assert!(matches!(room.told(0, Some(few)), Told::Changed(SpaceNote::FewInodes { .. })));
-        assert_eq!(room.promise(0, 0), Err(NotEnough { asked: 0, free: 0 }));
-        assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS), "it is looked at again");
-        room.ask(ROOM_AFTER_NS);
-        assert!(matches!(room.told(0, free(5000)), Told::Changed(SpaceNote::Recovered { .. })));
-        assert_eq!(room.promise(0, 100), Ok(()));
+        assert!(matches!(space.update(0, Some(few)), Update::Changed(SpaceNote::FewInodes { .. })));
+        assert_eq!(space.promise(0, 0), Err(NotEnough { asked: 0, free: 0 }));
+        assert_eq!(space.wake_at(), Some(FREE_SPACE_AFTER_NS), "it is looked at again");
+        space.ask(FREE_SPACE_AFTER_NS);
+        assert!(matches!(
+            space.update(0, free(5000)),
+            Update::Changed(SpaceNote::Recovered { .. })
+        ));
+        assert_eq!(space.promise(0, 100), Ok(()));
     }
 
     #[test]
     fn what_is_free_above_the_reserve_may_be_written() {
-        let mut room = room(1000);
-        assert!(room.check(0, 1 << 40).is_ok(), "before the first answer nothing is refused");
-        assert_eq!(room.ask(5), Some((0, "/data".into())));
-        assert_eq!(room.ask(5), None, "it is being asked for");
-        assert_eq!(room.told(0, free(1500)), Told::AsBefore);
-        assert!(room.check(0, 500).is_ok() && room.check(0, 501).is_err());
-        room.wrote(0, 1, 0);
-        assert!(room.check(0, 499).is_ok() && room.check(0, 500).is_err());
-        assert!(room.check(0, u64::MAX).is_err());
+        let mut space = space(1000);
+        assert!(space.check(0, 1 << 40).is_ok(), "before the first answer nothing is refused");
+        assert_eq!(space.ask(5), Some((0, "/data".into())));
+        assert_eq!(space.ask(5), None, "it is being asked for");
+        assert_eq!(space.update(0, free(1500)), Update::AsBefore);
+        assert!(space.check(0, 500).is_ok() && space.check(0, 501).is_err());
+        space.wrote(0, 1, 0);
+        assert!(space.check(0, 499).is_ok() && space.check(0, 500).is_err());
+        assert!(space.check(0, u64::MAX).is_err());
     }
 
     #[test]
     fn a_refusal_makes_room_be_asked_for() {
-        let mut room = room(1000);
-        room.ask(0);
-        room.told(0, free(1100));
-        assert!(room.check(0, 101).is_err());
-        assert_eq!(room.wake_at(), Some(1_000_000_000), "every second, though it is not full");
-        assert!(room.ask(ROOM_AFTER_NS).is_some());
-        room.told(0, free(2000));
-        assert!(room.check(0, 101).is_ok());
-        assert_eq!(room.wake_at(), None);
+        let mut space = space(1000);
+        space.ask(0);
+        space.update(0, free(1100));
+        assert!(space.check(0, 101).is_err());
+        assert_eq!(space.wake_at(), Some(1_000_000_000), "every second, though it is not full");
+        assert!(space.ask(FREE_SPACE_AFTER_NS).is_some());
+        space.update(0, free(2000));
+        assert!(space.check(0, 101).is_ok());
+        assert_eq!(space.wake_at(), None);
     }
 
     #[test]
     fn room_is_asked_for_while_it_changes_or_lacks() {
-        let mut room = room(1000);
-        room.ask(0);
-        room.told(0, free(2000));
-        assert_eq!(room.wake_at(), None, "nobody writes");
-        room.wrote(0, 1, 0);
-        assert_eq!(room.wake_at(), Some(ROOM_AFTER_NS));
-        assert_eq!(room.ask(ROOM_AFTER_NS - 1), None);
-        room.wrote(0, ROOM_WRITTEN_MAX, 0);
-        assert!(room.ask(1).is_some(), "so much was written that the time does not matter");
-        assert!(matches!(room.told(0, free(999)), Told::Changed(SpaceNote::Full { .. })));
-        assert!(room.check(0, 0).is_err());
-        assert_eq!(room.wake_at(), Some(1 + ROOM_AFTER_NS));
-        assert!(room.ask(1 + ROOM_AFTER_NS).is_some());
-        assert_eq!(room.told(0, None), Told::AsBefore);
-        assert!(room.ask(1 + 2 * ROOM_AFTER_NS).is_some());
-        assert!(matches!(room.told(0, free(1000)), Told::Changed(SpaceNote::Recovered { .. })));
-        assert_eq!((room.wake_at(), room.least_free()), (None, 1000));
+        let mut space = space(1000);
+        space.ask(0);
+        space.update(0, free(2000));
+        assert_eq!(space.wake_at(), None, "nobody writes");
+        space.wrote(0, 1, 0);
+        assert_eq!(space.wake_at(), Some(FREE_SPACE_AFTER_NS));
+        assert_eq!(space.ask(FREE_SPACE_AFTER_NS - 1), None);
+        space.wrote(0, FREE_SPACE_WRITTEN_MAX, 0);
+        assert!(space.ask(1).is_some(), "so much was written that the time does not matter");
+        assert!(matches!(space.update(0, free(999)), Update::Changed(SpaceNote::Full { .. })));
+        assert!(space.check(0, 0).is_err());
+        assert_eq!(space.wake_at(), Some(1 + FREE_SPACE_AFTER_NS));
+        assert!(space.ask(1 + FREE_SPACE_AFTER_NS).is_some());
+        assert_eq!(space.update(0, None), Update::AsBefore);
+        assert!(space.ask(1 + 2 * FREE_SPACE_AFTER_NS).is_some());
+        assert!(matches!(
+            space.update(0, free(1000)),
+            Update::Changed(SpaceNote::Recovered { .. })
+        ));
+        assert_eq!((space.wake_at(), space.least_free()), (None, 1000));
     }
 
     #[test]
     fn what_is_promised_is_promised_once_whoever_asks() {
         let mut config = Config::new(ShardId(0), Layout::single("/data".into(), 2, 2));
         config.storage.reserve_bytes = 1000;
-        let mut rooms = [FreeSpace::new(&config), FreeSpace::new(&config)];
-        for room in &mut rooms {
-            room.ask(0);
-            room.told(0, free(2000));
+        let mut spaces = [FreeSpace::new(&config), FreeSpace::new(&config)];
+        for space in &mut spaces {
+            space.ask(0);
+            space.update(0, free(2000));
         }
-        assert_eq!(rooms[0].promise(0, 600), Ok(()));
-        assert_eq!(rooms[1].promise(0, 600), Err(NotEnough { asked: 600, free: 400 }));
-        assert_eq!(rooms[1].promise(0, 400), Ok(()));
-        assert!(rooms[0].check(0, 1).is_err() && rooms[0].check(0, 0).is_ok());
-        assert_eq!(rooms[0].check(0, 1), Err(NotEnough { asked: 1, free: 0 }));
+        assert_eq!(spaces[0].promise(0, 600), Ok(()));
+        assert_eq!(spaces[1].promise(0, 600), Err(NotEnough { asked: 600, free: 400 }));
+        assert_eq!(spaces[1].promise(0, 400), Ok(()));
+        assert!(spaces[0].check(0, 1).is_err() && spaces[0].check(0, 0).is_ok());
+        assert_eq!(spaces[0].check(0, 1), Err(NotEnough { asked: 1, free: 0 }));
         assert_eq!(config.accounts.promised(), 1000, "to look sets nothing aside");
         // What is written is no longer promised, and not free for the one who did not write it.
-        rooms[0].wrote(0, 600, 600);
-        assert!(rooms[1].check(0, 1).is_err());
-        rooms[0].release(0, 400);
+        spaces[0].wrote(0, 600, 600);
+        assert!(spaces[1].check(0, 1).is_err());
+        spaces[0].release(0, 400);
         assert_eq!(config.accounts.promised(), 0, "either may give it back");
-        assert!(rooms[0].check(0, 400).is_ok() && rooms[0].check(0, 401).is_err());
-        assert_eq!(rooms[0].promised(0), 0);
+        assert!(spaces[0].check(0, 400).is_ok() && spaces[0].check(0, 401).is_err());
+        assert_eq!(spaces[0].promised(0), 0);
         // Asked for anew it is in what is free.
-        rooms[0].ask(ROOM_AFTER_NS).unwrap();
-        rooms[1].wrote(0, 50, 0);
-        rooms[0].told(0, free(1400));
-        assert!(rooms[0].check(0, 350).is_ok() && rooms[0].check(0, 351).is_err());
+        spaces[0].ask(FREE_SPACE_AFTER_NS).unwrap();
+        spaces[1].wrote(0, 50, 0);
+        spaces[0].update(0, free(1400));
+        assert!(spaces[0].check(0, 350).is_ok() && spaces[0].check(0, 351).is_err());
     }
 
     #[test]
     #[should_panic(expected = "are released")]
     fn more_cannot_be_released_than_is_promised() {
-        let room = room(0);
-        room.promise(0, 5).unwrap();
-        room.release(0, 6);
+        let space = space(0);
+        space.promise(0, 5).unwrap();
+        space.release(0, 6);
     }
 }

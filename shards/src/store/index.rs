@@ -10,8 +10,8 @@
 //!                 └──► changes ── frozen (a job) ──────► appended to it, with each checkpoint
 //! ```
 //!
-//! Files are written by jobs on a thread that may block, of what is handed to them. This room knows
-//! nothing of files of data: it believes the log, and the log's readers check it.
+//! Files are written by jobs on a thread that may block, of what is handed to them. This module
+//! knows nothing of files of data: it believes the log, and the log's readers check it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,7 +60,7 @@ pub(super) struct Index {
     generation: u32,
     kept: u32,
     totals: Totals,
-    /// What counts in each segment, and of which the tombstones changed since the last checkpoint.
+    /// What counts in each segment, and those whose tombstones changed since the last checkpoint.
     tallies: BTreeMap<u32, Tally>,
     changed: BTreeSet<u32>,
     /// Sum of what is live in all segments.
@@ -191,7 +191,7 @@ impl Index {
         self.file.as_ref().is_none_or(grown)
     }
 
-    /// The boot is over. What it took up is in the log, and in no checkpoint's way.
+    /// The boot has ended. What it took up is in the log, and in no checkpoint's way.
     pub(super) fn serve(&mut self) {
         if self.file.is_none() {
             self.pending = 0;

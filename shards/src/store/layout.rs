@@ -1,6 +1,6 @@
 //! Where everything lies under the data directory, and which shard owns which part of it.
 //!
-//! This room only spells paths; it never looks whether they exist. The tree is chapter "The data
+//! This module only spells paths; it never looks whether they exist. The tree is chapter "The data
 //! directory" of `docs/STORAGE.md`.
 
 use std::path::{Path, PathBuf};
@@ -86,7 +86,7 @@ impl Layout {
         self.segments_dir(partition).join(format!("{segment:08}.seg"))
     }
 
-    /// The mark of a segment in which records are hidden, none of them above this sequence. Older
+    /// The mark of a segment with hidden records; no sequence of theirs is above this one. Older
     /// marks name none.
     pub fn hidden_path(&self, partition: u16, (segment, most): (u32, Option<u64>)) -> PathBuf {
         let most = most.map_or_else(String::new, |most| format!(".{most}"));
@@ -172,7 +172,7 @@ pub fn object_address(name: &str) -> Option<Address> {
     if hex.contains(':') { None } else { hex.parse().ok() }
 }
 
-/// The object of which a file is a copy that was not finished, or `None` for other names.
+/// The object that a file is an unfinished copy of, or `None` for other names.
 pub(super) fn copy_address(name: &str) -> Option<Address> {
     let hex = name.strip_suffix(".part")?;
     if hex.contains(':') { None } else { hex.parse().ok() }

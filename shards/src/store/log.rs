@@ -107,7 +107,7 @@ pub(super) struct Log {
     appends: Appends,
     moves: Moves,
     batch: Batch,
-    /// How often in a row a segment could not be begun, though the disk has room.
+    /// How often in a row a segment could not be begun, though the disk has space.
     begin_failures: u32,
     /// Why the batch failed that is being cut off.
     fault: Fault,
@@ -159,7 +159,7 @@ impl Log {
         self.lossy
     }
 
-    /// How often in a row a segment could not be begun, though the disk has room.
+    /// How often in a row a segment could not be begun, though the disk has space.
     pub(super) fn begin_failures(&self) -> u32 {
         self.begin_failures
     }
@@ -207,16 +207,16 @@ impl Log {
 
     /// Queues a record to be moved. `false` if too many wait already.
     pub(super) fn relocate(&mut self, relocation: Relocation) -> bool {
-        let has_room = self.has_room_to_move();
-        if has_room {
+        let queued = self.can_move();
+        if queued {
             self.moves.push(relocation);
         }
-        has_room
+        queued
     }
 
     /// Whether `relocate` would queue a record.
-    pub(super) fn has_room_to_move(&self) -> bool {
-        self.moves.has_room() && !self.is_broken()
+    pub(super) fn can_move(&self) -> bool {
+        self.moves.takes_more() && !self.is_broken()
     }
 
     /// Whether records that are to be moved are not committed yet.
@@ -235,7 +235,7 @@ impl Log {
         segment < self.position.segment
     }
 
-    /// Ends a segment before it is full. `false` while a commit is under way.
+    /// Ends a segment before it is full. `false` while a commit is in progress.
     pub(super) fn seal(&mut self, segment: u32, files: &mut Files) -> bool {
         if !self.is_idle() {
             return self.is_broken();
@@ -271,7 +271,7 @@ impl Log {
         self.appends.len()
     }
 
-    /// Whether no commit is under way, and one could be.
+    /// Whether no commit is in progress, and one could be.
     pub(super) fn is_idle(&self) -> bool {
         self.machine.ready() == Some(&Ready::Idle)
     }
@@ -281,7 +281,7 @@ impl Log {
         self.is_idle() && (self.appends.has_pending() || !self.moves.is_empty())
     }
 
-    /// Whether nothing is on its way or under way.
+    /// Whether nothing is queued or in progress.
     pub(super) fn is_quiet(&self) -> bool {
         self.appends.is_empty() && self.moves.is_empty() && !self.machine.is_waiting()
     }
@@ -295,7 +295,7 @@ impl Log {
         self.appends.remove_pending()
     }
 
-    /// Lets go of the segment that is being written, so that it can be closed.
+    /// Gives up the segment that is being written, so that it can be closed.
     pub(super) fn end(&mut self, files: &mut Files) {
         if let Some(current) = self.current.take() {
             files.release(current.slot);

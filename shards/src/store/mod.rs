@@ -75,7 +75,7 @@ pub const fn scrub_bill() -> usize {
 
 use boot::{Boot, Progress};
 use flaw::Unverified;
-use free_space::Told;
+use free_space::Update;
 use hits::cached_answer;
 use partition::Partition;
 use place::{Absence, Place};
@@ -98,7 +98,7 @@ pub struct Store {
     runnable: VecDeque<u16>,
     /// Whether one of them waits for nothing but its next turn.
     has_immediate_work: bool,
-    /// When reads that wait for room look again.
+    /// When reads that wait in a line are tried again.
     retry_at: Option<u64>,
     /// Whether reads wait for memory.
     short: bool,
@@ -132,7 +132,7 @@ impl Store {
 
     /// Starts to open all partitions. `is_ready` or `failed` says how it went.
     pub fn boot(&mut self, cx: &mut Cx<'_>) {
-        self.ask_room(cx);
+        self.ask_free_space(cx);
         for place in 0..self.places.len() {
             assert!(matches!(self.places[place], Place::Cold), "a store boots once");
             let site = self.sites[place];
@@ -217,7 +217,7 @@ impl Store {
                 }
             },
             Place::Cold | Place::Absent | Place::Failed => {
-                unreachable!("no act of this partition is under way")
+                unreachable!("no act of this partition is in progress")
             }
         }
     }
@@ -246,7 +246,7 @@ impl Store {
     /// Starts what can be started: commits, reads that waited for memory, checkpoints. To be
     /// called after every event, whatever it was about.
     pub fn settle(&mut self, cx: &mut Cx<'_>) {
-        self.ask_room(cx);
+        self.ask_free_space(cx);
         if self.checkpoint_at.is_some_and(|at| at <= cx.now.mono_ns) {
             self.checkpoint_at = None;
             for place in 0..self.places.len() {
@@ -277,7 +277,7 @@ impl Store {
 
     /// Looks again at what reads have found damaged.
     fn recheck_damaged(&mut self, cx: &mut Cx<'_>) {
-        while self.scrub.has_room()
+        while self.scrub.has_capacity()
             && let Some(address) = cx.damage.next_doubt()
         {
             let place = self.place_of(&address);
@@ -304,22 +304,22 @@ impl Store {
         self.short
     }
 
-    /// The room of a volume is known; `None` if it cannot be asked for.
+    /// The free space of a volume is known; `None` if it cannot be asked for.
     pub fn on_space(&mut self, volume: u16, space: Option<Space>, cx: &mut Cx<'_>) {
-        let told = cx.free_space.told(volume, space);
+        let update = cx.free_space.update(volume, space);
         cx.stats.disk_free_bytes.set(cx.free_space.least_free());
-        let Told::Changed(note) = told else { return };
+        let Update::Changed(note) = update else { return };
         let (shard, severity, message) = (cx.config.shard, note.severity(), note.to_string());
         cx.acts.push(Act::Report(Report::Note { shard, severity, message }));
         for place in 0..self.places.len() {
             if let Place::Serving(partition) = &mut self.places[place] {
-                partition.on_room(cx);
+                partition.on_free_space(cx);
                 self.schedule(place as u16);
             }
         }
     }
 
-    fn ask_room(&mut self, cx: &mut Cx<'_>) {
+    fn ask_free_space(&mut self, cx: &mut Cx<'_>) {
         while let Some((volume, path)) = cx.free_space.ask(cx.now.mono_ns) {
             cx.disk(Waiter::FreeSpace { volume }, DiskOp::Space { path });
         }
@@ -335,8 +335,8 @@ impl Store {
         cx.acts.push(Act::Report(report));
     }
 
-    /// Finishes what is under way, makes a last checkpoint and closes all files. Whoever asks from
-    /// now on is told to come again.
+    /// Finishes what is in progress, makes a last checkpoint and closes all files. Requests from
+    /// now on are refused as unavailable.
     pub fn stop(&mut self, cx: &mut Cx<'_>) {
         self.stopping = true;
         self.scrub.stop(&mut self.places, cx);
@@ -348,7 +348,7 @@ impl Store {
         }
     }
 
-    /// Whether nothing is open or under way any more, after `stop`.
+    /// Whether nothing is open or in progress any more, after `stop`.
     pub fn is_stopped(&self) -> bool {
         let over = |place: &Place| match place {
             Place::Cold | Place::Absent | Place::Failed => true,

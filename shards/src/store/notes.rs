@@ -112,8 +112,8 @@ pub(super) enum Note<'a> {
     NotChecked { address: Address, why: &'a Unverified },
     #[error("the scrub cannot go on: {0}")]
     ScrubStopped(&'a Unverified),
-    #[error("{what} of {address} was damaged beside data that are right: mended")]
-    Mended { address: Address, what: Beside },
+    #[error("{what} of {address} was damaged beside data that are right: repaired")]
+    Repaired { address: Address, what: Beside },
     #[error("{0} is to be written anew, and the log does not take it")]
     NotWrittenAnew(Address),
     #[error("segment {segment} ends at {from}, {why}: what lies behind is moved")]
@@ -143,7 +143,7 @@ impl Note<'_> {
             | Note::RefusedFileStays { .. }
             | Note::NotCompacted { .. }
             | Note::ManyOrphans { .. }
-            | Note::Mended { .. }
+            | Note::Repaired { .. }
             | Note::BrokenSegmentMoved { .. } => Severity::Warn,
             _ => Severity::Error,
         }
@@ -212,19 +212,19 @@ pub(super) enum ScrubNote {
     SwitchedOff,
     #[error("scrub: a round begins")]
     Begins,
-    #[error("scrub: a round {}: {found}", if *.failed { "ended early" } else { "is over" })]
+    #[error("scrub: a round {}: {found}", if *.failed { "ended early" } else { "finished" })]
     Ended { failed: bool, found: RoundFound },
 }
 
 /// What a round of the scrub came to, in objects.
 #[derive(Clone, Copy, Debug, Error)]
 #[error(
-    "{checked} objects, {damaged} damaged, {mended} mended, {moved} moved, {freed} files freed"
+    "{checked} objects, {damaged} damaged, {repaired} repaired, {moved} moved, {freed} files freed"
 )]
 pub(super) struct RoundFound {
     pub(super) checked: u64,
     pub(super) damaged: u64,
-    pub(super) mended: u64,
+    pub(super) repaired: u64,
     pub(super) moved: u64,
     pub(super) freed: u64,
 }
@@ -233,7 +233,7 @@ impl ScrubNote {
     pub(super) fn severity(&self) -> Severity {
         match self {
             ScrubNote::Begins => Severity::Info,
-            ScrubNote::Ended { failed: false, found } if found.damaged + found.mended == 0 => {
+            ScrubNote::Ended { failed: false, found } if found.damaged + found.repaired == 0 => {
                 Severity::Info
             }
             ScrubNote::SwitchedOff | ScrubNote::Ended { .. } => Severity::Warn,

@@ -43,7 +43,7 @@ impl Objects {
         Objects { adopting: Slab::new(), has_dir: Box::new([false; 256]) }
     }
 
-    /// Whether nothing is under way.
+    /// Whether nothing is in progress.
     pub(super) fn is_quiet(&self) -> bool {
         self.adopting.is_empty()
     }

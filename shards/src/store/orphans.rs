@@ -41,7 +41,7 @@ impl Known<'_> {
             .index
             .get(address)
             .is_some_and(|entry| matches!(entry.location, Location::File { .. }));
-        let is_moving = self.log.is_storing(address) || self.deletes.is_under_way(address);
+        let is_moving = self.log.is_storing(address) || self.deletes.is_in_progress(address);
         !has_file && !is_moving && !self.log.is_broken()
     }
 }
@@ -86,7 +86,7 @@ impl Search {
         self.failed_before
     }
 
-    /// Starts the next act, of which none may be under way. `false` if there is none left.
+    /// Starts the next act; no other may be in progress. `false` if there is none left.
     pub(super) fn go(&mut self, deletes: &Deletes, site: Site, tag: Tag, cx: &mut Cx<'_>) -> bool {
         let known = |next: &u16| u8::try_from(*next).is_ok_and(|folder| deletes.is_absent(folder));
         while known(&self.next) {
@@ -107,7 +107,7 @@ impl Search {
     /// Its act is complete. Returns what became known of a folder by it.
     ///
     /// # Errors
-    /// What the disk answered: the search is over.
+    /// What the disk answered: the search has ended.
     pub(super) fn on_disk(
         &mut self,
         done: io::Result<DiskDone>,

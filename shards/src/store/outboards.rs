@@ -1,5 +1,5 @@
-//! Outboards of objects of more than one group: read once, checked once, kept while there is room.
-//! One that is in use is never dropped, so another one is read only when there is room for it
+//! Outboards of objects of more than one group: read once, checked once, kept while there is space.
+//! One that is in use is never dropped, so another one is read only when there is space for it
 //! beside those: what all of them take is bounded whatever is read.
 //!
 //! The first group of such an object that is wanted makes its record's header and outboard be
@@ -163,12 +163,12 @@ impl Outboards {
     }
 
     /// Whether another outboard of so many bytes can be read now, after the oldest that nobody uses
-    /// made room for it.
+    /// made space for it.
     fn admits(&mut self, len: usize) -> bool {
         let too_long = self.loads_len + len > limits::OUTBOARD_LOADS_LEN_MAX;
         let full =
             self.loads.len() >= limits::OUTBOARD_LOADS_MAX || (too_long && !self.loads.is_empty());
-        !full && self.make_room(len)
+        !full && self.evict_for(len)
     }
 
     /// A piece came. Returns what became of the outboard with the last one.
@@ -198,7 +198,7 @@ impl Outboards {
         Some(Loaded { address, entry, waiting, outcome })
     }
 
-    /// Keeps an outboard as the one used last. There is room for it since it was admitted.
+    /// Keeps an outboard as the one used last. There is space for it since it was admitted.
     fn keep(&mut self, address: Address, outboard: Outboard) {
         let outboard = Arc::new(outboard);
         let slot = self.ready.insert(Ready { address, outboard, newer: NONE, older: NONE });
@@ -213,9 +213,9 @@ impl Outboards {
         self.ready_len + self.loads_len + self.loads.len() * limits::OUTBOARD_ENTRY_LEN
     }
 
-    /// Lets the oldest go that nobody uses, until there is room for one of so many bytes. False
+    /// Drops the oldest that nobody uses, until there is space for one of so many bytes. False
     /// when those that are left are in use; they get another round.
-    fn make_room(&mut self, len: usize) -> bool {
+    fn evict_for(&mut self, len: usize) -> bool {
         let (cost, mut in_use) = (len + limits::OUTBOARD_ENTRY_LEN, 0);
         while self.len() + cost > limits::OUTBOARDS_LEN_MAX {
             let oldest = self.oldest;
@@ -331,10 +331,10 @@ mod tests {
         there.into()
     }
 
-    /// Keeps an outboard for which there is room, or is made.
+    /// Keeps an outboard if space for it is left, or is made.
     fn keep(outboards: &mut Outboards, n: u64, len: usize) -> Option<Address> {
         let (address, kept) = outboard(n, len);
-        outboards.make_room(kept.as_bytes().len()).then(|| {
+        outboards.evict_for(kept.as_bytes().len()).then(|| {
             outboards.keep(address, kept);
             assert!(outboards.len() <= limits::OUTBOARDS_LEN_MAX);
             address
@@ -353,7 +353,7 @@ mod tests {
         let first = keep(&mut outboards, 0, LEN).unwrap();
         let cost = outboards.len();
         let in_use = use_of(&outboards, &first);
-        // As if there were room for few of them.
+        // As if there were space for few of them.
         let fit = 20;
         outboards.loads_len = limits::OUTBOARDS_LEN_MAX - fit * cost;
         let others = (1..fit as u64 + 10).map(|n| keep(&mut outboards, n, LEN).unwrap());
@@ -389,7 +389,7 @@ mod tests {
         users.swap_remove(5);
         // Those that were passed over are looked at last.
         let kept = (0..2).find_map(|_| keep(&mut outboards, 12, LEN));
-        assert!(kept.is_some(), "room for one that is used no more");
+        assert!(kept.is_some(), "space for one that is used no more");
         assert_eq!(outboards.ready.len(), 12);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Tokens come at the configured rate up to a small stock, so that ticks which come late are made
 //! up for and a long rest earns no burst. A read may take more than there is; then the next waits
-//! until the debt is paid. It has no clock: whoever asks says what time it is.
+//! until the debt is paid. It has no clock: the caller says what time it is.
 
 use crate::limits::PACE_BURST_LEN;
 

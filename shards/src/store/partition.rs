@@ -6,7 +6,7 @@
 //!   Adopt ──► objects ──────┘                      └──► checkpoint, now and then
 //! ```
 //!
-//! Nothing is visible before its commit is durable: the index is told only then.
+//! Nothing is visible before its commit is durable: the index learns of it only then.
 
 use std::io;
 
@@ -56,7 +56,7 @@ pub(super) struct Partition {
     /// Most bytes of memory of its index, and whether the operator was warned of them.
     index_max: u64,
     index_warned: bool,
-    /// Whether objects were refused for want of room when that was last looked at.
+    /// Whether objects were refused for lack of space when that was last looked at.
     full: bool,
     read_only: bool,
     checkpoints: Checkpoints,
@@ -153,7 +153,7 @@ impl Partition {
     pub(super) fn on_disk(&mut self, tag: Tag, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
         let (site, files) = (self.site, &mut self.files);
         match tag {
-            Tag::Boot => unreachable!("the boot is over"),
+            Tag::Boot => unreachable!("the boot has ended"),
             Tag::Mark => self.marks.on_disk(done, site, cx),
             Tag::Scrub { .. } => unreachable!("the shard's scrub takes its own"),
             Tag::Log => {
@@ -178,7 +178,7 @@ impl Partition {
             }
             Tag::Delete { slot } => {
                 let (address, adoptions) = self.deletes.on_removed(slot, done, site, cx);
-                // An open file keeps its room.
+                // An open file keeps its disk space.
                 files.forget(FileKey::Object(address), cx);
                 for (append, path) in adoptions {
                     self.begin(append, address, Some(path), cx);
@@ -208,7 +208,7 @@ impl Partition {
         self.checkpoints.dirty |= soon;
     }
 
-    /// Finishes what is under way, makes a last checkpoint and closes all files.
+    /// Finishes what is in progress, makes a last checkpoint and closes all files.
     pub(super) fn stop(&mut self) {
         self.stopping = true;
     }
@@ -256,8 +256,8 @@ impl Partition {
         self.reads.awaits_memory()
     }
 
-    /// The room of the partition's volume was told.
-    pub(super) fn on_room(&mut self, cx: &mut Cx<'_>) {
+    /// The free space of the partition's volume is known.
+    pub(super) fn on_free_space(&mut self, cx: &mut Cx<'_>) {
         self.refuses(true, 0, cx);
     }
 

@@ -1,7 +1,7 @@
 //! Reading groups: each is fetched once for all who want it, checked, kept, and handed out.
 //!
 //! ```text
-//!   wanted ──► file open ──► outboard known ──► room for it ──► reading ──► verified ──► answered
+//!   wanted ──► file open ──► outboard known ──► memory ──────► reading ──► verified ──► answered
 //!               (waits)         (waits)           (lines)
 //! ```
 //!
@@ -51,7 +51,7 @@ pub(super) const fn bill() -> usize {
     let by_group = size_of::<((Address, u64), usize)>() + 1;
     let lines = Line::ALL.len() * size_of::<usize>();
     let of_fetch = size_of::<Fetch>() + size_of::<usize>() + by_group + lines;
-    // A list for a few askers takes room for four, and a block of the allocator.
+    // A list for a few askers takes memory for four, and a block of the allocator.
     let few = 4 * size_of::<Wanting>() + 2 * size_of::<usize>();
     let each = few + Turns::<usize>::bill();
     // The nodes of the tree are half full.
@@ -96,7 +96,7 @@ impl Reads {
         self.fetches.is_empty()
     }
 
-    /// Whether something waits for room.
+    /// Whether something waits in a line.
     pub(super) fn is_waiting(&self) -> bool {
         self.lines.iter().any(|line| !line.is_empty())
     }
@@ -117,9 +117,9 @@ impl Reads {
     ) {
         debug_assert!(index < group_count(entry.size));
         let (most, need) = (cx.config.fetches_max, wanting.need);
-        if !self.wanting.count.has_room(2 * most, need) {
-            self.make_room(Wanted::Asker, wanting, cx);
-            if !self.wanting.count.has_room(2 * most, need) {
+        if !self.wanting.count.has_capacity(2 * most, need) {
+            self.shed_for(Wanted::Asker, wanting, cx);
+            if !self.wanting.count.has_capacity(2 * most, need) {
                 return wanting.refuse(index, cx);
             }
         }
@@ -138,9 +138,9 @@ impl Reads {
             }
             return;
         }
-        if !self.count.has_room(most, need) {
-            self.make_room(Wanted::Fetch, wanting, cx);
-            if !self.count.has_room(most, need) {
+        if !self.count.has_capacity(most, need) {
+            self.shed_for(Wanted::Fetch, wanting, cx);
+            if !self.count.has_capacity(most, need) {
                 return wanting.refuse(index, cx);
             }
         }
@@ -299,7 +299,7 @@ impl Reads {
                 Got::Later => return self.line_up(key, Line::Turn),
             }
         }
-        if cx.tickets.under_way() >= limits::READS_UNDER_WAY_MAX {
+        if cx.tickets.in_progress() >= limits::READS_IN_PROGRESS_MAX {
             return self.line_up(key, Line::Turn);
         }
         let len = group_len(entry.size, index);
@@ -309,8 +309,8 @@ impl Reads {
         if let Some(Cached { group, size }) = cached {
             return self.hand_out(key, &group, size, cx);
         }
-        let room = cx.memory.alloc_for(purpose, len, None);
-        let Some(into) = room else { return self.wait(key, len, cx) };
+        let block = cx.memory.alloc_for(purpose, len, None);
+        let Some(into) = block else { return self.wait(key, len, cx) };
         let group_at = index * ron_codec::limits::GROUP_LEN as u64;
         let at = entry.base() + u64::from(header.data_offset()) + group_at;
         self.fetches[key].reading = Some((file_slot, outboard));

@@ -36,16 +36,16 @@ use super::{
 use crate::{
     config::Config,
     flow::Cx,
-    limits::{SCRUB_ASK_LEN, SCRUB_READ_LEN, SCRUB_STEP_LEN, SCRUB_UNDER_WAY_MAX, VERIFIES_MAX},
+    limits::{SCRUB_ASK_LEN, SCRUB_IN_PROGRESS_MAX, SCRUB_READ_LEN, SCRUB_STEP_LEN, VERIFIES_MAX},
     machine::{Machine, Turn, answer_name},
 };
 
 mod check;
 mod finding;
 mod mark;
-mod mend;
 mod patrol;
 mod probe;
+mod repair;
 mod round;
 mod schedule;
 mod sweep;
@@ -68,7 +68,7 @@ pub(super) const fn bill() -> usize {
 
 #[derive(Debug)]
 struct Verify {
-    /// Who asked; `None`: a read has found it damaged, and was told so.
+    /// Who asked; `None`: a read has found it damaged, and its client knows.
     id: Option<u64>,
     probe: Probe,
 }
@@ -122,7 +122,7 @@ impl Scrub {
         }
     }
 
-    /// A round is wanted now, if none is under way.
+    /// A round is wanted now, if none is running.
     pub(super) fn order(&mut self, cx: &mut Cx<'_>) {
         if self.pace.is_never() {
             note(ScrubNote::SwitchedOff, cx);
@@ -163,7 +163,7 @@ impl Scrub {
         if self.is_idle() && !self.begin(places, cx) {
             return None;
         }
-        self.blocked = cx.tickets.under_way() > SCRUB_UNDER_WAY_MAX;
+        self.blocked = cx.tickets.in_progress() > SCRUB_IN_PROGRESS_MAX;
         if self.blocked || self.next_ns > cx.now.mono_ns {
             return None;
         }
@@ -202,14 +202,14 @@ impl Scrub {
         partition: &mut Partition,
         cx: &mut Cx<'_>,
     ) {
-        if !self.has_room() {
+        if !self.has_capacity() {
             return refuse(id, &Unverified::Busy, cx);
         }
         self.probe(Some(id), address, partition, cx);
     }
 
     /// Whether another object can be looked at now.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_capacity(&self) -> bool {
         !self.stopping && self.verifies.len() < VERIFIES_MAX
     }
 
@@ -233,7 +233,7 @@ impl Scrub {
         self.go(slot, &partition.parts(), cx);
     }
 
-    /// Starts nothing more. What is under way is finished, and how far the round came is left in
+    /// Starts nothing more. What is in progress is finished, and how far the round came is left in
     /// the index, before the partitions make their last checkpoints.
     pub(super) fn stop(&mut self, places: &mut [Place], cx: &mut Cx<'_>) {
         self.stopping = true;

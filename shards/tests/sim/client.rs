@@ -110,11 +110,11 @@ impl Client {
     }
 
     /// Requests that wait for their answers, whose client kept to the protocol.
-    pub fn under_way(&self) -> usize {
+    pub fn in_progress(&self) -> usize {
         match &self.talk {
             _ if self.hostile => 0,
-            Talk::Http(http) => http.under_way(),
-            Talk::Oap(oap) => oap.under_way(),
+            Talk::Http(http) => http.in_progress(),
+            Talk::Oap(oap) => oap.in_progress(),
         }
     }
 
@@ -132,8 +132,8 @@ impl Client {
             Talk::Http(http) => http.is_open(),
             Talk::Oap(_) => true,
         };
-        let more = self.wishes > 0 && self.under_way() < depth;
-        !self.ended && open && (more || (self.wishes == 0 && self.under_way() == 0))
+        let more = self.wishes > 0 && self.in_progress() < depth;
+        !self.ended && open && (more || (self.wishes == 0 && self.in_progress() == 0))
     }
 
     /// Does what it would.

@@ -1,4 +1,4 @@
-//! How a run ends: the faults cease, what is under way comes to its end, and after one more boot
+//! How a run ends: the faults cease, what is in progress comes to its end, and after one more boot
 //! every object is looked at.
 
 use std::{fs, path::Path};
@@ -36,7 +36,7 @@ const KEPT_LEN: usize = 128 * 1024;
 /// Bytes of a record that a scrub has read to move it, at most, and of the group it hashes.
 const MOVED_LEN: usize = (record_len_max() + GROUP_LEN as u64) as usize;
 
-/// Nanoseconds after which a node that has room again must take objects.
+/// Nanoseconds after which a node that has space again must take objects.
 const RECOVERY_NS: u64 = 600_000_000_000;
 
 /// Bytes a second of the last scrub, which nobody waits for.
@@ -63,7 +63,7 @@ impl World {
         self.wait_until_ready();
         self.check_all();
         if self.knows_all() && self.chance.toss() {
-            self.check_room();
+            self.check_disk_usage();
         }
         self.end_well();
         if self.plan.churn {
@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// Lets everything under way come to its end.
+    /// Lets everything in progress come to its end.
     fn rest(&mut self) {
         self.wait_until_ready();
         self.recover();
@@ -109,7 +109,7 @@ impl World {
         self.busy = false;
         let mut stuck_ns = 0;
         for _ in 0..REST_STEPS_MAX {
-            let waiting: usize = self.clients.iter().map(Client::under_way).sum();
+            let waiting: usize = self.clients.iter().map(Client::in_progress).sum();
             let at_rest = self.node.as_ref().is_some_and(Node::is_at_rest);
             if waiting == 0 && at_rest && self.clients.is_empty() {
                 self.check_rest();
@@ -129,7 +129,7 @@ impl World {
                 false => 0,
             };
             if stuck_ns > HANG_NS {
-                let who = self.clients.iter().filter(|client| client.under_way() > 0);
+                let who = self.clients.iter().filter(|client| client.in_progress() > 0);
                 violation!("{waiting} requests wait for nothing: {:?}", who.collect::<Vec<_>>());
             }
         }
@@ -141,10 +141,11 @@ impl World {
         let mut moves = Vec::new();
         let Some(node) = &self.node else { return true };
         node.parts.iter().for_each(|part| part.net.moves(&mut moves));
-        let under_way = |part: &super::node::Part| part.queue.under_way() + part.queue.untold();
+        let in_progress =
+            |part: &super::node::Part| part.queue.in_progress() + part.queue.undelivered();
         moves.is_empty()
             && node.mesh.waiting().next().is_none()
-            && node.parts.iter().map(under_way).sum::<usize>() == 0
+            && node.parts.iter().map(in_progress).sum::<usize>() == 0
     }
 
     pub(super) fn wait_until_ready(&mut self) {
@@ -161,7 +162,7 @@ impl World {
         violation!("the node does not get ready, whatever happens");
     }
 
-    /// A node that was full takes objects again once there is room, by itself.
+    /// A node that was full takes objects again once there is space, by itself.
     fn recover(&mut self) {
         let (crippled, full) = (!self.crippled.is_empty(), self.sky.full);
         if !full || crippled || self.plan.storage.max_bytes.is_some() {
@@ -178,10 +179,10 @@ impl World {
             }
             self.clock.pass(RETRY_NS);
         }
-        violation!("there is room, and the node takes nothing");
+        violation!("there is space, and the node takes nothing");
     }
 
-    /// What must hold when nothing is under way.
+    /// What must hold when nothing is in progress.
     fn check_rest(&mut self) {
         let Some(node) = &mut self.node else { return };
         for (at, part) in node.parts.iter_mut().enumerate() {
@@ -234,7 +235,7 @@ impl World {
     }
 
     /// Once the scrub has looked everywhere, the disk holds what the node counts, and nothing else.
-    fn check_room(&mut self) {
+    fn check_disk_usage(&mut self) {
         // The first round may be one that an earlier process began.
         self.scrub_rounds(2);
         let Some(node) = &self.node else { return };
@@ -291,7 +292,7 @@ impl World {
         violation!("the scrub does not come to its end");
     }
 
-    /// Makes one request on a connection of its own, and waits until that is over.
+    /// Makes one request on a connection of its own, and waits until that has ended.
     pub(super) fn ask_once(
         &mut self,
         shard: usize,
@@ -358,7 +359,7 @@ impl World {
     fn settle_files(&mut self) {
         self.tell_node(|node, deck| {
             for at in 0..node.parts.len() {
-                while node.parts[at].queue.under_way() > 0 {
+                while node.parts[at].queue.in_progress() > 0 {
                     node.perform(at, deck);
                 }
             }

@@ -30,7 +30,7 @@ const HUNTING_MAX: u64 = 120;
 const FLIPS_MAX: u64 = 8;
 
 impl World {
-    /// Lets go wrong what goes wrong before the next step.
+    /// Injects the faults that come before the next step.
     pub(super) fn strike(&mut self) {
         let faults = self.plan.faults;
         self.hunting = self.hunting.saturating_sub(1);
@@ -61,8 +61,8 @@ impl World {
             self.clock.pass(self.chance.magnitude(LEAP_NS));
         }
         if self.chance.one_in(faults.full) {
-            let room = self.chance.magnitude(8 << 20);
-            let capacity = self.chance.toss().then(|| self.disk.used() + room);
+            let space = self.chance.magnitude(8 << 20);
+            let capacity = self.chance.toss().then(|| self.disk.used() + space);
             self.trace.note(|| format!("capacity {capacity:?}"));
             self.disk.set_capacity(capacity);
         }
@@ -157,7 +157,7 @@ impl World {
     pub(super) fn check_drained(&mut self) {
         let Some(node) = &mut self.node else { return };
         for (at, part) in node.parts.iter_mut().enumerate() {
-            let left = part.queue.under_way() + part.queue.untold();
+            let left = part.queue.in_progress() + part.queue.undelivered();
             if part.net.open() > 0 {
                 violation!("shard {at} ended with {} connections", part.net.open());
             }

@@ -46,7 +46,7 @@ const AGAIN_NS: u64 = 5 * SECOND_NS;
 /// Steps of a flood, for the sake of time.
 const FLOOD_STEPS_MAX: u64 = 50_000;
 
-/// Steps for which those who did not read do so when the flood is over.
+/// Steps for which those who did not read do so when the flood has ended.
 const EBB_STEPS: u64 = 2000;
 
 /// Bytes that the sockets of a connection hold at least, as those of the kernel do: the last answer
@@ -64,7 +64,7 @@ struct Polite {
     link: Option<sim::Link>,
     /// It asks often, and only for what needs no memory.
     brief: bool,
-    /// When it heard something of its request last, while it has one.
+    /// When it last got something for its request, while it has one.
     waits_since: Option<u64>,
     served_at: u64,
     served: u64,
@@ -283,7 +283,7 @@ impl World {
                 );
             }
             let Some(since) = one.waits_since else { continue };
-            if client.is_none_or(|client| client.under_way() == 0) {
+            if client.is_none_or(|client| client.in_progress() == 0) {
                 one.waits_since = None;
                 let think_ns = if one.brief { THINK_NS / 10 } else { THINK_NS };
                 one.next_at = now + self.chance.between(think_ns / 4, think_ns);
@@ -330,7 +330,7 @@ impl World {
             self.step();
         }
         let unserved = |client: &Client| {
-            client.under_way() > 0 && readers.contains(&(client.shard, client.link))
+            client.in_progress() > 0 && readers.contains(&(client.shard, client.link))
         };
         while let Some(at) = self.clients.iter().position(unserved) {
             self.reset(at);

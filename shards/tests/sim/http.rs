@@ -62,7 +62,7 @@ pub struct Http {
     reading: Reading,
     /// The node said that this is the last answer.
     last: bool,
-    /// Answers belong to no request: whoever they are for did not keep to the protocol.
+    /// Answers belong to no request: the client they are for broke the protocol.
     lenient: bool,
 }
 
@@ -72,7 +72,7 @@ impl Http {
     }
 
     /// Requests that were not answered.
-    pub fn under_way(&self) -> usize {
+    pub fn in_progress(&self) -> usize {
         self.asked.len()
     }
 

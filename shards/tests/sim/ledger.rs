@@ -1,4 +1,4 @@
-//! Where the node wrote what, noted as it wrote it, so that rot can be told from loss.
+//! Where the node wrote what, noted as it wrote it, so that rot can be distinguished from loss.
 //!
 //! A flipped bit may hide what lies behind it in its segment, because a log is walked from its
 //! start. So an object is excused when any record of it ends behind the first flipped bit of the

@@ -169,8 +169,8 @@ fn check_owners(pages: &Pages) {
     }
 }
 
-/// Pages of a block, unless it was seen before. Shorter pieces that are cached belong to the cache
-/// whoever holds them: they do not count.
+/// Pages of a block, unless it was seen before. Shorter pieces that are cached belong to the cache,
+/// no matter who holds them: they do not count.
 fn new_pages(block: &Block, seen: &mut HashSet<usize>) -> usize {
     let is_whole = block.footprint() == BLOCK_LEN;
     if is_whole && seen.insert(block.bytes().as_ptr() as usize) {

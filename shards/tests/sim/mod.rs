@@ -1,8 +1,8 @@
 //! A node in a world made of dice: real shards, simulated disks, sockets and time, clients that
-//! remember what they were told, and everything that can go wrong.
+//! remember their answers, and everything that can go wrong.
 //!
 //! One number decides a run, and the same number runs it again. What is modelled, and what is not,
-//! is told in `docs/decisions/0007-simulation.md`.
+//! is described in `docs/decisions/0007-simulation.md`.
 
 // The test and the example each use some of it, and it is part of either.
 #![allow(dead_code, unreachable_pub)]

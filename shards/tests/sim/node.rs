@@ -49,7 +49,7 @@ pub struct Part {
     pub stats: Arc<Stats>,
     pub net: Net,
     pub queue: Queue,
-    /// It was told the first tick.
+    /// It got the first tick.
     ticked: bool,
     idle_ticks: u32,
     /// When it was ticked last, and how often since time stands still.
@@ -63,7 +63,7 @@ pub struct Deck<'a> {
     pub now: Now,
     pub disk: &'a mut Disk,
     pub ledger: &'a mut Ledger,
-    /// Counts the failures that a shard was told.
+    /// Counts the failures that a shard got.
     pub trouble: &'a mut u64,
     pub chance: &'a mut Chance,
     pub trace: &'a mut Trace,
@@ -122,7 +122,7 @@ impl Node {
         self.parts.iter().all(|part| part.stopped)
     }
 
-    /// Whether a shard is to be told the time.
+    /// Whether a shard is due a tick.
     pub fn is_due(&self, at: usize, now: Now) -> bool {
         let part = &self.parts[at];
         !part.stopped && (!part.ticked || part.wake_at().is_some_and(|at| at <= now.mono_ns))
@@ -136,10 +136,10 @@ impl Node {
             .min()
     }
 
-    /// Whether nothing is under way and nobody is connected.
+    /// Whether nothing is in progress and nobody is connected.
     pub fn is_at_rest(&self) -> bool {
         let quiet = |part: &Part| {
-            part.net.open() == 0 && part.queue.under_way() == 0 && part.queue.untold() == 0
+            part.net.open() == 0 && part.queue.in_progress() == 0 && part.queue.undelivered() == 0
         };
         self.mesh.waiting().next().is_none() && self.parts.iter().all(quiet)
     }
@@ -304,8 +304,8 @@ impl Node {
                     false => 0,
                 };
                 part.queue.submit(ticket, op, deck.now.mono_ns + delay);
-                let under_way = part.queue.under_way() + part.queue.untold();
-                assert!(under_way <= ron_io::limits::DISK_OPS_MAX, "{under_way} disk acts");
+                let in_progress = part.queue.in_progress() + part.queue.undelivered();
+                assert!(in_progress <= ron_io::limits::DISK_OPS_MAX, "{in_progress} disk acts");
             }
             Act::Mail { to, mail } => self.mesh.send(at, usize::from(to.0), mail),
             Act::Report(report) => {

@@ -18,7 +18,7 @@ use super::{
     trace::violation,
 };
 
-/// Bytes of a frame before its payload, of which `len` does not count the first four.
+/// Bytes of a frame before its payload; `len` does not count the first four.
 const HEADER_LEN: usize = 37;
 
 /// Bytes of the longest frame of data that a client sends.
@@ -63,7 +63,7 @@ impl Oap {
     }
 
     /// Streams that were not answered.
-    pub fn under_way(&self) -> usize {
+    pub fn in_progress(&self) -> usize {
         self.streams.len()
     }
 

@@ -71,7 +71,7 @@ fn random(len: usize, chance: &mut Chance) -> Vec<u8> {
     bytes
 }
 
-/// Record headers, one behind another, of an object and of pads: whoever searched a log for
+/// Record headers, one behind another, of an object and of pads: a reader that searched a log for
 /// records, or lost its place, would find them.
 fn mimic(nth: usize, other: &[u8]) -> Vec<u8> {
     let size = other.len() as u64;

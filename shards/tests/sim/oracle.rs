@@ -1,4 +1,4 @@
-//! What must be true of each object, from nothing but what clients were told.
+//! What must be true of each object, from nothing but the answers that clients got.
 //!
 //! ```text
 //!              put begins                 put acknowledged, alone
@@ -10,7 +10,7 @@
 //!
 //! A put or delete whose end is not known, because it failed or its connection was cut, may still
 //! take effect until the node has come to rest or its process ended. What was once seen stays, too:
-//! whoever was told of an object may rely on it. What was missed behind that end stays away until
+//! a client that got an object may rely on it. What was missed behind that end stays away until
 //! somebody puts it: then it is `Absent`, not `Unknown`. Only a file that a process left behind in
 //! the midst of a put may be taken up when the index is lost.
 
@@ -59,7 +59,7 @@ pub const NEW_AGAIN: &str = "an object was new that had been acknowledged";
 pub struct Oracle {
     states: Vec<State>,
     life: u64,
-    /// Counts the failures of the disk that a shard was told.
+    /// Counts the failures of the disk that a shard got.
     pub trouble: u64,
     /// Part of a log is hidden, a deletion maybe: what is shown may go when it is found again.
     pub holes: bool,
@@ -228,7 +228,7 @@ impl Oracle {
         }
     }
 
-    /// Whether a shard was told of a failure of the disk since the request began.
+    /// Whether a shard got a failure of the disk since the request began.
     pub fn had_trouble(&self, token: &Token) -> bool {
         self.trouble > token.trouble
     }
@@ -238,12 +238,12 @@ impl Oracle {
         self.states[object].excuses_ended += 1;
     }
 
-    /// Whether rot excused the object while the request was under way, and does not any more.
+    /// Whether rot excused the object while the request was in progress, and does not any more.
     pub fn was_excused(&self, token: &Token) -> bool {
         self.states[token.object].excuses_ended != token.before.excuses_ended
     }
 
-    /// Whether the object may have been deleted while the request was under way.
+    /// Whether the object may have been deleted while the request was in progress.
     pub fn may_be_gone(&self, token: &Token) -> bool {
         let state = &self.states[token.object];
         token.before.deletes > 0 || state.deletes_begun != token.before.deletes_begun

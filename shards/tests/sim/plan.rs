@@ -51,7 +51,7 @@ pub struct Faults {
     pub leap: u32,
     /// A disk act takes long.
     pub slow: u32,
-    /// The disk becomes full, or has room again.
+    /// The disk becomes full, or has space again.
     pub full: u32,
     /// The weather of the disk changes.
     pub weather: u32,
@@ -177,7 +177,7 @@ pub struct Plan {
     pub files_idle: usize,
     pub steps: u64,
     pub clients: usize,
-    /// Requests a client has under way at once.
+    /// Requests a client has in progress at once.
     pub depth: usize,
     pub objects: Vec<ObjectId>,
     /// Nanoseconds that pass with a step, at most.
@@ -262,7 +262,7 @@ impl Plan {
 
     /// Objects come and go fast, on few connections and few shards, and the disk fails now and
     /// then: the acts of the store are most of the steps. No bits flip: what rot may have done to
-    /// an object is not told exactly enough where its records move so often.
+    /// an object is not known exactly enough where its records move so often.
     fn churn(&mut self, chance: &mut Chance) {
         self.churn = true;
         self.shards = chance.pick(&[1, 1, 2]);

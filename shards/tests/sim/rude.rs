@@ -1,7 +1,7 @@
 //! Peers that are slow, silent, greedy or rude: what each does to the node, and when it does more.
 //!
 //! They are clients all the same: whatever they read is checked byte by byte. What they upload
-//! never becomes an object, because none of it is ever complete.
+//! never becomes an object, because no upload of theirs is ever complete.
 
 use std::collections::VecDeque;
 
@@ -179,16 +179,16 @@ impl Rude {
     /// What it does now over HTTP; `on_the_way` bytes of it have not been taken by the node.
     pub fn http(&mut self, http: &mut Http, on_the_way: usize, stage: &mut Stage<'_>) -> Misdeed {
         let mut deed = self.begin(stage);
-        let room = on_the_way < WAY_LEN_MAX;
+        let may_send = on_the_way < WAY_LEN_MAX;
         let first = !std::mem::replace(&mut self.begun, true);
         match self.habit {
             Habit::Stammers if first => deed.write = b"GET /o/b3:00".to_vec(),
-            Habit::NeverReads | Habit::Leaves if room && !deed.reset => {
+            Habit::NeverReads | Habit::Leaves if may_send && !deed.reset => {
                 for _ in 0..stage.chance.between(1, REQUESTS_AT_ONCE as u64) {
                     deed.write.extend(http.get(large(stage), stage));
                 }
             }
-            Habit::NeverReadsShort if room => {
+            Habit::NeverReadsShort if may_send => {
                 for _ in 0..stage.chance.between(1, 4 * REQUESTS_AT_ONCE as u64) {
                     let object = small(stage);
                     deed.write.extend(http.short_read(object, stage));
@@ -205,7 +205,7 @@ impl Rude {
             }
             Habit::SendsOn if first => deed.write = b"GET\0/ HTTP/1.1\r\n\r\n".to_vec(),
             Habit::Trickles => deed.write = b"u".to_vec(),
-            Habit::SendsOn if room => deed.write = vec![b'x'; WAY_LEN_MAX],
+            Habit::SendsOn if may_send => deed.write = vec![b'x'; WAY_LEN_MAX],
             _ => {}
         }
         deed
@@ -214,16 +214,16 @@ impl Rude {
     /// The same over OAP/1.
     pub fn oap(&mut self, oap: &mut Oap, on_the_way: usize, stage: &mut Stage<'_>) -> Misdeed {
         let mut deed = self.begin(stage);
-        let room = on_the_way < WAY_LEN_MAX && oap.under_way() < STREAMS_MAX;
+        let may_send = on_the_way < WAY_LEN_MAX && oap.in_progress() < STREAMS_MAX;
         let first = !std::mem::replace(&mut self.begun, true);
         match self.habit {
             Habit::Stammers if first => deed.write = vec![60, 0, 0, 0, 1],
-            Habit::NeverReads | Habit::Leaves if room && !deed.reset => {
-                while oap.under_way() < STREAMS_MAX {
+            Habit::NeverReads | Habit::Leaves if may_send && !deed.reset => {
+                while oap.in_progress() < STREAMS_MAX {
                     deed.write.extend(oap.get_whole(large(stage), stage));
                 }
             }
-            Habit::NeverReadsShort if room => {
+            Habit::NeverReadsShort if may_send => {
                 for _ in 0..REQUESTS_AT_ONCE {
                     deed.write.extend(oap.short_read(small(stage), stage));
                 }
@@ -241,7 +241,7 @@ impl Rude {
             }
             Habit::SendsOn if first => deed.write = vec![0; 100],
             Habit::Trickles => deed.write = b"u".to_vec(),
-            Habit::SendsOn if room => deed.write = vec![b'x'; WAY_LEN_MAX],
+            Habit::SendsOn if may_send => deed.write = vec![b'x'; WAY_LEN_MAX],
             _ => {}
         }
         deed

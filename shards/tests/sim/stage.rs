@@ -26,12 +26,12 @@ pub struct Sky {
     pub crippled: bool,
     /// The last rebuild of a partition could not read everything, or its index is not the last.
     pub holes: bool,
-    /// Reads, uploads or connections were refused, or readers and uploads cut, for want of memory
-    /// or places: time passes in leaps, which none of them may wait for.
+    /// Reads, uploads or connections were refused, or readers and uploads cut, for lack of memory
+    /// or places: time passes in leaps, and they may not wait for those.
     pub short: bool,
     /// Nothing is stored for a while.
     pub ebb: bool,
-    /// The node is not told what is wanted, and may be late: it drains, boots or time leaps.
+    /// The node does not learn what is wanted, and may be late: it drains, boots or time leaps.
     pub chaos: bool,
 }
 
@@ -121,7 +121,7 @@ impl Stage<'_> {
     pub fn failed(&mut self, status: u16, token: &Token, needs_memory: bool) {
         let object = token.object;
         let Sky { full, short, chaos, crippled, .. } = self.sky;
-        // A failure of the disk excuses what was under way when a shard was told of it.
+        // A failure of the disk excuses what was in progress when a shard got it.
         let troubled = crippled || self.oracle.had_trouble(token);
         let excused = self.is_excused(token);
         let short = short && (needs_memory || self.plan.is_crowd());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// Where a run's steps are told.
+/// Where a run's steps are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Telling {
     #[default]

@@ -40,7 +40,7 @@ use super::{
     trace::{Telling, Trace, violation},
 };
 
-/// Connections of which the shard was not told the end, beside those of the run's clients.
+/// Connections whose end the shard has not learned, beside those of the run's clients.
 const SPARE_CONNECTIONS: usize = 4;
 
 /// Without a flood, one step in so many is followed by a count of the memory.
@@ -112,7 +112,7 @@ pub struct World {
     /// Objects that were reported as damaged since a read failed. When they are found whole,
     /// answers may be on their way that say otherwise.
     unreadable: BTreeSet<ObjectId>,
-    /// Objects of which a boot found a damaged record that nothing excuses: a newer one must follow
+    /// Objects with a damaged record that a boot found and nothing excuses: a newer one must follow
     /// before the shard is ready. By their shards.
     accused: BTreeSet<(ShardId, ObjectId)>,
     /// Partitions whose last rebuild could not read everything: what is there is not all known.
@@ -340,8 +340,8 @@ impl World {
             if ready > 0 {
                 moves.push((Move::Perform(at), pulls.perform * ready.min(4)));
             }
-            if part.queue.untold() > 0 {
-                moves.push((Move::Tell(at), pulls.tell * part.queue.untold().min(4)));
+            if part.queue.undelivered() > 0 {
+                moves.push((Move::Tell(at), pulls.tell * part.queue.undelivered().min(4)));
             }
             self.net_moves.clear();
             part.net.moves(&mut self.net_moves);

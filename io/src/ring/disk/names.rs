@@ -1,5 +1,5 @@
-//! What only the file system's tables know: names, folders, lengths and room. All of it may block,
-//! and runs on threads that may.
+//! What only the file system's tables know: names, folders, lengths and free space. All of it
+//! may block, and runs on threads that may.
 
 use std::{
     ffi::CString,
@@ -147,8 +147,8 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     patiently(|| fs::File::open(path))?.sync_all()
 }
 
-/// Makes a folder and those above it, and makes the folder durable also if it was there: whoever
-/// made it may not have synced it yet, or may have failed to.
+/// Makes a folder and those above it, and makes the folder durable also if it was there: its
+/// maker may not have synced it yet, or may have failed to.
 fn make_dir(path: &Path) -> io::Result<()> {
     let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) else {
         return Ok(());
@@ -177,7 +177,7 @@ fn list(path: &Path) -> io::Result<Vec<(String, u64)>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             facts => facts?,
         };
-        // A name that is not text is none of ours.
+        // A name that is not text is not ours.
         if let (true, Ok(name)) = (facts.is_file(), entry.file_name().into_string()) {
             found.push((name, facts.len()));
         }

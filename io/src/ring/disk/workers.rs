@@ -34,7 +34,7 @@ impl<K: Send + 'static, T: Send + 'static> Workers<K, T> {
     /// Starts threads with the affinity of the caller. `waker` rings when there is a result.
     ///
     /// # Errors
-    /// When the system has no room for another thread.
+    /// When the system cannot start another thread.
     pub(in crate::ring) fn start(name: &str, count: usize, waker: &Arc<Waker>) -> io::Result<Self> {
         let (jobs, waiting) = unbounded::<(K, Job<T>)>();
         let (done, results) = unbounded();

@@ -2,8 +2,8 @@
 //!
 //! A step ends where the next begins, so one look at a counter of the CPU is enough for each: some
 //! nanoseconds, where a clock takes twenty. What a count is worth in time is learnt from the clock,
-//! which is read once a turn anyway. Only when a turn is over is looked at what its steps took, and
-//! only when one took longer than it may is anything done about it.
+//! which is read once a turn anyway. What the steps of a turn took is looked at when it has ended,
+//! and acted on only when one took longer than it may.
 
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ impl Laps {
         *longest = took.max(*longest);
     }
 
-    /// The turn is over. Stalls are handed to `tell`.
+    /// The turn has ended. Stalls are handed to `tell`.
     #[inline]
     pub(super) fn finish(&mut self, now_ns: u64, tell: impl FnMut(Report)) {
         // What was learnt over a short time is not known well.
@@ -226,7 +226,7 @@ mod tests {
         }
     }
 
-    /// One turn with a long step between two short ones; yields what was told.
+    /// One turn with a long step between two short ones; yields what was reported.
     fn turn(laps: &mut Laps, long: Duration) -> Vec<Stall> {
         laps.start(clock_ns());
         laps.begin(Work::Opened);

@@ -61,7 +61,7 @@ impl Net {
             if let Some(buffer) = buffer {
                 self.pool.give_back(buffer);
             }
-            self.bury(id);
+            self.remove_dead(id);
             return;
         }
         match (entry.result(), buffer) {

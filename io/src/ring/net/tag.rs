@@ -16,7 +16,7 @@ pub(super) enum Kind {
     Cancel = 4,
     Waker = 5,
     Transfer = 6,
-    /// Some of the half-closed connections have room.
+    /// Some of the half-closed connections have space.
     Writable = 7,
     /// It is time to try again to accept.
     Retry = 8,
@@ -37,7 +37,7 @@ const KINDS: [Kind; 9] = [
 
 const GENERATION_BITS: u32 = 28;
 
-/// The bits of a generation that a tag has room for.
+/// The bits of a generation that fit in a tag.
 pub(super) const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 
 /// The tag of a submission.

@@ -1,4 +1,4 @@
-//! The disk under a machine that does as it is told, on real files.
+//! The disk under a machine that follows a script, on real files.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -363,7 +363,7 @@ fn reads_nobody_waits_for_come_after_those_somebody_does() {
     rig.stop();
 }
 
-/// Asks for the room of a folder again and again, and hears of nothing else.
+/// Asks for the free space of a folder again and again, and gets no other event.
 struct Asking {
     acts: Acts<Order>,
     path: std::path::PathBuf,

@@ -165,7 +165,7 @@ fn what_a_slow_reader_takes_is_told_before_all_is_taken() {
     let sent = || secure.sent.load(Ordering::Relaxed);
     let deadline = Instant::now() + PATIENCE;
     while sent() == 0 {
-        assert!(Instant::now() < deadline, "nothing is told as sent while the reader reads");
+        assert!(Instant::now() < deadline, "nothing is reported as sent while the reader reads");
         client.tls.read_tls(&mut client.socket).unwrap();
         client.tls.process_new_packets().unwrap();
         let mut part = vec![0; 65536];
@@ -177,7 +177,7 @@ fn what_a_slow_reader_takes_is_told_before_all_is_taken() {
     client.tls.send_close_notify();
     client.flush();
     client.rest().unwrap();
-    assert_eq!(sent(), 1 + LEN, "all is told in the end, and no more");
+    assert_eq!(sent(), 1 + LEN, "all is reported in the end, and no more");
     secure.node.stop();
 }
 

@@ -11,7 +11,7 @@ use crate::{lane::Receiver, watch::clock_ns, work::Work};
 /// Long enough to be no stall on any machine.
 const NEVER: Duration = Duration::from_secs(30);
 
-/// What the machine is told to do.
+/// What the machine is ordered to do.
 enum Do {
     /// Block in `apply` for so long.
     Block(Duration),
@@ -143,7 +143,7 @@ fn a_planted_stall_is_reported_with_what_it_was_and_how_long() {
     let rig = Rig::new(Duration::from_millis(300));
     rig.done(Do::Nothing);
     rig.order(Do::Block(Duration::from_millis(400)));
-    // The turn that was held is over when another one has begun.
+    // The turn that was held has ended when another one has begun.
     rig.done(Do::Nothing);
     rig.done(Do::Run);
     let (stats, stalls) = rig.stop();

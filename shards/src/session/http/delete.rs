@@ -18,7 +18,7 @@ use super::{
 };
 use crate::flow::{Ask, Cx, Fault, Reply, StreamId};
 
-/// A DELETE under way.
+/// A DELETE in progress.
 #[derive(Debug)]
 pub(super) struct Delete {
     pub(super) request: Request,

@@ -107,7 +107,7 @@ pub(super) enum Leftover {
 }
 
 impl Leftover {
-    /// Of a body of which nothing was read. A client that waits for a 100 may or may not send its
+    /// Of a body that was not read at all. A client that waits for a 100 may or may not send its
     /// body after a final answer (RFC 9110 §10.1.1), so nobody knows where a next request starts.
     pub(super) fn of(body: BodyKind, expect_continue: bool) -> Leftover {
         match body {

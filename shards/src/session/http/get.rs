@@ -26,7 +26,7 @@ use crate::{
     flow::{Cx, Fault, Reply, StreamId, Verified},
 };
 
-/// A GET or HEAD under way.
+/// A GET or HEAD in progress.
 #[derive(Debug)]
 pub(super) struct Get {
     pub(super) request: Request,
@@ -39,7 +39,7 @@ pub(super) struct Get {
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Opening,
-    /// The object has `size` bytes, of which all or a part are wanted; nothing is sent.
+    /// The object has `size` bytes; all or a part are wanted. Nothing is sent.
     Starting {
         size: u64,
         part: Option<ByteRange>,
@@ -134,7 +134,7 @@ impl Get {
             return Turn::Wait;
         }
         let tight = cx.memory.is_tight() || self.download.is_under_pressure();
-        while let Some(slice) = self.download.take_whole(wire.body_room(tight, cx)) {
+        while let Some(slice) = self.download.take_whole(wire.body_space(tight, cx)) {
             match self.stage {
                 Stage::Starting { size, part } => {
                     self.decide_end(wire);
@@ -149,7 +149,7 @@ impl Get {
         match self.stage {
             Stage::Sending { status } if self.download.is_done() => Turn::Answered { status },
             _ => {
-                self.download.pump_ahead(wire.body_room(tight, cx), cx);
+                self.download.pump_ahead(wire.body_space(tight, cx), cx);
                 Turn::Wait
             }
         }

@@ -27,14 +27,14 @@ use crate::{
     ingest::{Ingest, Outcome, Progress},
 };
 
-/// A PUT under way.
+/// A PUT in progress.
 #[derive(Debug)]
 pub(super) struct Put {
     pub(super) request: Request,
     /// The address that the client gave.
     expected: Option<Address>,
     condition: Option<Existence>,
-    /// Whether the client waits to be told that it may send the body.
+    /// Whether the client waits for 100 Continue before it sends the body.
     pub(super) awaited: bool,
     /// Whether the store is asked if the condition holds.
     asking: bool,
@@ -124,7 +124,7 @@ impl Put {
     }
 
     /// What to do about the rest of the body if it is not wanted any more. A client that still
-    /// waits to be told to send it may do so or not.
+    /// waits for 100 Continue may send it or not.
     pub(super) fn leftover(&self) -> Leftover {
         if self.awaited { Leftover::Close } else { self.framing.leftover() }
     }

@@ -31,7 +31,7 @@ pub(super) enum Refusal {
     Method {
         allow: &'static str,
     },
-    /// Whoever asks may not write.
+    /// The client may not write.
     Denied(Denied),
     /// The body is not the object it was sent as.
     Digest {
@@ -59,7 +59,7 @@ pub(super) enum Refusal {
     Range {
         size: u64,
     },
-    /// There is no room for so many bytes on the disk.
+    /// The disk has no free space for so many bytes.
     NotEnough {
         asked: u64,
         free: u64,

@@ -163,7 +163,7 @@ fn check_writer(head: &RequestHead<'_>, loopback: bool, config: &Config) -> Resu
     let sender = Sender {
         local: loopback,
         host: head.host,
-        // No client of today writes in HTTP/1.0, but a proxy does that was told nothing else.
+        // No client of today writes in HTTP/1.0, but a proxy does that is not configured otherwise.
         proxied: head.proxied || head.version == Version::Http10,
         page: head.page,
         token: head.authorization.and_then(bearer),

@@ -107,30 +107,30 @@ impl Wire {
     }
 
     /// Bytes of bodies that may be queued now, whole groups of them: what the socket took of one
-    /// makes room for no piece of the next.
-    pub(super) fn room(&self, cx: &Cx<'_>) -> usize {
+    /// makes space for no piece of the next.
+    pub(super) fn space(&self, cx: &Cx<'_>) -> usize {
         let limit = match self.hot {
             // Under TLS a body is a copy of the connection's own.
             _ if self.proto != Proto::Http && cx.is_tight() => TIGHT_UNSENT_LEN_MAX,
             true => UNSENT_HOT_LEN_MAX,
             false => UNSENT_LEN_MAX,
         };
-        let room = (limit + UNSENT_HEAD_LEN).saturating_sub(self.unsent());
-        room - room % GROUP_LEN
+        let space = (limit + UNSENT_HEAD_LEN).saturating_sub(self.unsent());
+        space - space % GROUP_LEN
     }
 
     /// Whether another request may begin: a peer that does not read its answers gets no more.
     pub(super) fn takes_request(&self, cx: &Cx<'_>) -> bool {
         let short_max = if cx.is_tight() { TIGHT_SHORT_LEN_MAX } else { UNSENT_SHORT_LEN_MAX };
-        self.unsent() < short_max || (!self.short && self.room(cx) > 0)
+        self.unsent() < short_max || (!self.short && self.space(cx) > 0)
     }
 
-    /// As `room`, for the next piece of a body: one at a time where memory is `tight`.
-    pub(super) fn body_room(&self, tight: bool, cx: &Cx<'_>) -> usize {
+    /// As `space`, for the next piece of a body: one at a time where memory is `tight`.
+    pub(super) fn body_space(&self, tight: bool, cx: &Cx<'_>) -> usize {
         match tight {
             true if self.unsent() > UNSENT_HEAD_LEN => 0,
             true => GROUP_LEN,
-            false => self.room(cx),
+            false => self.space(cx),
         }
     }
 

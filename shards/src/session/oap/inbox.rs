@@ -81,7 +81,7 @@ impl OapSession {
         input.len() - rest.len()
     }
 
-    /// The put that the frame under way belongs to.
+    /// The put that the frame in progress belongs to.
     pub(super) fn data_number(&self) -> Option<u32> {
         match self.frame {
             Some((_, Kind::Data(number))) => Some(number),
@@ -102,7 +102,7 @@ impl OapSession {
         self.owed == 0
     }
 
-    /// Offers bytes to the put of the frame under way; returns how many it took. A put that has
+    /// Offers bytes to the put of the frame in progress; returns how many it took. A put that has
     /// failed takes everything, and keeps nothing.
     fn feed(&mut self, data: &[u8], cx: &mut Cx<'_>) -> usize {
         let place = self.data_number().and_then(|number| self.streams.by_number(number));

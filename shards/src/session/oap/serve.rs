@@ -175,13 +175,13 @@ impl OapSession {
 
     /// Asks for what will be sent next, for every stream its share of what may still be queued.
     fn read_ahead(&mut self, cx: &mut Cx<'_>) {
-        let room = self.bodies_max(cx).saturating_sub(self.wire.unsent());
+        let space = self.bodies_max(cx).saturating_sub(self.wire.unsent());
         let gets = self.streams.gets();
-        let share = room.div_ceil(gets.max(1));
+        let share = space.div_ceil(gets.max(1));
         // While memory is short, what all of them keep together fits what may be queued, and those
         // ask first whose turn comes first.
         let mut budget = match cx.memory.is_tight() {
-            true => room.saturating_sub(self.streams.under_way()),
+            true => space.saturating_sub(self.streams.in_progress()),
             false => usize::MAX,
         };
         let idle = self.wire.unsent() == 0;
@@ -191,17 +191,17 @@ impl OapSession {
             if get.size.is_none() {
                 continue;
             }
-            let before = get.download.under_way();
-            let room = if budget > 0 { share.min(get.allowance()) } else { 0 };
+            let before = get.download.in_progress();
+            let space = if budget > 0 { share.min(get.allowance()) } else { 0 };
             match gets {
                 // A client that gives little credit, or none, holds no memory by it.
                 _ if get.allowance() == 0 => get.download.release(cx),
                 _ if get.download.is_under_pressure() && !idle => {}
-                1 => get.download.pump_ahead(room, cx),
+                1 => get.download.pump_ahead(space, cx),
                 // Groups of one that come far ahead would leave before those of the others.
-                _ => get.download.pump(room, cx),
+                _ => get.download.pump(space, cx),
             }
-            let after = get.download.under_way();
+            let after = get.download.in_progress();
             budget = budget.saturating_sub(after.saturating_sub(before) as usize);
             let waits = idle && after == 0 && get.allowance() > 0 && !get.download.is_done();
             get.waits_since = waits.then(|| get.waits_since.unwrap_or(cx.now.mono_ns));

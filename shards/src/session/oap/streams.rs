@@ -15,7 +15,7 @@ use ron_io::stats::Op;
 use super::super::pace::Pace;
 use crate::{download::Download, ingest::Ingest};
 
-/// What a frame under way is read as.
+/// What a frame in progress is read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Hello,
@@ -234,12 +234,12 @@ impl Streams {
     }
 
     /// Bytes that gets with credit keep or have asked for.
-    pub(super) fn under_way(&self) -> usize {
-        let under_way = |stream: &Stream| match &stream.job {
-            Job::Get(get) if get.allowance() > 0 => get.download.under_way() as usize,
+    pub(super) fn in_progress(&self) -> usize {
+        let in_progress = |stream: &Stream| match &stream.job {
+            Job::Get(get) if get.allowance() > 0 => get.download.in_progress() as usize,
             Job::Get(_) | Job::Has | Job::Put(_) => 0,
         };
-        self.iter().map(under_way).sum()
+        self.iter().map(in_progress).sum()
     }
 
     /// Gets that keep a group which waits to be sent.

@@ -139,7 +139,7 @@ struct Rig {
     lent: Bench,
     reports: Vec<Report>,
     session: Option<OapSession>,
-    /// Bytes sent, and how many of them the session has not been told of.
+    /// Bytes sent, and how many of them the session has not learned of.
     out: Vec<u8>,
     unsent: usize,
     /// Finish, Abort, Pause and Resume, in order.

@@ -238,7 +238,7 @@ impl OapSession {
         }
     }
 
-    /// Ends a put because others need its memory. Silent if it is over.
+    /// Ends a put because others need its memory. Silent if it has ended.
     pub(super) fn end_slow(&mut self, number: u32, cx: &mut Cx<'_>) {
         if self.streams.by_number(number).is_some() {
             cx.stats.reject(Rejected::Timeout);

@@ -30,7 +30,7 @@ const RETRY_AFTER_MS: u64 = 1000;
 const RACED: &str = "the object was deleted meanwhile, send it again";
 const PEER_UPLOADS: &str = "too many large uploads of this address";
 
-/// Why a request is not served: the code, and what the client is told in words.
+/// Why a request is not served: the code, and the message for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: ErrorCode,
@@ -201,7 +201,7 @@ impl Wire {
     }
 
     /// Whether the peer must take answers before more of its frames are read. Bodies have a limit
-    /// of their own: a peer that takes none of them for a while may go on writing.
+    /// of their own: a peer that takes no body for a while may go on writing.
     pub(super) fn is_behind(&self, cx: &Cx<'_>) -> bool {
         let max = if cx.is_tight() { TIGHT_SHORT_LEN_MAX } else { OAP_SHORT_LEN_MAX };
         self.short >= max

@@ -92,7 +92,7 @@ pub(in crate::store) struct Recovered {
     pub(in crate::store) overtaken: BTreeMap<Address, u64>,
     /// Those of them that could not be marked.
     pub(in crate::store) owed_marks: Vec<u32>,
-    /// Those of which the end, or all, is lost.
+    /// Those whose end, or all, is lost.
     pub(in crate::store) lost: BTreeSet<u32>,
     /// Whether the last checkpoint is older than what was found.
     pub(in crate::store) dirty: bool,

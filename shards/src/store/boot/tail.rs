@@ -55,7 +55,7 @@ impl Boot {
         }
     }
 
-    /// It could not be written. What is written anew takes room on some file systems, and a full
+    /// It could not be written. What is written anew takes space on some file systems, and a full
     /// disk is no reason not to start.
     pub(super) fn tail_failed(
         &mut self,

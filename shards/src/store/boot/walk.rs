@@ -89,7 +89,7 @@ impl Boot {
         self.on_walked(file, walk, next, cx)
     }
 
-    /// A segment is longer than any is made. It stays as it is, and none of it is taken up.
+    /// A segment is longer than any is made. It stays as it is, and no record of it is taken up.
     fn pass_by(&mut self, file: FileId, segment: u32, len: u64, cx: &mut Cx<'_>) -> After {
         self.hide(segment);
         // No index may say that it knows the log to a place where no log goes.

@@ -1,8 +1,8 @@
 //! Moving what counts out of a victim, a part of it a turn.
 //!
-//! A turn ends when the log has no room, or when it has hashed enough. While others want much of
-//! the disk, the next turn waits for the pace. A victim in which something that counts is damaged
-//! is given up, and stays.
+//! A turn ends when the log's queue is full, or when it has hashed enough. While others want much
+//! of the disk, the next turn waits for the pace. A victim in which something that counts is
+//! damaged is given up, and stays.
 
 use ron_io::ports::{DiskOp, Urgency};
 
@@ -26,7 +26,7 @@ use crate::{
 impl Compaction {
     /// Whether what others want of the disk comes first for now.
     fn yields(&mut self, cx: &Cx<'_>) -> bool {
-        if cx.tickets.under_way() <= limits::COMPACT_UNDER_WAY_MAX {
+        if cx.tickets.in_progress() <= limits::COMPACT_IN_PROGRESS_MAX {
             self.pace.forgive();
             return false;
         }
@@ -49,7 +49,7 @@ impl Compaction {
         let (log, index) = (&mut *books.log, &*books.index);
         let mut hashed = 0;
         while let Some(found) = walker.found.pop_front() {
-            if !log.has_room_to_move() || hashed >= limits::COMPACT_TURN_LEN {
+            if !log.can_move() || hashed >= limits::COMPACT_TURN_LEN {
                 walker.found.push_front(found);
                 return Turn::Ready(Ready::Moving(walker));
             }
@@ -65,7 +65,7 @@ impl Compaction {
                     hashed += relocation.record.len();
                     self.pace.take(relocation.record.len() as u64);
                     cx.stats.compact_moved_bytes.add(relocation.record.len() as u64);
-                    assert!(log.relocate(relocation), "there was room");
+                    assert!(log.relocate(relocation), "there was space");
                 }
                 Fate::Read(entry) => {
                     let (file, at) = (walker.victim.file, found.offset);

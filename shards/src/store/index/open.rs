@@ -164,7 +164,7 @@ fn choose(
     let mut unknown = false;
     let dropped = loaded.table.retain(|entry| match entry.location {
         Location::Segment { segment, .. } => is_there(segments, segment),
-        // The log has nothing of it, so it cannot be told whether it was deleted since.
+        // The log has nothing of it, so nobody knows whether it was deleted since.
         Location::File { segment: 0 } => {
             unknown = true;
             true

@@ -221,7 +221,7 @@ pub(super) struct Part {
 impl Part {
     /// Writes the part. With the last the file is durable, has its name, and those are gone that
     /// are needed no more. What cannot be written to its end is removed: on a full disk it would
-    /// take the room that the next try needs.
+    /// take the space that the next try needs.
     pub(super) fn write(&self) -> Result<(), JobError> {
         let part = path_of_part(&self.dir, self.generation);
         self.write_to(&part).inspect_err(|_| drop(fs::remove_file(&part)))
@@ -255,7 +255,7 @@ impl Part {
     }
 
     /// Removes all but the new snapshot and the one before it: what earlier tries left, and the
-    /// index of an older release. What stays takes room, and the next time removes it.
+    /// index of an older release. What stays takes space, and the next time removes it.
     fn tidy(&self, previous: u32) {
         let kept = [self.generation, previous].map(|generation| path(&self.dir, generation));
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {

@@ -223,9 +223,9 @@ impl Table {
         if short > 0 && before.len() + short > LEAF_SLOTS_MAX / 2 {
             return;
         }
-        let room = before.capacity();
+        let old_capacity = before.capacity();
         before.reserve_exact(short);
-        let grown = before.capacity() - room;
+        let grown = before.capacity() - old_capacity;
         let leaf = self.leaves.remove(&lowest).expect("it was found");
         let (_, before) = self.leaves.range_mut(..lowest).next_back().expect("it was found");
         before.extend_from_slice(&leaf);
@@ -322,7 +322,7 @@ mod tests {
         Entry { location, size: n, sequence: u64::MAX - n }
     }
 
-    /// Addresses of which many begin alike, as one who chooses what to store can make them.
+    /// Addresses, many of them beginning alike, as one who chooses what to store can make them.
     fn address_of(n: u64) -> Address {
         let mut bytes = [0; 32];
         if n.is_multiple_of(2) {

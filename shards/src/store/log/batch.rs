@@ -74,7 +74,7 @@ impl Batch {
     fn take_appends(&mut self, appends: &mut Appends, sequence: &mut u64) -> u64 {
         let mut len = 0;
         while let Some((append, record_len)) = appends.next() {
-            if !self.has_room(len, record_len) {
+            if !self.fits(len, record_len) {
                 break;
             }
             appends.take_next();
@@ -90,7 +90,7 @@ impl Batch {
     fn take_moves(&mut self, start: u64, moves: &mut Moves, index: &Index) -> u64 {
         let mut len = start;
         while let Some(record_len) = moves.next_len() {
-            let full = len - start >= limits::RELOCATE_BATCH_LEN || !self.has_room(len, record_len);
+            let full = len - start >= limits::RELOCATE_BATCH_LEN || !self.fits(len, record_len);
             if full {
                 break;
             }
@@ -113,7 +113,7 @@ impl Batch {
     }
 
     /// Whether a record of so many bytes fits behind `len` bytes.
-    fn has_room(&self, len: u64, record_len: u64) -> bool {
+    fn fits(&self, len: u64, record_len: u64) -> bool {
         let fits = len + record_len + PAD_MAX <= DISK_OP_LEN_MAX as u64;
         fits && self.members.len() < limits::BATCH_RECORDS_MAX
     }

@@ -67,7 +67,7 @@ pub(super) struct Moves {
 
 impl Moves {
     /// Whether one more may be queued.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn takes_more(&self) -> bool {
         self.len < limits::RELOCATIONS_LEN_MAX
     }
 

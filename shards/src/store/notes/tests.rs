@@ -21,7 +21,10 @@ fn looked_up() -> Vec<(String, &'static str)> {
     ];
     let why = &SegmentEnd::Broken(Break::NoHeader);
     let notes = [
-        (Note::Mended { address, what: Beside::Header }, "was damaged beside data that are right"),
+        (
+            Note::Repaired { address, what: Beside::Header },
+            "was damaged beside data that are right",
+        ),
         (Note::IndexLoss(&lost), ", and was synced to "),
         (Note::Strangers { segment: 7, owner: 1 }, "which are not taken up"),
         (Note::BrokenSegmentMoved { segment: 7, from: 5, why }, ": what lies behind is moved"),
@@ -48,11 +51,12 @@ fn the_words_that_operators_look_up_are_those_that_are_said() {
 
 #[test]
 fn a_round_that_found_nothing_is_no_warning() {
-    let found = RoundFound { checked: 13, damaged: 0, mended: 0, moved: 1, freed: 2 };
+    let found = RoundFound { checked: 13, damaged: 0, repaired: 0, moved: 1, freed: 2 };
     let ended = |failed, found| ScrubNote::Ended { failed, found };
-    let words = "scrub: a round is over: 13 objects, 0 damaged, 0 mended, 1 moved, 2 files freed";
+    let words =
+        "scrub: a round finished: 13 objects, 0 damaged, 0 repaired, 1 moved, 2 files freed";
     assert_eq!(ended(false, found).to_string(), words);
     assert_eq!(ended(false, found).severity(), Severity::Info);
     assert_eq!(ended(true, found).severity(), Severity::Warn);
-    assert_eq!(ended(false, RoundFound { mended: 1, ..found }).severity(), Severity::Warn);
+    assert_eq!(ended(false, RoundFound { repaired: 1, ..found }).severity(), Severity::Warn);
 }

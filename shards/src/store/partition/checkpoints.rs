@@ -39,8 +39,8 @@ impl Checkpoints {
         (self.due, self.dirty, self.tail_len) = (false, false, 0);
     }
 
-    /// One is over. One that failed is tried again, but not while the partition is `stopping`: the
-    /// next start reads the log instead.
+    /// One has ended. One that failed is tried again, but not while the partition is `stopping`:
+    /// the next start reads the log instead.
     pub(super) fn end(&mut self, durable: bool, stopping: bool) {
         if durable {
             self.failures = 0;

@@ -1,4 +1,4 @@
-//! What becomes of a commit: the index is told, caches forget, and who waits is answered.
+//! What becomes of a commit: the index learns of it, caches forget, and who waits is answered.
 //!
 //! ```text
 //!   appends, moves ──► commit ──► durable ──► index, answers

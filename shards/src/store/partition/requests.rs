@@ -81,7 +81,7 @@ impl Partition {
                 }
                 // A file that is stored anew must not be taken for the one that is removed.
                 Some(_)
-                    if self.log.is_deleting(&address) || self.deletes.is_under_way(&address) =>
+                    if self.log.is_deleting(&address) || self.deletes.is_in_progress(&address) =>
                 {
                     Some(Reply::Failed(Fault::Busy))
                 }
@@ -107,7 +107,7 @@ impl Partition {
         reply
     }
 
-    /// Sets room for an append aside and takes it up.
+    /// Sets space for an append aside and takes it up.
     fn take_up(&mut self, append: Append, cx: &mut Cx<'_>) -> Result<usize, Fault> {
         let promised = append.promised;
         cx.free_space.promise(self.volume, promised).map_err(|_| Fault::Full)?;

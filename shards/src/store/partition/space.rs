@@ -4,8 +4,8 @@ use super::Partition;
 use crate::flow::Cx;
 
 impl Partition {
-    /// Whether the partition has no room for an object of `len` bytes more, by its shares or on its
-    /// volume.
+    /// Whether the partition has no space for an object of `len` bytes more, by its shares or on
+    /// its volume.
     fn is_full_for(&self, len: u64, cx: &Cx<'_>) -> bool {
         let taken = self.log.extent().1 + self.index.totals().file_bytes + self.log.waiting_len();
         taken.saturating_add(len) > self.bytes_max
@@ -13,7 +13,7 @@ impl Partition {
             || cx.free_space.check(self.volume, len).is_err()
     }
 
-    /// Whether an object cannot be taken for want of room. The bytes of an upload are on the disk
+    /// Whether an object cannot be taken for lack of space. The bytes of an upload are on the disk
     /// already.
     pub(super) fn refuses(&mut self, to_be_written: bool, size: u64, cx: &mut Cx<'_>) -> bool {
         let len = if to_be_written { size } else { 0 };

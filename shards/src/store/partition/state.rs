@@ -1,4 +1,4 @@
-//! Whether a partition takes writes, and when the operator is told.
+//! Whether a partition takes writes, and when the operator is notified.
 
 use ron_io::ports::{Act, PartitionState, Report};
 

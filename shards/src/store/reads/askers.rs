@@ -1,6 +1,6 @@
 //! The askers of a group: what each needs, and how it is answered or refused.
 //!
-//! Askers are counted by what they need and by client. A quarter of the room is kept for answers
+//! Askers are counted by what they need and by client. A quarter of the places is kept for answers
 //! that have begun, and half of it for groups that are needed next. So neither new answers nor
 //! groups that are read ahead can take all of it.
 
@@ -21,18 +21,18 @@ pub(in crate::store) struct Wanting {
     pub(super) open: bool,
     pub(super) need: Need,
     /// Whether it knows that the group waits for memory.
-    pub(super) told: bool,
+    pub(super) notified: bool,
 }
 
 impl Wanting {
     /// Wants an object, and a group of it with the answer.
     pub(in crate::store) fn open(asker: Asker) -> Wanting {
-        Wanting { asker, open: true, need: Need { begins: true, ahead: false }, told: false }
+        Wanting { asker, open: true, need: Need { begins: true, ahead: false }, notified: false }
     }
 
     /// Wants a group of an object that was opened.
     pub(in crate::store) fn group(asker: Asker, begins: bool, ahead: bool) -> Wanting {
-        Wanting { asker, open: false, need: Need { begins, ahead }, told: false }
+        Wanting { asker, open: false, need: Need { begins, ahead }, notified: false }
     }
 
     pub(super) fn answer(self, reply: Reply, cx: &mut Cx<'_>) {
@@ -50,10 +50,11 @@ impl Wanting {
     }
 
     /// Tells, once, that memory is short: it may be held by downloads that wait here for one group
-    /// and keep those behind it, and if none let go, all would wait. A question of another shard
-    /// gives its place back. False when too many of that shard wait already: it is refused.
+    /// and keep those behind it, and if no download dropped them, all would wait. A question of
+    /// another shard gives its place back. False when too many of that shard wait already: it is
+    /// refused.
     pub(super) fn wait(&mut self, index: u64, cx: &mut Cx<'_>) -> bool {
-        if std::mem::replace(&mut self.told, true) {
+        if std::mem::replace(&mut self.notified, true) {
             return true;
         }
         if self.asker.shard == cx.config.shard {
@@ -113,9 +114,9 @@ impl Count {
         self.ahead -= usize::from(need.ahead);
     }
 
-    /// Whether there is room for one more, of `most`: some is kept for answers that began, and half
-    /// for what is needed next.
-    pub(super) fn has_room(self, most: usize, need: Need) -> bool {
+    /// Whether there is a place for one more, of `most`: some is kept for answers that began, and
+    /// half for what is needed next.
+    pub(super) fn has_capacity(self, most: usize, need: Need) -> bool {
         let begins = !need.begins || self.begins < most / 4 * 3;
         self.all < most && begins && (!need.ahead || self.ahead < most / 2)
     }
@@ -150,7 +151,7 @@ impl Askers {
         self.of.get(&client).copied().unwrap_or(0)
     }
 
-    /// Of whom there are most.
+    /// The client that has most.
     pub(super) fn most(&self) -> Option<(usize, Client)> {
         self.of.iter().map(|(client, count)| (*count, *client)).max()
     }

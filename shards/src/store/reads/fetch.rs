@@ -41,8 +41,8 @@ impl Fetch {
     pub(super) fn purpose(&self, len: usize) -> Purpose {
         if len <= COPY_LEN_MAX {
             Purpose::ReadShort
-        } else if self.wanting.iter().any(|wanting| wanting.told && !wanting.need.begins) {
-            // Whoever was told asks for no more than this one.
+        } else if self.wanting.iter().any(|wanting| wanting.notified && !wanting.need.begins) {
+            // A notified asker asks for no more than this one.
             Purpose::ReadNext
         } else if self.wanting.iter().any(|wanting| wanting.need.begins) {
             Purpose::ReadFirst

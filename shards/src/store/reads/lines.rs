@@ -1,8 +1,8 @@
 //! The lines in which fetches wait: for others to be done, or for memory.
 //!
 //! A retry takes the lines in their order, and in each the clients in turn. It leaves a line at the
-//! first fetch that still finds no room, and that fetch keeps its turn. An asker learns once that
-//! its group waits for memory, so that it can let go of what it holds.
+//! first fetch that must still wait, and that fetch keeps its turn. An asker learns once that
+//! its group waits for memory, so that it can drop what it holds.
 
 use super::{
     Reads,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Reads {
-    /// Goes on with those that wait for room, in their order, while there is some.
+    /// Goes on with those that wait, in the order of their lines, until one must wait again.
     pub(in crate::store) fn retry(&mut self, files: &mut Files, site: Site, cx: &mut Cx<'_>) {
         self.refuse_late(cx);
         for line in Line::ALL {
@@ -25,7 +25,7 @@ impl Reads {
                 let others = self.lines[line as usize].len();
                 self.advance(key, files, site, cx);
                 if self.lines[line as usize].len() > others {
-                    // It went to the end of a line: there is still no room. Its turn comes first.
+                    // It went to the end of a line: it must still wait. Its turn comes first.
                     let client = self.fetches[key].client();
                     self.lines[line as usize].last_first(client);
                     break;
@@ -38,9 +38,9 @@ impl Reads {
     /// when there is still none: it is refused.
     pub(super) fn let_wait(&mut self, wanting: &mut Wanting, index: u64, cx: &mut Cx<'_>) -> bool {
         let Asker { shard, .. } = wanting.asker;
-        let wants_place = !wanting.told && shard != cx.config.shard;
+        let wants_place = !wanting.notified && shard != cx.config.shard;
         if wants_place && !cx.memory.may_park(shard, wanting.need.begins) {
-            self.make_room(Wanted::Place(shard), *wanting, cx);
+            self.shed_for(Wanted::Place(shard), *wanting, cx);
         }
         wanting.wait(index, cx)
     }
@@ -67,7 +67,7 @@ impl Reads {
             self.remove(key);
             return;
         }
-        // Some were told only now.
+        // Some were notified only now.
         let line = match self.fetches[key].purpose(len) {
             Purpose::ReadShort => Line::Short,
             Purpose::ReadFirst => Line::First,

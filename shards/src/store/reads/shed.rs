@@ -1,6 +1,6 @@
-//! What is shed, and in what order, so that others find room.
+//! What is shed, and in what order, so that others find a place.
 //!
-//! A newcomer that finds no room takes it from the client that wants most: first what is ahead of
+//! A newcomer that finds no place takes one from the client that wants most: first what is ahead of
 //! its turn, then what an answer begins with, last what an answer goes on with. A fetch that has
 //! waited too long for memory is refused. A fetch that nobody wants any more leaves when its turn
 //! comes; when more than half of those in line are such fetches, all of them leave at once.
@@ -17,7 +17,7 @@ use crate::{
     turns::{Client, Turns},
 };
 
-/// What may be refused to make room.
+/// What may be refused for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 enum Cut {
     /// What is ahead of its turn.
@@ -46,7 +46,7 @@ impl Reads {
     /// does: what is ahead of its turn before what an answer begins with, and that before what one
     /// goes on with. For an answer that begins, one that goes on is cut only when its client has
     /// more than all that is kept for such; for what is ahead, only what is ahead as well.
-    pub(super) fn make_room(&mut self, wanted: Wanted, wanting: Wanting, cx: &mut Cx<'_>) {
+    pub(super) fn shed_for(&mut self, wanted: Wanted, wanting: Wanting, cx: &mut Cx<'_>) {
         let own = self.wanting.of(wanting.asker.peer);
         let kept = if wanting.need.begins { cx.config.fetches_max / 4 } else { 0 };
         let Some((most, of)) = self.wanting.most().filter(|(most, _)| *most > own + 1) else {

@@ -35,8 +35,8 @@ use super::{
     Parts,
     check::Window,
     mark::Reached,
-    mend::Mend,
     probe::Probe,
+    repair::FileRepair,
     sweep::{Orphans, Sweep},
 };
 use crate::{
@@ -64,7 +64,7 @@ const PATROL_TAG: Tag = Tag::Scrub { slot: 0 };
 /// What became of a step.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// An act is under way that reads so many bytes.
+    /// An act is in progress that reads so many bytes.
     Started(u64),
     /// One that reads none, and costs a step.
     Asked,
@@ -72,7 +72,7 @@ pub(super) enum Step {
     Did,
     /// The log is busy: it is to be tried again after the next event.
     Blocked,
-    /// The patrol is over.
+    /// The patrol has ended.
     Over,
     /// It cannot go on in this partition.
     Failed(Unverified),
@@ -83,7 +83,7 @@ pub(super) enum Step {
 pub(super) struct Tally {
     pub(super) checked: u64,
     pub(super) damaged: u64,
-    pub(super) mended: u64,
+    pub(super) repaired: u64,
     pub(super) moved: u64,
     /// Files without an object that were removed.
     pub(super) freed: u64,
@@ -139,7 +139,7 @@ struct Broken {
     from: u64,
     why: SegmentEnd,
     /// Whether it was noted that something counts there.
-    told: bool,
+    reported: bool,
 }
 
 /// A round through one partition.
@@ -151,12 +151,12 @@ pub(super) struct Patrol {
     broken: BTreeMap<u32, Broken>,
     /// Objects that were found wrong in a segment: each is dealt with once a round.
     settled: BTreeSet<Address>,
-    /// The object that is probed, or the one that is mended. Until that has ended, each step is one
-    /// of it.
+    /// The object that is probed, or the one that is repaired. Until that has ended, each step
+    /// belongs to it.
     probe: Option<Probe>,
-    mend: Option<Mend>,
-    /// The object file that was mended last.
-    mended: Option<Address>,
+    repair: Option<FileRepair>,
+    /// The object file that was repaired last.
+    repaired: Option<Address>,
     /// Files without an object, if this round sees all that the log says about them.
     orphans: Option<Orphans>,
     /// Objects in a row that could not be checked.
@@ -168,7 +168,7 @@ impl Patrol {
     /// Goes on from where an earlier one came; `None`: from the start.
     pub(super) fn new(reached: Option<Reached>, parts: &Parts<'_>) -> Patrol {
         let ready = match reached {
-            // Whoever stopped there may not have come to the end of its search.
+            // The patrol that stopped there may not have come to the end of its search.
             None | Some(Reached::All | Reached::Segment(0)) => {
                 Ready::Searching(Search::new(parts.deletes))
             }
@@ -183,8 +183,8 @@ impl Patrol {
             broken,
             settled,
             probe: None,
-            mend: None,
-            mended: None,
+            repair: None,
+            repaired: None,
             orphans: None,
             failures: 0,
             tally,
@@ -220,7 +220,7 @@ impl Patrol {
     /// Does the next piece of work. No act may be in progress.
     pub(super) fn step(&mut self, parts: &mut Parts<'_>, cx: &mut Cx<'_>) -> Step {
         if let Some(probe) = &mut self.probe {
-            if probe.is_new() && !parts.log.has_room_to_move() && !parts.log.is_broken() {
+            if probe.is_new() && !parts.log.can_move() && !parts.log.is_broken() {
                 return Step::Blocked;
             }
             return match probe.go(parts, cx) {
@@ -231,8 +231,8 @@ impl Patrol {
                 }
             };
         }
-        if let Some(mend) = &mut self.mend {
-            return Step::Started(mend.go(parts, cx));
+        if let Some(repair) = &mut self.repair {
+            return Step::Started(repair.go(parts, cx));
         }
         let (next, step) = match self.machine.take_ready("step") {
             Ready::Searching(search) => self.search(search, parts, cx),
@@ -258,10 +258,10 @@ impl Patrol {
             let address = probe.address();
             return Some(self.conclude(address, verdict, parts, cx));
         }
-        if let Some(mend) = &mut self.mend {
-            let outcome = mend.on_disk(done, cx)?;
-            let of = (mend.address(), mend.flaw());
-            return Some(self.mended(of, outcome, parts.site, cx));
+        if let Some(repair) = &mut self.repair {
+            let outcome = repair.on_disk(done, cx)?;
+            let of = (repair.address(), repair.flaw());
+            return Some(self.repaired(of, outcome, parts.site, cx));
         }
         let ready = match self.machine.take_waiting(answer_name(&done)) {
             Waiting::Listing(search) => self.listed(search, done, parts, cx),
@@ -287,15 +287,15 @@ impl Patrol {
 
     /// The act in progress is complete, and nothing more is to come of it.
     pub(super) fn abandon(self, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
-        let Patrol { machine, probe, mend, .. } = self;
-        match (probe, mend) {
+        let Patrol { machine, probe, repair, .. } = self;
+        match (probe, repair) {
             (Some(probe), _) => {
                 machine.into_ready("abandoned").close(cx);
                 probe.abandon(done, cx);
             }
-            (None, Some(mend)) => {
+            (None, Some(repair)) => {
                 machine.into_ready("abandoned").close(cx);
-                mend.abandon(done, cx);
+                repair.abandon(done, cx);
             }
             (None, None) => machine.into_waiting("abandoned").abandon(done, cx),
         }
@@ -306,8 +306,8 @@ impl Patrol {
         if let Some(probe) = self.probe {
             probe.close(cx);
         }
-        if let Some(mend) = self.mend {
-            mend.close(cx);
+        if let Some(repair) = self.repair {
+            repair.close(cx);
         }
         self.machine.into_ready("closed").close(cx);
     }

@@ -24,7 +24,7 @@ use ron_io::{
 use super::{
     Parts,
     check::{Check, Checked, Fed, Outcome, Window},
-    mend::Write,
+    repair::Write,
 };
 use crate::{
     flow::Cx,

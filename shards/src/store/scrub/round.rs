@@ -6,7 +6,7 @@
 //!     └────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! The round is over when no place is left. A place whose partition does not serve any more is
+//! The round ends when no place is left. A place whose partition does not serve any more is
 //! passed over. What the patrols found is added up.
 
 use std::collections::VecDeque;
@@ -58,7 +58,7 @@ impl Round {
         Some((*place, patrol.reached()))
     }
 
-    /// The patrol of the first place is over.
+    /// The patrol of the first place has ended.
     pub(super) fn through(&mut self, patrol: Patrol, whole: bool, cx: &mut Cx<'_>) {
         self.todo.pop_front();
         self.tally.add(patrol.tally());
@@ -68,8 +68,8 @@ impl Round {
 
     /// What it came to.
     pub(super) fn outcome(&self) -> ScrubNote {
-        let Tally { checked, damaged, mended, moved, freed } = self.tally;
-        let found = RoundFound { checked, damaged, mended, moved, freed };
+        let Tally { checked, damaged, repaired, moved, freed } = self.tally;
+        let found = RoundFound { checked, damaged, repaired, moved, freed };
         ScrubNote::Ended { failed: self.failed, found }
     }
 }
@@ -78,7 +78,7 @@ impl Tally {
     fn add(&mut self, other: Tally) {
         self.checked += other.checked;
         self.damaged += other.damaged;
-        self.mended += other.mended;
+        self.repaired += other.repaired;
         self.moved += other.moved;
         self.freed += other.freed;
     }

@@ -124,7 +124,7 @@ impl Schedule {
         }
         self.ordered = false;
         let (began_unix_ms, todo) = self.unfinished.take().unwrap_or_else(|| {
-            // Rounds are told apart by when they began.
+            // Rounds are identified by when they began.
             let began = cx.now.unix_ms.max(self.last_round_unix_ms + 1);
             (began, serving(places).map(|(place, _)| (place, None)).collect())
         });
@@ -132,7 +132,7 @@ impl Schedule {
         Some((began_unix_ms, todo))
     }
 
-    /// The round that began then is over.
+    /// The round that began then has ended.
     pub(super) fn finish(
         &mut self,
         began_unix_ms: u64,

@@ -52,7 +52,7 @@ fn compaction_yields_to_a_busy_disk_and_goes_on_at_its_pace() {
     }
     // Others want the disk all the time, and do not get it.
     world.chill();
-    for bytes in &live[..limits::COMPACT_UNDER_WAY_MAX + 1] {
+    for bytes in &live[..limits::COMPACT_IN_PROGRESS_MAX + 1] {
         world.ask(Ask::Open { address: Address::of(bytes), first: Some(0) });
     }
     let held = |op: &DiskOp| matches!(op, DiskOp::Read { .. });

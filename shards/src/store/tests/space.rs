@@ -16,7 +16,7 @@ fn a_full_disk_refuses_objects_and_recovers_by_itself() {
             Reply::Failed(Fault::Full) => break bytes,
             other => panic!("{other:?}"),
         }
-        world.now.mono_ns += limits::ROOM_AFTER_NS;
+        world.now.mono_ns += limits::FREE_SPACE_AFTER_NS;
         world.settle();
         world.run();
     };

@@ -36,7 +36,7 @@ const ERRORS: [ErrorKind; 4] =
 /// Lengths of objects: none, one and many groups, in segments and in files.
 const LENS: [usize; 6] = [0, 5000, 200_000, 700_000, 1_000_000, LARGE];
 
-/// Puts that may be in progress at once: the arena has room for their blocks.
+/// Puts that may be in progress at once: the arena has space for their blocks.
 const PUTS_MAX: usize = 3;
 
 /// A world in which anything may happen, and what decides.
@@ -165,7 +165,7 @@ impl Trial {
         });
     }
 
-    /// Damages an object file beside its data, which a round of the scrub mends, or fails to.
+    /// Damages an object file beside its data, which a round of the scrub repairs, or fails to.
     fn flaw(&mut self) {
         let mut paths = self.world.disk.paths().into_iter();
         let is_object = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "obj");

@@ -102,7 +102,7 @@ fn reads_of_many_clients_take_turns() {
         world.answers.clear();
         while world.memory.alloc(GROUP_LEN).map(|block| held.push(block)).is_some() {}
     }
-    // What is left is refused when it has waited too long, whoever had turns meanwhile.
+    // What is left is refused when it has waited too long, no matter who had turns meanwhile.
     world.now.mono_ns += crate::limits::READ_WAIT_NS;
     world.settle();
     assert_eq!(world.answers.keys().copied().collect::<Vec<_>>(), greedy[4..]);

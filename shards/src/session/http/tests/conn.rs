@@ -99,7 +99,7 @@ fn while_memory_is_tight_little_is_queued_and_little_waits() {
         bench.bytes(get("/", ""));
         assert!(bench.session().inbox.len() < TIGHT_PIPELINE_LEN_MAX + 64);
     }
-    // Whoever reads gets all of it, a group at a time.
+    // A client that reads gets all of it, a group at a time.
     bench.hold_sends = false;
     bench.run();
     assert_eq!(bench.answers(&[])[0].body.len(), 3 * UNSENT_LEN_MAX);
@@ -476,7 +476,7 @@ fn a_flood_of_refusals_is_summed_up_and_hides_no_failure() {
     bench.ask(request("PUT", "/o/", ""));
     let Some(Report::Failed { failure, .. }) = bench.reports.last() else { panic!("no report") };
     assert_eq!(failure.unreported, 30);
-    // As much as an operator is told: 20 at once, one a second.
+    // As many as are reported to an operator: 20 at once, one a second.
     assert_eq!(burst, 20);
     let before = bench.reports.len();
     for _ in 0..10 {

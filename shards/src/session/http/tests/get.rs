@@ -192,7 +192,7 @@ fn what_is_not_there_and_what_is_not_allowed() {
         let answer = bench.ask(request(method, &path, ""));
         assert_eq!((answer.status, answer.error().as_str()), (status, code), "{method} {path}");
         assert_eq!(answer.field("Allow"), allow);
-        assert_eq!(answer.field("Connection"), None, "none of these ends the connection");
+        assert_eq!(answer.field("Connection"), None, "no such answer ends the connection");
     }
     assert_eq!(bench.did, []);
     assert_eq!(bench.stats.inflight.get(), 0);
@@ -305,7 +305,7 @@ fn a_reader_that_takes_a_few_bytes_now_and_then_is_stale() {
     assert_eq!(stale(&bench), None, "nothing is held for it");
 }
 
-/// So many want something that there is room for what is needed next only: it is asked for one
+/// So many want something that only what is needed next finds a place: it is asked for one
 /// after the other, each once more when it is its turn, and nothing is cut.
 #[test]
 fn a_group_that_found_no_place_ahead_of_its_turn_is_asked_for_again() {

@@ -242,7 +242,7 @@ fn what_frames_a_body_is_not_the_body() {
     bench.bytes(request("PUT", "/o/", "Transfer-Encoding: chunked\r\n"));
     for _ in 0..4 {
         assert_eq!(bench.out.len(), 0);
-        // In all 1600 bytes a second, of which six are one of the body.
+        // In all 1600 bytes a second; six of them make one of the body.
         bench.bytes("1\r\nx\r\n".repeat(2000));
         pass(&mut bench, span / 4);
     }

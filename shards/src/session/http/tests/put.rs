@@ -253,7 +253,7 @@ fn a_connection_that_is_lost_drops_its_upload() {
         bench.bytes(sample(len));
         bench.tell(|session, cx| session.on_closed(cx));
         assert_eq!((bench.stats.inflight.get(), bench.counted(Op::Put, 0)), (0, 1));
-        assert_eq!((bench.asked.len(), bench.tickets.under_way()), (0, 0));
+        assert_eq!((bench.asked.len(), bench.tickets.in_progress()), (0, 0));
         assert_eq!(bench.files.len(), 0);
     }
 }
@@ -268,7 +268,7 @@ fn an_upload_that_is_refused_half_way_leaves_no_file() {
     assert_eq!((bench.files.len(), bench.out.len()), (1, 0));
     bench.bytes("\r\nx");
     assert_eq!(bench.answers(&["PUT"])[0].status, 400);
-    assert_eq!((bench.files.len(), bench.tickets.under_way()), (0, 0));
+    assert_eq!((bench.files.len(), bench.tickets.in_progress()), (0, 0));
 }
 
 #[test]

@@ -385,7 +385,7 @@ fn streams_without_credit_keep_no_group() {
         rig.frames();
         rig.run();
         let frames = rig.frames();
-        assert_eq!(frames.len(), 8, "what was let go is asked for again");
+        assert_eq!(frames.len(), 8, "what was dropped is asked for again");
     }
 }
 

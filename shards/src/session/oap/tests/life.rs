@@ -344,7 +344,7 @@ fn a_lost_connection_releases_everything() {
         rig.out.clear();
         while rig.disk_one() {}
         assert!(rig.contents.is_empty() && rig.out.is_empty());
-        assert_eq!(rig.tickets.under_way(), 0);
+        assert_eq!(rig.tickets.in_progress(), 0);
         rig.session = None;
         assert_eq!(rig.counted(Op::Get, 0), 0, "what was not answered is not counted");
     }

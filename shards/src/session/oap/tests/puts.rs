@@ -103,7 +103,7 @@ fn nothing_is_left_of_a_large_put_that_failed() {
     assert_eq!(rig.frame().error(), (400, "bad_request".into()));
     rig.run();
     assert!(rig.contents.is_empty());
-    assert_eq!(rig.tickets.under_way(), 0);
+    assert_eq!(rig.tickets.in_progress(), 0);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_wrong_digest_is_refused() {
         rig.run();
         assert_eq!(rig.frame().error(), (400, "bad_digest".into()));
         assert!(rig.objects.is_empty() && rig.contents.is_empty(), "{:?}", rig.contents.keys());
-        assert_eq!(rig.tickets.under_way(), 0);
+        assert_eq!(rig.tickets.in_progress(), 0);
     }
 }
 

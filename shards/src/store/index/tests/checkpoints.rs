@@ -90,7 +90,7 @@ fn a_checkpoint_that_fails_is_made_anew_with_all_changes() {
     for n in 0..100 {
         index.insert(address(n), entry(n));
         if n % 10 == 0 {
-            // It is not run, and told to have failed; or run, and told the same.
+            // It is reported as failed, whether it was run or not.
             let job = index.checkpoint(REACHED);
             if n % 20 == 0 {
                 job().unwrap();

@@ -18,8 +18,8 @@ use crate::{
 };
 
 impl Patrol {
-    /// Writes a record anew at the end of the log. If there is no room for it, the object is probed
-    /// again later: by then it may have been moved or deleted.
+    /// Writes a record anew at the end of the log. If the queue has no space for it, the object is
+    /// probed again later: by then it may have been moved or deleted.
     pub(super) fn relocate(
         &mut self,
         address: Address,
@@ -51,15 +51,15 @@ impl Patrol {
         cx: &mut Cx<'_>,
     ) {
         if let Some(flaw) = flaw {
-            self.note_mended(address, flaw, site, cx);
+            self.note_repaired(address, flaw, site, cx);
         } else {
             self.tally.moved += 1;
         }
         let (Location::Segment { segment, .. } | Location::File { segment }) = entry.location;
-        let Some(broken) = self.broken.get_mut(&segment).filter(|broken| !broken.told) else {
+        let Some(broken) = self.broken.get_mut(&segment).filter(|broken| !broken.reported) else {
             return;
         };
-        broken.told = true;
+        broken.reported = true;
         let Broken { from, why, .. } = broken;
         site.note(cx, &Note::BrokenSegmentMoved { segment, from: *from, why });
     }

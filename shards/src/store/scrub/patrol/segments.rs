@@ -128,7 +128,7 @@ impl Patrol {
         parts: &mut Parts<'_>,
     ) -> Ready {
         *parts.checkpoint_due = true;
-        self.broken.insert(segment, Broken { from, why, told: false });
+        self.broken.insert(segment, Broken { from, why, reported: false });
         Ready::Between { after: segment }
     }
 }

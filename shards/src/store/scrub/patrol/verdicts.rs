@@ -21,8 +21,8 @@ use crate::{
         notes::Note,
         scrub::{
             finding::report_damage,
-            mend::Mend,
             probe::{Repair, Verdict},
+            repair::FileRepair,
         },
         site::Site,
     },
@@ -64,9 +64,9 @@ impl Patrol {
                 self.relocate(address, entry, record, Some(what), parts, cx)
             }
             Verdict::Flawed { what, repair: Repair::Writes(writes), .. }
-                if self.mended != Some(address) =>
+                if self.repaired != Some(address) =>
             {
-                self.mend = Some(Mend::new(address, what, writes, PATROL_TAG));
+                self.repair = Some(FileRepair::new(address, what, writes, PATROL_TAG));
                 return Step::Did;
             }
             Verdict::Flawed { what, .. } => self.damaged(&address, &Flaw::Beside(what), cx),
@@ -85,35 +85,35 @@ impl Patrol {
         step
     }
 
-    /// An object file was mended, and is probed once more; or it could not be.
-    pub(super) fn mended(
+    /// An object file was repaired, and is probed once more; or it could not be.
+    pub(super) fn repaired(
         &mut self,
         (address, flaw): (Address, Beside),
         outcome: io::Result<()>,
         site: Site,
         cx: &mut Cx<'_>,
     ) -> Step {
-        self.mend = None;
+        self.repair = None;
         if let Err(error) = outcome {
-            return self.damaged(&address, &Flaw::Unmended { what: flaw, error }, cx);
+            return self.damaged(&address, &Flaw::NotRepaired { what: flaw, error }, cx);
         }
-        self.mended = Some(address);
-        self.note_mended(&address, flaw, site, cx);
+        self.repaired = Some(address);
+        self.note_repaired(&address, flaw, site, cx);
         self.probe(address);
         Step::Did
     }
 
-    pub(super) fn note_mended(
+    pub(super) fn note_repaired(
         &mut self,
         address: &Address,
         what: Beside,
         site: Site,
         cx: &mut Cx<'_>,
     ) {
-        self.tally.mended += 1;
+        self.tally.repaired += 1;
         cx.stats.scrub_repaired.add(1);
         damage::healed(address, cx);
-        site.note(cx, &Note::Mended { address: *address, what });
+        site.note(cx, &Note::Repaired { address: *address, what });
     }
 
     fn damaged(&mut self, address: &Address, flaw: &Flaw, cx: &mut Cx<'_>) -> Step {

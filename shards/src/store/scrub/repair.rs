@@ -1,4 +1,4 @@
-//! Mending an object file whose data are right: its header block and its outboard are written
+//! Repairs an object file whose data are right: its header block and its outboard are written
 //! again where they lie.
 //!
 //! ```text
@@ -50,9 +50,9 @@ enum Waiting {
     Syncing(Handle),
 }
 
-/// An object file that is being mended.
+/// An object file that is being repaired.
 #[derive(Debug)]
-pub(super) struct Mend {
+pub(super) struct FileRepair {
     address: Address,
     /// What was wrong with it.
     flaw: Beside,
@@ -61,15 +61,15 @@ pub(super) struct Mend {
     machine: Machine<Turn<Ready, Waiting>>,
 }
 
-impl Mend {
-    pub(super) fn new(address: Address, flaw: Beside, writes: Vec<Write>, tag: Tag) -> Mend {
+impl FileRepair {
+    pub(super) fn new(address: Address, flaw: Beside, writes: Vec<Write>, tag: Tag) -> FileRepair {
         let pieces = writes.into_iter().flat_map(|(at, bytes)| {
             let starts = (at..).step_by(DISK_OP_LEN_MAX);
             let pieces: Vec<_> = bytes.chunks(DISK_OP_LEN_MAX).map(<[u8]>::to_vec).collect();
             starts.zip(pieces)
         });
-        let machine = Machine::new("mend", Turn::Ready(Ready::Start));
-        Mend { address, flaw, writes: pieces.collect(), tag, machine }
+        let machine = Machine::new("repair", Turn::Ready(Ready::Start));
+        FileRepair { address, flaw, writes: pieces.collect(), tag, machine }
     }
 
     pub(super) fn address(&self) -> Address {

@@ -1,4 +1,4 @@
-//! Room is set aside before it is written to.
+//! Space is set aside before it is written to.
 
 use super::*;
 use ron_io::ports::Space;
@@ -18,7 +18,7 @@ fn a_long_upload_for_which_there_is_no_room_writes_nothing() {
         let mut case = Case::new(len, announce, true);
         case.bench.config.storage.reserve_bytes = 0;
         case.bench.free_space = FreeSpace::new(&case.bench.config);
-        case.bench.free_space.told(0, self::free(free));
+        case.bench.free_space.update(0, self::free(free));
         let mut outcome = case.ingest.push(&case.data[..len as usize], &mut case.bench.cx());
         if matches!(case.bench.asks.front(), Some((_, Ask::Whole { .. })))
             && let Outcome::Failed(fault) = case.answer_open(Reply::Missing)
@@ -29,7 +29,7 @@ fn a_long_upload_for_which_there_is_no_room_writes_nothing() {
         let full = full || outcome == Err(IngestError::Failed(Fault::Full));
         assert_eq!(full, refused, "{announce} {free}: {outcome:?}");
         case.disk.collect(&mut case.bench);
-        assert_eq!(case.disk.under_way.is_empty(), refused);
+        assert_eq!(case.disk.in_progress.is_empty(), refused);
     }
 }
 
@@ -45,7 +45,7 @@ fn an_announced_length_for_which_there_is_no_room_is_refused_before_the_body() {
             let mut bench = Bench::new(1);
             bench.config.storage.reserve_bytes = 0;
             bench.free_space = FreeSpace::new(&bench.config);
-            bench.free_space.told(0, self::free(free));
+            bench.free_space.update(0, self::free(free));
             let made = Ingest::new(stream, Bench::PEER, expected, len, &mut bench.cx());
             let refusal = IngestError::NotEnough { asked: needed, free };
             assert_eq!(made.err(), refused.then_some(refusal), "{len:?} of {free}");
@@ -57,13 +57,13 @@ fn an_announced_length_for_which_there_is_no_room_is_refused_before_the_body() {
 #[test]
 fn an_upload_never_enters_the_reserve() {
     const RESERVE: u64 = 10 * MIB;
-    let rooms = [2 * MIB, 7 * MIB + 5000, UPLOAD_STEP_LEN + 3 * MIB];
-    for (room, announce) in rooms.into_iter().flat_map(|room| [(room, false), (room, true)]) {
-        // There was room for all of it when it was announced.
+    let spaces = [2 * MIB, 7 * MIB + 5000, UPLOAD_STEP_LEN + 3 * MIB];
+    for (space, announce) in spaces.into_iter().flat_map(|space| [(space, false), (space, true)]) {
+        // There was space for all of it when it was announced.
         let mut case = Case::new(64 * MIB, announce, false);
         case.bench.config.storage.reserve_bytes = RESERVE;
         case.bench.free_space = FreeSpace::new(&case.bench.config);
-        case.bench.free_space.told(0, free(RESERVE + room));
+        case.bench.free_space.update(0, free(RESERVE + space));
         let mut sent = 0;
         let refusal = loop {
             match case.ingest.push(&case.data[sent..sent + 50_000], &mut case.bench.cx()) {
@@ -71,7 +71,7 @@ fn an_upload_never_enters_the_reserve() {
                 Err(refusal) => break refusal,
             }
             case.disk.collect(&mut case.bench);
-            while !case.disk.under_way.is_empty() {
+            while !case.disk.in_progress.is_empty() {
                 let (ticket, done) = case.disk.perform(0);
                 if let Waiter::Stream { tag, .. } = case.bench.tickets.redeem(ticket) {
                     assert_eq!(
@@ -82,10 +82,10 @@ fn an_upload_never_enters_the_reserve() {
                 case.disk.collect(&mut case.bench);
             }
             let written: usize = case.disk.files.values().map(|file| file.bytes.len()).sum();
-            assert!(written as u64 <= room, "{written} of {room}");
+            assert!(written as u64 <= space, "{written} of {space}");
         };
         assert!(matches!(refusal, IngestError::NotEnough { .. }), "{refusal:?}");
-        assert!(room - (sent as u64) < 200_000, "{sent} of {room}: nearly all of it can be used");
+        assert!(space - (sent as u64) < 200_000, "{sent} of {space}: nearly all of it can be used");
         assert_eq!(case.bench.free_space.promised(0), 0, "all is given back");
     }
 }
@@ -96,7 +96,7 @@ fn uploads_are_not_promised_the_same_room() {
     bench.config.storage.reserve_bytes = 0;
     bench.free_space = FreeSpace::new(&bench.config);
     let len = 2 * MIB;
-    bench.free_space.told(0, free(file_len(len) + MIB));
+    bench.free_space.update(0, free(file_len(len) + MIB));
     let data = source(len);
     let mut first =
         Ingest::new(Bench::STREAM, Bench::PEER, None, Some(len), &mut bench.cx()).unwrap();
@@ -115,7 +115,7 @@ fn who_announces_much_and_sends_little_keeps_little_room() {
     bench.config.storage.reserve_bytes = 0;
     bench.free_space = FreeSpace::new(&bench.config);
     let (all, data) = (4 * UPLOAD_STEP_LEN, source(2 * MIB));
-    bench.free_space.told(0, free(file_len(all)));
+    bench.free_space.update(0, free(file_len(all)));
     let mut begin = |number, len| {
         let stream = StreamId { stream: number, ..Bench::STREAM };
         let made = Ingest::new(stream, Bench::PEER, None, Some(len), &mut bench.cx());
@@ -126,6 +126,6 @@ fn who_announces_much_and_sends_little_keeps_little_room() {
         })
     };
     let _holds = begin(1, all).unwrap();
-    assert!(begin(2, all - UPLOAD_STEP_LEN).is_ok(), "others have the room that it did not use");
+    assert!(begin(2, all - UPLOAD_STEP_LEN).is_ok(), "others have the space that it did not use");
     assert!(bench.free_space.promised(0) <= 4 * MIB);
 }
