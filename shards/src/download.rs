@@ -205,8 +205,8 @@ impl Download {
 
     fn ask(&mut self, space: u64, cx: &mut Cx<'_>) {
         let crowded = cx.now.mono_ns < self.crowded_until;
-        let narrow = self.under_pressure || crowded || cx.memory.is_tight();
-        let window = if narrow { 1 } else { window(cx) + self.ahead };
+        let one_group = self.under_pressure || crowded || cx.memory.is_tight();
+        let window = if one_group { 1 } else { window(cx) + self.ahead };
         let groups = self.groups();
         self.kept.widen(window.min(groups.end - groups.start));
         while self.asked < groups.end

@@ -298,13 +298,13 @@ fn gets_that_are_not_read() {
 
 /// Connections that ask for other groups of a large object again and again, as many at once as they
 /// may, and read the answers: only refusals while others hold all that reads may have.
-struct Eager {
+struct Greedy {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Eager {
-    fn start(target: &Target, connections: usize, addr: &str, len: usize) -> Eager {
+impl Greedy {
+    fn start(target: &Target, connections: usize, addr: &str, len: usize) -> Greedy {
         let stop = Arc::new(AtomicBool::new(false));
         let ask = |at: usize| {
             let mut peer = crate::common::connect(target.node.at(Door::OapPlain.key()));
@@ -330,7 +330,7 @@ impl Eager {
             })
         };
         let threads = (0..connections).map(ask).collect();
-        Eager { stop, threads }
+        Greedy { stop, threads }
     }
 
     fn end(self) {
@@ -346,7 +346,7 @@ fn questions_between_shards_do_not_wait_for_those_that_need_memory() {
     // What the silent hold is of the same shard. Those of the other shard ask for more than may be
     // open between two.
     let large = object(6, 24 * MIB);
-    let eager = Eager::start(&target, 40, &large.addr, large.bytes.len());
+    let greedy = Greedy::start(&target, 40, &large.addr, large.bytes.len());
     let found: Vec<_> = (0..24).map(|seed| object(1_000_000 + seed, MIB).addr).collect();
     let missing: Vec<_> =
         (0..24).map(|n| crate::common::addr_of(format!("not {n}").as_bytes())).collect();
@@ -370,7 +370,7 @@ fn questions_between_shards_do_not_wait_for_those_that_need_memory() {
     eprintln!("questions that need no memory: median {median:?}, nine tenths {nine_tenths:?}");
     // A read waits seconds for memory before it is refused; behind reads it would be seconds.
     assert!(nine_tenths < Duration::from_secs(1), "{nine_tenths:?}: they wait with the reads");
-    eager.end();
+    greedy.end();
     expect_large(&target);
     check_during(target, peers);
 }

@@ -82,7 +82,7 @@ fn scrub(node: &Node) {
     let mut peer = Peer::new(connect(node.at("admin")));
     peer.send(b"POST /scrub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(peer.response("POST").status, 202);
-    node.wait_stderr_for("scrub: a round is over", SCRUB_MAX);
+    node.wait_stderr_for("scrub: a round finished", SCRUB_MAX);
 }
 
 const SCRUB_MAX: std::time::Duration = std::time::Duration::from_secs(600);

@@ -306,7 +306,7 @@ fn a_segment_that_grew_too_long_costs_nothing_that_the_index_knows() {
         let mut admin = Peer::new(connect(node.at("admin")));
         admin.send(b"POST /scrub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(admin.response("POST").status, 202);
-        node.wait_stderr("a round is over");
+        node.wait_stderr("a round finished");
         node.terminate();
     }
 }

@@ -9,6 +9,7 @@ mod imports;
 mod sizes;
 mod syntax;
 mod waits;
+mod words;
 
 use std::{
     fs,

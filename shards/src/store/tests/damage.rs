@@ -100,7 +100,7 @@ fn who_brings_the_bytes_again_heals() {
     }
 }
 
-/// Whoever brings its bytes again heals it before a read has met the damage.
+/// A PUT of its bytes heals it before a read has met the damage.
 #[test]
 fn what_lies_beside_the_data_heals_too() {
     for len in [200_000, LARGE] {

@@ -118,7 +118,7 @@ fn a_file_that_cannot_be_removed_is_noted_and_no_more() {
     assert!(!world.disk.paths().iter().any(|path| path.extension().is_some_and(|e| e == "obj")));
 }
 
-/// A large object that is deleted while its file cannot be removed, in a segment of which nothing
+/// A large object that is deleted while its file cannot be removed, in a segment in which nothing
 /// else is left.
 fn deleted_and_not_removed(world: &mut World) -> Vec<u8> {
     let gone = object(1, LARGE);

@@ -84,14 +84,14 @@ fn quiesce(world: &mut World) {
         settle_now(world);
         match world.store.wake_at(&world.free_space) {
             Some(at) => world.now.mono_ns = world.now.mono_ns.max(at),
-            None => return assert_eq!(world.free_space.promised(0), 0, "room is given back"),
+            None => return assert_eq!(world.free_space.promised(0), 0, "space is given back"),
         }
         world.settle();
     }
     panic!("the store never comes to rest");
 }
 
-/// As [`quiesce`] does, with no bound on the acts, and room may be promised in the end.
+/// As [`quiesce`] does, with no bound on the acts, and space may be promised in the end.
 fn come_to_rest(world: &mut World) {
     loop {
         world.run();
@@ -127,10 +127,10 @@ fn scrub(world: &mut World) {
     world.run();
 }
 
-/// One act of a round of the scrub that is under way, or time passes until the next.
+/// One act of the scrub's round, or time passes until the next.
 fn act(world: &mut World) {
     if !world.step() {
-        let at = world.store.wake_at(&world.free_space).expect("a round is under way");
+        let at = world.store.wake_at(&world.free_space).expect("a round is in progress");
         world.now.mono_ns = world.now.mono_ns.max(at);
         world.settle();
     }

@@ -1,6 +1,6 @@
 //! One shard's store on the disk twin, and all that passes between them.
 //!
-//! Acts under way are performed one by one, in an order that the world's seed chooses among those
+//! Acts in progress are performed one by one, in an order that the world's seed chooses among those
 //! that the driver may choose.
 
 use std::{
@@ -178,12 +178,12 @@ impl World {
         }
     }
 
-    /// Performs one act, any that is under way. `false` if there is none.
+    /// Performs one act, any that is in progress. `false` if there is none.
     pub(in crate::store) fn step(&mut self) -> bool {
         self.step_where(|_| true)
     }
 
-    /// Performs one act of those under way that are so. `false` if there is none.
+    /// Performs one act in progress that is so. `false` if there is none.
     pub(in crate::store) fn step_where(&mut self, is_so: impl Fn(&DiskOp) -> bool) -> bool {
         let all = self.pending.iter().enumerate();
         let some: Vec<usize> = all.filter(|(_, (_, op))| is_so(op)).map(|(nth, _)| nth).collect();
@@ -240,7 +240,7 @@ impl World {
         self.asked
     }
 
-    /// Whoever asked so wants the group no more.
+    /// The asker wants the group no more.
     pub(in crate::store) fn cancel(&mut self, asked: u32, address: Address, index: u64) {
         let asker =
             Asker { shard: ShardId(0), stream: stream(asked), peer: None, place: Place::Other };

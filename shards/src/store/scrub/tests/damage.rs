@@ -119,7 +119,7 @@ fn object_files_are_mended_where_they_lie() {
         round(&mut world);
         assert_eq!(world.stats.scrub_repaired.get(), 0, "nothing is left to mend");
     }
-    // A disk that cannot be written keeps its damage, and it is told.
+    // A disk that cannot be written keeps its damage, which is reported.
     let mut world = a_world(6);
     put_all(&mut world, std::slice::from_ref(&large));
     let path = world.config.layout.object_path(0, &address);

@@ -11,7 +11,7 @@ use crate::{
 
 /// Performs everything but the last act that was asked for, then that.
 fn run_late(world: &mut World) {
-    let late = world.pending.pop().expect("an act is under way");
+    let late = world.pending.pop().expect("an act is in progress");
     world.run();
     world.pending.push(late);
     world.run();

@@ -36,7 +36,7 @@ fn turn(world: &mut World) {
     if world.step() {
         return;
     }
-    let at = world.store.wake_at(&world.free_space).expect("a round is under way");
+    let at = world.store.wake_at(&world.free_space).expect("a round is in progress");
     world.now.mono_ns = world.now.mono_ns.max(at);
     world.settle();
 }

@@ -120,7 +120,7 @@ proptest! {
         }
         round(&mut world);
         let told: BTreeSet<_> = world.damaged.iter().copied().collect();
-        prop_assert_eq!(told.len(), world.damaged.len(), "each is told once");
+        prop_assert_eq!(told.len(), world.damaged.len(), "each is reported once");
         let expected: BTreeSet<_> =
             hurt.iter().map(|n| *Address::of(&objects[*n]).as_bytes()).collect();
         prop_assert_eq!(told, expected);

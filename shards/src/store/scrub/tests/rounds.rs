@@ -127,7 +127,7 @@ fn a_busy_shard_is_left_alone() {
     assert!(busy > 8, "{busy}");
     world.scrub_now();
     assert_eq!(world.pending.len(), busy, "nothing was started");
-    assert_eq!(world.store.scrub.wake_at(), None, "what is under way will end");
+    assert_eq!(world.store.scrub.wake_at(), None, "what is in progress will end");
     while world.pending.len() > 8 {
         assert_eq!(world.stats.scrub_bytes.get(), 0);
         world.step();

@@ -126,7 +126,7 @@ fn a_stop_does_not_wait_and_the_next_process_goes_on() {
         let performed = world.disk.performed.len();
         world.stop();
         let scans = world.disk.performed[performed..].iter().filter(|kind| **kind == Kind::Scan);
-        assert!(scans.count() <= 1, "only what was under way is finished");
+        assert!(scans.count() <= 1, "only what was in progress is finished");
         assert_eq!(world.disk.open_files(), 0);
         assert_eq!(world.stats.scrub_running.get(), 0);
         world.restart();
