@@ -51,7 +51,7 @@ impl Work {
         Work(self.0.iter().zip(&before.0).map(since).collect())
     }
 
-    /// Without the `spared` peers that had most requests turned away: how many requests were,
+    /// Without the `spared` peers with the most requests turned away: how many requests were,
     /// and which share of their requests that is, in the mean of all peers that asked. One that
     /// asks again and again weighs no more than one that asks now and then, served or not.
     fn turned_away(&self, spared: usize) -> (u64, f64) {
@@ -71,7 +71,7 @@ impl Work {
     }
 
     /// Connections that were refused because there were too many, but for those of the `spared`
-    /// peers that had most refused. A connection that is dropped because it buffers too much is no
+    /// peers with the most of them. A connection that is dropped because it buffers too much is no
     /// sign of load: a single peer could make a node unready by it.
     fn unconnected(&self, spared: usize) -> u64 {
         let mut refused: Vec<u64> = self.0.iter().map(|work| work.unconnected).collect();

@@ -47,7 +47,7 @@ struct State {
     last: u64,
     running: Option<Running>,
     /// The node is ending: no profile begins any more.
-    is_over: bool,
+    has_ended: bool,
 }
 
 #[derive(Debug)]
@@ -140,7 +140,7 @@ impl Profiles {
     /// Cuts short what is in progress, and lets nothing begin any more.
     pub(crate) fn end(&self) {
         let mut state = self.state();
-        state.is_over = true;
+        state.has_ended = true;
         if let Some(running) = &mut state.running {
             running.go_on = None;
         }
@@ -148,7 +148,7 @@ impl Profiles {
 
     fn enter(&self, lasts: Duration, go_on: mpsc::Sender<()>) -> Result<u64, NoProfile> {
         let mut state = self.state();
-        if state.is_over {
+        if state.has_ended {
             return Err(NoProfile::Draining);
         }
         if let Some(running) = &state.running {

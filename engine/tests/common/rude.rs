@@ -274,10 +274,10 @@ impl Trickle {
     /// Bytes are taken from `bytes` in turn, one for each peer and `pause`.
     pub fn start(mut peers: Vec<Rude>, bytes: Vec<u8>, pause: Duration) -> Trickle {
         let stop = Arc::new(AtomicBool::new(false));
-        let is_over = Arc::clone(&stop);
+        let has_ended = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             let mut bytes = bytes.iter().cycle();
-            while !is_over.load(Ordering::Acquire) {
+            while !has_ended.load(Ordering::Acquire) {
                 let Some(byte) = bytes.next() else { break };
                 for peer in &mut peers {
                     // The node may have cut it: so be it.
