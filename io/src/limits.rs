@@ -72,7 +72,7 @@ pub const OUTCOMES_TURN_MAX: usize = 8;
 /// Disk operations one shard has in progress at once; more wait their turn in the shard.
 pub const DISK_OPS_MAX: usize = 256;
 
-/// Reads that nobody waits for which one shard has in progress at once.
+/// Background reads that one shard has in progress at once.
 pub const BACKGROUND_SCANS_MAX: usize = 2;
 
 /// Files that one shard copies to another file system at once, each up to the longest object: the

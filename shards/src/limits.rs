@@ -178,7 +178,7 @@ pub const READS_NEXT_PERCENT: usize = 54;
 pub const READS_HOT_PERCENT: usize = 58;
 pub const READS_SHORT_PERCENT: usize = 61;
 
-/// What work may hold that nobody waits for.
+/// What background work may hold.
 pub const BACKGROUND_PERCENT: usize = 4;
 
 /// Nanoseconds an upload waits for memory before it is refused (503).

@@ -74,7 +74,7 @@ pub struct Shard {
     idle_look_at: u64,
     /// Before this nothing is said of refused connections, and how many there were meanwhile.
     refused_tell_at: u64,
-    refused_untold: u64,
+    refused_unreported: u64,
     /// When uploads that wait for memory try again.
     uploads_at: Option<u64>,
     /// When slow uploads are looked for again, while others wait for memory.
@@ -150,7 +150,7 @@ impl Shard {
             relief_at: 0,
             idle_look_at: 0,
             refused_tell_at: 0,
-            refused_untold: 0,
+            refused_unreported: 0,
             uploads_at: None,
             uploads_relief_at: None,
             life: Life::New,
@@ -245,12 +245,12 @@ impl Shard {
             Rejected::PeerConnections => "connections_per_peer",
             _ => return,
         };
-        self.refused_untold += 1;
+        self.refused_unreported += 1;
         if self.refused_tell_at > now.mono_ns {
             return;
         }
         self.refused_tell_at = now.mono_ns + REFUSED_TELL_NS;
-        let count = std::mem::take(&mut self.refused_untold);
+        let count = std::mem::take(&mut self.refused_unreported);
         self.note(format!(
             "connections are refused, the last for {setting} ({count} since the last such line)"
         ));

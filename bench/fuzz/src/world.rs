@@ -318,7 +318,7 @@ impl World {
     fn step(&mut self) -> bool {
         if self.queue.in_progress() > 0 {
             self.queue.perform(u64::MAX, &mut self.disk, &mut self.chance, false);
-        } else if self.queue.untold() > 0 {
+        } else if self.queue.undelivered() > 0 {
             let (ticket, done) = self.queue.tell(&mut self.chance);
             self.apply(Event::Disk { ticket, done });
         } else if self.conn.aborted && !self.conn.closed {

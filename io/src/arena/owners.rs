@@ -17,7 +17,7 @@ pub enum Owner {
     ShortUploads,
     /// Groups that are being read, and those that their readers still hold.
     Downloads,
-    /// Work that nobody waits for.
+    /// Background work.
     Background,
 }
 

@@ -58,7 +58,7 @@ pub(super) struct About {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Load {
     Short,
-    /// A read that nobody waits for.
+    /// A background read.
     Idle,
     /// A copy of a file, to another file system.
     Copy,
@@ -66,7 +66,7 @@ enum Load {
 
 /// What a thread has done.
 pub(super) enum Done {
-    Told(DiskDone),
+    Outcome(DiskDone),
     Opened {
         id: FileId,
         path: PathBuf,
@@ -99,7 +99,7 @@ pub(super) struct Disk {
     transfers: Slab<Transfer>,
     /// What is to be submitted: numbers of transfers.
     submit: VecDeque<u32>,
-    /// What threads work on; how much of it nobody waits for; and how many of it are copies.
+    /// What threads work on; how much of it is background work; and how many of it are copies.
     jobs: usize,
     idle_jobs: usize,
     carries: usize,
@@ -112,7 +112,7 @@ pub(super) struct Disk {
     notes: VecDeque<String>,
 }
 
-/// A read that nobody waits for.
+/// A background read.
 struct Background {
     ticket: Ticket,
     file: Arc<OpenFile>,
@@ -188,7 +188,7 @@ impl Disk {
         self.carries -= usize::from(load == Load::Copy);
         let done = match result {
             Err(error) => Err(error),
-            Ok(Done::Told(done)) => Ok(done),
+            Ok(Done::Outcome(done)) => Ok(done),
             Ok(Done::Crosses { from, to }) => {
                 self.carrying.push_back((ticket, from, to));
                 return None;
@@ -210,8 +210,8 @@ impl Disk {
         self.notes.pop_front()
     }
 
-    /// Operations on the ring, with other threads, and waiting; and reads that nobody waits for and
-    /// that wait.
+    /// Operations on the ring, with other threads, and waiting; and background reads that
+    /// wait.
     pub(super) fn depths(&self) -> [usize; 4] {
         [self.transfers.len(), self.jobs, self.waiting.len(), self.background.len()]
     }
@@ -225,7 +225,7 @@ impl Disk {
         self.close_unused();
         while self.carries < CARRIES_MAX {
             let Some((ticket, from, to)) = self.carrying.pop_front() else { break };
-            let carry = move || names::carry(&from, &to).map(Done::Told);
+            let carry = move || names::carry(&from, &to).map(Done::Outcome);
             self.give(About { ticket, load: Load::Copy }, carry);
         }
         while self.transfers.len() + self.jobs < DISK_OPS_MAX {
@@ -292,7 +292,7 @@ impl Disk {
         ticket: Ticket,
         job: impl FnOnce() -> io::Result<DiskDone> + Send + 'static,
     ) {
-        self.give(About { ticket, load: Load::Short }, move || job().map(Done::Told));
+        self.give(About { ticket, load: Load::Short }, move || job().map(Done::Outcome));
     }
 
     fn give(&mut self, about: About, job: impl FnOnce() -> io::Result<Done> + Send + 'static) {
@@ -315,7 +315,7 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 Ok(Done::Crosses { from, to })
             }
-            renamed => renamed.map(Done::Told),
+            renamed => renamed.map(Done::Outcome),
         });
     }
 
@@ -326,7 +326,7 @@ impl Disk {
             let read = names::read_idly(&file, at - skip as u64, buffer.bytes_mut())?;
             let end = read.min(skip + len);
             let bytes = buffer.bytes()[skip.min(end)..end].to_vec();
-            Ok(Done::Told(DiskDone::Scanned(bytes)))
+            Ok(Done::Outcome(DiskDone::Scanned(bytes)))
         });
     }
 

@@ -129,7 +129,7 @@ impl<M: Send + 'static> Driver<M> {
                 start_ns,
                 plaintext: vec![0; RECV_BUFFER_LEN].into_boxed_slice(),
                 stopped: false,
-                accepts_told: (0, 0),
+                accepts_reported: (0, 0),
                 ebb: Ebb::default(),
                 ended_ns: start_ns,
             };
@@ -152,7 +152,7 @@ struct Driving<S: Machine> {
     plaintext: Box<[u8]>,
     stopped: bool,
     /// Failed accepts that were said, and when, in `clock_ns`.
-    accepts_told: (u64, u64),
+    accepts_reported: (u64, u64),
     /// How much memory the connections have, and had.
     ebb: Ebb,
     /// When the last thing ended that was measured, in `clock_ns`.
@@ -262,12 +262,12 @@ impl<S: Machine> Driving<S> {
     fn note_accepts(&mut self, now_ns: u64) {
         let failures = self.net.counts().accept_failures;
         let again_ns = ACCEPT_REPORT_EVERY.as_nanos() as u64;
-        let (told, told_ns) = self.accepts_told;
-        if failures == told || (told > 0 && now_ns.saturating_sub(told_ns) < again_ns) {
+        let (reported, reported_ns) = self.accepts_reported;
+        if failures == reported || (reported > 0 && now_ns.saturating_sub(reported_ns) < again_ns) {
             return;
         }
-        self.accepts_told = (failures, now_ns);
-        let (failed, error) = (failures - told, self.net.accept_error());
+        self.accepts_reported = (failures, now_ns);
+        let (failed, error) = (failures - reported, self.net.accept_error());
         let message = format!(
             "cannot accept connections ({failed} times since the last such line): {error}. If this \
              is about files, raise LimitNOFILE or lower connections_max"

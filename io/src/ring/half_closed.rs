@@ -1,9 +1,9 @@
 //! Waiting for space in the sockets of peers that send no more.
 //!
-//! The ring's own poll hears that a peer has closed its side whether it was asked to or not. So
+//! The ring's own poll reports that a peer has closed its side whether it was asked to or not. So
 //! with such a socket it completes at once, full or not, and a thread that waits by it spins for as
-//! long as the peer reads slowly. epoll hears what it was asked for. The few connections that need
-//! it are in one set of it, and the ring polls the set.
+//! long as the peer reads slowly. epoll reports what it was asked for. The few connections that
+//! need it are in one set of it, and the ring polls the set.
 
 use std::{
     io,

@@ -158,7 +158,7 @@ impl Counts {
 }
 
 impl Net {
-    /// Sets up the ring, which hears `waker`.
+    /// Sets up the ring, which polls `waker`.
     pub(super) fn new(
         waker: RawFd,
         listeners: Vec<Listener>,

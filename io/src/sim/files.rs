@@ -36,7 +36,7 @@ impl Files {
         inode
     }
 
-    /// The same for an act that nobody waits for.
+    /// The same for a background act.
     ///
     /// # Panics
     /// If it is about a file that is not open.

@@ -173,7 +173,7 @@ struct Conn {
     notified: bool,
     inbound: Pipe,
     client_ended: bool,
-    eof_told: bool,
+    eof_delivered: bool,
     paused: bool,
     /// Pieces that were taken from the kernel before the pause.
     taken_before: u32,
@@ -186,7 +186,7 @@ struct Conn {
     finishing: bool,
     /// The shard's end is gone; `Closed` is to be delivered.
     dead: bool,
-    closed_told: bool,
+    closed_delivered: bool,
     /// The client has left, or knows that nothing more comes.
     left: bool,
 }
@@ -224,7 +224,7 @@ impl Net {
             notified: false,
             inbound: Pipe::default(),
             client_ended: false,
-            eof_told: false,
+            eof_delivered: false,
             paused: false,
             taken_before: 0,
             queued: VecDeque::new(),
@@ -234,7 +234,7 @@ impl Net {
             sockets_len,
             finishing: false,
             dead: false,
-            closed_told: false,
+            closed_delivered: false,
             left: false,
         });
         let conns = &self.conns;
@@ -387,13 +387,13 @@ impl Net {
 
     /// The shard gets `Eof`.
     pub fn tell_eof(&mut self, link: Link) {
-        self.conns[link.0].eof_told = true;
+        self.conns[link.0].eof_delivered = true;
     }
 
     /// The shard gets `Closed`: the slot is free.
     pub fn tell_closed(&mut self, link: Link) {
         let conn = &mut self.conns[link.0];
-        conn.closed_told = true;
+        conn.closed_delivered = true;
         conn.queued.clear();
         conn.inbound = Pipe::default();
         if let Some(ends) = &mut conn.tls {
@@ -487,7 +487,7 @@ impl Net {
                 moves.push(Move::Read(link));
             }
             if conn.dead {
-                if !conn.closed_told {
+                if !conn.closed_delivered {
                     moves.push(Move::Closed(link));
                 }
                 continue;
@@ -495,10 +495,10 @@ impl Net {
             let hears = !conn.paused || conn.taken_before > 0;
             if hears && conn.inbound.len() > 0 {
                 moves.push(Move::Bytes(link));
-            } else if !conn.paused && conn.client_ended && !conn.eof_told {
+            } else if !conn.paused && conn.client_ended && !conn.eof_delivered {
                 moves.push(Move::Eof(link));
             }
-            if conn.noticed && !conn.eof_told && !moves.ends_with(&[Move::Eof(link)]) {
+            if conn.noticed && !conn.eof_delivered && !moves.ends_with(&[Move::Eof(link)]) {
                 moves.push(Move::Eof(link));
             }
             if conn.has_more() && (conn.left || conn.outbound.len < conn.sockets_len) {
@@ -587,7 +587,7 @@ impl Net {
 impl Conn {
     /// Whether both ends know that it has ended.
     fn is_over(&self) -> bool {
-        self.closed_told && self.left
+        self.closed_delivered && self.left
     }
 
     /// Bytes that are copied and not sent.

@@ -40,7 +40,7 @@ pub struct Queue {
     files: Files,
     work: Vec<Work>,
     done: Vec<Done>,
-    troubles_told: u64,
+    troubles_delivered: u64,
     /// Files that were cut, and not synced since.
     cut: BTreeSet<InodeId>,
     /// Files whose last delivered read was spoilt.
@@ -82,7 +82,7 @@ impl Queue {
     }
 
     /// Acts that were performed, and not delivered.
-    pub fn untold(&self) -> usize {
+    pub fn undelivered(&self) -> usize {
         self.done.len()
     }
 
@@ -176,13 +176,13 @@ impl Queue {
         // Two reads make one answer: the second is as good as failed.
         let second = !troubled && scanned.is_some_and(|inode| self.unread.remove(&inode));
         self.unread.extend(scanned.filter(|_| troubled));
-        self.troubles_told += u64::from(troubled || second);
+        self.troubles_delivered += u64::from(troubled || second);
         (ticket, outcome)
     }
 
     /// How many spoilt outcomes were delivered since the last call.
     pub fn take_troubles(&mut self) -> u64 {
-        std::mem::take(&mut self.troubles_told)
+        std::mem::take(&mut self.troubles_delivered)
     }
 
     /// The process ends in the midst of its acts: each is done, begun, or never begun.
@@ -211,7 +211,7 @@ mod tests {
         while queue.in_progress() > 0 {
             queue.perform(u64::MAX, disk, chance, false);
         }
-        while queue.untold() > 0 {
+        while queue.undelivered() > 0 {
             let (ticket, outcome) = queue.tell(chance);
             outcome.unwrap();
             told.push(ticket);

@@ -141,7 +141,8 @@ impl World {
         let mut moves = Vec::new();
         let Some(node) = &self.node else { return true };
         node.parts.iter().for_each(|part| part.net.moves(&mut moves));
-        let in_progress = |part: &super::node::Part| part.queue.in_progress() + part.queue.untold();
+        let in_progress =
+            |part: &super::node::Part| part.queue.in_progress() + part.queue.undelivered();
         moves.is_empty()
             && node.mesh.waiting().next().is_none()
             && node.parts.iter().map(in_progress).sum::<usize>() == 0

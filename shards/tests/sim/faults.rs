@@ -157,7 +157,7 @@ impl World {
     pub(super) fn check_drained(&mut self) {
         let Some(node) = &mut self.node else { return };
         for (at, part) in node.parts.iter_mut().enumerate() {
-            let left = part.queue.in_progress() + part.queue.untold();
+            let left = part.queue.in_progress() + part.queue.undelivered();
             if part.net.open() > 0 {
                 violation!("shard {at} ended with {} connections", part.net.open());
             }

@@ -139,7 +139,7 @@ impl Node {
     /// Whether nothing is in progress and nobody is connected.
     pub fn is_at_rest(&self) -> bool {
         let quiet = |part: &Part| {
-            part.net.open() == 0 && part.queue.in_progress() == 0 && part.queue.untold() == 0
+            part.net.open() == 0 && part.queue.in_progress() == 0 && part.queue.undelivered() == 0
         };
         self.mesh.waiting().next().is_none() && self.parts.iter().all(quiet)
     }
@@ -304,7 +304,7 @@ impl Node {
                     false => 0,
                 };
                 part.queue.submit(ticket, op, deck.now.mono_ns + delay);
-                let in_progress = part.queue.in_progress() + part.queue.untold();
+                let in_progress = part.queue.in_progress() + part.queue.undelivered();
                 assert!(in_progress <= ron_io::limits::DISK_OPS_MAX, "{in_progress} disk acts");
             }
             Act::Mail { to, mail } => self.mesh.send(at, usize::from(to.0), mail),

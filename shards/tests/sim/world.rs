@@ -340,8 +340,8 @@ impl World {
             if ready > 0 {
                 moves.push((Move::Perform(at), pulls.perform * ready.min(4)));
             }
-            if part.queue.untold() > 0 {
-                moves.push((Move::Tell(at), pulls.tell * part.queue.untold().min(4)));
+            if part.queue.undelivered() > 0 {
+                moves.push((Move::Tell(at), pulls.tell * part.queue.undelivered().min(4)));
             }
             self.net_moves.clear();
             part.net.moves(&mut self.net_moves);
