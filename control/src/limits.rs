@@ -38,8 +38,8 @@ pub const PROFILE_S: u64 = 10;
 pub const PROFILE_S_MAX: u64 = 60;
 
 /// Samples of a profile for each second that a thread works: by default of all threads together,
-/// and at most, which is the default for one shard. Not round numbers, so that they do not keep step
-/// with what happens a hundred times a second.
+/// and at most, which is the default for one shard. They are not round numbers, so that they do not
+/// keep step with what happens a hundred times a second.
 pub const PROFILE_HZ_ALL: u32 = 99;
 pub const PROFILE_HZ_MAX: u32 = ron_io::limits::SAMPLE_HZ_MAX;
 

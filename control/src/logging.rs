@@ -1,8 +1,8 @@
 //! Logs: one line an event, on standard error, and nothing anywhere else.
 //!
 //! Nobody waits for standard error: lines go through a bounded queue to a thread that writes them,
-//! and so does what a panic says. What is said of the end of the process is written as well, as long
-//! as that takes no longer than [`LOG_FLUSH_MAX`].
+//! and so does what a panic says. What is said of the end of the process is written as well, if
+//! that takes no longer than [`LOG_FLUSH_MAX`].
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},

@@ -33,6 +33,7 @@ const TOP: &[&str] = &[
     "clippy.toml",
     "codec",
     "control",
+    "deny.toml",
     "deploy",
     "docs",
     "engine",

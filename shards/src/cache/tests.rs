@@ -284,7 +284,7 @@ fn patience_with_much_used_blocks_ends() {
 }
 
 #[test]
-fn what_the_cache_cannot_keep_is_let_go() {
+fn what_the_cache_cannot_keep_is_dropped() {
     let (mut first, mut second) = (memory(1), memory(1));
     let foreign = block(&mut second, 10).unwrap();
     first.insert(&object(), 10, &Verified::vouch(0, foreign, false));

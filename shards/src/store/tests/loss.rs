@@ -3,8 +3,8 @@
 use super::*;
 use crate::store::layout::{Layout, hidden_mark};
 
-/// The objects 0 to 19 in a first segment. A second process deleted 0 to 3 and stored 20 and 21. All
-/// is in order, and stopped.
+/// The objects 0 to 19 in a first segment. A second process deleted 0 to 3 and stored 20 and 21.
+/// All is in order, and stopped.
 fn two_segments(seed: u64) -> (World, PathBuf) {
     let mut world = World::new(seed);
     for n in 0..20 {
