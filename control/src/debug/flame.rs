@@ -18,8 +18,8 @@ use crate::limits::PICTURE_ROWS_MAX;
 const SCRIPT: &str = include_str!("flame.js");
 
 /// Parts of the names, or of the files, of functions that start threads and run their tasks. The
-/// last of them in a stack and all below it are one row of a picture, called `RUNTIME`. Functions of
-/// the standard library and of tokio that follow are part of that row.
+/// last of them in a stack and all below it are one row of a picture, called `RUNTIME`. Functions
+/// of the standard library and of tokio that follow are part of that row.
 const PLUMBING: [&str; 4] =
     ["start_thread", "__rust_begin_short_backtrace", "__libc_start", "glommio"];
 const LIBRARIES: [&str; 12] = [

@@ -155,7 +155,7 @@ fn read(peer: &mut Peer, object: &Object, last: LastAnswer, counts: &Counts) -> 
             count(&counts.whole);
         }
         404 => {
-            assert_ne!(last, LastAnswer::There, "{} of {} bytes", object.addr, object.bytes.len())
+            assert_ne!(last, LastAnswer::There, "{} of {} bytes", object.addr, object.bytes.len());
         }
         503 => count(&counts.refused),
         status => panic!("{status} for {}", object.addr),
