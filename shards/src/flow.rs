@@ -15,6 +15,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    io,
     path::PathBuf,
 };
 
@@ -22,6 +23,7 @@ use ron_codec::{address::Address, outboard::Outboard};
 use ron_io::{
     arena::Block,
     ports::{Act, Acts, DiskOp, FileId, Now, Order, ShardId, Ticket},
+    process::is_out_of_files,
     splitmix::SplitMix64,
     stats::Stats,
 };
@@ -143,6 +145,19 @@ pub enum Fault {
     PeerUploads,
     /// The object was there, was not kept again for that reason, and was deleted meanwhile.
     Raced,
+}
+
+impl Fault {
+    /// What an error of the disk means to the asker.
+    pub(crate) fn of_disk(error: &io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Fault::Full,
+            _ if is_out_of_files(error) => Fault::Busy,
+            _ => Fault::Disk,
+        }
+    }
 }
 
 /// What lies in a shard's mailboxes.

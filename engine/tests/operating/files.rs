@@ -201,6 +201,7 @@ fn a_limit_on_the_length_of_files_refuses_uploads_and_ends_nothing() {
     let large = (1..=40).map(|seed| put(seed, 300_000).0).filter(|status| *status != 201).count();
     let small = (41..=400).map(|seed| put(seed, 2_000).0).filter(|status| *status != 201).count();
     assert!(large > 0 && small > 0, "{large} and {small} were refused");
+    assert_eq!(put(500, 9 * MIB).0, 507, "a file of its own cannot be that long either");
     let answer = Peer::new(node.connect()).get(&format!("/o/{}", first.addr));
     assert!(answer.status == 200 && answer.body == first.bytes);
     node.signal("TERM");

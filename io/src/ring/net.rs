@@ -1,9 +1,10 @@
 //! The ring: accepts, receives and sends for all connections of a shard, and carries the transfers
 //! of its disk.
 //!
-//! One io_uring with deferred task work, driven by one thread. Accepts and receives are multishot
-//! and draw buffers from a pool the kernel knows. What a turn of the loop asks for is submitted,
-//! and what completed is collected, in one system call that never waits.
+//! One io_uring with deferred task work, driven by one thread. Connections are accepted one at a
+//! time. Receives are multishot and draw buffers from a pool the kernel knows. What a turn of the
+//! loop asks for is submitted, and what completed is collected, in one system call. It waits if the
+//! turn says so.
 
 use std::{
     collections::VecDeque,

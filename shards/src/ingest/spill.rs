@@ -7,10 +7,7 @@ use ron_codec::{
     limits::{DISK_BLOCK_LEN, SEGMENT_OBJECT_LEN_MAX},
     record::RecordHeader,
 };
-use ron_io::{
-    ports::{DiskDone, DiskOp, FileId, Part},
-    process::is_out_of_files,
-};
+use ron_io::ports::{DiskDone, DiskOp, FileId, Part};
 
 use crate::{
     config::Config,
@@ -211,10 +208,8 @@ pub(super) fn tmp_path(upload: u64, cx: &Cx<'_>) -> PathBuf {
 
 pub(super) fn fault_of(error: &io::Error) -> Fault {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Full,
         // The owner is another shard, which has yet to make its folders.
         io::ErrorKind::NotFound => Fault::Busy,
-        _ if is_out_of_files(error) => Fault::Busy,
-        _ => Fault::Disk,
+        _ => Fault::of_disk(error),
     }
 }

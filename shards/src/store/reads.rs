@@ -27,7 +27,7 @@ use super::{
     index::{Entry, Index, Location},
     notes::{Note, Unread},
     outboards::{Got, Outboards},
-    site::{Site, Tag, fault_of},
+    site::{Site, Tag},
 };
 use crate::{
     cache::Cached,
@@ -180,7 +180,7 @@ impl Reads {
                 io::ErrorKind::NotFound => {
                     self.look_up_again(key, Wrong::NoFile, (index, files), site, cx);
                 }
-                _ => self.unread(key, fault_of(&error), Unread::NotOpened, site, cx),
+                _ => self.unread(key, Fault::of_disk(&error), Unread::NotOpened, site, cx),
             }
         }
     }

@@ -1,14 +1,9 @@
 //! Which partition an act is of, and how its outcome finds back to who waits for it.
 
-use std::io;
-
-use ron_io::{
-    ports::{Act, DiskOp, Report},
-    process::is_out_of_files,
-};
+use ron_io::ports::{Act, DiskOp, Report};
 
 use super::notes::Note;
-use crate::flow::{Cx, Fault, Waiter};
+use crate::flow::{Cx, Waiter};
 
 /// Which partition this is, and how its acts find back to it.
 #[derive(Clone, Copy, Debug)]
@@ -27,17 +22,6 @@ impl Site {
     pub(super) fn note(self, cx: &mut Cx<'_>, note: &Note<'_>) {
         let (severity, message) = (note.severity(), format!("partition {}: {note}", self.number));
         cx.acts.push(Act::Report(Report::Note { shard: cx.config.shard, severity, message }));
-    }
-}
-
-/// What a disk error means to who asked for something.
-pub(super) fn fault_of(error: &io::Error) -> Fault {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            Fault::Full
-        }
-        _ if is_out_of_files(error) => Fault::Busy,
-        _ => Fault::Disk,
     }
 }
 

@@ -16,10 +16,7 @@ use super::{
     error::{Doing, Why},
     step::{After, Step, Tail, scan, short},
 };
-use crate::{
-    flow::{Cx, Fault},
-    store::site::fault_of,
-};
+use crate::flow::{Cx, Fault};
 
 impl Boot {
     pub(super) fn read_tail(&self, tail: Tail, cx: &mut Cx<'_>) -> After {
@@ -63,7 +60,7 @@ impl Boot {
         error: io::Error,
         cx: &mut Cx<'_>,
     ) -> Result<After, Why> {
-        if fault_of(&error) == Fault::Full {
+        if Fault::of_disk(&error) == Fault::Full {
             return Ok(self.end_tail(tail, cx));
         }
         cx.close_file(tail.file);

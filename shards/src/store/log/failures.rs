@@ -7,18 +7,18 @@ use ron_io::ports::DiskOp;
 
 use super::{Current, Log, Outcome, Waiting};
 use crate::{
-    flow::Cx,
+    flow::{Cx, Fault},
     store::{
         files::Files,
         notes::{LogStep, Note},
-        site::{Site, Tag, fault_of},
+        site::{Site, Tag},
     },
 };
 
 impl Log {
     /// The batch cannot be committed. What becomes of its records is known after the cut.
     pub(super) fn fails(&mut self, step: LogStep, error: &io::Error, site: Site, cx: &mut Cx<'_>) {
-        self.fault = fault_of(error);
+        self.fault = Fault::of_disk(error);
         site.note(cx, &Note::BatchFailed { step, error });
     }
 

@@ -15,7 +15,6 @@ use crate::{
         log::{Append, What},
         notes::Note,
         reads::Wanting,
-        site::fault_of,
     },
 };
 
@@ -167,7 +166,7 @@ impl Partition {
                 let append = self.log.withdraw(append);
                 let address = append.address;
                 self.site.note(cx, &Note::NotAdopted { address, error: &error });
-                self.not_stored(append, fault_of(&error), true, cx);
+                self.not_stored(append, Fault::of_disk(&error), true, cx);
             }
         }
     }
