@@ -195,7 +195,10 @@ fn a_transfer_that_never_ends_does_not_hold_the_node() {
     down.send(format!("GET /o/{} HTTP/1.1\r\nHost: t\r\n\r\n", large.addr).as_bytes());
     assert_eq!(down.try_head().expect("there is a head").status, 200);
     let mut up = Peer::new(node.connect());
-    up.send(put_head(&large.addr, 1000).as_bytes());
+    let head = put_head(&large.addr, 1000).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
+    up.send(head.as_bytes());
+    // The upload has begun when the node asks for its body.
+    assert_eq!(up.try_head().expect("there is a head").status, 100);
     let began = Instant::now();
     node.signal("TERM");
     let (code, said) = node.exit();
