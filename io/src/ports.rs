@@ -274,9 +274,9 @@ pub enum JobError {
     /// A file that the job goes on with is not as long as it was left.
     #[error("{} has {found} bytes, not {expected}", path.display())]
     Length { path: PathBuf, found: u64, expected: u64 },
-    /// The job was not run.
-    #[error("not run: {0}")]
-    NotRun(io::Error),
+    /// The thread did not say what came of the job: it panicked, or has ended.
+    #[error("its outcome is not known: {0}")]
+    Unanswered(io::Error),
 }
 
 impl JobError {

@@ -6,7 +6,7 @@ const svg = document.documentElement;
 const boxes = [...svg.querySelectorAll("g")].map((group) => {
   const rect = group.querySelector("rect");
   const title = group.querySelector("title").textContent;
-  const [, name, samples] = title.match(/^(.*) \((\d+) samples/);
+  const [, name, samples] = title.match(/^(.*) \((\d+) samples/s);
   const at = (field) => parseFloat(rect.getAttribute(field));
   return { group, rect, name, samples: +samples, x: at("x"), y: at("y"), width: at("width") };
 });

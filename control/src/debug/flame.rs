@@ -22,20 +22,10 @@ const SCRIPT: &str = include_str!("flame.js");
 /// of the standard library and of tokio that follow are part of that row.
 const PLUMBING: [&str; 4] =
     ["start_thread", "__rust_begin_short_backtrace", "__libc_start", "glommio"];
-const LIBRARIES: [&str; 12] = [
-    "std::",
-    "<std::",
-    "core::",
-    "<core::",
-    "alloc::",
-    "<alloc::",
-    "tokio::",
-    "<tokio::",
-    "__rust_",
-    "(std/",
-    "(core/",
-    "(library/",
+const LIBRARIES: [&str; 9] = [
+    "std::", "<std::", "core::", "<core::", "alloc::", "<alloc::", "tokio::", "<tokio::", "__rust_",
 ];
+const LIBRARY_FILES: [&str; 3] = ["(std/", "(core/", "(library/"];
 const RUNTIME: &str = "runtime";
 
 /// A stack, the thread first, with its plumbing in one row.
@@ -45,7 +35,10 @@ fn without_plumbing(functions: &[Arc<str>]) -> Vec<Arc<str>> {
     // The last function is what the sample is about, whatever it is.
     let may = &rest[..rest.len().saturating_sub(1)];
     let start = may.iter().rposition(|function| has(&PLUMBING, function)).map_or(0, |at| at + 1);
-    let more = may[start..].iter().take_while(|function| has(&LIBRARIES, function)).count();
+    let is_library = |function: &Arc<str>| {
+        LIBRARIES.iter().any(|name| function.starts_with(name)) || has(&LIBRARY_FILES, function)
+    };
+    let more = may[start..].iter().take_while(|function| is_library(function)).count();
     let (plumbing, left) = rest.split_at(start + more);
     let row = (!plumbing.is_empty()).then(|| Arc::from(RUNTIME));
     [thread.clone()].into_iter().chain(row).chain(left.iter().cloned()).collect()
@@ -148,10 +141,8 @@ impl Picture {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
              width=\"{WIDTH}\" height=\"{height}\" font-family=\"monospace\" font-size=\"12\">\n\
              <rect width=\"100%\" height=\"100%\" fill=\"#fdfaf3\"/>\n\
-             <text x=\"{x}\" y=\"26\" font-size=\"16\" text-anchor=\"middle\">{title}</text>\n\
-             <text id=\"found\" x=\"{right}\" y=\"26\" text-anchor=\"end\">search</text>\n",
+             <text x=\"{x}\" y=\"26\" font-size=\"16\" text-anchor=\"middle\">{title}</text>\n",
             x = WIDTH / 2.0,
-            right = WIDTH - MARGIN,
             title = Escaped(title),
         )?;
         if root.samples == 0 {
@@ -160,7 +151,12 @@ impl Picture {
             writeln!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{said}</text>")?;
         } else {
             self.draw_frame(root, "all", MARGIN, 0, svg)?;
-            write!(svg, "<script><![CDATA[\n{SCRIPT}]]></script>\n")?;
+            let x = WIDTH - MARGIN;
+            writeln!(
+                svg,
+                "<text id=\"found\" x=\"{x}\" y=\"26\" text-anchor=\"end\">search</text>"
+            )?;
+            writeln!(svg, "<script><![CDATA[\n{SCRIPT}]]></script>")?;
         }
         svg.write_str("</svg>\n")
     }
@@ -234,6 +230,8 @@ impl fmt::Display for Escaped<'_> {
                 '>' => f.write_str("&gt;")?,
                 '&' => f.write_str("&amp;")?,
                 '"' => f.write_str("&quot;")?,
+                // Lines end at these, or XML does not have them.
+                '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}' => f.write_char(' ')?,
                 c if c.is_control() => f.write_char(' ')?,
                 c => f.write_char(c)?,
             }

@@ -141,6 +141,10 @@ fn a_picture_of_all_threads_is_to_be_had_and_only_one_at_a_time() {
             if picture.status == 200 {
                 let svg = text(&picture);
                 assert_eq!(picture.field("content-type"), Some("image/svg+xml; charset=utf-8"));
+                let policy = picture.field("content-security-policy").expect("it has one");
+                assert!(
+                    policy.starts_with("sandbox allow-scripts allow-modals; default-src 'none'")
+                );
                 assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>\n"));
                 assert!(
                     svg.contains("<title>shard 0 (") && svg.matches("<script").count() == 1,

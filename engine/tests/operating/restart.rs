@@ -110,7 +110,7 @@ fn the_index_is_disposable() {
 }
 
 #[test]
-fn transfers_under_way_are_finished() {
+fn transfers_in_progress_are_finished() {
     let data = Data::new();
     let node = data.start(1);
     // More than sockets hold, so that it is in progress until it is read.

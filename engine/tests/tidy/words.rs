@@ -32,8 +32,17 @@ const WORDS: &[(&str, &str, &str)] = &[
 ];
 
 /// Parts of names that are not given any more.
-const NAMES: &[(&str, &str)] =
-    &[("wants_", "turn"), ("Room", "Again"), ("let_", "go"), ("look_", "after"), ("Hea", "rd")];
+const NAMES: &[(&str, &str)] = &[
+    ("wants_", "turn"),
+    ("Room", "Again"),
+    ("let_", "go"),
+    ("look_", "after"),
+    ("Hea", "rd"),
+    ("under_", "way"),
+    ("_men", "ded"),
+    ("is_ov", "er"),
+    ("who", "ever_"),
+];
 
 /// What a text has of them, by line.
 fn found(name: &str, text: &str) -> Vec<String> {

@@ -125,6 +125,13 @@ impl Disk {
         }
     }
 
+    /// A write came as far as any byte of it.
+    pub(super) fn write_begun(&mut self, id: InodeId, at: u64, parts: &[Part]) {
+        let bytes = gather(parts);
+        let len = self.chance.below(bytes.len() + 1);
+        self.inodes[id.0].write(at as usize, bytes[..len].to_vec());
+    }
+
     /// No folder was synced. Across volumes the copy may not have its name yet, or the file may
     /// not have lost its own.
     fn half_rename(&mut self, from: &str, to: &str) {
@@ -292,7 +299,7 @@ impl Disk {
         error: io::Error,
     ) -> io::Result<DiskDone> {
         match (op, inode) {
-            (DiskOp::Run(_), _) => return Ok(DiskDone::Ran(Err(JobError::NotRun(error)))),
+            (DiskOp::Run(_), _) => return Ok(DiskDone::Ran(Err(JobError::Unanswered(error)))),
             (DiskOp::Sync { .. }, Some(id)) => self.inodes[id.0].fail_sync(),
             (DiskOp::Write { at, parts, .. }, Some(id)) => {
                 let bytes = gather(parts);

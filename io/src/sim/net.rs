@@ -238,7 +238,7 @@ impl Net {
             left: false,
         });
         let conns = &self.conns;
-        self.there.retain(|at| !conns[*at].is_over());
+        self.there.retain(|at| !conns[*at].has_ended());
         self.there.push(link.0);
         if tls {
             self.write(link, b"");
@@ -478,7 +478,7 @@ impl Net {
     pub fn moves(&self, moves: &mut Vec<Move>) {
         for at in self.there.iter().copied() {
             let conn = &self.conns[at];
-            if conn.is_over() {
+            if conn.has_ended() {
                 continue;
             }
             let link = Link(at);
@@ -586,7 +586,7 @@ impl Net {
 
 impl Conn {
     /// Whether both ends know that it has ended.
-    fn is_over(&self) -> bool {
+    fn has_ended(&self) -> bool {
         self.closed_delivered && self.left
     }
 

@@ -1,8 +1,9 @@
 //! The disk of one shard with faults that a test plants, for tests that must know what fails.
 //!
 //! It is the same [`Disk`], in good weather. Acts are performed at once, and counted. A fault that
-//! is planted leaves what the weather's would, with one difference: what was to be removed or cut
-//! off stays, so that a test knows what is there.
+//! is planted leaves what the weather's would, but for three: what was to be removed or cut off
+//! stays, so that a test knows what is there; a job has no outcome, as one that panicked; and a write
+//! that was begun may end at any byte.
 //!
 //! Tests also do here what no act does: files come, go and change behind everyone's back.
 
@@ -104,8 +105,8 @@ impl PlantedDisk {
             return Err(io::Error::other("the disk does not give it"));
         }
         if let Some(error) = self.fault(kind) {
-            let stays = matches!(kind, Kind::Remove | Kind::Truncate);
-            return if stays {
+            let nothing = matches!(kind, Kind::Remove | Kind::Truncate | Kind::Run);
+            return if nothing {
                 Err(error.into())
             } else {
                 self.disk.fail(&op, inode, error.into())
@@ -137,7 +138,10 @@ impl PlantedDisk {
     /// If it is about a file that is not open.
     pub fn half_perform(&mut self, op: DiskOp) {
         let inode = self.files.inode_of(&op);
-        self.disk.half_perform(op, inode);
+        match (&op, inode) {
+            (DiskOp::Write { at, parts, .. }, Some(id)) => self.disk.write_begun(id, *at, parts),
+            _ => self.disk.half_perform(op, inode),
+        }
     }
 
     /// The power fails: what was not synced is there or not, as the seed says. All files are

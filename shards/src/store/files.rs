@@ -181,8 +181,10 @@ impl Files {
     /// Closes files that are gone and were in use when that was found out.
     pub(super) fn close_gone(&mut self, cx: &mut Cx<'_>) {
         while self.gone > 0 {
-            let is_over = |open: &Open| open.gone && open.users == 0 && open.waiting.is_none();
-            let Some((slot, _)) = self.open.iter().find(|(_, open)| is_over(open)) else { return };
+            let has_ended = |open: &Open| open.gone && open.users == 0 && open.waiting.is_none();
+            let Some((slot, _)) = self.open.iter().find(|(_, open)| has_ended(open)) else {
+                return;
+            };
             let open = self.drop_slot(slot);
             cx.close_file(open.file);
         }

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_promised_is_promised_once_whoever_asks() {
+    fn what_is_promised_is_promised_once_to_all() {
         let mut config = Config::new(ShardId(0), Layout::single("/data".into(), 2, 2));
         config.storage.reserve_bytes = 1000;
         let mut spaces = [FreeSpace::new(&config), FreeSpace::new(&config)];

@@ -242,7 +242,7 @@ fn a_file_system_in_memory_is_one_without_direct_io() {
 }
 
 #[test]
-fn what_is_under_way_on_a_closed_file_is_finished_and_its_name_is_free() {
+fn what_is_in_progress_on_a_closed_file_is_finished_and_its_name_is_free() {
     let folder = TempDir::new().unwrap();
     let mut rig = Rig::new(Access::Direct);
     let bytes = pattern(1 << 20);
@@ -416,7 +416,7 @@ fn the_disk_works_on_for_as_long_as_no_socket_has_anything_to_say() {
 }
 
 #[test]
-fn more_operations_than_may_be_under_way_wait_their_turn() {
+fn more_operations_than_may_be_in_progress_wait_their_turn() {
     let folder = TempDir::new().unwrap();
     let mut rig = Rig::new(Access::Direct);
     rig.open(1, &folder.path().join("file"), OpenHow::CreateNew);

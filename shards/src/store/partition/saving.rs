@@ -34,7 +34,7 @@ impl Partition {
     pub(super) fn on_checkpoint(&mut self, done: io::Result<DiskDone>, cx: &mut Cx<'_>) {
         let outcome = match done {
             Ok(done) => done.into_ran(),
-            Err(error) => Err(JobError::NotRun(error)),
+            Err(error) => Err(JobError::Unanswered(error)),
         };
         if let Some(next) = self.index.written(outcome.is_ok()) {
             return self.site.disk(cx, Tag::Checkpoint, DiskOp::Run(next));

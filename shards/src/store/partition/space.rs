@@ -17,7 +17,7 @@ impl Partition {
     /// already.
     pub(super) fn refuses(&mut self, to_be_written: bool, size: u64, cx: &mut Cx<'_>) -> bool {
         let len = if to_be_written { size } else { 0 };
-        let full = self.is_full_for(len, cx) || (!to_be_written && self.is_over(size));
+        let full = self.is_full_for(len, cx) || (!to_be_written && self.has_ended(size));
         if full != std::mem::replace(&mut self.full, full) {
             let count = &cx.stats.partitions_full;
             if full { count.add(1) } else { count.sub(1) }
@@ -25,7 +25,7 @@ impl Partition {
         full
     }
 
-    fn is_over(&self, more: u64) -> bool {
+    fn has_ended(&self, more: u64) -> bool {
         let (_, segments_len) = self.log.extent();
         let taken = segments_len + self.index.totals().file_bytes + self.log.waiting_len();
         taken.saturating_add(more) > self.bytes_max

@@ -30,7 +30,7 @@ fn objects_of_every_shape_survive_a_restart() {
 }
 
 #[test]
-fn asks_before_the_boot_is_over_are_told_to_come_again() {
+fn asks_before_the_boot_has_ended_are_told_to_come_again() {
     let mut world = World::new(1);
     world.store = Store::new(&world.config);
     let address = Address::of(b"");

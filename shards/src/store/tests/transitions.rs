@@ -18,7 +18,7 @@ const RENEW: &str = "RENEW_TRANSITIONS";
 const WORLDS: u64 = 120;
 const MOVES: u64 = 100;
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Open,
     Kind::Read,
     Kind::Scan,
@@ -29,6 +29,7 @@ const KINDS: [Kind; 10] = [
     Kind::Remove,
     Kind::List,
     Kind::Run,
+    Kind::Other,
 ];
 const ERRORS: [ErrorKind; 4] =
     [ErrorKind::Other, ErrorKind::StorageFull, ErrorKind::NotFound, ErrorKind::UnexpectedEof];

@@ -381,7 +381,7 @@ fn bodies_that_nobody_asked_for_are_passed_over_or_end_the_connection() {
 }
 
 #[test]
-fn a_connection_that_is_gone_leaves_nothing_under_way() {
+fn a_connection_that_is_gone_leaves_nothing_in_progress() {
     let mut bench = Bench::new();
     bench.hold_asks = true;
     let address = bench.store(b"x");

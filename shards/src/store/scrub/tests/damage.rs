@@ -46,7 +46,7 @@ fn damaged_data_are_reported_and_nothing_else_is() {
 }
 
 #[test]
-fn damage_beside_right_data_is_mended() {
+fn damage_beside_right_data_is_repaired() {
     let objects = [object(1, 1000), object(2, 100_000), object(3, 5000), object(4, 300_000)];
     for (hurt, what) in [(0, "header"), (1, "header"), (1, "outboard"), (3, "outboard")] {
         let mut world = a_world(3);
@@ -91,7 +91,7 @@ fn object_files_are_looked_at_all_over() {
 }
 
 #[test]
-fn object_files_are_mended_where_they_lie() {
+fn object_files_are_repaired_where_they_lie() {
     let large = object(4, 2 * 1024 * 1024 + 5);
     let address = Address::of(&large);
     let damages: [(&str, usize); 4] = [("header", 20), ("outboard", 5), ("cut", 0), ("block", 1)];
