@@ -81,7 +81,7 @@ fn a_deletion_is_one_while_a_file_of_that_name_is_freed() {
 }
 
 #[test]
-fn a_file_whose_removal_fails_while_orphans_are_looked_for_keeps_its_tombstone() {
+pub(super) fn a_file_whose_removal_fails_while_orphans_are_looked_for_keeps_its_tombstone() {
     let mut world = World::new(10);
     world.config.compact_dead_min = 8192;
     let gone = object(1, LARGE);
