@@ -2,8 +2,8 @@
 //!
 //! It is the same [`Disk`], in good weather. Acts are performed at once, and counted. A fault that
 //! is planted leaves what the weather's would, but for three: what was to be removed or cut off
-//! stays, so that a test knows what is there; a job has no outcome, as one that panicked; and a write
-//! that was begun may end at any byte.
+//! stays, so that a test knows what is there; a job has no outcome, as one that panicked; and a
+//! write that was begun may end at any byte.
 //!
 //! Tests also do here what no act does: files come, go and change behind everyone's back.
 
