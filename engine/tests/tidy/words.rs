@@ -40,7 +40,7 @@ const NAMES: &[(&str, &str)] = &[
     ("Hea", "rd"),
     ("under_", "way"),
     ("_men", "ded"),
-    ("is_ov", "er"),
+    ("is_ov", "er("),
     ("who", "ever_"),
 ];
 
