@@ -9,6 +9,7 @@ pub mod corr;
 pub mod error;
 pub mod http;
 pub mod limits;
+pub mod manifest;
 pub mod oap;
 pub mod outboard;
 pub mod record;

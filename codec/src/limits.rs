@@ -40,6 +40,19 @@ const _: () = assert!(GROUP_LEN.is_power_of_two() && GROUP_LEN.is_multiple_of(10
 /// Longest suffix `.<tld>` of an address in a route, without its dot.
 pub const TLD_LEN_MAX: usize = 16;
 
+/// Longest path of an entry of a manifest, in bytes of UTF-8. Paths on a disk may be four times as
+/// long; no URL of use is.
+pub const MANIFEST_PATH_LEN_MAX: usize = 1024;
+
+/// Longest media type, parameters included.
+pub const MEDIA_TYPE_LEN_MAX: usize = 127;
+
+/// Longest line of an entry of a manifest, its end included.
+pub const MANIFEST_LINE_LEN_MAX: usize = 4 * 1024;
+
+/// Longest head of a manifest: all that stands before the first entry.
+pub const MANIFEST_HEAD_LEN_MAX: usize = 4 * 1024;
+
 /// Largest object: its outboard of 8 MiB still fits in memory while it is built and merged.
 pub const OBJECT_LEN_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
