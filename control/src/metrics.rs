@@ -20,7 +20,7 @@ use prometheus_client::{
 use ron_io::{
     arena::Owner,
     counter::Counter,
-    stats::{CODES, Op, Proto, Rejected, SECONDS_BUCKETS_US, Stats},
+    stats::{CODES, Encoded, Op, Proto, Rejected, SECONDS_BUCKETS_US, Stats},
     work::Work,
 };
 
@@ -251,6 +251,11 @@ impl Source {
             ([("reason", why.name().to_owned())], self.sum(|stats| stats.rejected(why)))
         });
         page.counters("ron_rejected", "Connections and requests turned away.", rejected)?;
+        let copies = Encoded::ALL.map(|encoded| {
+            let sum = self.sum(|stats| stats.encoded(encoded).get());
+            ([("encoding", encoded.name().to_owned())], sum)
+        });
+        page.counters("ron_precompressed_served", "Answers with an encoded copy.", copies)?;
         for (name, help, pick) in COUNTERS {
             page.counters(name, help, [([], self.sum(|stats| pick(stats).get()))])?;
         }

@@ -17,7 +17,7 @@ use ron_shards::limits::{
     APPENDS_MAX, DAMAGED_LEN, DAMAGED_MAX, MEMTABLE_MAX, OAP_SHORT_LEN_MAX, OUTBOARD_LOADS_LEN_MAX,
     OUTBOARDS_LEN_MAX, REFUSED_MAX, UNSENT_LEN_MAX,
 };
-use ron_shards::{shard, store};
+use ron_shards::{resolved::resolved_bill, shard, store};
 
 use crate::config::values::human_size;
 
@@ -151,6 +151,7 @@ impl MemoryBill {
             ("index", plan.index_len.saturating_add(index_over), 1),
             ("index changes", CHANGE_LEN * MEMTABLE_MAX as u64, plan.partitions),
             ("damaged objects", damaged, shards),
+            ("paths of bundles", resolved_bill() as u64, shards),
             ("latency histograms", LATENCIES_LEN as u64, shards),
             ("scrub", store::scrub_bill() as u64, shards),
             ("profile", profile, 1),
@@ -166,6 +167,7 @@ impl MemoryBill {
             "outboards",
             "waiting requests",
             "index",
+            "paths of bundles",
             "scrub",
         ];
         let heap = lines.iter().filter(|line| on_heap.contains(&line.what));
@@ -227,9 +229,12 @@ mod tests {
         assert_eq!(len("index changes"), 3 * 8 * MIB);
         assert_eq!(len("latency histograms"), 2 * 21 * 3287 * 8);
         assert_eq!(len("scrub"), 2 * 5 * (9 * MIB + 64 * 1024));
+        let paths = len("paths of bundles") / 2;
+        assert!((4 * MIB..8 * MIB).contains(&paths), "{paths} bytes for each shard");
         let heap = len("connection tables") + len("TLS");
         let heap = heap + len("connection buffers") + len("outboards") + len("waiting requests");
         let heap = heap + len("index") + len("scrub") + len("waiting questions");
+        let heap = heap + len("paths of bundles");
         let questions = len("waiting questions") / 2;
         assert!((MIB..8 * MIB).contains(&questions), "{questions} bytes for each shard");
         assert_eq!(len("allocator"), heap / 8);

@@ -90,9 +90,9 @@ impl Op {
 }
 
 /// The codes requests are counted under; the last stands for every other.
-pub const CODES: [u16; 29] = [
-    0, 200, 201, 204, 206, 304, 400, 401, 403, 404, 405, 406, 408, 409, 412, 413, 414, 416, 417,
-    429, 431, 500, 501, 502, 503, 504, 505, 507, 599,
+pub const CODES: [u16; 30] = [
+    0, 200, 201, 204, 206, 301, 304, 400, 401, 403, 404, 405, 406, 408, 409, 412, 413, 414, 416,
+    417, 429, 431, 500, 501, 502, 503, 504, 505, 507, 599,
 ];
 
 /// Upper bounds of the request-time buckets, in microseconds; one more bucket has no bound.
@@ -112,6 +112,25 @@ pub struct Times {
 
 /// Bytes of all `Times::latencies` of one shard.
 pub const LATENCIES_LEN: usize = Proto::ALL.len() * Op::ALL.len() * HISTOGRAM_LEN;
+
+/// How an encoded copy is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoded {
+    Br,
+    Zstd,
+}
+
+impl Encoded {
+    pub const ALL: [Encoded; 2] = [Encoded::Br, Encoded::Zstd];
+
+    /// What `Content-Encoding` says.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Encoded::Br => "br",
+            Encoded::Zstd => "zstd",
+        }
+    }
+}
 
 /// Why something was turned away before it was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,6 +220,8 @@ pub struct Stats {
     pub oversize: Counter,
     pub not_modified: Counter,
     pub ranges: Counter,
+    /// Answers with an encoded copy, by `Encoded`.
+    encoded: [Counter; Encoded::ALL.len()],
     pub cache_hits: Counter,
     pub cache_misses: Counter,
     pub cache_bytes: Counter,
@@ -332,6 +353,11 @@ impl Stats {
 
     pub fn rejected(&self, why: Rejected) -> u64 {
         self.rejected[why as usize].get()
+    }
+
+    /// Answers with an encoded copy.
+    pub fn encoded(&self, encoded: Encoded) -> &Counter {
+        &self.encoded[encoded as usize]
     }
 }
 

@@ -35,6 +35,7 @@ pub use crate::{
 use crate::{
     cache::Memory,
     config::Config,
+    resolved::Resolved,
     store::{Damage, FreeSpace},
 };
 
@@ -352,6 +353,7 @@ pub struct Cx<'a> {
     pub entropy: &'a mut SplitMix64,
     pub free_space: &'a mut FreeSpace,
     pub damage: &'a mut Damage,
+    pub resolved: &'a mut Resolved,
 }
 
 impl Cx<'_> {

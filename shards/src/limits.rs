@@ -437,3 +437,11 @@ pub const SCRUB_AGAIN_NS: u64 = 3600 * 1_000_000_000;
 
 /// When a mark of a segment is tried again that could not be made.
 pub const MARK_AGAIN_NS: u64 = 10 * 1_000_000_000;
+
+/// Paths of bundles whose entries one shard remembers. Together they are a tenth of what a shard
+/// keeps for its connections at most.
+pub const RESOLVED_MAX: usize = 4096;
+
+/// How long it trusts one of them: so long may an entry of a bundle be served that was deleted at
+/// another shard.
+pub const RESOLVED_NS: u64 = 1_000_000_000;

@@ -37,6 +37,7 @@ use crate::{
         SHED_SHARE, UPLOAD_SLOW_NS, refused_max, spare_connections,
     },
     mesh::{self, Mesh},
+    resolved::Resolved,
     session::{Session, http::HttpSession, oap::OapSession},
     sessions::Sessions,
     store::{Damage, FreeSpace, Store},
@@ -65,6 +66,7 @@ pub struct Shard {
     entropy: SplitMix64,
     free_space: FreeSpace,
     damage: Damage,
+    resolved: Resolved,
     asks: VecDeque<(StreamId, Ask)>,
     replies: VecDeque<(Asker, Reply)>,
     due: Vec<u32>,
@@ -119,6 +121,7 @@ macro_rules! cx {
             entropy: &mut $shard.entropy,
             free_space: &mut $shard.free_space,
             damage: &mut $shard.damage,
+            resolved: &mut $shard.resolved,
         }
     };
 }
@@ -144,6 +147,7 @@ impl Shard {
             entropy: SplitMix64::new(config.seed),
             free_space: FreeSpace::new(&config),
             damage: Damage::default(),
+            resolved: Resolved::default(),
             asks: VecDeque::with_capacity(QUEUE_KEPT),
             replies: VecDeque::with_capacity(QUEUE_KEPT),
             due: Vec::new(),

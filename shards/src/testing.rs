@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     entropy::Secret,
     flow::{Ask, Asker, Body, Cx, Mail, Peer, Reply, StreamId, Tickets},
+    resolved::Resolved,
     store::{Damage, FreeSpace, layout::Layout},
 };
 
@@ -30,6 +31,7 @@ pub(crate) struct Bench {
     pub(crate) entropy: SplitMix64,
     pub(crate) free_space: FreeSpace,
     pub(crate) damage: Damage,
+    pub(crate) resolved: Resolved,
     pub(crate) now: Now,
 }
 
@@ -51,6 +53,7 @@ impl Bench {
         Bench {
             free_space: FreeSpace::new(&config),
             damage: Damage::default(),
+            resolved: Resolved::default(),
             stats: Stats::default(),
             acts: Acts::default(),
             asks: VecDeque::new(),
@@ -76,6 +79,7 @@ impl Bench {
             entropy: &mut self.entropy,
             free_space: &mut self.free_space,
             damage: &mut self.damage,
+            resolved: &mut self.resolved,
         }
     }
 

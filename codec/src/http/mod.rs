@@ -7,7 +7,7 @@
 
 pub mod body;
 pub mod etag;
-mod fields;
+pub mod fields;
 pub mod range;
 pub mod request;
 pub mod response;

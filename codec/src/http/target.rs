@@ -5,6 +5,7 @@
 
 use crate::address::{ADDRESS_TEXT_LEN, Address};
 use crate::limits::TLD_LEN_MAX;
+use crate::manifest::{MANIFEST_NAME, PAYLOAD_NAME};
 
 /// Longest decoded address segment: the full spelling, a dot and a suffix.
 const SEGMENT_LEN_MAX: usize = ADDRESS_TEXT_LEN + 1 + TLD_LEN_MAX;
@@ -25,6 +26,8 @@ pub enum Route<'a> {
 pub enum Rel<'a> {
     /// The bytes of the object: no `rel`, or `payload.bin`.
     Payload,
+    /// A slash and nothing behind it: the index of a bundle, the bytes of an object.
+    Index,
     /// `Manifest.toml`.
     Manifest,
     /// Any other path, raw: still percent-encoded, without its leading slash.
@@ -47,19 +50,40 @@ pub fn route(target: &str) -> Route<'_> {
     if rest.is_empty() {
         return Route::Upload;
     }
-    let (segment, rel) = rest.split_once('/').unwrap_or((rest, ""));
+    let (segment, rel) = match rest.split_once('/') {
+        Some((segment, rel)) => (segment, parse_rel(rel)),
+        None => (rest, Rel::Payload),
+    };
     match parse_segment(segment) {
-        Some(address) => Route::Object { address, rel: parse_rel(rel) },
+        Some(address) => Route::Object { address, rel },
         None => Route::Unknown,
     }
 }
 
 fn parse_rel(rel: &str) -> Rel<'_> {
     match rel {
-        "" | "payload.bin" => Rel::Payload,
-        "Manifest.toml" => Rel::Manifest,
+        "" => Rel::Index,
+        PAYLOAD_NAME => Rel::Payload,
+        MANIFEST_NAME => Rel::Manifest,
         path => Rel::Path(path),
     }
+}
+
+/// Decodes a raw path into `out`, as text without a slash at its start and without two in a row:
+/// what clients and proxies write in one of these ways, they mean in another. `None` when an escape
+/// is broken, the bytes are not UTF-8, or `out` is too short.
+pub fn decode_path<'o>(raw: &str, out: &'o mut [u8]) -> Option<&'o str> {
+    let len = percent_decode(raw.as_bytes(), out)?;
+    let mut kept = 0;
+    for at in 0..len {
+        let byte = out[at];
+        if byte == b'/' && (kept == 0 || out[kept - 1] == b'/') {
+            continue;
+        }
+        out[kept] = byte;
+        kept += 1;
+    }
+    std::str::from_utf8(&out[..kept]).ok()
 }
 
 /// Reads an address segment. Some clients encode the colon of `b3:`, and RFC 3986 §2.4 makes every
@@ -117,9 +141,13 @@ mod tests {
             format!("{HEX}.abcdefghijklmnop"),
             format!("b3%3A{HEX}.abcdefghijklmnop"),
         ] {
-            for end in ["", "/", "/payload.bin", "?x=/y", "/?x", "/payload.bin?a/b"] {
+            for end in ["", "/payload.bin", "?x=/y", "/payload.bin?a/b"] {
                 let path = format!("/o/{segment}{end}");
                 assert_eq!(route(&path), object(Rel::Payload), "{path}");
+            }
+            for end in ["/", "/?x", "/?/y"] {
+                let path = format!("/o/{segment}{end}");
+                assert_eq!(route(&path), object(Rel::Index), "{path}");
             }
         }
     }
@@ -132,6 +160,27 @@ mod tests {
         assert_eq!(route(&part("a/b%20c.js?v=1")), object(Rel::Path("a/b%20c.js")));
         assert_eq!(route(&part("/payload.bin")), object(Rel::Path("/payload.bin")));
         assert_eq!(route(&part("payload.bin/")), object(Rel::Path("payload.bin/")));
+    }
+
+    #[test]
+    fn paths_are_decoded() {
+        let mut out = [0; 16];
+        for (raw, path) in [
+            ("a/b%20c.js", Some("a/b c.js")),
+            ("//a///b//", Some("a/b/")),
+            ("", Some("")),
+            ("/", Some("")),
+            ("%2Fa%2f%2Fb", Some("a/b")),
+            ("%C3%A4", Some("ä")),
+            ("%C3", None),
+            ("%", None),
+            ("%4", None),
+            ("%G0", None),
+            ("0123456789abcdef", Some("0123456789abcdef")),
+            ("0123456789abcdefg", None),
+        ] {
+            assert_eq!(decode_path(raw, &mut out), path, "{raw}");
+        }
     }
 
     #[test]

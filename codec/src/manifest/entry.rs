@@ -46,6 +46,14 @@ pub struct Content {
     pub zstd: Option<Stored>,
 }
 
+impl Content {
+    /// Whether there is anything but the identity form.
+    #[must_use]
+    pub const fn has_copies(&self) -> bool {
+        self.br.is_some() || self.zstd.is_some()
+    }
+}
+
 /// An object and its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //!  Handshake ──► Head ──► Get ─────┬─ kept ──► Head
-//!    (TLS)        │  ├──► Put ─────┤
+//!    (TLS)        │  ├──► Find ──► Get (a path of a bundle)
+//!                 │  ├──► Put ─────┤
 //!                 │  └──► Delete ──┤
 //!                 │                └─ not kept ─┐
 //!                 └─ malformed, idle, late ─────┴─► Linger ──► Gone
@@ -15,8 +16,7 @@
 //!
 //! Refused: paths outside of `/o/`, methods other than GET, HEAD, PUT and DELETE, the latter two
 //! without the authority to write, and whatever two readers of a request could understand
-//! differently. Several ranges at once, other encodings than identity and parts of bundles do not
-//! exist here.
+//! differently. Several ranges at once do not exist here.
 
 use std::{io, mem, net::SocketAddr};
 
@@ -42,6 +42,7 @@ use crate::{
 
 mod accept;
 mod delete;
+mod find;
 mod framing;
 mod get;
 mod inbox;
@@ -49,18 +50,22 @@ mod late;
 mod put;
 mod refusal;
 mod request;
+mod shown;
+mod terms;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use delete::Delete;
+use find::{Begun, Find};
 use framing::Leftover;
 use get::{Get, Turn};
 use inbox::Inbox;
 use put::Put;
 use refusal::Refusal;
 use request::{Plan, Request, Wanted};
+use shown::Shown;
 use wire::Wire;
 
 use super::pace::Pace;
@@ -107,6 +112,8 @@ enum State {
     Handshake,
     /// Between two requests, or within a head.
     Head,
+    /// A path of a bundle is looked for.
+    Find(Box<Find>),
     Get(Get),
     Put(Box<Put>),
     Delete(Delete),
@@ -208,6 +215,10 @@ impl HttpSession {
             State::Get(get) if stream == self.stream => {
                 let turn = get.on_reply(reply, &mut self.wire, cx);
                 self.turn(turn, cx);
+            }
+            State::Find(find) if stream == self.stream => {
+                let turn = find.on_reply(reply, cx);
+                self.find_turn(turn, cx);
             }
             State::Put(put) if stream == self.stream => {
                 let turn = put.on_reply(reply, cx);
@@ -314,6 +325,7 @@ impl HttpSession {
         let queued = if matches!(self.state, State::Gone) { 0 } else { self.wire.held() };
         let request = match &self.state {
             State::Put(put) => put.held(),
+            State::Find(find) => find.held(),
             State::Get(get) => get.heap(),
             _ => 0,
         };
@@ -381,7 +393,7 @@ impl HttpSession {
             }
             State::Put(put) => put.wants_more(),
             State::Linger { .. } | State::Gone => true,
-            State::Handshake | State::Get(_) | State::Delete(_) => false,
+            State::Handshake | State::Find(_) | State::Get(_) | State::Delete(_) => false,
         }
     }
 
@@ -393,7 +405,7 @@ impl HttpSession {
             State::Put(put) if put.is_receiving() => !self.inbox.is_empty() && !put.wants_more(),
             // What waits is an unfinished head, whose rest must come.
             State::Head if self.wire.takes_request(cx) => false,
-            State::Head | State::Get(_) | State::Put(_) | State::Delete(_) => {
+            State::Head | State::Find(_) | State::Get(_) | State::Put(_) | State::Delete(_) => {
                 self.inbox.len() >= max
             }
         }
@@ -490,8 +502,18 @@ impl HttpSession {
         match request::plan(head) {
             Ok(Plan::Get { address }) => {
                 let request = self.pass_over(request, leftover);
-                let wanted = Wanted::new(head, &address);
-                self.state = State::Get(Get::begin(request, stream, address, wanted, cx));
+                let (wanted, shown) = (Wanted::new(head, &address), Shown::bare(address));
+                self.state = State::Get(Get::begin(request, stream, shown, (wanted, None), cx));
+            }
+            Ok(Plan::Find { bundle, goal }) => {
+                let request = self.pass_over(request, leftover);
+                match find::begin(request, stream, (bundle, goal), head, cx) {
+                    Begun::Looking(find) => self.state = State::Find(find),
+                    Begun::Get(get) => self.state = State::Get(get),
+                    Begun::Refuse(refusal) => {
+                        self.refuse(request, Leftover::Skip(self.skip), refusal, cx);
+                    }
+                }
             }
             Ok(Plan::Delete { address }) => {
                 match request::check_write(head, Some(&address), self.is_local(), cx.config) {
@@ -547,6 +569,25 @@ impl HttpSession {
                 // The client sees by its length that the answer is not whole. What is queued of it,
                 // and of the answers before it, still leaves.
                 self.close(cx);
+            }
+        }
+    }
+
+    /// Goes on as a step of the search for a path says.
+    fn find_turn(&mut self, turn: find::Turn, cx: &mut Cx<'_>) {
+        let State::Find(find) = &mut self.state else { return };
+        let mut request = find.request;
+        match turn {
+            find::Turn::Wait => {}
+            find::Turn::Get(get) => self.state = State::Get(get),
+            find::Turn::Redirect(target) => {
+                request.keep_alive &= !self.wire.is_draining();
+                self.wire.send_redirect(&request, &target, cx);
+                self.answered(&request, 301, cx);
+            }
+            find::Turn::Refuse(refusal) => {
+                find.cancel(cx);
+                self.refuse(request, Leftover::Skip(self.skip), refusal, cx);
             }
         }
     }
@@ -667,6 +708,10 @@ impl HttpSession {
 
     fn drop_request(&mut self, status: u16, cx: &mut Cx<'_>) {
         let request = match &mut self.state {
+            State::Find(find) => {
+                find.cancel(cx);
+                Some(find.request)
+            }
             State::Get(get) => {
                 get.cancel(cx);
                 Some(get.request)

@@ -19,6 +19,7 @@ use crate::{
 
 mod failure;
 pub mod http;
+mod lookup;
 pub mod oap;
 mod pace;
 mod queued;

@@ -5,20 +5,19 @@
 //!      └─ missing, failed, 304, 416 …  └─ failed: an error answer   └─ failed: cut short
 //! ```
 //!
-//! The first group is asked for together with the size, so a small object takes one question. The
+//! A copy that is not there, or not what it should be, is not missed: the identity form is asked for
+//! in its place. The first group is asked for together with the size, so a small object takes one question. The
 //! head is sent with the first bytes of the body and not before: a failure to verify them can still
 //! be answered. Afterwards the only honest end is a body that is too short.
 
-use ron_codec::{
-    address::Address,
-    http::range::{ByteRange, RangeSpec},
-};
+use ron_codec::http::range::{ByteRange, RangeSpec};
 
 use ron_io::arena::Block;
 
 use super::{
     refusal::Refusal,
     request::{Request, Verdict, Wanted},
+    shown::Shown,
     wire::Wire,
 };
 use crate::{
@@ -30,10 +29,19 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Get {
     pub(super) request: Request,
-    address: Address,
+    stream: StreamId,
+    shown: Shown,
     wanted: Wanted,
+    spare: Option<Box<Spare>>,
     download: Download,
     stage: Stage,
+}
+
+/// The identity form of what is asked for as a copy.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub(super) shown: Shown,
+    pub(super) wanted: Wanted,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,14 +76,22 @@ impl Get {
     pub(super) fn begin(
         request: Request,
         stream: StreamId,
-        address: Address,
-        wanted: Wanted,
+        shown: Shown,
+        (wanted, spare): (Wanted, Option<Box<Spare>>),
         cx: &mut Cx<'_>,
     ) -> Get {
-        let mut download = Download::new(stream, address);
+        let mut download = Download::new(stream, shown.address);
         let first = if request.is_head() { None } else { wanted.first_byte() };
         download.open(first, cx);
-        Get { request, address, wanted, download, stage: Stage::Opening }
+        Get { request, stream, shown, wanted, spare, download, stage: Stage::Opening }
+    }
+
+    /// Asks for the identity form instead, unless it is the one that was asked for.
+    fn fall_back(&mut self, cx: &mut Cx<'_>) -> bool {
+        let Some(spare) = self.spare.take() else { return false };
+        let Spare { shown, wanted } = *spare;
+        *self = Get::begin(self.request, self.stream, shown, (wanted, None), cx);
+        true
     }
 
     /// Whether the client was sent anything.
@@ -117,6 +133,10 @@ impl Get {
             }
             (Reply::Late { .. }, Stage::Sending { .. }) => Turn::Cut(Fault::Busy.into()),
             (Reply::Late { .. }, _) => Turn::Refuse(Fault::Busy.into()),
+            (
+                Reply::Missing | Reply::Failed(Fault::Integrity | Fault::Absent),
+                Stage::Opening | Stage::Starting { .. },
+            ) if self.fall_back(cx) => Turn::Wait,
             (Reply::Failed(fault), Stage::Sending { .. }) => Turn::Cut(fault.into()),
             (Reply::Failed(fault), _) => Turn::Refuse(fault.into()),
             // Between two of its groups an object can only have been removed.
@@ -139,7 +159,7 @@ impl Get {
                 Stage::Starting { size, part } => {
                     self.decide_end(wire);
                     let body = Some(slice);
-                    wire.send_content(&self.request, &self.address, size, part, body, cx);
+                    wire.send_content(&self.request, &self.shown, (size, part), body, cx);
                     let status = if part.is_some() { 206 } else { 200 };
                     self.stage = Stage::Sending { status };
                 }
@@ -167,7 +187,8 @@ impl Get {
 
     /// Bytes of memory that are kept besides the value itself and its blocks.
     pub(super) fn heap(&self) -> usize {
-        self.download.heap()
+        let spare = self.spare.as_ref().map_or(0, |spare| size_of_val(&**spare));
+        self.download.heap() + spare
     }
 
     fn opened(
@@ -181,7 +202,7 @@ impl Get {
             Verdict::Content => {}
             Verdict::NotModified => {
                 self.decide_end(wire);
-                wire.send_not_modified(&self.request, &self.address, cx);
+                wire.send_not_modified(&self.request, &self.shown, cx);
                 cx.stats.not_modified.add(1);
                 return Turn::Answered { status: 304 };
             }
@@ -196,9 +217,12 @@ impl Get {
         if part.is_some() {
             cx.stats.ranges.add(1);
         }
+        if let Some(encoded) = self.shown.coding {
+            cx.stats.encoded(encoded).add(1);
+        }
         if self.request.is_head() || size == 0 {
             self.decide_end(wire);
-            wire.send_content(&self.request, &self.address, size, part, None, cx);
+            wire.send_content(&self.request, &self.shown, (size, part), None, cx);
             return Turn::Answered { status: 200 };
         }
         let range = part.map_or(0..size, |range| range.start..range.end_exclusive);

@@ -3,7 +3,7 @@
 use ron_io::stats::Rejected;
 
 use super::{
-    HttpSession, STATUS_NONE, State, delete,
+    HttpSession, STATUS_NONE, State, delete, find,
     refusal::{Refusal, Slow},
 };
 use crate::{config::Deadlines, flow::Cx};
@@ -15,6 +15,7 @@ impl HttpSession {
         let phase = match &self.state {
             State::Handshake => Some(self.phase_ns.saturating_add(allowed.handshake_ns)),
             State::Head => self.head_deadline(allowed),
+            State::Find(find) => Some(find.request.began_ns.saturating_add(allowed.stream_ns)),
             State::Get(get) => Some(get.request.began_ns.saturating_add(allowed.stream_ns)),
             State::Delete(delete) => {
                 Some(delete.request.began_ns.saturating_add(allowed.stream_ns))
@@ -56,6 +57,7 @@ impl HttpSession {
                 cx.stats.reject(Rejected::Timeout);
                 self.abort(STATUS_NONE, cx);
             }
+            State::Find(_) => self.find_turn(find::Turn::Refuse(Refusal::StoreSlow), cx),
             State::Get(_) => self.turn(super::Turn::Refuse(Refusal::StoreSlow), cx),
             State::Delete(_) => {
                 self.delete_turn(delete::Turn::Refuse(Refusal::StoreSlow), cx);

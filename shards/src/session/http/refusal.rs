@@ -49,6 +49,7 @@ pub(super) enum Refusal {
     /// The peer asks for what is not there.
     NoRoute,
     NoObject,
+    NoEntry,
     /// What stands where an address should is none.
     BadAddress {
         put: bool,
@@ -112,7 +113,7 @@ impl Refusal {
             Refusal::Digest { .. } => ErrorCode::BadDigest,
             Refusal::TooLarge { .. } => ErrorCode::TooLarge,
             Refusal::Slow(_) => ErrorCode::Timeout,
-            Refusal::NoRoute | Refusal::NoObject => ErrorCode::NotFound,
+            Refusal::NoRoute | Refusal::NoObject | Refusal::NoEntry => ErrorCode::NotFound,
             Refusal::NotAcceptable => ErrorCode::NotAcceptable,
             Refusal::Precondition => ErrorCode::PreconditionFailed,
             Refusal::Range { .. } => ErrorCode::RangeNotSatisfiable,
@@ -156,6 +157,7 @@ impl Refusal {
             Refusal::Slow(Slow::Request) => "request took too long",
             Refusal::NoRoute => "no such route: objects are at /o/b3:<64 lowercase hex digits>",
             Refusal::NoObject => "no such object",
+            Refusal::NoEntry => "no such path in this object",
             Refusal::BadAddress { put: false } => {
                 "invalid address, which is b3: and 64 lowercase hex digits"
             }
@@ -163,7 +165,7 @@ impl Refusal {
                 "invalid address: PUT /o/ or /o/b3:<64 lowercase hex digits> (curl -T FILE adds \
                  the name of the file to a URL that ends in /; use -T - < FILE)"
             }
-            Refusal::NotAcceptable => "only the identity encoding is stored",
+            Refusal::NotAcceptable => "no stored encoding is acceptable",
             Refusal::Precondition => "precondition does not hold",
             Refusal::StoreSlow => "storage took too long",
             Refusal::Store(Fault::Integrity) => "stored bytes failed verification",

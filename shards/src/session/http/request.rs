@@ -15,7 +15,7 @@ use ron_codec::{
 };
 use ron_io::stats::Op;
 
-use super::{accept::takes_identity, refusal::Refusal};
+use super::{accept::takes_identity, find::Goal, refusal::Refusal};
 use crate::{config::Config, flow::Cx};
 
 /// Longest value of `Range` that is understood: two numbers of 20 digits fit twice. A longer one is
@@ -72,9 +72,14 @@ impl Request {
 
 /// What a request wants of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plan {
+pub(super) enum Plan<'a> {
     Get {
         address: Address,
+    },
+    /// A path of a bundle.
+    Find {
+        bundle: Address,
+        goal: Goal<'a>,
     },
     Put {
         expected: Option<Address>,
@@ -87,19 +92,29 @@ pub(super) enum Plan {
 }
 
 /// The table of routes and methods.
-pub(super) fn plan(head: &RequestHead<'_>) -> Result<Plan, Refusal> {
+pub(super) fn plan<'a>(head: &RequestHead<'a>) -> Result<Plan<'a>, Refusal> {
     if head.method == Method::Unknown {
         return Err(Refusal::MethodUnknown);
     }
     match (route(head.target), head.method) {
-        (Route::Object { address, rel: Rel::Payload }, method) => match method {
+        (Route::Object { address, rel: rel @ (Rel::Payload | Rel::Index) }, method) => match method
+        {
+            Method::Get | Method::Head if rel == Rel::Index => {
+                Ok(Plan::Find { bundle: address, goal: Goal::Index })
+            }
             Method::Get | Method::Head => Ok(Plan::Get { address }),
             Method::Put => plan_put(head, Some(address)),
             Method::Delete => Ok(Plan::Delete { address }),
             _ => Err(Refusal::Method { allow: "GET, HEAD, PUT, DELETE" }),
         },
-        // No object has parts of its own yet.
-        (Route::Object { .. }, Method::Get | Method::Head) => Err(Refusal::NoRoute),
+        (Route::Object { address: bundle, rel }, Method::Get | Method::Head) => {
+            let goal = match rel {
+                Rel::Path(path) => Goal::Path(path),
+                Rel::Manifest => Goal::Manifest,
+                Rel::Index | Rel::Payload => Goal::Index,
+            };
+            Ok(Plan::Find { bundle, goal })
+        }
         (Route::Object { .. }, _) => Err(Refusal::Method { allow: "GET, HEAD" }),
         (Route::Upload, Method::Put) => plan_put(head, None),
         (Route::Upload, _) => Err(Refusal::Method { allow: "PUT" }),
@@ -122,7 +137,7 @@ pub(super) enum Existence {
 }
 
 /// A PUT.
-fn plan_put(head: &RequestHead<'_>, expected: Option<Address>) -> Result<Plan, Refusal> {
+fn plan_put<'a>(head: &RequestHead<'a>, expected: Option<Address>) -> Result<Plan<'a>, Refusal> {
     if head.content_range { Err(Refusal::Part) } else { Ok(Plan::Put { expected }) }
 }
 
@@ -299,6 +314,8 @@ mod tests {
         let manifest = format!("{object}/Manifest.toml");
         let put = |expected| Ok(Plan::Put { expected });
         let get = Plan::Get { address };
+        let find = |goal| Ok(Plan::Find { bundle: address, goal });
+        let (slash, part) = (format!("{object}/"), format!("{object}/a/b%20c?x"));
         let all = "GET, HEAD, PUT, DELETE";
         for (method, path, expected) in [
             ("GET", object.as_str(), Ok(get)),
@@ -307,7 +324,11 @@ mod tests {
             ("DELETE", &object, Ok(Plan::Delete { address })),
             ("OPTIONS", &object, Err(Refusal::Method { allow: all })),
             ("BREW", &object, Err(Refusal::MethodUnknown)),
-            ("GET", &manifest, Err(Refusal::NoRoute)),
+            ("GET", &manifest, find(Goal::Manifest)),
+            ("HEAD", &slash, find(Goal::Index)),
+            ("PUT", &slash, put(Some(address))),
+            ("GET", &part, find(Goal::Path("a/b%20c"))),
+            ("DELETE", &part, Err(Refusal::Method { allow: "GET, HEAD" })),
             ("PUT", &manifest, Err(Refusal::Method { allow: "GET, HEAD" })),
             ("DELETE", &manifest, Err(Refusal::Method { allow: "GET, HEAD" })),
             ("DELETE", "/o/", Err(Refusal::Method { allow: "PUT" })),
@@ -325,7 +346,7 @@ mod tests {
             ("BREW", "/x", Err(Refusal::MethodUnknown)),
         ] {
             let text = format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n");
-            assert_eq!(with_head(&text, plan), expected, "{method} {path}");
+            with_head(&text, |head| assert_eq!(plan(head), expected, "{method} {path}"));
         }
     }
 
@@ -355,7 +376,7 @@ mod tests {
         }
         for path in [own.as_str(), "/o/"] {
             let text = format!("PUT {path} HTTP/1.1\r\nHost: h\r\nContent-Range: x\r\n\r\n");
-            assert_eq!(with_head(&text, plan), Err(Refusal::Part));
+            with_head(&text, |head| assert_eq!(plan(head), Err(Refusal::Part)));
         }
     }
 

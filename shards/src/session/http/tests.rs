@@ -27,6 +27,7 @@ use crate::{
     testing,
 };
 
+mod bundle;
 mod conn;
 mod delete;
 mod get;

@@ -11,7 +11,7 @@ use ron_codec::{
 };
 use ron_io::{limits::COPY_LEN_MAX, ports::ConnId, stats::Proto};
 
-use super::{refusal::Refusal, request::Request};
+use super::{refusal::Refusal, request::Request, shown::Shown};
 use crate::{
     flow::{Body, Cx},
     limits::{
@@ -21,18 +21,13 @@ use crate::{
     session::queued::{Blocks, Queued, Taken},
 };
 
-/// What every answer with content says: it never changes, and its name is all that is known of it.
-const CONTENT_LINES: &str = "Content-Type: application/octet-stream\r\n\
-    Cache-Control: public, max-age=31536000, immutable\r\n\
-    Accept-Ranges: bytes\r\n\
-    X-Content-Type-Options: nosniff\r\n";
-
-const NOT_MODIFIED_LINES: &str = "Cache-Control: public, max-age=31536000, immutable\r\n";
-
 /// What is true now may not be later: an object that is missing can be stored.
 const JSON_LINES: &str = "Content-Type: application/json\r\n\
     Cache-Control: no-store\r\n\
     X-Content-Type-Options: nosniff\r\n";
+
+/// The client may ask there at once, and again later.
+const REDIRECT_LINES: &str = "Cache-Control: public, max-age=60\r\n";
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -160,20 +155,19 @@ impl Wire {
         self.send(start, None, cx);
     }
 
-    /// Queues the head of an answer with all of an object of `size` bytes, or with `part` of it,
-    /// and the start of its body.
+    /// Queues the head of an answer with all of a representation of `size` bytes, or with `part`
+    /// of it, and the start of its body.
     pub(super) fn send_content(
         &mut self,
         request: &Request,
-        address: &Address,
-        size: u64,
-        part: Option<ByteRange>,
+        shown: &Shown,
+        (size, part): (u64, Option<ByteRange>),
         body: Option<Body>,
         cx: &mut Cx<'_>,
     ) {
         let start = cx.acts.scratch().len();
         let status = if part.is_some() { 206 } else { 200 };
-        let mut head = self.head(status, request, cx).lines(CONTENT_LINES).etag(address);
+        let mut head = shown.describe(self.head(status, request, cx));
         if let Some(range) = part {
             head = head.content_range(range, size);
         }
@@ -182,14 +176,17 @@ impl Wire {
     }
 
     /// Queues a 304.
-    pub(super) fn send_not_modified(
-        &mut self,
-        request: &Request,
-        address: &Address,
-        cx: &mut Cx<'_>,
-    ) {
+    pub(super) fn send_not_modified(&mut self, request: &Request, shown: &Shown, cx: &mut Cx<'_>) {
         let start = cx.acts.scratch().len();
-        self.head(304, request, cx).lines(NOT_MODIFIED_LINES).etag(address).end();
+        shown.describe_unchanged(self.head(304, request, cx)).end();
+        self.send(start, None, cx);
+    }
+
+    /// Queues a redirect to a path.
+    pub(super) fn send_redirect(&mut self, request: &Request, path: &str, cx: &mut Cx<'_>) {
+        let start = cx.acts.scratch().len();
+        let head = self.head(301, request, cx).lines(REDIRECT_LINES).field("Location", path);
+        head.number("Content-Length", 0).end();
         self.send(start, None, cx);
     }
 

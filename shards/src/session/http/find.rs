@@ -1,0 +1,217 @@
+//! One GET or HEAD of a path of a bundle, until it is known what it leads to.
+//!
+//! ```text
+//!   looking for the path ──found──► a GET of what it leads to
+//!        │      └─ not there ──► looking for its index ──found──► 301 to the directory
+//!        │                                └─ not there ──► 404
+//!        └─ the object is no bundle: a GET of all of it, or 404
+//! ```
+//!
+//! What a path led to is remembered for a moment, and then the GET begins at once.
+
+use std::sync::Arc;
+
+use ron_codec::{
+    address::Address,
+    http::{request::RequestHead, target},
+    limits::{MANIFEST_PATH_LEN_MAX, TARGET_LEN_MAX},
+    manifest::{Content, INDEX_NAME},
+};
+
+use super::{
+    accept::Accepted,
+    get::{Get, Spare},
+    refusal::Refusal,
+    request::{Request, Wanted},
+    shown::{By, Shown},
+    terms::Terms,
+};
+use crate::{
+    flow::{Cx, Reply, StreamId},
+    session::lookup::{Lookup, Step},
+};
+
+/// What is looked for behind the address of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal<'a> {
+    /// A raw path, not empty.
+    Path(&'a str),
+    /// The index of the whole bundle.
+    Index,
+    Manifest,
+}
+
+/// A request whose path is looked for.
+#[derive(Debug)]
+pub(super) struct Find {
+    pub(super) request: Request,
+    stream: StreamId,
+    lookup: Lookup,
+    terms: Terms,
+    then: Then,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Then {
+    /// The path itself is looked for; if it is not there, its index. `target` is where that is.
+    File { target: Box<str> },
+    /// The index of the directory at `target` is looked for, to send the client there.
+    Directory { target: Box<str> },
+    /// The index of a directory: there is nothing else.
+    Index,
+    /// The index of the bundle, or all of the object if it is none.
+    Whole,
+    /// Whether it is a bundle.
+    Manifest,
+}
+
+/// What comes of a request at once.
+pub(super) enum Begun {
+    Looking(Box<Find>),
+    Get(Get),
+    Refuse(Refusal),
+}
+
+/// Where a request stands after a step.
+#[derive(Debug)]
+pub(super) enum Turn {
+    Wait,
+    /// It is known what is wanted.
+    Get(Get),
+    /// The client is to ask there.
+    Redirect(Box<str>),
+    Refuse(Refusal),
+}
+
+/// Looks for `goal` in the bundle; what it leads to may be known already.
+pub(super) fn begin(
+    request: Request,
+    stream: StreamId,
+    (bundle, goal): (Address, Goal<'_>),
+    head: &RequestHead<'_>,
+    cx: &mut Cx<'_>,
+) -> Begun {
+    let mut decoded = [0; MANIFEST_PATH_LEN_MAX + INDEX_NAME.len()];
+    let Some((path, then)) = aim(goal, head.target, &mut decoded) else {
+        return Begun::Refuse(Refusal::NoEntry);
+    };
+    if let Some(content) = cx.resolved.get(&bundle, path, cx.now.mono_ns) {
+        let content = Arc::clone(content);
+        let accepted = Accepted::new(head.accept_encoding);
+        return Begun::Get(get(request, stream, content, accepted, head, cx));
+    }
+    let lookup = Lookup::begin(stream, bundle, path, cx);
+    Begun::Looking(Box::new(Find { request, stream, lookup, terms: Terms::new(head), then }))
+}
+
+/// The path to look for first, and what its absence means. `None` if there can be none such.
+fn aim<'o>(goal: Goal<'_>, whole: &str, decoded: &'o mut [u8]) -> Option<(&'o str, Then)> {
+    let raw = match goal {
+        Goal::Path(raw) => raw,
+        Goal::Index | Goal::Manifest => "",
+    };
+    let len = target::decode_path(raw, &mut decoded[..MANIFEST_PATH_LEN_MAX])?.len();
+    let is_directory = len == 0 || decoded[len - 1] == b'/';
+    let then = match goal {
+        Goal::Manifest => return Some(("", Then::Manifest)),
+        Goal::Index => Then::Whole,
+        Goal::Path(_) if is_directory => Then::Index,
+        Goal::Path(_) => {
+            let (path, query) = whole.split_at(whole.find('?').unwrap_or(whole.len()));
+            Then::File { target: format!("{path}/{query}").into() }
+        }
+    };
+    let end = if is_directory { len + INDEX_NAME.len() } else { len };
+    decoded[len..end].copy_from_slice(&INDEX_NAME.as_bytes()[..end - len]);
+    Some((std::str::from_utf8(&decoded[..end]).ok()?, then))
+}
+
+/// Asks for the form of the content that the client likes best.
+fn get(
+    request: Request,
+    stream: StreamId,
+    content: Arc<Content>,
+    accepted: Accepted,
+    head: &RequestHead<'_>,
+    cx: &mut Cx<'_>,
+) -> Get {
+    let shown = |coding, address| {
+        let content = Some(Arc::clone(&content));
+        Shown { address, coding, content, by: By::Address }
+    };
+    let identity = shown(None, content.identity.address);
+    let wanted = Wanted::new(head, &identity.address);
+    match accepted.choose(&content) {
+        Some((coding @ Some(_), form)) => {
+            let mut head = *head;
+            head.accept_encoding = Default::default();
+            let spare = Some(Box::new(Spare { shown: identity, wanted }));
+            let wanted = Wanted::new(&head, &form.address);
+            Get::begin(request, stream, shown(coding, form.address), (wanted, spare), cx)
+        }
+        _ => Get::begin(request, stream, identity, (wanted, None), cx),
+    }
+}
+
+impl Find {
+    pub(super) fn on_reply(&mut self, reply: Reply, cx: &mut Cx<'_>) -> Turn {
+        match self.lookup.on_reply(reply, cx) {
+            Step::Wait => Turn::Wait,
+            Step::Found(content) => self.found(content, cx),
+            Step::NoEntry => self.no_entry(cx),
+            Step::NotABundle => match self.then {
+                Then::Whole => Turn::Get(self.whole(Shown::bare(self.lookup.bundle()), cx)),
+                _ => Turn::Refuse(Refusal::NoEntry),
+            },
+            Step::Missing => Turn::Refuse(Refusal::NoObject),
+            Step::Failed(fault) => Turn::Refuse(fault.into()),
+        }
+    }
+
+    fn found(&mut self, content: Arc<Content>, cx: &mut Cx<'_>) -> Turn {
+        if let Then::Directory { target } = &mut self.then {
+            return Turn::Redirect(std::mem::take(target));
+        }
+        let (bundle, path) = (self.lookup.bundle(), self.lookup.path());
+        cx.resolved.keep(bundle, path, Arc::clone(&content), cx.now.mono_ns);
+        let (request, stream, accepted) = (self.request, self.stream, self.terms.accepted);
+        Turn::Get(get(request, stream, content, accepted, &self.terms.head(), cx))
+    }
+
+    fn no_entry(&mut self, cx: &mut Cx<'_>) -> Turn {
+        match &mut self.then {
+            Then::Manifest => Turn::Get(self.whole(Shown::manifest(self.lookup.bundle()), cx)),
+            Then::File { target } => {
+                let target = std::mem::take(target);
+                let index = format!("{}/{INDEX_NAME}", self.lookup.path());
+                self.then = Then::Directory { target };
+                self.lookup.again(&index, cx);
+                Turn::Wait
+            }
+            Then::Directory { .. } | Then::Index | Then::Whole => Turn::Refuse(Refusal::NoEntry),
+        }
+    }
+
+    /// A GET of the object that was looked into.
+    fn whole(&self, shown: Shown, cx: &mut Cx<'_>) -> Get {
+        let wanted = Wanted::new(&self.terms.head(), &shown.address);
+        Get::begin(self.request, self.stream, shown, (wanted, None), cx)
+    }
+
+    /// Ends what was not brought to its end.
+    pub(super) fn cancel(&mut self, cx: &mut Cx<'_>) {
+        self.lookup.cancel(cx);
+    }
+
+    /// Bytes of memory that are kept for it.
+    pub(super) fn held(&self) -> usize {
+        let target = match &self.then {
+            Then::File { target } | Then::Directory { target } => target.len(),
+            Then::Index | Then::Whole | Then::Manifest => 0,
+        };
+        size_of::<Find>() + self.lookup.heap() + self.terms.heap() + target
+    }
+}
+
+// A redirect is a target and a slash.
+const _: () = assert!(TARGET_LEN_MAX < ron_codec::limits::HEAD_LEN_MAX);

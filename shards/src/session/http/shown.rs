@@ -1,0 +1,96 @@
+//! What a GET or HEAD shows: which object, in which form, and how long its answer is good for.
+
+use std::sync::Arc;
+
+use ron_codec::{address::Address, http::response::ResponseHead, manifest::Content};
+
+use super::accept::Coding;
+
+/// A representation, as the head of its answer describes it.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    /// The object whose bytes are sent. Its digest is their strong tag.
+    pub(super) address: Address,
+    pub(super) coding: Coding,
+    /// What is known of it; `None` of an object that was asked for by nothing but its address.
+    pub(super) content: Option<Arc<Content>>,
+    pub(super) by: By,
+}
+
+/// How a client came to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// By an address, its own or that of a bundle: what it gets never changes.
+    Address,
+    /// As the manifest of a bundle.
+    Manifest,
+}
+
+const IMMUTABLE: &str = "Cache-Control: public, max-age=31536000, immutable\r\n";
+const SHORT_LIVED: &str = "Cache-Control: public, max-age=60\r\n";
+
+/// What every answer with content says: it never changes, and its name is all that is known of it.
+const BARE_LINES: &str = "Content-Type: application/octet-stream\r\n\
+    Cache-Control: public, max-age=31536000, immutable\r\n\
+    Accept-Ranges: bytes\r\n\
+    X-Content-Type-Options: nosniff\r\n";
+
+const MANIFEST_LINES: &str = "Content-Type: application/toml\r\n\
+    Cache-Control: public, max-age=60\r\n\
+    Accept-Ranges: bytes\r\n\
+    X-Content-Type-Options: nosniff\r\n";
+
+/// What strangers stored runs in an origin of its own that nobody else has: its scripts reach
+/// neither this node's other pages nor what the browser keeps for them.
+const CONTENT_LINES: &str = "Accept-Ranges: bytes\r\n\
+    X-Content-Type-Options: nosniff\r\n\
+    Content-Security-Policy: sandbox allow-scripts allow-forms allow-popups allow-downloads\r\n";
+
+const VARY: &str = "Vary: Accept-Encoding\r\n";
+
+impl Shown {
+    /// An object and nothing more.
+    pub(super) fn bare(address: Address) -> Shown {
+        Shown { address, coding: None, content: None, by: By::Address }
+    }
+
+    /// The manifest of a bundle.
+    pub(super) fn manifest(bundle: Address) -> Shown {
+        Shown { by: By::Manifest, ..Shown::bare(bundle) }
+    }
+
+    /// Adds what an answer with the representation says of it.
+    pub(super) fn describe<'o>(&self, head: ResponseHead<'o>) -> ResponseHead<'o> {
+        let head = match (&self.content, self.by) {
+            (None, By::Address) => head.lines(BARE_LINES),
+            (None, By::Manifest) => head.lines(MANIFEST_LINES),
+            (Some(content), _) => {
+                let head = head.field("Content-Type", &content.mime).lines(CONTENT_LINES);
+                let head = self.validity(head);
+                match self.coding {
+                    Some(encoded) => head.field("Content-Encoding", encoded.name()),
+                    None => head,
+                }
+            }
+        };
+        head.etag(&self.address)
+    }
+
+    /// Adds what a 304 says of it.
+    pub(super) fn describe_unchanged<'o>(&self, head: ResponseHead<'o>) -> ResponseHead<'o> {
+        self.validity(head).etag(&self.address)
+    }
+
+    /// How long the answer is good for, and for which requests.
+    fn validity<'o>(&self, head: ResponseHead<'o>) -> ResponseHead<'o> {
+        let head = head.lines(match self.by {
+            By::Address => IMMUTABLE,
+            By::Manifest => SHORT_LIVED,
+        });
+        if self.content.as_ref().is_some_and(|content| content.has_copies()) {
+            head.lines(VARY)
+        } else {
+            head
+        }
+    }
+}
