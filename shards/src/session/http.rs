@@ -45,6 +45,7 @@ mod delete;
 mod find;
 mod framing;
 mod get;
+mod goal;
 mod inbox;
 mod late;
 mod put;

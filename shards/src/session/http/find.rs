@@ -21,6 +21,7 @@ use ron_codec::{
 use super::{
     accept::Accepted,
     get::{Get, Spare},
+    goal::Goal,
     refusal::Refusal,
     request::{Request, Wanted},
     shown::{By, Shown},
@@ -30,16 +31,6 @@ use crate::{
     flow::{Cx, Reply, StreamId},
     session::lookup::{Lookup, Step},
 };
-
-/// What is looked for behind the address of a bundle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Goal<'a> {
-    /// A raw path, not empty.
-    Path(&'a str),
-    /// The index of the whole bundle.
-    Index,
-    Manifest,
-}
 
 /// A request whose path is looked for.
 #[derive(Debug)]

@@ -5,10 +5,10 @@
 //!      └─ missing, failed, 304, 416 …  └─ failed: an error answer   └─ failed: cut short
 //! ```
 //!
-//! A copy that is not there, or not what it should be, is not missed: the identity form is asked for
-//! in its place. The first group is asked for together with the size, so a small object takes one question. The
-//! head is sent with the first bytes of the body and not before: a failure to verify them can still
-//! be answered. Afterwards the only honest end is a body that is too short.
+//! The first group is asked for together with the size, so a small object takes one question. The
+//! head is sent with the first bytes of the body and not before: a failure to verify them can
+//! still be answered. Afterwards the only honest end is a body that is too short. A copy that is
+//! not there, or not what it should be, is not missed: the identity form is asked for instead.
 
 use ron_codec::http::range::{ByteRange, RangeSpec};
 

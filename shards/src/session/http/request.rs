@@ -15,7 +15,7 @@ use ron_codec::{
 };
 use ron_io::stats::Op;
 
-use super::{accept::takes_identity, find::Goal, refusal::Refusal};
+use super::{accept::takes_identity, goal::Goal, refusal::Refusal};
 use crate::{config::Config, flow::Cx};
 
 /// Longest value of `Range` that is understood: two numbers of 20 digits fit twice. A longer one is
