@@ -15,6 +15,8 @@ pub enum ErrorCode {
     /// The body of a write hashes to something else than the address it was sent for.
     BadDigest,
     Unauthorized,
+    /// The terms of a bundle ask for payment, and this node has them kept.
+    PaymentRequired,
     Forbidden,
     NotFound,
     MethodNotAllowed,
@@ -47,10 +49,11 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, by status.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::BadDigest,
         Self::Unauthorized,
+        Self::PaymentRequired,
         Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
@@ -81,6 +84,7 @@ impl ErrorCode {
         match self {
             Self::BadRequest | Self::BadDigest => 400,
             Self::Unauthorized => 401,
+            Self::PaymentRequired => 402,
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -111,6 +115,7 @@ impl ErrorCode {
             Self::BadRequest => "bad_request",
             Self::BadDigest => "bad_digest",
             Self::Unauthorized => "unauthorized",
+            Self::PaymentRequired => "payment_required",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -244,10 +249,11 @@ mod tests {
     use proptest::prelude::*;
 
     /// The table clients were promised, kept apart from the code on purpose.
-    const TABLE: [(u16, &str, bool); 25] = [
+    const TABLE: [(u16, &str, bool); 26] = [
         (400, "bad_request", false),
         (400, "bad_digest", false),
         (401, "unauthorized", false),
+        (402, "payment_required", false),
         (403, "forbidden", false),
         (404, "not_found", false),
         (405, "method_not_allowed", false),

@@ -47,6 +47,9 @@ pub const MANIFEST_PATH_LEN_MAX: usize = 1024;
 /// Longest media type, parameters included.
 pub const MEDIA_TYPE_LEN_MAX: usize = 127;
 
+/// Longest text of the terms of payment in a manifest.
+pub const PAYMENT_TEXT_LEN_MAX: usize = 128;
+
 /// Longest line of an entry of a manifest, its end included.
 pub const MANIFEST_LINE_LEN_MAX: usize = 4 * 1024;
 

@@ -75,6 +75,7 @@ pub struct Config {
     pub stall_limit: Duration,
     /// Whether bodies are hashed again when they are handed to the kernel.
     pub verify_sends: bool,
+    pub enforce_payments: bool,
     /// A turn of a shard's event loop that lasts longer ends the node; zero for never.
     pub hang_limit: Duration,
     /// Partitions of a data directory that is created now.
@@ -212,6 +213,7 @@ impl Settings {
             deadlines: self.deadlines()?,
             stall_limit: self.stall_limit()?,
             verify_sends: self.verify_sends()?,
+            enforce_payments: self.on_or_off("enforce_payments", false)?,
             hang_limit: self.hang_limit()?,
             partitions,
             partitions_given: self.given("partitions").is_some(),

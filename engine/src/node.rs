@@ -442,6 +442,7 @@ fn shard_config(
         object_len_max: config.object_len_max,
         window_groups: config.window_groups,
         verify_sends: config.verify_sends,
+        enforce_payments: config.enforce_payments,
         authority: config.authority(),
         deadlines: Deadlines {
             handshake_ns: ns(deadlines.handshake),

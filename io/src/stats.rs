@@ -90,9 +90,9 @@ impl Op {
 }
 
 /// The codes requests are counted under; the last stands for every other.
-pub const CODES: [u16; 30] = [
-    0, 200, 201, 204, 206, 301, 304, 400, 401, 403, 404, 405, 406, 408, 409, 412, 413, 414, 416,
-    417, 429, 431, 500, 501, 502, 503, 504, 505, 507, 599,
+pub const CODES: [u16; 31] = [
+    0, 200, 201, 204, 206, 301, 304, 400, 401, 402, 403, 404, 405, 406, 408, 409, 412, 413, 414,
+    416, 417, 429, 431, 500, 501, 502, 503, 504, 505, 507, 599,
 ];
 
 /// Upper bounds of the request-time buckets, in microseconds; one more bucket has no bound.

@@ -51,6 +51,8 @@ pub struct Config {
     pub window_groups: u64,
     /// Whether bodies are hashed again when they are handed to the kernel.
     pub verify_sends: bool,
+    /// Whether bundles whose terms ask for payment are refused (402).
+    pub enforce_payments: bool,
     /// Who may write.
     pub authority: Authority,
     pub deadlines: Deadlines,
@@ -177,6 +179,7 @@ impl Config {
             object_len_max: ron_codec::limits::OBJECT_LEN_MAX,
             window_groups: limits::WINDOW_GROUPS,
             verify_sends: false,
+            enforce_payments: false,
             authority: Authority::default(),
             deadlines: Deadlines::default(),
             storage: Storage::default(),

@@ -12,16 +12,16 @@ use std::{
 
 use ron_codec::{
     address::Address,
-    limits::{MANIFEST_PATH_LEN_MAX, MEDIA_TYPE_LEN_MAX},
-    manifest::Content,
+    limits::{MANIFEST_PATH_LEN_MAX, MEDIA_TYPE_LEN_MAX, PAYMENT_TEXT_LEN_MAX},
+    manifest::{Content, Payment},
 };
 
 use crate::limits::{RESOLVED_MAX, RESOLVED_NS};
 
 /// Bytes of memory that the answers of one shard may take.
 pub const fn resolved_bill() -> usize {
-    let texts = MANIFEST_PATH_LEN_MAX + MEDIA_TYPE_LEN_MAX;
-    let arc = 2 * size_of::<usize>() + size_of::<Content>();
+    let texts = MANIFEST_PATH_LEN_MAX + MEDIA_TYPE_LEN_MAX + 4 * PAYMENT_TEXT_LEN_MAX;
+    let arc = 2 * size_of::<usize>() + size_of::<Target>();
     RESOLVED_MAX * (size_of::<Option<Answer>>() + texts + arc)
 }
 
@@ -31,11 +31,19 @@ pub struct Resolved {
     places: Box<[Option<Answer>]>,
 }
 
+/// What a path leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub content: Content,
+    /// The terms of the bundle.
+    pub payment: Option<Payment>,
+}
+
 #[derive(Debug)]
 struct Answer {
     bundle: Address,
     path: Box<str>,
-    content: Arc<Content>,
+    target: Arc<Target>,
     until_ns: u64,
 }
 
@@ -47,16 +55,16 @@ impl Default for Resolved {
 
 impl Resolved {
     /// What the path led to a moment ago.
-    pub fn get(&self, bundle: &Address, path: &str, now_ns: u64) -> Option<&Arc<Content>> {
+    pub fn get(&self, bundle: &Address, path: &str, now_ns: u64) -> Option<&Arc<Target>> {
         let answer = self.places[place(bundle, path)].as_ref()?;
         let is_it = answer.bundle == *bundle && *answer.path == *path && now_ns < answer.until_ns;
-        is_it.then_some(&answer.content)
+        is_it.then_some(&answer.target)
     }
 
     /// Keeps what the path leads to.
-    pub fn keep(&mut self, bundle: Address, path: &str, content: Arc<Content>, now_ns: u64) {
+    pub fn keep(&mut self, bundle: Address, path: &str, target: Arc<Target>, now_ns: u64) {
         let until_ns = now_ns.saturating_add(RESOLVED_NS);
-        let answer = Answer { bundle, path: path.into(), content, until_ns };
+        let answer = Answer { bundle, path: path.into(), target, until_ns };
         self.places[place(&bundle, path)] = Some(answer);
     }
 }
@@ -74,9 +82,10 @@ mod tests {
 
     use super::*;
 
-    fn content(text: &str) -> Arc<Content> {
+    fn content(text: &str) -> Arc<Target> {
         let identity = Stored { address: Address::of(text.as_bytes()), bytes: 1 };
-        Arc::new(Content { identity, mime: "text/plain".into(), br: None, zstd: None })
+        let content = Content { identity, mime: "text/plain".into(), br: None, zstd: None };
+        Arc::new(Target { content, payment: None })
     }
 
     #[test]

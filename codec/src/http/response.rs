@@ -136,6 +136,7 @@ pub const fn reason(status: u16) -> &'static str {
         304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
+        402 => "Payment Required",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
@@ -301,8 +302,8 @@ mod tests {
     #[test]
     fn every_status_has_its_reason() {
         for status in [
-            100, 200, 201, 204, 206, 301, 304, 400, 401, 403, 404, 405, 406, 408, 409, 412, 413,
-            414, 416, 417, 429, 431, 500, 501, 502, 503, 504, 505, 507,
+            100, 200, 201, 204, 206, 301, 304, 400, 401, 402, 403, 404, 405, 406, 408, 409, 412,
+            413, 414, 416, 417, 429, 431, 500, 501, 502, 503, 504, 505, 507,
         ] {
             let mut out = Vec::new();
             ResponseHead::new(&mut out, status).end();

@@ -5,7 +5,7 @@ use super::{
     names::MANIFEST_MAGIC,
     text::{Quoted, number, quoted},
 };
-use crate::limits::{MANIFEST_HEAD_LEN_MAX, TLD_LEN_MAX};
+use crate::limits::{MANIFEST_HEAD_LEN_MAX, PAYMENT_TEXT_LEN_MAX, TLD_LEN_MAX};
 
 const ENTRIES: &[u8] = b"entries = [\n";
 
@@ -33,6 +33,12 @@ pub struct Payment {
 }
 
 impl Payment {
+    /// Bytes of memory that are kept besides the value itself.
+    #[must_use]
+    pub fn heap(&self) -> usize {
+        self.fields().iter().map(|(_, text)| text.len()).sum()
+    }
+
     fn fields(&self) -> [(&'static str, &String); 4] {
         [
             ("currency", &self.currency),
@@ -74,6 +80,10 @@ impl Head {
             out.extend_from_slice(b"payment = { required = ");
             out.extend_from_slice(payment.required.to_string().as_bytes());
             for (name, value) in payment.fields() {
+                if value.len() > PAYMENT_TEXT_LEN_MAX {
+                    let why = "is longer than 128 bytes";
+                    return Err(ManifestError::Field { field: name, why });
+                }
                 out.extend_from_slice(b", ");
                 field(name, value, out)?;
             }

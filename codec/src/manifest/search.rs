@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 use super::{
     entry::{Entry, PATH},
     error::ManifestError,
-    head::Head,
+    head::{Head, Payment},
     text::compare,
 };
 use crate::limits::{GROUP_LEN, MANIFEST_HEAD_LEN_MAX, MANIFEST_LINE_LEN_MAX};
@@ -32,6 +32,7 @@ pub struct Search {
     low: u64,
     high: u64,
     groups: u64,
+    payment: Option<Payment>,
     state: State,
 }
 
@@ -58,13 +59,26 @@ impl Search {
     #[must_use]
     pub fn new(path: &str, size: u64) -> Search {
         let groups = size.div_ceil(GROUP_LEN as u64);
-        Search { path: path.into(), low: 0, high: groups, groups, state: State::Head }
+        Search {
+            path: path.into(),
+            low: 0,
+            high: groups,
+            groups,
+            payment: None,
+            state: State::Head,
+        }
     }
 
     /// What is looked for.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The terms of the bundle, once its first group was read.
+    #[must_use]
+    pub const fn payment(&self) -> Option<&Payment> {
+        self.payment.as_ref()
     }
 
     /// Bytes of memory that are kept besides the value itself.
@@ -74,7 +88,7 @@ impl Search {
             State::Line(begun) => begun.capacity(),
             State::Head | State::Halving => 0,
         };
-        self.path.len() + line
+        self.path.len() + line + self.payment.as_ref().map_or(0, Payment::heap)
     }
 
     /// Takes the group it asked for, number `index`.
@@ -84,7 +98,7 @@ impl Search {
     pub fn on_group(&mut self, index: u64, group: &[u8]) -> Result<Next, ManifestError> {
         match std::mem::replace(&mut self.state, State::Halving) {
             State::Head => {
-                Head::parse(group)?;
+                self.payment = Head::parse(group)?.0.payment;
                 self.halve(index, group)
             }
             State::Halving => {

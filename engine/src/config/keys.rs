@@ -49,7 +49,7 @@ const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key
 }
 
 /// Every setting, in the order of the help.
-pub const KEYS: [Key; 41] = [
+pub const KEYS: [Key; 42] = [
     key("data_dir", "DIR", "Where objects are kept [default: ./ron-data]"),
     Key {
         many: true,
@@ -111,6 +111,11 @@ pub const KEYS: [Key; 41] = [
         "write_loopback",
         "BOOL",
         "Whether requests of this machine may write while there is no token [default: true]",
+    ),
+    key(
+        "enforce_payments",
+        "BOOL",
+        "Whether bundles are refused whose manifest asks for payment [default: false]",
     ),
     Key {
         many: true,

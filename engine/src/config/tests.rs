@@ -84,7 +84,7 @@ fn the_file_is_named_by_flag_or_variable() {
 }
 
 /// A value for each key that no default has, to be seen in the settings.
-const SAMPLES: [(&str, &str); 41] = [
+const SAMPLES: [(&str, &str); 42] = [
     ("data_dir", "/x"),
     ("data_dirs", "/x,/y"),
     ("http", "127.0.0.1:11"),
@@ -106,6 +106,7 @@ const SAMPLES: [(&str, &str); 41] = [
     ("window_groups", "18"),
     ("write_tokens", "a,b"),
     ("write_loopback", "false"),
+    ("enforce_payments", "true"),
     ("server_names", "a,b.example"),
     ("stall_limit", "0.032"),
     ("hang_limit", "35"),

@@ -15,12 +15,15 @@ use std::sync::Arc;
 use ron_codec::{
     address::Address,
     manifest::{
-        Content, MANIFEST_MAGIC, ManifestError,
+        Entry, MANIFEST_MAGIC, ManifestError, Payment,
         search::{Next, Search},
     },
 };
 
-use crate::flow::{Ask, Cx, Fault, Reply, StreamId, Verified};
+use crate::{
+    flow::{Ask, Cx, Fault, Reply, StreamId, Verified},
+    resolved::Target,
+};
 
 /// A search in progress.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ pub(super) struct Lookup {
 #[derive(Debug)]
 pub(super) enum Step {
     Wait,
-    Found(Arc<Content>),
+    Found(Arc<Target>),
     /// The bundle has no such path.
     NoEntry,
     /// The object is no bundle.
@@ -66,6 +69,11 @@ impl Lookup {
 
     pub(super) fn bundle(&self) -> Address {
         self.bundle
+    }
+
+    /// The terms of the bundle, once it was looked into.
+    pub(super) fn payment(&self) -> Option<&Payment> {
+        self.search.as_ref()?.payment()
     }
 
     /// What is looked for.
@@ -105,7 +113,10 @@ impl Lookup {
                 self.ask(index, cx);
                 Step::Wait
             }
-            Ok(Next::Found(entry)) => Step::Found(Arc::new(entry.content)),
+            Ok(Next::Found(Entry { content, .. })) => {
+                let payment = search.payment().cloned();
+                Step::Found(Arc::new(Target { content, payment }))
+            }
             Ok(Next::Missing) => Step::NoEntry,
             Err(ManifestError::NotABundle | ManifestError::Head { .. }) => Step::NotABundle,
             Err(_) => Step::NoEntry,

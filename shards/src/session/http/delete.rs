@@ -26,7 +26,7 @@ pub(super) struct Delete {
 }
 
 /// What a DELETE is answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Deleted,
     Refuse(Refusal),

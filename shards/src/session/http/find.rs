@@ -15,7 +15,7 @@ use ron_codec::{
     address::Address,
     http::{request::RequestHead, target},
     limits::{MANIFEST_PATH_LEN_MAX, TARGET_LEN_MAX},
-    manifest::{Content, INDEX_NAME},
+    manifest::{INDEX_NAME, Payment},
 };
 
 use super::{
@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     flow::{Cx, Reply, StreamId},
+    resolved::Target,
     session::lookup::{Lookup, Step},
 };
 
@@ -86,10 +87,13 @@ pub(super) fn begin(
     let Some((path, then)) = aim(goal, head.target, &mut decoded) else {
         return Begun::Refuse(Refusal::NoEntry);
     };
-    if let Some(content) = cx.resolved.get(&bundle, path, cx.now.mono_ns) {
-        let content = Arc::clone(content);
+    if let Some(target) = cx.resolved.get(&bundle, path, cx.now.mono_ns) {
+        let target = Arc::clone(target);
+        if let Some(refusal) = unpaid(target.payment.as_ref(), cx) {
+            return Begun::Refuse(refusal);
+        }
         let accepted = Accepted::new(head.accept_encoding);
-        return Begun::Get(get(request, stream, content, accepted, head, cx));
+        return Begun::Get(get(request, stream, target, accepted, head, cx));
     }
     let lookup = Lookup::begin(stream, bundle, path, cx);
     Begun::Looking(Box::new(Find { request, stream, lookup, terms: Terms::new(head), then }))
@@ -117,22 +121,28 @@ fn aim<'o>(goal: Goal<'_>, whole: &str, decoded: &'o mut [u8]) -> Option<(&'o st
     Some((std::str::from_utf8(&decoded[..end]).ok()?, then))
 }
 
+/// Why it is not given, if the terms of its bundle are kept here and ask for payment.
+fn unpaid(payment: Option<&Payment>, cx: &Cx<'_>) -> Option<Refusal> {
+    let payment = payment.filter(|payment| payment.required && cx.config.enforce_payments)?;
+    Some(Refusal::Unpaid(Arc::new(payment.clone())))
+}
+
 /// Asks for the form of the content that the client likes best.
 fn get(
     request: Request,
     stream: StreamId,
-    content: Arc<Content>,
+    target: Arc<Target>,
     accepted: Accepted,
     head: &RequestHead<'_>,
     cx: &mut Cx<'_>,
 ) -> Get {
     let shown = |coding, address| {
-        let content = Some(Arc::clone(&content));
-        Shown { address, coding, content, by: By::Address }
+        let target = Some(Arc::clone(&target));
+        Shown { address, coding, target, by: By::Address }
     };
-    let identity = shown(None, content.identity.address);
+    let identity = shown(None, target.content.identity.address);
     let wanted = Wanted::new(head, &identity.address);
-    match accepted.choose(&content) {
+    match accepted.choose(&target.content) {
         Some((coding @ Some(_), form)) => {
             let mut head = *head;
             head.accept_encoding = Default::default();
@@ -148,7 +158,7 @@ impl Find {
     pub(super) fn on_reply(&mut self, reply: Reply, cx: &mut Cx<'_>) -> Turn {
         match self.lookup.on_reply(reply, cx) {
             Step::Wait => Turn::Wait,
-            Step::Found(content) => self.found(content, cx),
+            Step::Found(target) => self.found(target, cx),
             Step::NoEntry => self.no_entry(cx),
             Step::NotABundle => match self.then {
                 Then::Whole => Turn::Get(self.whole(Shown::bare(self.lookup.bundle()), cx)),
@@ -159,19 +169,28 @@ impl Find {
         }
     }
 
-    fn found(&mut self, content: Arc<Content>, cx: &mut Cx<'_>) -> Turn {
+    fn found(&mut self, target: Arc<Target>, cx: &mut Cx<'_>) -> Turn {
+        if let Some(refusal) = unpaid(target.payment.as_ref(), cx) {
+            return Turn::Refuse(refusal);
+        }
         if let Then::Directory { target } = &mut self.then {
             return Turn::Redirect(std::mem::take(target));
         }
         let (bundle, path) = (self.lookup.bundle(), self.lookup.path());
-        cx.resolved.keep(bundle, path, Arc::clone(&content), cx.now.mono_ns);
+        cx.resolved.keep(bundle, path, Arc::clone(&target), cx.now.mono_ns);
         let (request, stream, accepted) = (self.request, self.stream, self.terms.accepted);
-        Turn::Get(get(request, stream, content, accepted, &self.terms.head(), cx))
+        Turn::Get(get(request, stream, target, accepted, &self.terms.head(), cx))
     }
 
     fn no_entry(&mut self, cx: &mut Cx<'_>) -> Turn {
         match &mut self.then {
-            Then::Manifest => Turn::Get(self.whole(Shown::manifest(self.lookup.bundle()), cx)),
+            Then::Manifest => match unpaid(self.lookup.payment(), cx) {
+                Some(refusal) => Turn::Refuse(refusal),
+                None => {
+                    let payment = self.lookup.payment().cloned().map(Arc::new);
+                    Turn::Get(self.whole(Shown::manifest(self.lookup.bundle(), payment), cx))
+                }
+            },
             Then::File { target } => {
                 let target = std::mem::take(target);
                 let index = format!("{}/{INDEX_NAME}", self.lookup.path());

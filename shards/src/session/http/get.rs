@@ -59,7 +59,7 @@ enum Stage {
 }
 
 /// Where a request stands after a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// Something must happen first.
     Wait,

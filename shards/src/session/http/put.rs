@@ -245,7 +245,7 @@ impl Put {
 }
 
 /// Where a PUT stands after a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Wait,
     /// The condition holds: the body may come.

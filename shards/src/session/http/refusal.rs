@@ -1,18 +1,20 @@
 //! Why a request is not served, and the answer that follows from it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use ron_codec::{
     address::Address,
     authority::Denied,
     error::ErrorCode,
     http::{body::ChunkError, request::HeadError, response::ResponseHead},
+    manifest::Payment,
 };
 use ron_io::{
     peers::PeerBucket,
     stats::{Rejected, Stats},
 };
 
+use super::shown;
 use crate::{flow::Fault, ingest::IngestError};
 
 /// Seconds after which a client may try again what a full queue refused: queues drain in far less,
@@ -20,7 +22,7 @@ use crate::{flow::Fault, ingest::IngestError};
 const RETRY_AFTER_SECS: u64 = 1;
 
 /// Why a request is answered with an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The peer broke the rules.
     Head(HeadError),
@@ -50,6 +52,8 @@ pub(super) enum Refusal {
     NoRoute,
     NoObject,
     NoEntry,
+    /// The bundle is given on these terms only.
+    Unpaid(Arc<Payment>),
     /// What stands where an address should is none.
     BadAddress {
         put: bool,
@@ -114,6 +118,7 @@ impl Refusal {
             Refusal::TooLarge { .. } => ErrorCode::TooLarge,
             Refusal::Slow(_) => ErrorCode::Timeout,
             Refusal::NoRoute | Refusal::NoObject | Refusal::NoEntry => ErrorCode::NotFound,
+            Refusal::Unpaid(_) => ErrorCode::PaymentRequired,
             Refusal::NotAcceptable => ErrorCode::NotAcceptable,
             Refusal::Precondition => ErrorCode::PreconditionFailed,
             Refusal::Range { .. } => ErrorCode::RangeNotSatisfiable,
@@ -158,6 +163,7 @@ impl Refusal {
             Refusal::NoRoute => "no such route: objects are at /o/b3:<64 lowercase hex digits>",
             Refusal::NoObject => "no such object",
             Refusal::NoEntry => "no such path in this object",
+            Refusal::Unpaid(_) => "payment is required, on the terms of the X-Payment fields",
             Refusal::BadAddress { put: false } => {
                 "invalid address, which is b3: and 64 lowercase hex digits"
             }
@@ -185,6 +191,7 @@ impl Refusal {
             Refusal::Denied(denied) if denied.code() == ErrorCode::Unauthorized => {
                 head.lines("WWW-Authenticate: Bearer\r\n")
             }
+            Refusal::Unpaid(payment) => shown::terms(head, Some(payment)),
             Refusal::Range { size } => head.content_range_unsatisfied(*size),
             Refusal::Store(Fault::Busy | Fault::PeerUploads | Fault::Raced | Fault::Absent) => {
                 head.number("Retry-After", RETRY_AFTER_SECS)

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use ron_codec::{address::Address, http::response::ResponseHead, manifest::Content};
+use ron_codec::{address::Address, http::response::ResponseHead, manifest::Payment};
 
 use super::accept::Coding;
+use crate::resolved::Target;
 
 /// A representation, as the head of its answer describes it.
 #[derive(Clone, Debug)]
@@ -13,17 +14,17 @@ pub(super) struct Shown {
     pub(super) address: Address,
     pub(super) coding: Coding,
     /// What is known of it; `None` of an object that was asked for by nothing but its address.
-    pub(super) content: Option<Arc<Content>>,
+    pub(super) target: Option<Arc<Target>>,
     pub(super) by: By,
 }
 
 /// How a client came to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum By {
     /// By an address, its own or that of a bundle: what it gets never changes.
     Address,
-    /// As the manifest of a bundle.
-    Manifest,
+    /// As the manifest of a bundle that is given on these terms.
+    Manifest(Option<Arc<Payment>>),
 }
 
 const IMMUTABLE: &str = "Cache-Control: public, max-age=31536000, immutable\r\n";
@@ -51,22 +52,22 @@ const VARY: &str = "Vary: Accept-Encoding\r\n";
 impl Shown {
     /// An object and nothing more.
     pub(super) fn bare(address: Address) -> Shown {
-        Shown { address, coding: None, content: None, by: By::Address }
+        Shown { address, coding: None, target: None, by: By::Address }
     }
 
     /// The manifest of a bundle.
-    pub(super) fn manifest(bundle: Address) -> Shown {
-        Shown { by: By::Manifest, ..Shown::bare(bundle) }
+    pub(super) fn manifest(bundle: Address, payment: Option<Arc<Payment>>) -> Shown {
+        Shown { by: By::Manifest(payment), ..Shown::bare(bundle) }
     }
 
     /// Adds what an answer with the representation says of it.
     pub(super) fn describe<'o>(&self, head: ResponseHead<'o>) -> ResponseHead<'o> {
-        let head = match (&self.content, self.by) {
+        let head = match (&self.target, &self.by) {
             (None, By::Address) => head.lines(BARE_LINES),
-            (None, By::Manifest) => head.lines(MANIFEST_LINES),
-            (Some(content), _) => {
-                let head = head.field("Content-Type", &content.mime).lines(CONTENT_LINES);
-                let head = self.validity(head);
+            (None, By::Manifest(payment)) => terms(head.lines(MANIFEST_LINES), payment.as_deref()),
+            (Some(target), _) => {
+                let head = head.field("Content-Type", &target.content.mime).lines(CONTENT_LINES);
+                let head = terms(self.validity(head), target.payment.as_ref());
                 match self.coding {
                     Some(encoded) => head.field("Content-Encoding", encoded.name()),
                     None => head,
@@ -85,12 +86,20 @@ impl Shown {
     fn validity<'o>(&self, head: ResponseHead<'o>) -> ResponseHead<'o> {
         let head = head.lines(match self.by {
             By::Address => IMMUTABLE,
-            By::Manifest => SHORT_LIVED,
+            By::Manifest(_) => SHORT_LIVED,
         });
-        if self.content.as_ref().is_some_and(|content| content.has_copies()) {
-            head.lines(VARY)
-        } else {
-            head
+        match &self.target {
+            Some(target) if target.content.has_copies() => head.lines(VARY),
+            _ => head,
         }
     }
+}
+
+/// Adds the terms of a bundle.
+pub(super) fn terms<'o>(head: ResponseHead<'o>, payment: Option<&Payment>) -> ResponseHead<'o> {
+    let Some(payment) = payment else { return head };
+    head.field("X-Payment-Currency", &payment.currency)
+        .field("X-Payment-Price-Model", &payment.price_model)
+        .field("X-Payment-Price", &payment.price)
+        .field("X-Payment-Wallet", &payment.wallet)
 }

@@ -1,6 +1,6 @@
 //! Paths of bundles: found, negotiated, redirected.
 
-use ron_codec::manifest::{self, Content, Entry, Head, Stored};
+use ron_codec::manifest::{self, Content, Entry, Head, Payment, Stored};
 
 use ron_io::stats::Encoded;
 
@@ -25,6 +25,10 @@ impl Bench {
 
     /// Stores a bundle of these files, and as many others.
     fn bundle(&mut self, files: &[File], others: usize) -> Address {
+        self.bundle_of(Head::default(), files, others)
+    }
+
+    fn bundle_of(&mut self, head: Head, files: &[File], others: usize) -> Address {
         let mut entries: Vec<Entry> = files
             .iter()
             .map(|File(path, text, br, zstd)| {
@@ -44,7 +48,7 @@ impl Bench {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         let bytes = entries.iter().map(|entry| entry.content.identity.bytes).sum();
         let mut text = Vec::new();
-        let head = Head { files: entries.len() as u64, bytes, ..Head::default() };
+        let head = Head { files: entries.len() as u64, bytes, ..head };
         head.write(&mut text).unwrap();
         entries.iter().for_each(|entry| entry.write(&mut text).unwrap());
         manifest::write_end(&mut text);
@@ -265,5 +269,41 @@ fn a_store_that_fails_is_told_of() {
             let answer = bench.ask(get(format!("/o/{bundle}/tiles/001500"), ""));
             assert_eq!(answer.error(), code, "question {number}");
         }
+    }
+}
+
+#[test]
+fn terms_of_payment_are_shown_and_kept_where_that_is_wanted() {
+    let payment = |required| Payment {
+        required,
+        currency: "USD".into(),
+        price_model: "per_request".into(),
+        price: "0.01".into(),
+        wallet: "w1".into(),
+    };
+    for (required, enforce, status) in
+        [(false, false, 200), (true, false, 200), (false, true, 200), (true, true, 402)]
+    {
+        let mut bench = Bench::with(Config { enforce_payments: enforce, ..config() }, "::1", false);
+        let head = Head { payment: Some(payment(required)), ..Head::default() };
+        let bundle = bench.bundle_of(head, &FILES, 0);
+        for path in ["/app.js", "/app.js", "/", "/Manifest.toml"] {
+            let answer = bench.ask(get(format!("/o/{bundle}{path}"), ""));
+            assert_eq!(answer.status, status, "{path} {required} {enforce}");
+            for (field, value) in [
+                ("X-Payment-Currency", "USD"),
+                ("X-Payment-Price-Model", "per_request"),
+                ("X-Payment-Price", "0.01"),
+                ("X-Payment-Wallet", "w1"),
+            ] {
+                assert_eq!(answer.field(field), Some(value), "{path}");
+            }
+            if status == 402 {
+                assert_eq!(answer.error(), "payment_required");
+            }
+        }
+        let plain = format!("/o/{}", Address::of(b"plain"));
+        let answer = bench.ask(get(plain, ""));
+        assert_eq!((answer.status, answer.field("X-Payment-Price")), (200, None));
     }
 }
