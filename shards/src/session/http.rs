@@ -15,8 +15,7 @@
 //!
 //! Refused: paths outside of `/o/`, methods other than GET, HEAD, PUT and DELETE, the latter two
 //! without the authority to write, and whatever two readers of a request could understand
-//! differently. Several ranges at once, other encodings than identity and parts of bundles do not
-//! exist here.
+//! differently. Other encodings than identity and parts of bundles do not exist here.
 
 use std::{io, mem, net::SocketAddr};
 
@@ -46,6 +45,7 @@ mod framing;
 mod get;
 mod inbox;
 mod late;
+mod parts;
 mod put;
 mod refusal;
 mod request;

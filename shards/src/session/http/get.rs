@@ -17,13 +17,14 @@ use ron_codec::{
 use ron_io::arena::Block;
 
 use super::{
+    parts::Parts,
     refusal::Refusal,
     request::{Request, Verdict, Wanted},
     wire::Wire,
 };
 use crate::{
     download::Download,
-    flow::{Cx, Fault, Reply, StreamId, Verified},
+    flow::{Body, Cx, Fault, Reply, StreamId, Verified},
 };
 
 /// A GET or HEAD in progress.
@@ -33,13 +34,16 @@ pub(super) struct Get {
     address: Address,
     wanted: Wanted,
     download: Download,
+    /// Where several parts are wanted. In a box, because what is wanted of most objects is all.
+    parts: Option<Box<Parts>>,
     stage: Stage,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Opening,
-    /// The object has `size` bytes; all or a part are wanted. Nothing is sent.
+    /// The object has `size` bytes; all or a part are wanted, or several, of which `part` is the
+    /// first. Nothing is sent.
     Starting {
         size: u64,
         part: Option<ByteRange>,
@@ -75,7 +79,7 @@ impl Get {
         let mut download = Download::new(stream, address);
         let first = if request.is_head() { None } else { wanted.first_byte() };
         download.open(first, cx);
-        Get { request, address, wanted, download, stage: Stage::Opening }
+        Get { request, address, wanted, download, parts: None, stage: Stage::Opening }
     }
 
     /// Whether the client was sent anything.
@@ -134,25 +138,48 @@ impl Get {
             return Turn::Wait;
         }
         let tight = cx.memory.is_tight() || self.download.is_under_pressure();
-        while let Some(slice) = self.download.take_whole(wire.body_space(tight, cx)) {
-            match self.stage {
-                Stage::Starting { size, part } => {
-                    self.decide_end(wire);
+        while let Some(slice) = self.next_slice(wire.body_space(tight, cx)) {
+            if matches!(self.stage, Stage::Starting { .. }) {
+                self.decide_end(wire);
+            }
+            match (self.stage, &mut self.parts) {
+                (Stage::Starting { size, part }, None) => {
                     let body = Some(slice);
                     wire.send_content(&self.request, &self.address, size, part, body, cx);
                     let status = if part.is_some() { 206 } else { 200 };
                     self.stage = Stage::Sending { status };
                 }
-                Stage::Opening | Stage::Sending { .. } => wire.send_slice(slice, cx),
+                (Stage::Starting { .. }, Some(parts)) => {
+                    wire.send_part(Some(&self.request), parts, slice, cx);
+                    self.stage = Stage::Sending { status: 206 };
+                }
+                (_, None) => wire.send_slice(slice, cx),
+                (_, Some(parts)) => wire.send_part(None, parts, slice, cx),
             }
         }
         match self.stage {
-            Stage::Sending { status } if self.download.is_done() => Turn::Answered { status },
+            Stage::Sending { status } if self.download.is_done() => {
+                if let Some(parts) = self.parts.take() {
+                    wire.send_parts_end(&parts, cx);
+                }
+                Turn::Answered { status }
+            }
             _ => {
                 self.download.pump_ahead(wire.body_space(tight, cx), cx);
                 Turn::Wait
             }
         }
+    }
+
+    /// The next bytes to be sent, at most `max`, of this part or of the one behind it.
+    fn next_slice(&mut self, max: usize) -> Option<Body> {
+        if let Some(parts) = &mut self.parts
+            && self.download.is_done()
+            && let Some(next) = parts.next()
+        {
+            self.download.go_on(next.start..next.end_exclusive);
+        }
+        self.download.take_whole(max)
     }
 
     /// Ends what was not brought to its end: nothing more is wanted of the store.
@@ -167,7 +194,8 @@ impl Get {
 
     /// Bytes of memory that are kept besides the value itself and its blocks.
     pub(super) fn heap(&self) -> usize {
-        self.download.heap()
+        let parts = self.parts.as_ref().map_or(0, |parts| size_of_val(&**parts));
+        self.download.heap() + self.wanted.heap() + parts
     }
 
     fn opened(
@@ -191,6 +219,10 @@ impl Get {
         let part = match self.wanted.range(size) {
             RangeSpec::Whole => None,
             RangeSpec::One(range) => Some(range),
+            RangeSpec::Several(ranges) => {
+                let parts = self.parts.insert(Box::new(Parts::new(self.address, size, ranges)));
+                Some(parts.now())
+            }
             RangeSpec::Unsatisfiable => return Turn::Refuse(Refusal::Range { size }),
         };
         if part.is_some() {

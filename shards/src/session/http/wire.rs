@@ -27,6 +27,12 @@ const CONTENT_LINES: &str = "Content-Type: application/octet-stream\r\n\
     Accept-Ranges: bytes\r\n\
     X-Content-Type-Options: nosniff\r\n";
 
+/// The same of an answer in parts, whose content has its type in the head of each of them.
+pub(super) const PARTS_LINES: &str = "Cache-Control: public, max-age=31536000, immutable\r\n\
+    Accept-Ranges: bytes\r\n\
+    X-Content-Type-Options: nosniff\r\n";
+pub(super) const PART_LINES: &str = "Content-Type: application/octet-stream\r\n";
+
 const NOT_MODIFIED_LINES: &str = "Cache-Control: public, max-age=31536000, immutable\r\n";
 
 /// What is true now may not be later: an object that is missing can be stored.
@@ -259,7 +265,12 @@ impl Wire {
     }
 
     /// The start of a head, with the fields that every answer has.
-    fn head<'o>(&mut self, status: u16, request: &Request, cx: &'o mut Cx<'_>) -> ResponseHead<'o> {
+    pub(super) fn head<'o>(
+        &mut self,
+        status: u16,
+        request: &Request,
+        cx: &'o mut Cx<'_>,
+    ) -> ResponseHead<'o> {
         ResponseHead::new(cx.acts.scratch(), status)
             .connection(request.version, request.keep_alive)
             .field("Date", self.date.at(cx.now.unix_ms / 1000))
@@ -267,7 +278,8 @@ impl Wire {
             .field("X-Corr-Id", request.corr.as_bytes())
     }
 
-    fn send(&mut self, start: usize, body: Option<Body>, cx: &mut Cx<'_>) {
+    /// Queues what was written to the scratch since `start`, and a body behind it.
+    pub(super) fn send(&mut self, start: usize, body: Option<Body>, cx: &mut Cx<'_>) {
         let head_len = cx.acts.scratch().len() - start;
         if self.unsent() == 0 {
             self.progress_ns = cx.now.mono_ns;
