@@ -5,6 +5,7 @@ mod common;
 
 mod answers;
 mod blocks;
+mod clauses;
 mod conns;
 mod delete;
 mod doors;
