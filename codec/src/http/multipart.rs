@@ -147,7 +147,8 @@ mod tests {
     proptest! {
         #[test]
         fn the_length_is_that_of_what_is_written(
-            ranges in prop::collection::vec((0u64..20_000, 1u64..300), 1..17), more in 0u64..1 << 40,
+            ranges in prop::collection::vec((0u64..20_000, 1u64..300), 1..17),
+            more in 0u64..1 << 40,
         ) {
             let digest = Address::of(b"x");
             let size = 20_300 + more;

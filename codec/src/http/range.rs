@@ -140,7 +140,7 @@ fn parse_members<'a>(members: impl Iterator<Item = &'a [u8]>, size: u64) -> Rang
     }
 }
 
-/// Ranges of which no two overlap or adjoin, in the order of the first of what each was made of.
+/// Ranges that neither overlap nor adjoin, in the order of the first that each was made from.
 struct Merged {
     ranges: [ByteRange; RANGES_ASKED_MAX],
     len: usize,

@@ -14,6 +14,7 @@ mod http;
 mod idle;
 mod integrity;
 mod lent;
+mod nginx;
 mod oap;
 mod objects;
 mod proxies;

@@ -127,33 +127,6 @@ fn ranges_that_are_none_are_ignored() {
     node.terminate();
 }
 
-/// The parts of an answer: what each says that it is, and its bytes.
-fn parts(answer: &crate::common::http::Response) -> Vec<(String, Vec<u8>)> {
-    let kind = answer.field("content-type").expect("content has a type");
-    let (kind, boundary) = kind.split_once("; boundary=").expect("parts have a boundary");
-    assert_eq!(kind, "multipart/byteranges");
-    let (first, delimiter) = (format!("--{boundary}\r\n"), format!("\r\n--{boundary}"));
-    let find = |bytes: &[u8], wanted: &[u8]| {
-        bytes.windows(wanted.len()).position(|some| some == wanted).expect("it is there")
-    };
-    let mut rest = answer.body.strip_prefix(first.as_bytes()).expect("it begins with a delimiter");
-    let mut parts = Vec::new();
-    loop {
-        let head_end = find(rest, b"\r\n\r\n");
-        let head = std::str::from_utf8(&rest[..head_end]).expect("heads are text");
-        let range = head.split_once("Content-Range: ").expect("each part says what it is").1;
-        let content = &rest[head_end + 4..];
-        let end = find(content, delimiter.as_bytes());
-        parts.push((range.to_owned(), content[..end].to_vec()));
-        rest = &content[end + delimiter.len()..];
-        match rest.strip_prefix(b"\r\n") {
-            Some(next) => rest = next,
-            None => break assert_eq!(rest, b"--\r\n"),
-        }
-    }
-    parts
-}
-
 #[test]
 fn several_ranges_come_as_parts_in_the_order_they_were_asked_for() {
     for shards in one_and_two_cores() {
@@ -179,18 +152,18 @@ fn several_ranges_come_as_parts_in_the_order_they_were_asked_for() {
                     continue;
                 }
                 assert_eq!(answer.field("content-range"), None);
-                for ((range, bytes), (first, last)) in parts(&answer).iter().zip(&asked) {
+                for ((range, bytes), (first, last)) in answer.parts().iter().zip(&asked) {
                     assert_eq!(*range, format!("bytes {first}-{last}/{size}"));
                     assert_same(bytes, &object.bytes[*first..=*last], range);
                 }
-                assert_eq!(parts(&answer).len(), asked.len());
+                assert_eq!(answer.parts().len(), asked.len());
             }
             if size > 2 * MIB {
                 let most: Vec<String> = (0..16)
                     .map(|at| format!("{}-{}", at * 130_000, at * 130_000 + 70_000))
                     .collect();
                 let answer = ranged(&mut peer, object, &format!("bytes={}", most.join(",")));
-                let parts = parts(&answer);
+                let parts = answer.parts();
                 assert_eq!(parts.len(), 16);
                 for (at, (_, bytes)) in parts.iter().enumerate() {
                     let start = at * 130_000;

@@ -42,8 +42,8 @@ pub(super) struct Get {
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Opening,
-    /// The object has `size` bytes; all or a part are wanted, or several, of which `part` is the
-    /// first. Nothing is sent.
+    /// The object has `size` bytes; all or a part are wanted, or several that begin with `part`.
+    /// Nothing is sent.
     Starting {
         size: u64,
         part: Option<ByteRange>,

@@ -60,7 +60,8 @@ fn an_answer_in_parts_byte_for_byte() {
          Server: ron/test\r\nX-Corr-Id: me\r\n\
          Content-Type: multipart/byteranges; boundary={hex}\r\n\
          Cache-Control: public, max-age=31536000, immutable\r\nAccept-Ranges: bytes\r\n\
-         X-Content-Type-Options: nosniff\r\nETag: \"{address}\"\r\nContent-Length: {}\r\n\r\n{body}",
+         X-Content-Type-Options: nosniff\r\nETag: \"{address}\"\r\n\
+         Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
     assert_eq!(String::from_utf8(bench.out.clone()).unwrap(), expected);
