@@ -34,6 +34,15 @@ pub const CORR_ID_LEN_MAX: usize = 64;
 /// the longest frame.
 pub const OAP_CHUNK_LEN_MAX: usize = 64 * 1024;
 
+/// Parts of a representation that one request is answered with; one that asks for more is answered
+/// with all of it.
+pub const RANGES_MAX: usize = 16;
+
+/// Ranges of one request before those that touch are joined; one that asks for more is answered
+/// with all of it.
+pub const RANGES_ASKED_MAX: usize = 64;
+
+const _: () = assert!(RANGES_MAX <= RANGES_ASKED_MAX);
 const _: () = assert!(TARGET_LEN_MAX < HEAD_LEN_MAX);
 const _: () = assert!(GROUP_LEN.is_power_of_two() && GROUP_LEN.is_multiple_of(1024));
 

@@ -100,11 +100,11 @@ enum Phase {
     Flowing,
 }
 
-/// One range of one object on its way to a session.
+/// One range of one object on its way to a session, or several, one after the other.
 ///
 /// Calls come in this order: `open`, then after `Reply::Opened` `begin`, then `pump`, `on_group`
-/// and `take` as often as it takes until `is_done`. Dropping it drops all groups; replies that come
-/// later belong to nobody.
+/// and `take` as often as it takes until `is_done`; then, for each further range, `go_on` and the
+/// same again. Dropping it drops all groups; replies that come later belong to nobody.
 #[derive(Debug)]
 pub struct Download {
     stream: StreamId,
@@ -187,6 +187,17 @@ impl Download {
             self.asked += 1;
             self.on_group(group);
         }
+    }
+
+    /// Goes on with another range of the same object, now that all of the last one was taken.
+    ///
+    /// # Panics
+    /// If something of the last range is left, or the range does not lie within the object.
+    pub fn go_on(&mut self, range: Range<u64>) {
+        assert!(self.is_done(), "{} bytes are left", self.remaining());
+        assert!(range.start <= range.end && range.end <= self.size, "{range:?} of {}", self.size);
+        (self.next, self.end) = (range.start, range.end);
+        self.asked = self.groups().start;
     }
 
     /// Asks for groups until as many are in progress, asked for or kept, as the window allows, or

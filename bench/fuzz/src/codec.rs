@@ -6,11 +6,12 @@ use ron_codec::{
     http::{
         body::{ChunkError, ChunkedDecoder, Step},
         etag::{if_match, if_none_match, if_range},
+        multipart::Multipart,
         range::{ByteRange, RangeSpec, parse_range},
         request::{BodyKind, HeadError, Parsed, RequestHead, Version, parse_head},
         target::{Rel, Route, route},
     },
-    limits::{HEAD_LEN_MAX, RECORD_HEADER_LEN},
+    limits::{HEAD_LEN_MAX, RANGES_ASKED_MAX, RANGES_MAX, RECORD_HEADER_LEN},
     oap::{self, GetWhat, StorageRequest},
     record::{RECORD_MAGIC, RecordHeader, RecordKind},
 };
@@ -143,24 +144,89 @@ pub fn ranges(input: &[u8]) {
         _ => (10, input),
     };
     let found = parse_range(value, size);
-    assert_eq!(found, range_twin(value, size), "{:?}", String::from_utf8_lossy(value));
-    if let RangeSpec::One(range) = found {
+    let ranges = match &found {
+        RangeSpec::One(range) => std::slice::from_ref(range),
+        RangeSpec::Several(ranges) => ranges.as_slice(),
+        RangeSpec::Whole | RangeSpec::Unsatisfiable => &[],
+    };
+    let twin = ranges_twin(value, size);
+    let is_twin = match &twin {
+        Twin::Whole => found == RangeSpec::Whole,
+        Twin::Parts(parts) if parts.is_empty() => found == RangeSpec::Unsatisfiable,
+        Twin::Parts(parts) => parts[..] == *ranges,
+    };
+    assert!(is_twin, "{:?}: {found:?}, {twin:?}", String::from_utf8_lossy(value));
+    assert_eq!(ranges.len() > 1, matches!(found, RangeSpec::Several(_)), "{found:?}");
+    for range in ranges {
         assert!(range.start < range.end_exclusive && range.end_exclusive <= size, "{range:?}");
         assert_eq!(range.len(), range.end_exclusive - range.start);
     }
+    if !ranges.is_empty() {
+        check_parts(ranges, size);
+    }
 }
 
-/// Numbers as text without leading zeros, which can be compared whatever their length.
-fn range_twin(value: &[u8], size: u64) -> RangeSpec {
+/// The heads of these parts, and what ends them, are as long as was said before.
+fn check_parts(ranges: &[ByteRange], size: u64) {
+    let multipart = Multipart { digest: &Address::of(b""), size, media_type: "a/b" };
+    let mut heads = Vec::new();
+    for (at, range) in ranges.iter().enumerate() {
+        multipart.write_part_head(&mut heads, *range, at == 0);
+    }
+    multipart.write_end(&mut heads);
+    let content = ranges.iter().map(|range| u128::from(range.len())).sum::<u128>();
+    let all = content + heads.len() as u128;
+    if all <= u128::from(u64::MAX) {
+        assert_eq!(u128::from(multipart.body_len(ranges)), all);
+    }
+}
+
+/// What the twin makes of a field: all of the content, or these parts of it.
+#[derive(Debug)]
+enum Twin {
+    Whole,
+    Parts(Vec<ByteRange>),
+}
+
+/// Joins what touches until nothing does, looking at every pair each time.
+fn ranges_twin(value: &[u8], size: u64) -> Twin {
     let text = String::from_utf8_lossy(value).into_owned();
-    let Some((unit, list)) = text.split_once('=') else { return RangeSpec::Whole };
+    let Some((unit, list)) = text.split_once('=') else { return Twin::Whole };
     let ows = [' ', '\t'];
     if !unit.trim_matches(ows).eq_ignore_ascii_case("bytes") {
-        return RangeSpec::Whole;
+        return Twin::Whole;
     }
     let members: Vec<&str> =
         list.split(',').map(|member| member.trim_matches(ows)).filter(|m| !m.is_empty()).collect();
-    let [member] = members[..] else { return RangeSpec::Whole };
+    let mut parts = Vec::new();
+    let mut whole = members.is_empty() || members.len() > RANGES_ASKED_MAX;
+    for member in members {
+        match range_twin(member, size) {
+            RangeSpec::One(range) => parts.push(range),
+            RangeSpec::Unsatisfiable => {}
+            RangeSpec::Whole | RangeSpec::Several(_) => whole = true,
+        }
+    }
+    let touch =
+        |a: &ByteRange, b: &ByteRange| a.start <= b.end_exclusive && b.start <= a.end_exclusive;
+    'again: loop {
+        for later in 1..parts.len() {
+            for earlier in 0..later {
+                if touch(&parts[earlier], &parts[later]) {
+                    let (a, b) = (parts[earlier], parts.remove(later));
+                    let (start, end) = (a.start.min(b.start), a.end_exclusive.max(b.end_exclusive));
+                    parts[earlier] = ByteRange { start, end_exclusive: end };
+                    continue 'again;
+                }
+            }
+        }
+        break;
+    }
+    if whole || parts.len() > RANGES_MAX { Twin::Whole } else { Twin::Parts(parts) }
+}
+
+/// Numbers as text without leading zeros, which can be compared whatever their length.
+fn range_twin(member: &str, size: u64) -> RangeSpec {
     let Some((first, last)) = member.split_once('-') else { return RangeSpec::Whole };
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let number = |text: &str| text.parse::<u128>().map_or(u128::MAX, |number| number);

@@ -1,4 +1,5 @@
-//! HTTP/1.1 as bytes: request heads, targets, ranges, entity tags, chunked bodies, response heads.
+//! HTTP/1.1 as bytes: request heads, targets, ranges, entity tags, chunked bodies, response heads,
+//! bodies of several parts.
 //!
 //! Everything here runs once or more per request of a shard, so nothing here allocates: heads are
 //! borrowed from the receive buffer and answers are appended to a buffer the caller keeps. The
@@ -8,6 +9,7 @@
 pub mod body;
 pub mod etag;
 pub mod fields;
+pub mod multipart;
 pub mod range;
 pub mod request;
 pub mod response;

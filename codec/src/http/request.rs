@@ -31,7 +31,8 @@ pub enum Parsed<'a> {
 pub struct RequestHead<'a> {
     pub method: Method,
     /// Path and query, raw, starting with a slash. Of an absolute-form target, the part behind
-    /// the authority; a query without a path is dropped there. Of `OPTIONS`, also `*`.
+    /// the authority; a query without a path is dropped there. Of `OPTIONS`, also `*`, which is
+    /// what an absolute form without path and query stands for there.
     pub target: &'a str,
     pub version: Version,
     /// The value of `Host`, with its port; of an absolute-form target, the authority, which
@@ -131,6 +132,9 @@ pub enum HeadError {
     /// Neither a path nor an http or https URI.
     #[error("request target has an unsupported form")]
     TargetForm,
+    /// Of an authority: nobody is connected to anybody here.
+    #[error("CONNECT is not implemented")]
+    Connect,
     #[error("Host is missing")]
     HostMissing,
     #[error("Host is repeated")]
@@ -165,7 +169,7 @@ impl HeadError {
             Self::TooLong { .. } | Self::TooManyFields { .. } => ErrorCode::HeadTooLarge,
             Self::TargetTooLong { .. } => ErrorCode::TargetTooLong,
             Self::Version => ErrorCode::VersionNotSupported,
-            Self::CodingUnknown => ErrorCode::NotImplemented,
+            Self::CodingUnknown | Self::Connect => ErrorCode::NotImplemented,
             Self::Expectation => ErrorCode::ExpectationFailed,
             _ => ErrorCode::BadRequest,
         }
@@ -286,7 +290,13 @@ fn read_head(bytes: &[u8]) -> Result<RequestHead<'_>, HeadError> {
     let (authority, target) = match (method, target) {
         // RFC 9110 §9.3.7: the node as a whole is asked.
         (Method::Known("OPTIONS"), "*") => (None, target),
-        _ => read_target(target)?,
+        // RFC 9112 §3.2.3: its target is an authority, with a port, and nothing else. What comes
+        // behind the head is no request, so the connection ends.
+        (Method::Known("CONNECT"), _) if is_host(target.as_bytes()) && target.contains(':') => {
+            return Err(HeadError::Connect);
+        }
+        (Method::Known("CONNECT"), _) => return Err(HeadError::TargetForm),
+        _ => read_target(target, method)?,
     };
     let head = RequestHead {
         method,
@@ -344,7 +354,7 @@ fn read_method(method: &str) -> Method {
 
 /// The authority, if there is one, and the path and query of a target in origin or absolute form
 /// (RFC 9112 §3.2).
-fn read_target(target: &str) -> Result<(Option<&str>, &str), HeadError> {
+fn read_target(target: &str, method: Method) -> Result<(Option<&str>, &str), HeadError> {
     if target.starts_with('/') {
         return Ok((None, target));
     }
@@ -359,13 +369,30 @@ fn read_target(target: &str) -> Result<(Option<&str>, &str), HeadError> {
     if no_host || !is_host(authority.as_bytes()) {
         return Err(HeadError::TargetForm);
     }
-    Ok((Some(authority), if path.starts_with('/') { path } else { "/" }))
+    let path = match path {
+        // RFC 9112 §3.2.4.
+        "" if method == Method::Known("OPTIONS") => "*",
+        path if path.starts_with('/') => path,
+        _ => "/",
+    };
+    Ok((Some(authority), path))
 }
 
-/// Whether `value` has only bytes of a host and a port (RFC 3986 §3.2.2). It may be empty.
+/// Whether `value` is made as a host and perhaps a port are (RFC 3986 §3.2.2). It may be empty.
 fn is_host(value: &[u8]) -> bool {
-    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
-    value.iter().all(legal)
+    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
+    // Only an address in brackets has colons of its own.
+    let (host, port) = match value {
+        [b'[', rest @ ..] => match memchr::memchr(b']', rest) {
+            Some(end) => (&rest[..end], &rest[end + 1..]),
+            None => return false,
+        },
+        _ => value.split_at(memchr::memchr(b':', value).unwrap_or(value.len())),
+    };
+    let in_brackets = value.starts_with(b"[");
+    host.iter().all(|byte| legal(byte) || (in_brackets && *byte == b':'))
+        && matches!(port, [] | [b':', ..])
+        && port.iter().skip(1).all(u8::is_ascii_digit)
 }
 
 /// What the `Transfer-Encoding` lines said so far.
@@ -402,10 +429,12 @@ impl<'a> Reader<'a> {
                 head.range = if head.range.is_none() { Some(value) } else { Some(b"") };
             }
             6 if is("Expect") => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(HeadError::Expectation);
+                for member in list_members(value).filter(|member| !member.is_empty()) {
+                    if !member.eq_ignore_ascii_case(b"100-continue") {
+                        return Err(HeadError::Expectation);
+                    }
+                    head.expect_continue = true;
                 }
-                head.expect_continue = true;
             }
             8 if is("If-Match") => head.if_match.push(value, self.bytes),
             8 if is("If-Range") => {

@@ -104,7 +104,7 @@ fn methods_are_told_apart() {
     assert_eq!(method("HEAD"), Method::Head);
     assert_eq!(method("PUT"), Method::Put);
     assert_eq!(method("DELETE"), Method::Delete);
-    for name in ["POST", "OPTIONS", "PATCH", "TRACE", "CONNECT"] {
+    for name in ["POST", "OPTIONS", "PATCH", "TRACE"] {
         assert_eq!(method(name), Method::Known(name));
     }
     for name in ["get", "BREW", "GETX", "G", "PROPFIND", "M-SEARCH"] {
@@ -145,6 +145,28 @@ fn targets_in_all_forms() {
     ] {
         assert_eq!(target(text), Err(HeadError::TargetForm), "{text}");
     }
+}
+
+#[test]
+fn the_node_as_a_whole_is_asked_by_options_alone() {
+    for (line, target) in [
+        ("OPTIONS *", Ok("*")),
+        ("OPTIONS http://h", Ok("*")),
+        ("OPTIONS http://h/", Ok("/")),
+        ("OPTIONS http://h?q", Ok("/")),
+        ("OPTIONS /o/", Ok("/o/")),
+        ("GET http://h", Ok("/")),
+        ("CONNECT h:80", Err(HeadError::Connect)),
+        ("CONNECT [::1]:443", Err(HeadError::Connect)),
+        ("CONNECT h", Err(HeadError::TargetForm)),
+        ("CONNECT /", Err(HeadError::TargetForm)),
+        ("CONNECT *", Err(HeadError::TargetForm)),
+        ("CONNECT http://h:80/", Err(HeadError::TargetForm)),
+    ] {
+        let found = request_line(&format!("{line} HTTP/1.1")).map(|head| head.target);
+        assert_eq!(found, target, "{line}");
+    }
+    assert_eq!(HeadError::Connect.status(), 501);
 }
 
 #[test]
@@ -259,10 +281,15 @@ fn a_host_is_sent_exactly_once_by_http11() {
     assert_eq!(host("Host:\r\n"), Ok(Some(&b""[..])));
     assert_eq!(host("Host: a\r\nHost: b\r\n"), Err(HeadError::HostRepeated));
     assert_eq!(host("Host: a\r\nhost: a\r\n"), Err(HeadError::HostRepeated));
-    for bad in ["a b", "a/b", "u@h", "a?b", "a#b", "\"a\"", "a\\b", "caf\u{e9}"] {
+    for bad in ["a b", "a/b", "u@h", "a?b", "a#b", "\"a\"", "a\\b", "caf\u{e9}"]
+        .into_iter()
+        .chain(["h:x", "h:80:90", "::1", "[::1", "[::1]80", "[::1]:x", "a[b]", "h:8 0", "h:+8"])
+    {
         assert_eq!(host(&format!("Host: {bad}\r\n")), Err(HeadError::HostInvalid), "{bad}");
     }
-    assert!(host("Host: [2001:db8::1]:8080\r\n").is_ok());
+    for good in ["[2001:db8::1]:8080", "[::1]", "h:", "h:80", "127.0.0.1:9080", ":80"] {
+        assert!(host(&format!("Host: {good}\r\n")).is_ok(), "{good}");
+    }
     assert_eq!(whole("GET http://h/ HTTP/1.1\r\n\r\n").map(|_| ()), Err(HeadError::HostMissing));
 }
 
@@ -345,8 +372,15 @@ fn expectations() {
     assert_eq!(expects(&["Expect: 100-continue", "Transfer-Encoding: chunked"]), Ok(true));
     assert_eq!(expects(&["Expect: 100-continue", "Content-Length: 0"]), Ok(false));
     assert_eq!(expects(&["Expect: 100-continue"]), Ok(false));
-    let error = expects(&["Expect: the-unexpected"]).unwrap_err();
-    assert_eq!((error, error.status()), (HeadError::Expectation, 417));
+    for value in [", 100-Continue ,", "100-continue, 100-continue"] {
+        let line = format!("Expect: {value}");
+        assert_eq!(expects(&[&line, "Content-Length: 1"]), Ok(true), "{value}");
+    }
+    assert_eq!(expects(&["Expect:", "Content-Length: 1"]), Ok(false));
+    for value in ["the-unexpected", "100-continue, tea", "100-continue;q=1", "200-ok"] {
+        let error = expects(&[&format!("Expect: {value}")]).unwrap_err();
+        assert_eq!((error, error.status()), (HeadError::Expectation, 417), "{value}");
+    }
     let old = "PUT / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
     assert!(!whole(old).unwrap().expect_continue);
 }

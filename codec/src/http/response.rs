@@ -232,7 +232,8 @@ fn put_two_digits(place: &mut [u8], number: u64) {
     place[1] = b'0' + (number % 10) as u8;
 }
 
-fn push_number(out: &mut Vec<u8>, number: u64) {
+/// Appends a number in decimal.
+pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 

@@ -53,6 +53,33 @@ impl Response {
         fields["code"].as_str().expect("a code is text").to_owned()
     }
 
+    /// The parts of a `multipart/byteranges`: what each says that it is, and its bytes.
+    pub fn parts(&self) -> Vec<(String, Vec<u8>)> {
+        let kind = self.field("content-type").expect("content has a type");
+        let (kind, boundary) = kind.split_once("; boundary=").expect("parts have a boundary");
+        assert_eq!(kind, "multipart/byteranges");
+        let delimiter = format!("\r\n--{boundary}");
+        let find = |bytes: &[u8], wanted: &[u8]| {
+            bytes.windows(wanted.len()).position(|some| some == wanted).expect("it is there")
+        };
+        // The line end before the first one may be that of the head.
+        let body = self.body.strip_prefix(b"\r\n").unwrap_or(&self.body);
+        let first = &delimiter.as_bytes()[2..];
+        let mut rest = body.strip_prefix(first).expect("it begins with a delimiter");
+        let mut parts = Vec::new();
+        while let Some(part) = rest.strip_prefix(b"\r\n") {
+            let head_end = find(part, b"\r\n\r\n");
+            let head = std::str::from_utf8(&part[..head_end]).expect("heads are text");
+            let range = head.split_once("Content-Range: ").expect("each part says what it is").1;
+            let content = &part[head_end + 4..];
+            let end = find(content, delimiter.as_bytes());
+            parts.push((range.to_owned(), content[..end].to_vec()));
+            rest = &content[end + delimiter.len()..];
+        }
+        assert_eq!(rest, b"--\r\n", "it ends with a delimiter");
+        parts
+    }
+
     /// Whether the node keeps the connection, as far as it says.
     pub fn keeps(&self) -> bool {
         let connection = self.field("connection").unwrap_or_default().to_ascii_lowercase();

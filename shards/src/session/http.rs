@@ -16,7 +16,7 @@
 //!
 //! Refused: paths outside of `/o/`, methods other than GET, HEAD, PUT and DELETE, the latter two
 //! without the authority to write, and whatever two readers of a request could understand
-//! differently. Several ranges at once do not exist here.
+//! differently.
 
 use std::{io, mem, net::SocketAddr};
 
@@ -48,6 +48,7 @@ mod get;
 mod goal;
 mod inbox;
 mod late;
+mod parts;
 mod put;
 mod refusal;
 mod request;

@@ -15,6 +15,7 @@ use ron_codec::http::range::{ByteRange, RangeSpec};
 use ron_io::arena::Block;
 
 use super::{
+    parts::Parts,
     refusal::Refusal,
     request::{Request, Verdict, Wanted},
     shown::Shown,
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     download::Download,
-    flow::{Cx, Fault, Reply, StreamId, Verified},
+    flow::{Body, Cx, Fault, Reply, StreamId, Verified},
 };
 
 /// A GET or HEAD in progress.
@@ -34,6 +35,8 @@ pub(super) struct Get {
     wanted: Wanted,
     spare: Option<Box<Spare>>,
     download: Download,
+    /// Where several parts are wanted. In a box, because what is wanted of most objects is all.
+    parts: Option<Box<Parts>>,
     stage: Stage,
 }
 
@@ -47,7 +50,8 @@ pub(super) struct Spare {
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Opening,
-    /// The object has `size` bytes; all or a part are wanted. Nothing is sent.
+    /// The object has `size` bytes; all or a part are wanted, or several that begin with `part`.
+    /// Nothing is sent.
     Starting {
         size: u64,
         part: Option<ByteRange>,
@@ -83,7 +87,7 @@ impl Get {
         let mut download = Download::new(stream, shown.address);
         let first = if request.is_head() { None } else { wanted.first_byte() };
         download.open(first, cx);
-        Get { request, stream, shown, wanted, spare, download, stage: Stage::Opening }
+        Get { request, stream, shown, wanted, spare, download, parts: None, stage: Stage::Opening }
     }
 
     /// Asks for the identity form instead, unless it is the one that was asked for.
@@ -154,25 +158,48 @@ impl Get {
             return Turn::Wait;
         }
         let tight = cx.memory.is_tight() || self.download.is_under_pressure();
-        while let Some(slice) = self.download.take_whole(wire.body_space(tight, cx)) {
-            match self.stage {
-                Stage::Starting { size, part } => {
-                    self.decide_end(wire);
+        while let Some(slice) = self.next_slice(wire.body_space(tight, cx)) {
+            if matches!(self.stage, Stage::Starting { .. }) {
+                self.decide_end(wire);
+            }
+            match (self.stage, &mut self.parts) {
+                (Stage::Starting { size, part }, None) => {
                     let body = Some(slice);
                     wire.send_content(&self.request, &self.shown, (size, part), body, cx);
                     let status = if part.is_some() { 206 } else { 200 };
                     self.stage = Stage::Sending { status };
                 }
-                Stage::Opening | Stage::Sending { .. } => wire.send_slice(slice, cx),
+                (Stage::Starting { .. }, Some(parts)) => {
+                    wire.send_part(Some(&self.request), parts, slice, cx);
+                    self.stage = Stage::Sending { status: 206 };
+                }
+                (_, None) => wire.send_slice(slice, cx),
+                (_, Some(parts)) => wire.send_part(None, parts, slice, cx),
             }
         }
         match self.stage {
-            Stage::Sending { status } if self.download.is_done() => Turn::Answered { status },
+            Stage::Sending { status } if self.download.is_done() => {
+                if let Some(parts) = self.parts.take() {
+                    wire.send_parts_end(&parts, cx);
+                }
+                Turn::Answered { status }
+            }
             _ => {
                 self.download.pump_ahead(wire.body_space(tight, cx), cx);
                 Turn::Wait
             }
         }
+    }
+
+    /// The next bytes to be sent, at most `max`, of this part or of the one behind it.
+    fn next_slice(&mut self, max: usize) -> Option<Body> {
+        if let Some(parts) = &mut self.parts
+            && self.download.is_done()
+            && let Some(next) = parts.next()
+        {
+            self.download.go_on(next.start..next.end_exclusive);
+        }
+        self.download.take_whole(max)
     }
 
     /// Ends what was not brought to its end: nothing more is wanted of the store.
@@ -187,8 +214,10 @@ impl Get {
 
     /// Bytes of memory that are kept besides the value itself and its blocks.
     pub(super) fn heap(&self) -> usize {
-        let spare = self.spare.as_ref().map_or(0, |spare| size_of_val(&**spare));
-        self.download.heap() + spare
+        let spare = self.spare.as_ref();
+        let spare = spare.map_or(0, |spare| size_of_val(&**spare) + spare.wanted.heap());
+        let parts = self.parts.as_ref().map_or(0, |parts| size_of_val(&**parts));
+        self.download.heap() + self.wanted.heap() + spare + parts
     }
 
     fn opened(
@@ -212,6 +241,10 @@ impl Get {
         let part = match self.wanted.range(size) {
             RangeSpec::Whole => None,
             RangeSpec::One(range) => Some(range),
+            RangeSpec::Several(ranges) => {
+                let parts = Box::new(Parts::new(self.shown.clone(), size, ranges));
+                Some(self.parts.insert(parts).now())
+            }
             RangeSpec::Unsatisfiable => return Turn::Refuse(Refusal::Range { size }),
         };
         if part.is_some() {

@@ -1,6 +1,7 @@
 //! What is kept of a request's head once its bytes are gone.
 //!
-//! Everything is inline: a request that is served from the cache allocates nothing.
+//! Everything is inline, but for a long list of ranges: a request for all of an object, or for one
+//! range of it, allocates nothing.
 
 use ron_codec::{
     address::Address,
@@ -12,15 +13,19 @@ use ron_codec::{
         request::{Method, RequestHead, Version},
         target::{Rel, Route, route},
     },
+    limits::RANGES_MAX,
 };
 use ron_io::stats::Op;
 
 use super::{accept::takes_identity, goal::Goal, refusal::Refusal};
 use crate::{config::Config, flow::Cx};
 
-/// Longest value of `Range` that is understood: two numbers of 20 digits fit twice. A longer one is
-/// ignored, as RFC 9110 §14.2 allows for any.
-const RANGE_LEN_MAX: usize = 64;
+/// Longest value of `Range` that is kept without allocating: two numbers of 20 digits fit.
+const RANGE_INLINE_LEN: usize = 64;
+
+/// Longest value of `Range` that is understood: as many ranges of two such numbers as may be sent
+/// fit. A longer one is ignored, as RFC 9110 §14.2 allows for any.
+const RANGE_LEN_MAX: usize = 1024;
 
 /// One request, as far as every answer needs it.
 #[derive(Clone, Copy, Debug)]
@@ -197,7 +202,7 @@ pub(super) enum Verdict {
 
 /// The conditions of a GET or HEAD, judged before the object is looked up: the tag of an object is
 /// its address. They count only if it exists (RFC 9110 §13.2.1).
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) verdict: Verdict,
     range: RangeText,
@@ -205,7 +210,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn new(head: &RequestHead<'_>, address: &Address) -> Wanted {
-        let mut wanted = Wanted { verdict: Verdict::Content, range: RangeText::default() };
+        let mut wanted = Wanted { verdict: Verdict::Content, range: RangeText::NONE };
         // In the order of RFC 9110 §13.2.2, with the negotiation before it.
         if !head.accept_encoding.is_empty() && !takes_identity(head.accept_encoding) {
             wanted.verdict = Verdict::NotAcceptable;
@@ -233,12 +238,8 @@ impl Wanted {
             return Some(0);
         }
         // A start that does not move with the size is no suffix.
-        let of_size = |size| parse_range(self.range.value(), size);
-        match (of_size(u64::MAX), of_size(u64::MAX - 1)) {
-            (RangeSpec::Whole, _) => Some(0),
-            (RangeSpec::One(a), RangeSpec::One(b)) if a.start == b.start => Some(a.start),
-            _ => None,
-        }
+        let of_size = |size| parse_range(self.range.value(), size).first_byte();
+        of_size(u64::MAX).filter(|first| of_size(u64::MAX - 1) == Some(*first))
     }
 
     /// The part of an object of `size` bytes that was asked for.
@@ -248,39 +249,50 @@ impl Wanted {
         }
         parse_range(self.range.value(), size)
     }
+
+    /// Bytes of memory that are kept besides the value itself.
+    pub(super) fn heap(&self) -> usize {
+        match &self.range {
+            RangeText::Short { .. } => 0,
+            RangeText::Long(value) => value.len(),
+        }
+    }
 }
 
 /// The value of a `Range` field; empty when there is none that counts.
-#[derive(Clone, Copy, Debug)]
-struct RangeText {
-    bytes: [u8; RANGE_LEN_MAX],
-    len: u8,
+#[derive(Debug)]
+enum RangeText {
+    Short { bytes: [u8; RANGE_INLINE_LEN], len: u8 },
+    Long(Box<[u8]>),
 }
 
-const _: () = assert!(RANGE_LEN_MAX <= u8::MAX as usize);
-
-impl Default for RangeText {
-    fn default() -> Self {
-        RangeText { bytes: [0; RANGE_LEN_MAX], len: 0 }
-    }
-}
+const _: () = assert!(RANGE_INLINE_LEN <= u8::MAX as usize);
+const _: () = assert!("bytes=".len() + 42 * RANGES_MAX <= RANGE_LEN_MAX);
 
 impl RangeText {
+    const NONE: RangeText = RangeText::Short { bytes: [0; RANGE_INLINE_LEN], len: 0 };
+
     fn new(value: &[u8]) -> RangeText {
-        let mut text = RangeText::default();
-        if let Some(place) = text.bytes.get_mut(..value.len()) {
-            place.copy_from_slice(value);
-            text.len = value.len() as u8;
+        let mut bytes = [0; RANGE_INLINE_LEN];
+        match bytes.get_mut(..value.len()) {
+            Some(place) => {
+                place.copy_from_slice(value);
+                RangeText::Short { bytes, len: value.len() as u8 }
+            }
+            None if value.len() <= RANGE_LEN_MAX => RangeText::Long(value.into()),
+            None => RangeText::NONE,
         }
-        text
     }
 
     fn is_empty(&self) -> bool {
-        self.len == 0
+        self.value().is_empty()
     }
 
     fn value(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        match self {
+            RangeText::Short { bytes, len } => &bytes[..usize::from(*len)],
+            RangeText::Long(value) => value,
+        }
     }
 }
 
@@ -449,7 +461,12 @@ mod tests {
             ("bytes=-0", None),
             ("bytes=-18446744073709551615", Some(0)),
             ("bytes=9-7", Some(0)),
-            ("bytes=1-2,4-5", Some(0)),
+            ("bytes=1-2,4-5", Some(1)),
+            ("bytes=4-5,1-2", Some(4)),
+            ("bytes=4-5,1-3,0-0,8-", Some(0)),
+            ("bytes=3-,-5", Some(3)),
+            ("bytes=-5,3-4", None),
+            ("bytes=1-2,x", Some(0)),
             ("lines=3-", Some(0)),
         ] {
             let wanted = wanted("GET", &format!("Range: {range}\r\n"));
@@ -467,7 +484,11 @@ mod tests {
         assert!(!part("GET", &format!("Range: bytes=1-2\r\nIf-Range: W/\"b3:{HEX}\"\r\n")));
         assert!(!part("GET", "Range: bytes=1-2\r\nIf-Range: \"x\"\r\n"));
         let padded = |len: usize| format!("Range: bytes={:0>1$}-2\r\n", 1, len - "bytes=-2".len());
-        assert!(part("GET", &padded(RANGE_LEN_MAX)));
+        for (len, heap) in [(RANGE_INLINE_LEN, 0), (RANGE_LEN_MAX, RANGE_LEN_MAX)] {
+            assert!(part("GET", &padded(len)));
+            assert_eq!(wanted("GET", &padded(len)).heap(), heap);
+        }
         assert!(!part("GET", &padded(RANGE_LEN_MAX + 1)));
+        assert_eq!(wanted("GET", &padded(RANGE_LEN_MAX + 1)).heap(), 0);
     }
 }

@@ -30,22 +30,22 @@ pub(super) enum By {
 const IMMUTABLE: &str = "Cache-Control: public, max-age=31536000, immutable\r\n";
 const SHORT_LIVED: &str = "Cache-Control: public, max-age=60\r\n";
 
-/// What every answer with content says: it never changes, and its name is all that is known of it.
-const BARE_LINES: &str = "Content-Type: application/octet-stream\r\n\
-    Cache-Control: public, max-age=31536000, immutable\r\n\
-    Accept-Ranges: bytes\r\n\
-    X-Content-Type-Options: nosniff\r\n";
+/// What is known of the type of an object that was asked for by nothing but its address.
+const BARE_TYPE: &str = "application/octet-stream";
+const MANIFEST_TYPE: &str = "application/toml";
 
-const MANIFEST_LINES: &str = "Content-Type: application/toml\r\n\
-    Cache-Control: public, max-age=60\r\n\
+/// What every answer with content says.
+const CONTENT_LINES: &str = "Accept-Ranges: bytes\r\nX-Content-Type-Options: nosniff\r\n";
+
+/// What an object that was asked for by its address alone says in one piece.
+const BARE_LINES: &str = "Cache-Control: public, max-age=31536000, immutable\r\n\
     Accept-Ranges: bytes\r\n\
     X-Content-Type-Options: nosniff\r\n";
 
 /// What strangers stored runs in an origin of its own that nobody else has: its scripts reach
 /// neither this node's other pages nor what the browser keeps for them.
-const CONTENT_LINES: &str = "Accept-Ranges: bytes\r\n\
-    X-Content-Type-Options: nosniff\r\n\
-    Content-Security-Policy: sandbox allow-scripts allow-forms allow-popups allow-downloads\r\n";
+const SANDBOX: &str =
+    "Content-Security-Policy: sandbox allow-scripts allow-forms allow-popups allow-downloads\r\n";
 
 const VARY: &str = "Vary: Accept-Encoding\r\n";
 
@@ -60,14 +60,30 @@ impl Shown {
         Shown { by: By::Manifest(payment), ..Shown::bare(bundle) }
     }
 
+    /// The type of the content.
+    pub(super) fn media_type(&self) -> &str {
+        match (&self.target, &self.by) {
+            (Some(target), _) => &target.content.mime,
+            (None, By::Address) => BARE_TYPE,
+            (None, By::Manifest(_)) => MANIFEST_TYPE,
+        }
+    }
+
     /// Adds what an answer with the representation says of it.
     pub(super) fn describe<'o>(&self, head: ResponseHead<'o>) -> ResponseHead<'o> {
+        self.describe_but_type(head.field("Content-Type", self.media_type()))
+    }
+
+    /// The same without the type.
+    pub(super) fn describe_but_type<'o>(&self, head: ResponseHead<'o>) -> ResponseHead<'o> {
         let head = match (&self.target, &self.by) {
             (None, By::Address) => head.lines(BARE_LINES),
-            (None, By::Manifest(payment)) => terms(head.lines(MANIFEST_LINES), payment.as_deref()),
+            (None, By::Manifest(payment)) => {
+                terms(self.validity(head.lines(CONTENT_LINES)), payment.as_deref())
+            }
             (Some(target), _) => {
-                let head = head.field("Content-Type", &target.content.mime).lines(CONTENT_LINES);
-                let head = terms(self.validity(head), target.payment.as_ref());
+                let head = self.validity(head.lines(CONTENT_LINES).lines(SANDBOX));
+                let head = terms(head, target.payment.as_ref());
                 match self.coding {
                     Some(encoded) => head.field("Content-Encoding", encoded.name()),
                     None => head,

@@ -32,6 +32,7 @@ mod conn;
 mod delete;
 mod get;
 mod late;
+mod parts;
 mod put;
 mod split;
 

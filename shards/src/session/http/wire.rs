@@ -256,7 +256,12 @@ impl Wire {
     }
 
     /// The start of a head, with the fields that every answer has.
-    fn head<'o>(&mut self, status: u16, request: &Request, cx: &'o mut Cx<'_>) -> ResponseHead<'o> {
+    pub(super) fn head<'o>(
+        &mut self,
+        status: u16,
+        request: &Request,
+        cx: &'o mut Cx<'_>,
+    ) -> ResponseHead<'o> {
         ResponseHead::new(cx.acts.scratch(), status)
             .connection(request.version, request.keep_alive)
             .field("Date", self.date.at(cx.now.unix_ms / 1000))
@@ -264,7 +269,8 @@ impl Wire {
             .field("X-Corr-Id", request.corr.as_bytes())
     }
 
-    fn send(&mut self, start: usize, body: Option<Body>, cx: &mut Cx<'_>) {
+    /// Queues what was written to the scratch since `start`, and a body behind it.
+    pub(super) fn send(&mut self, start: usize, body: Option<Body>, cx: &mut Cx<'_>) {
         let head_len = cx.acts.scratch().len() - start;
         if self.unsent() == 0 {
             self.progress_ns = cx.now.mono_ns;

@@ -307,3 +307,22 @@ fn terms_of_payment_are_shown_and_kept_where_that_is_wanted() {
         assert_eq!((answer.status, answer.field("X-Payment-Price")), (200, None));
     }
 }
+
+#[test]
+fn parts_are_those_of_the_form_that_is_sent() {
+    let mut bench = Bench::new();
+    let bundle = bench.bundle(&FILES, 0);
+    let fields = "Accept-Encoding: br\r\nRange: bytes=0-1,5-6\r\n";
+    let answer = bench.ask(get(format!("/o/{bundle}/app.js"), fields));
+    let hex = tag("br of it")[4..68].to_owned();
+    let part = |range, text| {
+        let head = "Content-Type: text/javascript\r\nContent-Range: bytes";
+        format!("--{hex}\r\n{head} {range}/8\r\n\r\n{text}\r\n")
+    };
+    let body = format!("{}{}--{hex}--\r\n", part("0-1", "br"), part("5-6", " i"));
+    assert_eq!((answer.status, String::from_utf8(answer.body.clone()).unwrap()), (206, body));
+    assert_eq!(answer.field("ETag"), Some(tag("br of it").as_str()));
+    assert_eq!(answer.field("Content-Encoding"), Some("br"));
+    let kind = format!("multipart/byteranges; boundary={hex}");
+    assert_eq!(answer.field("Content-Type"), Some(kind.as_str()));
+}

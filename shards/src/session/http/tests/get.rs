@@ -126,7 +126,7 @@ fn ranges_that_cannot_be_and_ranges_that_are_none() {
     let answer = bench.ask(get(format!("/o/{empty}"), "Range: bytes=0-\r\n"));
     assert_eq!((answer.status, answer.field("Content-Range")), (416, Some("bytes */0")));
     let long = "0".repeat(80);
-    for range in ["bytes=5-4", "bytes=a-", "lines=1-2", "bytes=0-1,4-5", "bytes", "bytes=", &long] {
+    for range in ["bytes=5-4", "bytes=a-", "lines=1-2", "bytes=0-1,x", "bytes", "bytes=", &long] {
         let answer = bench.ask(get(format!("/o/{own}"), &format!("Range: {range}\r\n")));
         assert_eq!((answer.status, answer.len()), (200, 100), "{range}");
     }

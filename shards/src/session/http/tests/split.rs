@@ -62,6 +62,7 @@ fn any_request() -> impl Strategy<Value = Vec<u8>> {
         "Range: bytes=5-69000\r\n",
         "Range: bytes=-3\r\n",
         "Range: bytes=65536-\r\n",
+        "Range: bytes=-3,0-1,65530-65540\r\n",
         "If-None-Match: *\r\n",
         "If-Match: \"x\"\r\n",
         "Accept-Encoding: identity;q=0\r\n",
