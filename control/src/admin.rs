@@ -11,7 +11,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::{
-    build_info::BuildInfo, conn::Client, kernel::Kernel, limits::VERIFY_MAX, metrics::Metrics,
+    build_info::BuildInfo,
+    conn::Client,
+    kernel::Kernel,
+    limits::{LIST_MAX, VERIFY_MAX},
+    listing::{ListAsk, ObjectsPage},
+    metrics::Metrics,
     refused::Refused,
 };
 
@@ -91,6 +96,25 @@ impl Admin {
         let _waiting = client.wait();
         match timeout(VERIFY_MAX, verification.outcome()).await {
             Ok(Some(outcome)) => Ok(Verdict::new(addr, outcome)),
+            Ok(None) => Err(Refused::Draining),
+            Err(_) => Err(Refused::Late),
+        }
+    }
+
+    /// Has every shard list what it has of a page, and puts the page together.
+    pub(crate) async fn list(
+        &self,
+        ask: &ListAsk,
+        client: &Client,
+    ) -> Result<ObjectsPage, Refused> {
+        let Some(range) = ask.range() else { return Ok(ObjectsPage::default()) };
+        let shards = self.kernel.orders.len();
+        let mut listing = self.kernel.lists.begin(shards).ok_or(Refused::TooManyLists)?;
+        self.give(&Order::List { id: listing.id(), range })?;
+        let _waiting = client.wait();
+        match timeout(LIST_MAX, listing.outcome()).await {
+            Ok(Some(Some(pages))) => Ok(ObjectsPage::of(pages, ask.limit)),
+            Ok(Some(None)) => Err(Refused::NotReady),
             Ok(None) => Err(Refused::Draining),
             Err(_) => Err(Refused::Late),
         }

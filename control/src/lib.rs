@@ -43,6 +43,7 @@ mod debug;
 pub mod health;
 mod kernel;
 pub mod limits;
+pub mod listing;
 mod load;
 mod log_queue;
 pub mod logging;
@@ -374,6 +375,7 @@ impl Plane {
         drop(finish);
         // The shards have ended: what was asked of them has no answer.
         kernel.verifies.give_up();
+        kernel.lists.give_up();
         kernel.profiles.end();
         watch.abort();
         if tokio::time::timeout(limits::SHUTDOWN_MAX, server).await.is_err() {

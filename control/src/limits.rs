@@ -33,6 +33,16 @@ pub const VERIFIES_MAX: usize = 16;
 /// How long the outcome of a verification is waited for: the largest object from a slow disk.
 pub const VERIFY_MAX: Duration = Duration::from_secs(600);
 
+/// Objects of one page of a listing, by default and at most: what one step of a shard looks at.
+pub const LIST_OBJECTS: u16 = 100;
+pub const LIST_OBJECTS_MAX: u16 = 1000;
+
+/// Pages that are being listed at once; more are refused. Each shard may be asked for all of them.
+pub const LISTS_MAX: usize = 8;
+
+/// How long the shards may take to list one page. One that works does within milliseconds.
+pub const LIST_MAX: Duration = Duration::from_secs(10);
+
 /// Seconds that a profile takes, by default and at most.
 pub const PROFILE_S: u64 = 10;
 pub const PROFILE_S_MAX: u64 = 60;
@@ -117,7 +127,8 @@ pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 pub const RETRY_BOOT_S: u64 = 1;
 pub const RETRY_GONE_S: u64 = 30;
 
-const _: () = assert!(VERIFIES_MAX < CONNECTIONS_MAX);
+const _: () = assert!(VERIFIES_MAX + LISTS_MAX < CONNECTIONS_MAX);
+const _: () = assert!(0 < LIST_OBJECTS && LIST_OBJECTS <= LIST_OBJECTS_MAX);
 const _: () = assert!(PROFILE_S <= PROFILE_S_MAX && PROFILE_HZ_ALL <= PROFILE_HZ_MAX);
 const _: () = assert!(PICTURE_ROWS_MAX > 1 && HELD_LOOK_EVERY.as_secs() <= HELD_AGAIN.as_secs());
 const _: () = assert!(RETRY_BOOT_S > 0 && LOAD_WINDOW.as_secs() > 0);

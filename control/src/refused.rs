@@ -7,7 +7,7 @@ use axum::{
 use ron_codec::{authority::Denied, error::ErrorCode};
 
 use crate::{
-    limits::{RETRY_GONE_S, RETRY_ORDER_S},
+    limits::{RETRY_BOOT_S, RETRY_GONE_S, RETRY_ORDER_S},
     respond::error,
 };
 
@@ -18,13 +18,18 @@ pub(crate) enum Refused {
     Address,
     /// [`VERIFIES_MAX`](crate::limits::VERIFIES_MAX) are in progress.
     TooMany,
+    /// [`LISTS_MAX`](crate::limits::LISTS_MAX) pages are being listed.
+    TooManyLists,
+    /// A shard is opening its partitions.
+    NotReady,
     /// A shard's mailbox is full.
     Mailbox,
     /// The node is shutting down.
     Draining,
     /// The scrub is switched off.
     NoScrub,
-    /// No shard answered within [`VERIFY_MAX`](crate::limits::VERIFY_MAX).
+    /// No shard answered within [`VERIFY_MAX`](crate::limits::VERIFY_MAX), or one did not within
+    /// [`LIST_MAX`](crate::limits::LIST_MAX).
     Late,
 }
 
@@ -38,6 +43,13 @@ pub(crate) fn refusal(headers: &HeaderMap, refused: Refused) -> Response {
         Refused::TooMany => {
             let message = "as many objects are being verified as can be at once";
             (ErrorCode::Overload, message, Some(RETRY_ORDER_S))
+        }
+        Refused::TooManyLists => {
+            let message = "as many pages are being listed as can be at once";
+            (ErrorCode::Overload, message, Some(RETRY_ORDER_S))
+        }
+        Refused::NotReady => {
+            (ErrorCode::NotReady, "a shard is opening its partitions", Some(RETRY_BOOT_S))
         }
         Refused::Mailbox => {
             (ErrorCode::Overload, "the mailbox of a shard is full", Some(RETRY_ORDER_S))

@@ -20,6 +20,7 @@ use crate::{
     admin::{Admin, Ordered},
     conn::Client,
     debug,
+    listing::ListAsk,
     metrics::Form,
     refused::{Refused, refusal},
     respond::{answer, error, json},
@@ -33,6 +34,7 @@ pub(crate) fn routes(admin: Arc<Admin>) -> Router {
         .route("/metrics", get(metrics))
         .route("/version", get(version))
         .route("/storage", get(storage))
+        .route("/objects", get(objects))
         .route("/debug/shards", get(debug::shards))
         .route("/debug/profile", get(debug::profile))
         .route("/scrub", post(scrub))
@@ -99,6 +101,22 @@ async fn verify(
     };
     match verified {
         Ok(verdict) => json(&headers, StatusCode::OK, &verdict),
+        Err(refused) => refusal(&headers, refused),
+    }
+}
+
+async fn objects(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(client): ConnectInfo<Client>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let ask = match ListAsk::parse(uri.query().unwrap_or_default()) {
+        Ok(ask) => ask,
+        Err(wrong) => return error(&headers, ErrorCode::BadRequest, &wrong.to_string()),
+    };
+    match admin.list(&ask, &client).await {
+        Ok(page) => json(&headers, StatusCode::OK, &page),
         Err(refused) => refusal(&headers, refused),
     }
 }

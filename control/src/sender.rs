@@ -48,9 +48,9 @@ pub(crate) fn sender<'a>(
     sender
 }
 
-/// Whether a GET of this costs as much as an order.
+/// Whether a GET of this costs as much as an order, or shows what only its address opened before.
 fn costs(uri: &Uri) -> bool {
-    uri.path() == "/debug/profile"
+    ["/debug/profile", "/objects"].contains(&uri.path())
 }
 
 /// Passes on requests whose sender may do what their method says: look, or change something.

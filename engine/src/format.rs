@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ron_shards::store::layout::partition_name;
+use ron_shards::store::layout::{Layout, partition_name};
 
 mod error;
 mod file;
@@ -180,6 +180,18 @@ impl DataDirs {
 }
 
 impl Stopped {
+    /// The layout of the node, with the volumes that were not named absent.
+    pub fn layout(&self) -> Layout {
+        let unnamed = |(volume, path): (u16, &Option<PathBuf>)| path.is_none().then_some(volume);
+        Layout {
+            absent: (0..).zip(&self.volumes).filter_map(unnamed).collect(),
+            lost: Vec::new(),
+            volumes: self.volumes.iter().map(|path| path.clone().unwrap_or_default()).collect(),
+            partitions: self.partitions as u16,
+            shards: 1,
+        }
+    }
+
     /// Takes the locks of some volumes of one node, in any order, and finds their places.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ pub struct Options {
 /// could not be checked to the end.
 pub fn run(options: &Options, quiet: bool, out: &mut dyn Write) -> Result<(), FsckError> {
     let stopped = Stopped::open(&options.dirs)?;
-    let layout = layout(&stopped);
+    let layout = stopped.layout();
     let mine: Vec<u16> =
         (0..layout.partitions).filter(|number| !layout.is_absent(*number)).collect();
     let dirs: Vec<PathBuf> = mine.iter().map(|number| layout.partition_dir(*number)).collect();
@@ -84,18 +84,6 @@ pub fn run(options: &Options, quiet: bool, out: &mut dyn Write) -> Result<(), Fs
     match report.finish()?.damage {
         0 => Ok(()),
         damage => Err(FsckError::Damaged { damage }),
-    }
-}
-
-/// The layout of the node, with the volumes that were not named absent.
-fn layout(stopped: &Stopped) -> Layout {
-    let unnamed = |(volume, path): (u16, &Option<PathBuf>)| path.is_none().then_some(volume);
-    Layout {
-        absent: (0..).zip(&stopped.volumes).filter_map(unnamed).collect(),
-        lost: Vec::new(),
-        volumes: stopped.volumes.iter().map(|path| path.clone().unwrap_or_default()).collect(),
-        partitions: stopped.partitions as u16,
-        shards: 1,
     }
 }
 

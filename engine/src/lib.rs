@@ -1,5 +1,6 @@
 //! The node assembled: its settings, its data directory, its memory bill. Wiring, nothing clever.
 
+pub mod archive;
 pub mod certs;
 pub mod client;
 pub mod config;
@@ -13,3 +14,4 @@ pub mod memory_bill;
 pub mod node;
 pub mod random;
 pub mod reload;
+pub mod stopped;

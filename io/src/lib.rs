@@ -14,6 +14,7 @@ pub mod counter;
 pub mod lane;
 pub mod latency;
 pub mod limits;
+pub mod listing;
 pub mod peers;
 pub mod pipe;
 pub mod ports;

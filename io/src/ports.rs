@@ -23,6 +23,7 @@ use std::{
 
 use crate::{
     arena::{Block, BlockMut},
+    listing::{ListPage, ListRange},
     stats::{Op, Proto},
     work::Work,
 };
@@ -509,6 +510,9 @@ pub enum Report {
     Failed { shard: ShardId, failure: Box<Failure> },
     /// The answer to `Order::Verify` of the same `id`, by the shard that owns the object.
     Verified { shard: ShardId, id: u64, outcome: VerifyOutcome },
+    /// The answer of a shard to `Order::List` of the same `id`; `None` while it opens its
+    /// partitions.
+    Listed { shard: ShardId, id: u64, page: Option<Box<ListPage>> },
     /// The shard has ended, in good order or with the reason.
     Stopped { shard: ShardId, reason: Option<String> },
 }
@@ -609,6 +613,8 @@ pub enum Order {
     /// Read an object again from the disk and hash all of it. Shards that do not own the object
     /// take no notice; the one that does answers with `Report::Verified`.
     Verify { id: u64, digest: [u8; 32] },
+    /// List objects. Every shard answers for those that it owns with `Report::Listed`.
+    List { id: u64, range: ListRange },
     /// From now on these tokens allow writes, and no others.
     WriteTokens(WriteTokens),
 }

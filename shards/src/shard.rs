@@ -340,6 +340,7 @@ impl Shard {
                 let address = Address::from_bytes(*digest);
                 self.store.verify(*id, address, &mut cx!(self, now));
             }
+            Order::List { id, range } => self.store.list(*id, *range, &mut cx!(self, now)),
             // Every request is judged by the tokens of its moment, so this holds from the next on.
             Order::WriteTokens(tokens) => {
                 self.config.authority = self.config.authority.with_tokens(&tokens.0);

@@ -1,7 +1,10 @@
 //! The storage report and the orders to look after what is stored.
 
 use ron_codec::address::Address;
-use ron_io::ports::{PartitionState, VerifyOutcome};
+use ron_io::{
+    listing::{ListEntry, ListPage, ListRange},
+    ports::{PartitionState, VerifyOutcome},
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -267,4 +270,74 @@ fn a_page_and_a_foreign_name_see_nothing_but_health() {
         assert_ne!(status(&open, path, "lb.example", page), "403", "{path}");
         assert_ne!(status(&closed, path, "lb.example", page), "401", "{path}");
     }
+}
+
+/// Answers the next listing that the shards were ordered, each with its part.
+fn list_next(node: &Node, mut parts: Vec<Option<ListPage>>) -> ListRange {
+    loop {
+        let (shard, order) = node.taken.recv_timeout(SOON).unwrap();
+        let Order::List { id, range } = order else { panic!("{order:?}") };
+        let page = parts[shard].take().map(Box::new);
+        node.reports.send(Report::Listed { shard: ShardId(shard as u16), id, page }).unwrap();
+        if shard + 1 == parts.len() {
+            return range;
+        }
+    }
+}
+
+fn get(node: &Node, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(node.control.addr()).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+#[test]
+fn a_page_is_put_together_of_what_all_shards_have() {
+    let node = serving(2);
+    let entry = |first: u8, damaged| ListEntry { digest: [first; 32], size: 7, damaged };
+    let address = |first: u8| Address::from_bytes([first; 32]).to_string();
+    let asked = get(&node, "/objects?limit=3");
+    let parts = [
+        ListPage { objects: vec![entry(1, false), entry(4, true)], ..ListPage::default() },
+        ListPage {
+            objects: vec![entry(2, false), entry(3, false), entry(5, false)],
+            until: Some([5; 32]),
+            absent: vec![3],
+        },
+    ];
+    let range = list_next(&node, parts.map(Some).into());
+    assert_eq!((range.after, range.max), (None, 3));
+    let (status, _, page) = read(asked);
+    let objects = [1, 2, 3].map(|first| json!({"addr": address(first), "size": 7}));
+    let expected = json!({"objects": objects, "next": address(3), "absent": [3]});
+    assert_eq!((status, page), (200, expected));
+
+    let asked = get(&node, &format!("/objects?after={}", address(3)));
+    let page = ListPage { objects: vec![entry(4, true)], ..ListPage::default() };
+    let range = list_next(&node, vec![Some(page), Some(ListPage::default())]);
+    assert_eq!(range.after, Some([3; 32]));
+    let damaged = json!({"addr": address(4), "size": 7, "damaged": true});
+    assert_eq!(read(asked).2, json!({"objects": [damaged]}));
+}
+
+#[test]
+fn a_list_that_cannot_be_made_is_refused() {
+    let node = guarded(2);
+    node.stats.iter().for_each(|stats| stats.set_phase(Phase::Serving));
+    let (head, _) = ask(&node, "GET /objects", "");
+    assert!(head.starts_with("http/1.1 401"), "it shows every address: {head}");
+    let node = serving(2);
+    let (status, _, body) = read(get(&node, "/objects?limit=0"));
+    assert_eq!((status, &body["code"]), (400, &json!("bad_request")));
+    assert!(body["message"].as_str().unwrap().contains("limit: "), "{body}");
+    node.refusals.store(1, Ordering::Relaxed);
+    let (status, patience, _) = read(get(&node, "/objects"));
+    assert_eq!((status, patience.as_deref()), (503, Some("1")));
+    while node.taken.try_recv().is_ok() {}
+    let asked = get(&node, "/objects");
+    list_next(&node, vec![Some(ListPage::default()), None]);
+    let (status, patience, body) = read(asked);
+    assert_eq!((status, patience.as_deref(), &body["code"]), (503, Some("1"), &json!("not_ready")));
 }

@@ -9,7 +9,10 @@ use clap::{Parser, Subcommand};
 use ron_codec::address::Address;
 use thiserror::Error;
 
-use super::error::EXIT_HELP;
+use super::{
+    error::EXIT_HELP,
+    options::{Export, Import, Ls},
+};
 use crate::config::keys::VERSION;
 
 /// Longest capability: what one frame header can announce.
@@ -39,7 +42,7 @@ pub struct Shared {
     #[arg(long, global = true, value_name = "URL", env = "RON_NODE_URL")]
     #[arg(default_value = "http://127.0.0.1:9080")]
     pub node: NodeUrl,
-    /// The admin listener of the node, for scrub, verify and storage.
+    /// The admin listener of the node, for scrub, verify, storage, ls and export.
     #[arg(long, global = true, value_name = "URL", env = "RON_ADMIN_URL")]
     #[arg(default_value = "http://127.0.0.1:9096")]
     pub admin: NodeUrl,
@@ -106,6 +109,18 @@ pub enum Command {
         #[arg(value_parser = Address::parse_route_segment)]
         addresses: Vec<Address>,
     },
+    /// Print the objects of a node by rising address, as its admin listener lists them.
+    Ls(Ls),
+    /// Write the objects of a node, or of the directories of a stopped one, into one archive.
+    ///
+    /// The archive is a tar file whose members are named by their addresses. Objects are checked as
+    /// they come; what is damaged is named, left out, and makes the exit code 5.
+    Export(Export),
+    /// Store the objects of an archive in a node.
+    ///
+    /// Objects are checked before they are sent, and what the node has is not sent. What is damaged
+    /// is named and makes the exit code 5; all else is stored.
+    Import(Import),
     /// Print what a node stores and in what state it is.
     Storage {
         /// Print JSON, as the node gives it.
@@ -145,6 +160,8 @@ pub enum ArgError {
     Range,
     #[error("ends at {last}, before it begins at {first}")]
     RangeOrder { first: u64, last: u64 },
+    #[error("expected up to 64 lowercase hex digits, with or without b3: before them")]
+    Prefix,
     #[error("a token has 1 to {CAP_LEN_MAX} visible ASCII characters, this one has {len}")]
     CapLen { len: usize },
     #[error("a token has visible ASCII characters only, see byte {at}")]

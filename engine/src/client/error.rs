@@ -17,7 +17,7 @@ use ron_codec::{
 };
 use thiserror::Error;
 
-use crate::fsck::FsckError;
+use crate::{archive::ArchiveError, fsck::FsckError, stopped::StoppedError};
 
 /// Most characters of a node's message that are shown.
 const SHOWN_CHARS_MAX: usize = 200;
@@ -129,6 +129,40 @@ pub enum ClientError {
     #[error("of {of} objects, {damaged} damaged, {missing} missing, {failed} not verified")]
     NotWhole { damaged: usize, missing: usize, failed: usize, of: usize },
 
+    /// Partitions that can be neither read nor written.
+    #[error("partitions that are absent: {partitions:?}; what they hold is not listed")]
+    Unlisted { partitions: Vec<u16> },
+
+    /// An archive that cannot be written, or gone on with, where it was asked for.
+    #[error(
+        "an archive is not for a terminal: name a file with --out FILE, or send it to a program"
+    )]
+    ArchiveTerminal,
+    #[error("{} is there: go on with it by --continue, or remove it", path.display())]
+    ArchiveThere { path: PathBuf },
+    #[error("{} is no file: only a file can be gone on with", path.display())]
+    ArchiveStream { path: PathBuf },
+    #[error("{} was begun with the prefix b3:{prefix}", path.display())]
+    ArchivePrefix { path: PathBuf, prefix: String },
+    /// An archive that cannot be read to its end.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Not all objects are in an archive; each was printed already.
+    #[error("left out: {damaged} damaged objects, {absent} absent partitions")]
+    NotExported { damaged: u64, absent: usize },
+    /// Not all objects of an archive are stored; each was printed already.
+    #[error(
+        "not stored: {damaged} damaged, {refused} refused{}",
+        if *complete { "" } else { "; the archive does not hold what its end says" }
+    )]
+    NotImported { damaged: u64, refused: u64, complete: bool },
+    /// An object of a stopped node.
+    #[error("it cannot be read: {reason}")]
+    Unreadable { reason: String },
+    /// The directories of a stopped node.
+    #[error(transparent)]
+    Stopped(#[from] StoppedError),
+
     /// What a stopped node keeps is damaged, or cannot be checked.
     #[error(transparent)]
     Fsck(#[from] FsckError),
@@ -170,6 +204,10 @@ pub enum AnswerFault {
     Meta,
     #[error("the outcome is of another object than was asked for")]
     Verdict,
+    #[error("a page of other objects than were asked for")]
+    Page,
+    #[error("the object has {size} bytes, and was listed with {expected}")]
+    Size { size: u64, expected: u64 },
 }
 
 impl ClientError {
@@ -189,7 +227,18 @@ impl ClientError {
             | Self::Standard { .. }
             | Self::CaMissing
             | Self::Ca { .. }
-            | Self::Object(_) => Exit::Local,
+            | Self::Object(_)
+            | Self::ArchiveTerminal
+            | Self::ArchiveThere { .. }
+            | Self::ArchiveStream { .. }
+            | Self::ArchivePrefix { .. }
+            | Self::Stopped(_) => Exit::Local,
+            Self::Archive(ArchiveError::Truncated { .. }) => Exit::Integrity,
+            Self::Archive(_) => Exit::Local,
+            Self::Unlisted { .. } | Self::NotExported { damaged: 0, .. } => Exit::Refused,
+            Self::NotExported { .. } => Exit::Integrity,
+            Self::NotImported { damaged: 0, complete: true, .. } => Exit::Node,
+            Self::NotImported { .. } => Exit::Integrity,
             Self::ServerName { .. }
             | Self::Request { .. }
             | Self::Unreachable { .. }
@@ -197,7 +246,7 @@ impl ClientError {
             | Self::Lost { .. } => Exit::Usage,
             Self::NotFound { .. } => Exit::NotFound,
             Self::Node { status, reply, .. } => node_exit(*status, reply.known_code()),
-            Self::Digest { .. } | Self::Stored { .. } => Exit::Integrity,
+            Self::Digest { .. } | Self::Stored { .. } | Self::Unreadable { .. } => Exit::Integrity,
             Self::NotDeleted { exit, .. } => *exit,
             // `fsck` asks no node, and has exit codes of its own: 1 for damage, 2 for unchecked.
             Self::Fsck(FsckError::Damaged { .. }) => Exit::Local,

@@ -31,6 +31,9 @@ use super::{
     source::Source,
     tls,
 };
+use crate::archive::Fields;
+
+mod open;
 
 /// Bytes that are read from a body at once.
 const READ_LEN: usize = 256 * 1024;
@@ -43,6 +46,9 @@ const REPORT_LEN_MAX: u64 = 4 * 1024 * 1024;
 
 /// Bodies of at least this length are announced, and sent when the node says that it wants them.
 const EXPECT_LEN_MIN: u64 = 1024 * 1024;
+
+/// The media type of an object of which nothing else is known.
+const MEDIA_TYPE: &str = "application/octet-stream";
 
 /// A node that speaks HTTP.
 pub(super) struct Http {
@@ -109,9 +115,23 @@ impl Http {
         address: Option<&Address>,
         source: &mut Source,
     ) -> Result<Stored, ClientError> {
+        self.put_with(address, source, &Fields::default())
+    }
+
+    /// The same, and says this of the object.
+    pub(super) fn put_with(
+        &self,
+        address: Option<&Address>,
+        source: &mut Source,
+        fields: &Fields,
+    ) -> Result<Stored, ClientError> {
         let mut request = self.authorize(self.agent.put(self.node.object(address)));
         let len = source.len();
-        request = request.header("Content-Type", "application/octet-stream");
+        let media_type = fields.media_type.as_deref().unwrap_or(MEDIA_TYPE);
+        request = request.header("Content-Type", media_type);
+        if let Some(disposition) = &fields.disposition {
+            request = request.header("Content-Disposition", disposition);
+        }
         if let Some(len) = len {
             request = request.header("Content-Length", len);
         }

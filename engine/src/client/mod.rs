@@ -9,8 +9,13 @@ mod args;
 mod download;
 mod early;
 mod error;
+mod export;
 mod http;
+mod import;
+mod listing;
 mod oap;
+mod options;
+mod pour;
 mod progress;
 mod retry;
 mod source;
@@ -36,6 +41,7 @@ use serde::Serialize;
 
 pub use args::{ArgError, Args, Cap, Command, Get, HostPort, NodeUrl, Range, Seconds, Shared};
 pub use error::{AnswerFault, ClientError, EXIT_HELP, Exit};
+pub use options::{Export, Import, Ls, Prefix};
 
 use crate::fsck;
 use download::Download;
@@ -97,6 +103,9 @@ fn execute(
         // There is no other way to scrub than now.
         Command::Scrub { now: _ } => admin::scrub(shared, out, wait),
         Command::Verify { addresses } => admin::verify(shared, addresses, out, wait),
+        Command::Ls(options) => listing::ls(shared, options, out, wait),
+        Command::Export(options) => export::export(shared, options, wait),
+        Command::Import(options) => import::import(shared, options, wait),
         Command::Storage { json } => admin::storage(shared, *json, out, wait),
     }
 }

@@ -21,6 +21,9 @@ pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// Longest first wait when the node did not ask for one. It doubles with each retry.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 
+/// How long to wait after a lost connection, before what it was for is asked for again.
+pub(super) const LOST_PAUSE: Duration = BACKOFF_FIRST;
+
 const _: () = assert!(BACKOFF_FIRST.as_millis() << RETRIES_MAX <= RETRY_AFTER_MAX.as_millis());
 
 /// How long to wait before the next try after `made` retries, or `None` to give up. `random` is any
@@ -66,6 +69,27 @@ pub(super) fn with_retries<T>(
         let Some(pause) = next_wait(made, &error, random()) else { return Err(error) };
         wait(&error, pause);
         made += 1;
+    }
+}
+
+/// The same for requests that do no harm when they are made twice: also what was lost is tried again.
+///
+/// # Errors
+///
+/// Those of the last attempt.
+pub(super) fn with_patience<T>(
+    wait: &mut dyn FnMut(&ClientError, Duration),
+    mut attempt: impl FnMut() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    let mut lost = 0;
+    loop {
+        match with_retries(wait, &mut attempt) {
+            Err(error @ ClientError::Lost { .. }) if lost < RETRIES_MAX => {
+                wait(&error, LOST_PAUSE);
+                lost += 1;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

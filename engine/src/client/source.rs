@@ -128,6 +128,13 @@ impl<'a> Source<'a> {
         Ok(Self { reader, path, len, sent: 0, hashing: None, progress, fault: None, deaf })
     }
 
+    /// The `len` bytes that `reader` yields, which the caller hashes.
+    pub(super) fn sized(reader: impl Read + 'a, path: &'a Path, len: u64, quiet: bool) -> Self {
+        let progress = Progress::new("sending", Some(len), quiet);
+        let (len, reader, deaf) = (Some(len), Box::new(reader), Deaf::default());
+        Self { reader, path, len, sent: 0, hashing: None, progress, fault: None, deaf }
+    }
+
     /// All that `reader` yields, hashed on the way.
     pub(super) fn stream(reader: &'a mut dyn Read, path: &'a Path, quiet: bool) -> Self {
         let progress = Progress::new("sending", None, quiet);

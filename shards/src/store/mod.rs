@@ -38,6 +38,7 @@ mod handle;
 mod hits;
 mod index;
 pub mod layout;
+mod listing;
 mod log;
 mod marks;
 mod notes;

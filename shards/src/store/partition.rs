@@ -30,6 +30,7 @@ use crate::flow::{Ask, Asker, Cx, Fault};
 mod checkpoints;
 mod commits;
 mod count;
+mod listing;
 mod requests;
 mod saving;
 mod space;

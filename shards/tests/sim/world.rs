@@ -571,7 +571,7 @@ impl World {
                 object.map(|object| self.accused.remove(&(*shard, object)));
             }
             Report::Note { message, .. } => self.take_note(message),
-            Report::Stalled { .. } | Report::Failed { .. } => {}
+            Report::Stalled { .. } | Report::Failed { .. } | Report::Listed { .. } => {}
             Report::Stopped { reason: None, .. } if self.draining => {}
             Report::Stopped { reason, .. } => {
                 if !sick && !self.sky.full {

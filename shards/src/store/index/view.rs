@@ -80,6 +80,11 @@ impl View {
         self.loaded.commit.position
     }
 
+    /// The highest sequence there is before that.
+    pub fn sequence(&self) -> u64 {
+        self.loaded.commit.sequence
+    }
+
     /// Every entry, by rising address.
     pub fn entries(&self) -> impl Iterator<Item = (Address, Entry)> {
         let slots = self.loaded.table.iter();

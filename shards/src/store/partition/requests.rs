@@ -172,7 +172,7 @@ impl Partition {
     }
 
     /// Whether the part of the log is gone that had the object.
-    fn is_lost(&self, entry: &Entry) -> bool {
+    pub(super) fn is_lost(&self, entry: &Entry) -> bool {
         let in_segment = matches!(entry.location, Location::Segment { .. });
         in_segment && self.log.is_lossy() && self.log.lacks(entry)
     }

@@ -25,6 +25,7 @@ mod crashes;
 mod damage;
 mod deleting;
 mod hidden;
+mod listing;
 mod loss;
 mod orphans;
 mod rebuild;

@@ -17,6 +17,7 @@ use ron_codec::{
 };
 use ron_io::{
     arena::Block,
+    listing::{ListPage, ListRange},
     ports::{Act, ConnId, DiskDone, DiskOp, Report, ShardId, Ticket, VerifyOutcome},
     sim::{Chance, PlantedDisk, file_of},
 };
@@ -46,6 +47,8 @@ pub(in crate::store) struct World {
     pub(in crate::store) damaged: Vec<[u8; 32]>,
     /// Digests of objects that were reported as whole again, or gone.
     pub(in crate::store) healed: Vec<[u8; 32]>,
+    /// Answers to `list`.
+    pub(in crate::store) listed: Vec<(u64, Option<Box<ListPage>>)>,
     /// Answers to `verify`.
     pub(in crate::store) verified: Vec<(u64, VerifyOutcome)>,
     asked: u32,
@@ -94,6 +97,7 @@ impl World {
             notes: Vec::new(),
             damaged: Vec::new(),
             healed: Vec::new(),
+            listed: Vec::new(),
             verified: Vec::new(),
             asked: 0,
             peer: None,
@@ -162,6 +166,7 @@ impl World {
                 Act::Report(Report::Partition { reason, .. }) => self.notes.push(reason),
                 Act::Report(Report::Damaged { digest, .. }) => self.damaged.push(digest),
                 Act::Report(Report::Healed { digest, .. }) => self.healed.push(digest),
+                Act::Report(Report::Listed { id, page, .. }) => self.listed.push((id, page)),
                 Act::Report(Report::Verified { id, outcome, .. }) => {
                     self.verified.push((id, outcome));
                 }
@@ -346,6 +351,10 @@ impl World {
 
     pub(in crate::store) fn scrub_now(&mut self) {
         self.tell(|store, cx| store.scrub_now(cx));
+    }
+
+    pub(in crate::store) fn list(&mut self, id: u64, range: ListRange) {
+        self.tell(|store, cx| store.list(id, range, cx));
     }
 
     pub(in crate::store) fn verify(&mut self, id: u64, address: Address) {

@@ -70,6 +70,7 @@ fn newest(dir: &Path) -> std::path::PathBuf {
 
 mod checkpoints;
 mod opening;
+mod pages;
 mod properties;
 
 /// A base of some blocks, three appends behind it, and what the index was after each.
