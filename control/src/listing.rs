@@ -6,9 +6,9 @@
 //!                              Report::Listed of each ─► Lists ─► ObjectsPage
 //! ```
 //!
-//! Every shard looks at one entry more than the page may have, so the page is the lowest of all that
-//! they found, up to where the first of them came. A page is what there was at a moment that differs
-//! from shard to shard; an object that is there all the time is in exactly one page.
+//! Every shard looks at one entry more than the page may have, so the page is the lowest of all
+//! that they found, up to where the first of them came. A page is what there was at a moment that
+//! differs from shard to shard; an object that is there all the time is in exactly one page.
 
 use std::{
     collections::BTreeMap,

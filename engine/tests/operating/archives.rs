@@ -152,7 +152,7 @@ fn a_node_is_moved_and_interruptions_cost_nothing() {
 }
 
 #[test]
-#[ignore = "a GiB: run before a release"]
+#[ignore = "a GiB: run before a release, see the README"]
 fn a_node_of_a_gibibyte_is_moved() {
     move_a_node(20_000, &[600 * MIB, 200 * MIB, 150 * MIB, 50 * MIB, 3 * MIB]);
 }
