@@ -6,9 +6,9 @@
 //!                              Report::Listed of each ─► Lists ─► ObjectsPage
 //! ```
 //!
-//! Every shard looks at as many entries as the page may have, so the page is the lowest of all that
-//! they found, up to where the first of them came. A page is what there was at a moment that differs
-//! from shard to shard; an object that is there all the time is in exactly one page.
+//! Every shard looks at one entry more than the page may have, so the page is the lowest of all
+//! that they found, up to where the first of them came. A page is what there was at a moment that
+//! differs from shard to shard; an object that is there all the time is in exactly one page.
 
 use std::{
     collections::BTreeMap,
@@ -99,7 +99,9 @@ impl ListAsk {
         let after = self.after.map(|after| *after.as_bytes());
         let after = after.max(before(self.first));
         let is_empty = after.is_some_and(|after| after >= self.last);
-        (!is_empty).then_some(ListRange { after, last: self.last, max: self.limit })
+        // One more than is answered, to see whether there is more.
+        let max = self.limit + 1;
+        (!is_empty).then_some(ListRange { after, last: self.last, max })
     }
 }
 

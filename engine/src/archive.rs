@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The name of an object is the address of its bytes, so each can be checked alone; the end has the
-//! count and a hash of all addresses and sizes, so an archive that was cut is told from a whole one.
+//! count and a hash of all addresses and sizes, so that an archive that was cut does not pass for a
+//! whole one.
 //! Nothing here talks to a node, and nothing holds an object in memory.
 
 use std::io;

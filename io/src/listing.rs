@@ -1,7 +1,7 @@
 //! What a shard is asked to list, and what it answers: its part of one page of objects.
 //!
 //! Digests are in the order of their bytes, which is that of addresses. A shard looks at no more
-//! than it is told to, so a page may end before its range does, and then says how far it came.
+//! than is asked for, so a page may end before its range does, and then says how far it came.
 
 /// The objects behind `after`, up to `last` and including it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::*;
 fn queries_are_read_and_what_is_wrong_is_named() {
     let all = ListAsk::parse("").unwrap();
     assert_eq!(all.limit, LIST_OBJECTS);
-    let range = ListRange { after: None, last: [0xff; 32], max: LIST_OBJECTS };
+    let range = ListRange { after: None, last: [0xff; 32], max: LIST_OBJECTS + 1 };
     assert_eq!(all.range(), Some(range));
     assert_eq!(ListAsk::parse("prefix=&after=&limit=100"), Ok(all));
 

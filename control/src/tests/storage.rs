@@ -308,7 +308,7 @@ fn a_page_is_put_together_of_what_all_shards_have() {
         },
     ];
     let range = list_next(&node, parts.map(Some).into());
-    assert_eq!((range.after, range.max), (None, 3));
+    assert_eq!((range.after, range.max), (None, 4));
     let (status, _, page) = read(asked);
     let objects = [1, 2, 3].map(|first| json!({"addr": address(first), "size": 7}));
     let expected = json!({"objects": objects, "next": address(3), "absent": [3]});

@@ -1,6 +1,6 @@
 //! Pax headers: what of an object has no place in the header of its member.
 //!
-//! The fields of an object are extended attributes, in the form that GNU tar and others use, so that
+//! The fields of an object are extended attributes, in the form that GNU tar uses, so that
 //! `tar --xattrs` extracts them. The member's name has the check of its text, because a tar header
 //! checks nothing but itself.
 

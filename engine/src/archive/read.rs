@@ -96,7 +96,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// The stream ends before the archive does, or cannot be read.
-    pub fn next(&mut self) -> Result<Option<Found>, ArchiveError> {
+    pub fn find_next(&mut self) -> Result<Option<Found>, ArchiveError> {
         self.pass()?;
         loop {
             if let Some(block) = self.pushed.take() {
@@ -121,10 +121,10 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Where a writer may go on: behind the object found last, all of which was read.
+    /// Where a writer may go on: behind the object found last.
     ///
     /// # Errors
-    /// Those of `next`.
+    /// Those of `find_next`.
     pub fn mark(&mut self) -> Result<Mark, ArchiveError> {
         self.pass()?;
         Ok(Mark::new(self.at, self.tally.clone(), self.last))

@@ -51,7 +51,7 @@ fn read(bytes: &[u8]) -> Seen {
 
 fn read_into(bytes: &[u8], seen: &mut Seen) -> Result<(), ArchiveError> {
     let mut reader = Reader::begin(bytes)?;
-    while let Some(found) = reader.next()? {
+    while let Some(found) = reader.find_next()? {
         match found {
             Found::Object(member) => {
                 let mut body = Vec::new();
@@ -129,7 +129,7 @@ fn a_writer_goes_on_where_a_reader_stopped() {
     let (objects, whole) = (objects(), archive(&objects()));
     for kept in 0..objects.len() {
         let mut reader = Reader::begin(&whole[..]).unwrap();
-        (0..kept).for_each(|_| assert!(matches!(reader.next(), Ok(Some(Found::Object(_))))));
+        (0..kept).for_each(|_| assert!(matches!(reader.find_next(), Ok(Some(Found::Object(_))))));
         let mark = reader.mark().unwrap();
         assert_eq!(mark.objects(), kept as u64);
         let mut writer = Writer::go_on(whole[..mark.at as usize].to_vec(), mark);
@@ -149,8 +149,8 @@ fn an_object_above_eight_gibibytes_has_its_size_in_pax() {
         let mut writer = Writer::begin(Vec::new(), "").unwrap();
         writer.object(&large).unwrap();
         let mut reader = Reader::begin(&writer.out()[..]).unwrap();
-        assert_eq!(reader.next().unwrap(), Some(Found::Object(large)));
-        assert!(matches!(reader.next(), Err(ArchiveError::Truncated { .. })));
+        assert_eq!(reader.find_next().unwrap(), Some(Found::Object(large)));
+        assert!(matches!(reader.find_next(), Err(ArchiveError::Truncated { .. })));
     }
 }
 

@@ -61,7 +61,7 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Goes on with an archive of which `out` has all up to `mark`, and is to get what follows.
+    /// Goes on with an archive: `out` has all up to `mark`, and is to get what follows.
     pub fn go_on(out: W, mark: Mark) -> Writer<W> {
         let Mark { at, tally, last } = mark;
         Writer { out, at, tally, last, left: 0 }

@@ -160,8 +160,6 @@ pub enum ArgError {
     Range,
     #[error("ends at {last}, before it begins at {first}")]
     RangeOrder { first: u64, last: u64 },
-    #[error("expected up to 64 lowercase hex digits, with or without b3: before them")]
-    Prefix,
     #[error("a token has 1 to {CAP_LEN_MAX} visible ASCII characters, this one has {len}")]
     CapLen { len: usize },
     #[error("a token has visible ASCII characters only, see byte {at}")]

@@ -5,10 +5,10 @@
 //!                                         └─ not what they should be: named and left out
 //! ```
 //!
-//! Objects come by rising address, so an archive that was left incomplete is gone on with behind its
-//! last whole object. Small objects are in memory as a whole; large ones are written as they come,
-//! and taken back when they prove to be damaged. Where the archive is a stream that takes nothing
-//! back, what is missing is filled with zeros, and who reads the archive finds that object damaged.
+//! Objects come by rising address, so an archive that was left incomplete is gone on with behind
+//! its last whole object. Small objects are in memory as a whole; large ones are written as they
+//! come, and taken back when they prove to be damaged. Where the archive is a stream that takes
+//! nothing back, what is missing is filled with zeros, and its reader finds that object damaged.
 
 use std::{collections::BTreeSet, fmt, io, thread, time::Duration};
 
@@ -204,7 +204,10 @@ impl Archive {
     fn take_back(&mut self, mark: Mark, member: &Member) -> Result<(), ClientError> {
         let is_back = self.writer.out().cut_back(mark.at);
         let undone = is_back.and_then(|is_back| match is_back {
-            true => Ok(self.writer.cut_back(mark)),
+            true => {
+                self.writer.cut_back(mark);
+                Ok(())
+            }
             false => self.writer.close(member),
         });
         undone.map_err(|error| self.writer.out().failed(error))
@@ -215,7 +218,10 @@ impl Archive {
         match error.exit() {
             // It was deleted since it was listed.
             Exit::NotFound => Ok(()),
-            Exit::Integrity => Ok(self.leave_out(address, &error)),
+            Exit::Integrity => {
+                self.leave_out(address, &error);
+                Ok(())
+            }
             _ => Err(error),
         }
     }

@@ -47,7 +47,7 @@ const REPORT_LEN_MAX: u64 = 4 * 1024 * 1024;
 /// Bodies of at least this length are announced, and sent when the node says that it wants them.
 const EXPECT_LEN_MIN: u64 = 1024 * 1024;
 
-/// The media type of an object of which nothing else is known.
+/// The media type of an object when nothing else is known.
 const MEDIA_TYPE: &str = "application/octet-stream";
 
 /// A node that speaks HTTP.

@@ -101,7 +101,7 @@ fn read_all<R: Read>(
             scope.spawn(move || work(taken, &http, outcomes, shared.quiet));
         }
         let mut complete = true;
-        while let Some(found) = reader.next()? {
+        while let Some(found) = reader.find_next()? {
             match found {
                 Found::End { matches } => complete &= matches,
                 Found::Damaged { at, address, what } => outcomes.damaged(address, at, what),

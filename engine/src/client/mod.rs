@@ -41,7 +41,7 @@ use serde::Serialize;
 
 pub use args::{ArgError, Args, Cap, Command, Get, HostPort, NodeUrl, Range, Seconds, Shared};
 pub use error::{AnswerFault, ClientError, EXIT_HELP, Exit};
-pub use options::{Export, Import, Ls, Prefix};
+pub use options::{Export, Import, Ls, Prefix, PrefixError};
 
 use crate::fsck;
 use download::Download;

@@ -3,8 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use ron_codec::address::{ADDRESS_HEX_LEN, ADDRESS_PREFIX};
-
-use super::args::ArgError;
+use thiserror::Error;
 
 /// Most requests of an export or an import at once.
 const JOBS_MAX: u16 = 64;
@@ -79,14 +78,19 @@ impl Prefix {
     }
 }
 
-impl FromStr for Prefix {
-    type Err = ArgError;
+/// A text is no prefix of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("expected up to 64 lowercase hex digits, with or without b3: before them")]
+pub struct PrefixError;
 
-    fn from_str(text: &str) -> Result<Self, ArgError> {
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
         let digits = text.strip_prefix(ADDRESS_PREFIX).unwrap_or(text);
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         let valid = digits.len() <= ADDRESS_HEX_LEN && digits.bytes().all(is_hex);
-        if valid { Ok(Self(digits.to_owned())) } else { Err(ArgError::Prefix) }
+        if valid { Ok(Self(digits.to_owned())) } else { Err(PrefixError) }
     }
 }
 
@@ -102,7 +106,7 @@ mod tests {
         }
         assert!("a".repeat(64).parse::<Prefix>().is_ok());
         for wrong in ["b3:b3:", "A", "0x", " ", &"a".repeat(65)] {
-            assert_eq!(wrong.parse::<Prefix>(), Err(ArgError::Prefix), "{wrong}");
+            assert_eq!(wrong.parse::<Prefix>(), Err(PrefixError), "{wrong}");
         }
         let prefix: Prefix = "b3:ab".parse().unwrap();
         assert!(prefix.is_of(b"abc") && !prefix.is_of(b"aab"));

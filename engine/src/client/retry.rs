@@ -72,7 +72,7 @@ pub(super) fn with_retries<T>(
     }
 }
 
-/// The same for requests that do no harm when they are made twice: also what was lost is tried again.
+/// The same for requests that do no harm when they are made twice: what was lost is tried again.
 ///
 /// # Errors
 ///

@@ -20,6 +20,7 @@ use super::{
 };
 
 mod admin;
+mod archives;
 
 const BYTES: &[u8] = b"the bytes of an object";
 

@@ -5,6 +5,7 @@
 mod common;
 
 mod admin;
+mod archives;
 mod cli;
 mod debug;
 mod files;

@@ -1,7 +1,7 @@
 //! Listing what is stored: a shard's part of one page, in one step.
 //!
 //! Partitions are ranges of addresses, so those of a shard in the order of their numbers are its
-//! objects in the order of their addresses. A step looks at so many entries as it is told to and
+//! objects in the order of their addresses. A step looks at so many entries as are asked for and
 //! says how far it came; it reads nothing but memory.
 
 use ron_codec::address::Address;

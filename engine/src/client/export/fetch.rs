@@ -1,5 +1,5 @@
 //! Fetching objects of a node: small ones by several threads at once, each whole, and handed on in
-//! the order in which they were asked for; large ones as streams that go on after a lost connection.
+//! the order in which they were asked for; large ones as streams that survive a lost connection.
 //!
 //! ```text
 //!   ask ─► queue ─► threads, a connection each ─► answers, in order

@@ -142,7 +142,7 @@ fn continue_file(path: &Path, prefix: &Prefix) -> Result<Begun, ClientError> {
 fn whole_part(reader: &mut Reader<BufReader<File>>) -> Result<Option<Mark>, ClientError> {
     let mut mark = reader.mark()?;
     loop {
-        let member = match reader.next() {
+        let member = match reader.find_next() {
             Ok(Some(Found::Object(member))) => member,
             Ok(Some(Found::End { matches: true })) => return Ok(None),
             Ok(_) | Err(ArchiveError::Truncated { .. }) => return Ok(Some(mark)),

@@ -52,7 +52,7 @@ impl Http {
     }
 }
 
-/// The size of an object of which all from `from` on is answered.
+/// The size of an object, in an answer that brings all from `from` on.
 fn size_of_range(headers: &HeaderMap, from: u64) -> Result<u64, AnswerFault> {
     let value = text(headers, "Content-Range").unwrap_or_default();
     let size = match parse_content_range(value) {
