@@ -15,6 +15,7 @@ use crate::{
     debug::profile::Profiles,
     health::HealthState,
     load::Clients,
+    names::NameStore,
     notes::Notes,
     orders::{OrderPort, Orders},
     stalls::Stalls,
@@ -49,6 +50,7 @@ pub(crate) struct Kernel {
     pub(crate) storage: Arc<StorageState>,
     pub(crate) verifies: Verifies,
     pub(crate) orders: Orders,
+    pub(crate) names: Arc<NameStore>,
     pub(crate) profiles: Arc<Profiles>,
     pub(crate) stalls: Arc<Stalls>,
     pub(crate) notes: Notes,
@@ -63,6 +65,7 @@ impl Kernel {
         storage: StorageState,
         clients: Clients,
         orders: Vec<OrderPort>,
+        names: Arc<NameStore>,
     ) -> (Kernel, mpsc::Receiver<Milestone>) {
         let (milestones, received) = mpsc::channel();
         let storage = Arc::new(storage);
@@ -72,6 +75,7 @@ impl Kernel {
             storage,
             verifies: Verifies::default(),
             orders: Orders::new(orders),
+            names,
             profiles: Arc::default(),
             stalls: Arc::default(),
             notes: Notes::new(Instant::now()),

@@ -92,6 +92,7 @@ fn take(report: Report, kernel: &Kernel) {
                 no_damage(&object, kernel);
             }
         }
+        Report::Names { .. } => kernel.names.note_taken(),
         Report::Stopped { shard, reason: None } if kernel.health.leaving() => {
             kernel.announce(KernelEvent::Health { service: name(shard), ok: false });
         }

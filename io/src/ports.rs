@@ -23,6 +23,7 @@ use std::{
 
 use crate::{
     arena::{Block, BlockMut},
+    names::NameTable,
     stats::{Op, Proto},
     work::Work,
 };
@@ -509,6 +510,8 @@ pub enum Report {
     Failed { shard: ShardId, failure: Box<Failure> },
     /// The answer to `Order::Verify` of the same `id`, by the shard that owns the object.
     Verified { shard: ShardId, id: u64, outcome: VerifyOutcome },
+    /// The shard resolves paths by the names of `Stats::names_version` now.
+    Names { shard: ShardId },
     /// The shard has ended, in good order or with the reason.
     Stopped { shard: ShardId, reason: Option<String> },
 }
@@ -611,6 +614,8 @@ pub enum Order {
     Verify { id: u64, digest: [u8; 32] },
     /// From now on these tokens allow writes, and no others.
     WriteTokens(WriteTokens),
+    /// From now on these are the names. Answered by `Report::Names`.
+    Names(Arc<NameTable>),
 }
 
 /// Tokens that allow writes. They are secrets, and not shown when printed for debugging.

@@ -15,12 +15,14 @@ use crate::{
     config::Config,
     entropy::Secret,
     flow::{Ask, Asker, Body, Cx, Mail, Peer, Reply, StreamId, Tickets},
+    names::Names,
     store::{Damage, FreeSpace, layout::Layout},
 };
 
 /// Everything that a context borrows.
 pub(crate) struct Bench {
     pub(crate) config: Config,
+    pub(crate) names: Names,
     pub(crate) stats: Stats,
     pub(crate) acts: Acts<Mail, Body>,
     pub(crate) asks: VecDeque<(StreamId, Ask)>,
@@ -49,6 +51,7 @@ impl Bench {
     /// A bench for a part that is configured so.
     pub(crate) fn with(config: Config) -> Bench {
         Bench {
+            names: config.names.clone(),
             free_space: FreeSpace::new(&config),
             damage: Damage::default(),
             stats: Stats::default(),
@@ -67,6 +70,7 @@ impl Bench {
         Cx {
             now: self.now,
             config: &self.config,
+            names: &self.names,
             stats: &self.stats,
             acts: &mut self.acts,
             asks: &mut self.asks,

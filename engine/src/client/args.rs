@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use ron_codec::address::Address;
 use thiserror::Error;
 
-use super::error::EXIT_HELP;
+use super::{error::EXIT_HELP, name_args::NameCommand};
 use crate::config::keys::VERSION;
 
 /// Longest capability: what one frame header can announce.
@@ -39,7 +39,7 @@ pub struct Shared {
     #[arg(long, global = true, value_name = "URL", env = "RON_NODE_URL")]
     #[arg(default_value = "http://127.0.0.1:9080")]
     pub node: NodeUrl,
-    /// The admin listener of the node, for scrub, verify and storage.
+    /// The admin listener of the node, for scrub, verify, name and storage.
     #[arg(long, global = true, value_name = "URL", env = "RON_ADMIN_URL")]
     #[arg(default_value = "http://127.0.0.1:9096")]
     pub admin: NodeUrl,
@@ -105,6 +105,11 @@ pub enum Command {
         #[arg(value_name = "ADDR", required = true)]
         #[arg(value_parser = Address::parse_route_segment)]
         addresses: Vec<Address>,
+    },
+    /// Give paths to bundles and objects, and look at which were given.
+    Name {
+        #[command(subcommand)]
+        command: NameCommand,
     },
     /// Print what a node stores and in what state it is.
     Storage {
@@ -457,8 +462,23 @@ mod tests {
 
         let put = Args::try_parse_from(["ronctl", "--node", "https://n", "put", "-"]).unwrap();
         assert!(matches!(put.command, Command::Put { file } if file.as_os_str() == "-"));
+        let set = ["ronctl", "name", "set", "tiles/", HEX, "--if-version", "0"];
+        let set = Args::try_parse_from(set).unwrap();
+        let Command::Name { command: NameCommand::Set { path, options, .. } } = set.command else {
+            panic!()
+        };
+        assert_eq!((path.as_str(), options.if_version), ("/tiles", Some(0)));
+        for listed in [&["ls"][..], &["list"], &["ls", "/a", "--json"], &["log", "-n", "1000"]] {
+            let args = ["ronctl", "name"].iter().chain(listed);
+            assert!(Args::try_parse_from(args).is_ok(), "{listed:?}");
+        }
         for wrong in [
             &["ronctl"][..],
+            &["ronctl", "name"],
+            &["ronctl", "name", "set", "/a/../b", HEX],
+            &["ronctl", "name", "set", "/a", "b3:00"],
+            &["ronctl", "name", "rm"],
+            &["ronctl", "name", "log", "-n", "1001"],
             &["ronctl", "put"],
             &["ronctl", "get", "b3:00"],
             &["ronctl", "get", "b3:00.png"],

@@ -10,6 +10,8 @@ mod download;
 mod early;
 mod error;
 mod http;
+mod name;
+mod name_args;
 mod oap;
 mod progress;
 mod retry;
@@ -36,6 +38,7 @@ use serde::Serialize;
 
 pub use args::{ArgError, Args, Cap, Command, Get, HostPort, NodeUrl, Range, Seconds, Shared};
 pub use error::{AnswerFault, ClientError, EXIT_HELP, Exit};
+pub use name_args::{ChangeOptions, NameCommand};
 
 use crate::fsck;
 use download::Download;
@@ -98,6 +101,7 @@ fn execute(
         Command::Scrub { now: _ } => admin::scrub(shared, out, wait),
         Command::Verify { addresses } => admin::verify(shared, addresses, out, wait),
         Command::Storage { json } => admin::storage(shared, *json, out, wait),
+        Command::Name { command } => name::run(shared, command, out, wait),
     }
 }
 

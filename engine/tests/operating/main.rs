@@ -10,6 +10,7 @@ mod debug;
 mod files;
 mod hang;
 mod log;
+mod names;
 mod reload;
 mod restart;
 mod startup;
