@@ -10,6 +10,7 @@ pub mod error;
 pub mod http;
 pub mod limits;
 pub mod manifest;
+pub mod name;
 pub mod oap;
 pub mod outboard;
 pub mod record;

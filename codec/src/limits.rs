@@ -53,6 +53,9 @@ pub const TLD_LEN_MAX: usize = 16;
 /// long; no URL of use is.
 pub const MANIFEST_PATH_LEN_MAX: usize = 1024;
 
+/// Longest path of a name, in bytes of UTF-8, its first slash included.
+pub const NAME_PATH_LEN_MAX: usize = 1024;
+
 /// Longest media type, parameters included.
 pub const MEDIA_TYPE_LEN_MAX: usize = 127;
 

@@ -16,6 +16,7 @@ use crate::{
     health::HealthState,
     listing::Lists,
     load::Clients,
+    names::NameStore,
     notes::Notes,
     orders::{OrderPort, Orders},
     stalls::Stalls,
@@ -51,6 +52,7 @@ pub(crate) struct Kernel {
     pub(crate) verifies: Verifies,
     pub(crate) lists: Lists,
     pub(crate) orders: Orders,
+    pub(crate) names: Arc<NameStore>,
     pub(crate) profiles: Arc<Profiles>,
     pub(crate) stalls: Arc<Stalls>,
     pub(crate) notes: Notes,
@@ -65,6 +67,7 @@ impl Kernel {
         storage: StorageState,
         clients: Clients,
         orders: Vec<OrderPort>,
+        names: Arc<NameStore>,
     ) -> (Kernel, mpsc::Receiver<Milestone>) {
         let (milestones, received) = mpsc::channel();
         let storage = Arc::new(storage);
@@ -75,6 +78,7 @@ impl Kernel {
             verifies: Verifies::default(),
             lists: Lists::default(),
             orders: Orders::new(orders),
+            names,
             profiles: Arc::default(),
             stalls: Arc::default(),
             notes: Notes::new(Instant::now()),

@@ -1,6 +1,7 @@
 //! The control plane of a node: one ordinary thread beside the pinned shards.
 //!
-//! It answers the admin listener (health, readiness, metrics, storage, version, profiles), listens
+//! It answers the admin listener (health, readiness, metrics, storage, version, profiles), keeps
+//! the names, listens
 //! to what the shards report, watches that none hangs, catches the signals that end the node, and
 //! passes orders on. Shards never wait for it, and no content passes through it.
 //!
@@ -48,10 +49,13 @@ mod load;
 mod log_queue;
 pub mod logging;
 pub mod metrics;
+mod name_routes;
+pub mod names;
 mod notes;
 mod orders;
 mod process;
 mod pump;
+mod records;
 mod refused;
 mod reload;
 mod respond;
@@ -71,7 +75,10 @@ pub use health::HealthState;
 pub use kernel::Ending;
 pub use load::Clients;
 pub use metrics::Metrics;
+pub use name_routes::{Name, NameBody, NameChange, NameList, NameLog};
+pub use names::{NameLimits, NameStore};
 pub use orders::OrderPort;
+pub use records::RecordsError;
 pub use reload::{Reload, ReloadState, Reloaded};
 pub use signals::wait_for_ctrl_c;
 pub use storage::SetAside;
@@ -117,6 +124,8 @@ pub struct ControlConfig {
     pub set_aside: SetAside,
     /// Whether the shards scrub. Where they do not, an order to is refused.
     pub scrubs: bool,
+    /// The names, which the shards begin with as well.
+    pub names: Arc<NameStore>,
     /// What the node may take of memory: what for, and how many bytes.
     pub memory_bill: Vec<(&'static str, u64)>,
     /// Whether SIGINT and SIGTERM end the node in good order from now on, SIGHUP has it read its
@@ -173,14 +182,15 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
     let storage =
         StorageState::new(config.stats.clone(), config.partitions, config.set_aside.clone());
     let (kernel, milestones) =
-        Kernel::new(config.stats.clone(), storage, config.clients, config.orders);
+        Kernel::new(config.stats.clone(), storage, config.clients, config.orders, config.names);
     let kernel = Arc::new(kernel);
     let reloads = Arc::new(ReloadState::new(config.tls_not_after));
     let admin = Arc::new(Admin {
         kernel: Arc::clone(&kernel),
         metrics: Metrics::new(config.stats, kernel.bus.clone(), config.build, Arc::clone(&reloads))
             .with_bill(config.memory_bill)
-            .with_set_aside(config.set_aside),
+            .with_set_aside(config.set_aside)
+            .with_names(Arc::clone(&kernel.names)),
         build: config.build,
         scrubs: config.scrubs,
         authority: RwLock::new(config.authority),
@@ -206,7 +216,11 @@ pub fn start(config: ControlConfig) -> Result<Control, ControlError> {
     };
     let thread = thread::Builder::new()
         .name("ron-control".to_owned())
-        .spawn(move || plane.run(&runtime))
+        .spawn(move || {
+            plane.run(&runtime);
+            // A disk that does not answer does not keep the process.
+            runtime.shutdown_timeout(limits::SHUTDOWN_MAX);
+        })
         .map_err(ControlError::Thread)?;
     Ok(Control { addr, kernel, milestones, reload: asked, stop, thread })
 }
@@ -362,6 +376,8 @@ impl Plane {
             tokio::spawn(announce_signals(signals, reload, Arc::clone(&kernel)));
         }
         tokio::spawn(self.reloader.run());
+        let publisher = Arc::clone(&kernel);
+        tokio::spawn(async move { publisher.names.publish(&publisher.orders).await });
         let (finish, finished) = oneshot::channel::<()>();
         let listener = Limited::new(listener, limits::CONNECTIONS_MAX, PATIENCE);
         let routes = routes::routes(self.admin).into_make_service_with_connect_info::<Client>();

@@ -88,6 +88,32 @@ pub const RELOAD_AGAIN: Duration = Duration::from_millis(20);
 pub const RELOAD_READ_MAX: Duration = Duration::from_secs(30);
 pub const RELOAD_READERS_MAX: usize = 8;
 
+/// Changes of names that are kept, to be looked at.
+pub const NAME_CHANGES_KEPT: usize = 1000;
+
+/// Changes of names that are being made or wait for their turn; more are refused.
+pub const NAME_CHANGES_WAITING_MAX: usize = 32;
+
+/// Bytes of path that names may have on average; beyond it, and beyond their number, they are
+/// refused.
+pub const NAME_TEXT_MEAN: usize = 128;
+
+/// Names that one answer lists, by default and at most; with paths of the longest it fits what
+/// `ronctl` reads.
+pub const NAMES_LISTED: usize = 1000;
+pub const NAMES_LISTED_MAX: usize = 2000;
+
+/// Changes that one answer lists by default.
+pub const NAME_CHANGES_LISTED: usize = 100;
+
+/// Longest body of a request that changes a name.
+pub const NAME_BODY_LEN_MAX: usize = 4096;
+
+/// How long the answer to a change waits until every shard has it, and how often a shard whose
+/// mailbox is full is offered the names again.
+pub const NAMES_ORDER_MAX: Duration = Duration::from_secs(2);
+pub const NAMES_AGAIN: Duration = Duration::from_millis(20);
+
 /// How far back is looked for work that was turned away, and how close looks are kept.
 pub const LOAD_WINDOW: Duration = Duration::from_secs(10);
 pub const LOAD_LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -129,6 +155,8 @@ pub const RETRY_GONE_S: u64 = 30;
 
 const _: () = assert!(VERIFIES_MAX + LISTS_MAX < CONNECTIONS_MAX);
 const _: () = assert!(0 < LIST_OBJECTS && LIST_OBJECTS <= LIST_OBJECTS_MAX);
+const _: () = assert!(VERIFIES_MAX + NAME_CHANGES_WAITING_MAX < CONNECTIONS_MAX);
+const _: () = assert!(NAMES_LISTED <= NAMES_LISTED_MAX && NAME_CHANGES_LISTED <= NAME_CHANGES_KEPT);
 const _: () = assert!(PROFILE_S <= PROFILE_S_MAX && PROFILE_HZ_ALL <= PROFILE_HZ_MAX);
 const _: () = assert!(PICTURE_ROWS_MAX > 1 && HELD_LOOK_EVERY.as_secs() <= HELD_AGAIN.as_secs());
 const _: () = assert!(RETRY_BOOT_S > 0 && LOAD_WINDOW.as_secs() > 0);

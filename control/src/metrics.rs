@@ -28,6 +28,7 @@ use crate::{
     build_info::BuildInfo,
     bus::Bus,
     logging,
+    names::NameStore,
     process::Process,
     reload::ReloadState,
     storage::{Figures, SetAside},
@@ -86,8 +87,8 @@ impl Metrics {
     ) -> Metrics {
         let loads = Mutex::new(vec![Load::default(); stats.len()]);
         let bill = OnceLock::new();
-        let set_aside = OnceLock::new();
-        let source = Arc::new(Source { stats, bus, build, reload, bill, set_aside, loads });
+        let (set_aside, names) = (OnceLock::new(), OnceLock::new());
+        let source = Arc::new(Source { stats, bus, build, reload, bill, set_aside, names, loads });
         let registry = |form| {
             let mut registry = Registry::default();
             let source = Arc::clone(&source);
@@ -108,6 +109,13 @@ impl Metrics {
     pub fn with_set_aside(self, set_aside: SetAside) -> Metrics {
         // As of the bill.
         let _ = self.source.set_aside.set(set_aside);
+        self
+    }
+
+    /// The same, and with the names.
+    pub fn with_names(self, names: Arc<NameStore>) -> Metrics {
+        // As of the bill.
+        let _ = self.source.names.set(names);
         self
     }
 
@@ -134,6 +142,7 @@ struct Source {
     reload: Arc<ReloadState>,
     bill: OnceLock<Vec<(&'static str, u64)>>,
     set_aside: OnceLock<SetAside>,
+    names: OnceLock<Arc<NameStore>>,
     loads: Mutex<Vec<Load>>,
 }
 
@@ -269,6 +278,7 @@ impl Source {
         page.gauges("ron_memory_pages", "Pages of 4 KiB of the cache's memory, by holder.", pages)?;
         self.write_memory(page)?;
         self.write_storage(page)?;
+        self.write_names(page)?;
         let reports = self.sum(|stats| stats.reports_dropped.get());
         let dropped = [([], reports.wrapping_add(self.bus.missed()))];
         page.counters(
@@ -339,6 +349,22 @@ impl Source {
         ];
         let states = states.map(|(state, count)| ([("state", state.to_owned())], count));
         page.gauges("ron_partitions", "Partitions that cannot do all they should.", states)
+    }
+
+    fn write_names(&self, page: &mut Page<'_>) -> fmt::Result {
+        if let Some(table) = self.names.get().map(|names| names.table()) {
+            page.gauges(
+                "ron_names",
+                "Names given to bundles and objects.",
+                [([], table.len() as u64)],
+            )?;
+            let help = "Bytes of memory that the names take.";
+            page.gauges("ron_names_bytes", help, [([], table.memory_len() as u64)])?;
+        }
+        let versions = self.stats.iter().enumerate();
+        let versions =
+            versions.map(|(at, stats)| ([("shard", at.to_string())], stats.names_version.get()));
+        page.gauges("ron_names_version", "Version of the names that a shard has.", versions)
     }
 
     fn by_proto(&self, pick: PickOf) -> [([(&'static str, String); 1], u64); 3] {

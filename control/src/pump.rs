@@ -93,6 +93,7 @@ fn take(report: Report, kernel: &Kernel) {
             }
         }
         Report::Listed { shard: ShardId(shard), id, page } => kernel.lists.deliver(id, shard, page),
+        Report::Names { .. } => kernel.names.note_taken(),
         Report::Stopped { shard, reason: None } if kernel.health.leaving() => {
             kernel.announce(KernelEvent::Health { service: name(shard), ok: false });
         }

@@ -1,5 +1,6 @@
 //! The admin listener's routes: is the node alive, is it ready, how is it doing, what is it; and
-//! orders to look after what it stores. What looks inside a node is in `debug`.
+//! orders to look after what it stores. What looks inside a node is in `debug`, names are in
+//! `name_routes`.
 //!
 //! It serves operators and their machines, not content, and changes none. `sender` judges who may
 //! ask, and `admin` gives the orders.
@@ -8,11 +9,11 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, State},
+    extract::{ConnectInfo, DefaultBodyLimit, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     middleware::from_fn_with_state,
     response::Response,
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use ron_codec::error::ErrorCode;
 
@@ -20,8 +21,10 @@ use crate::{
     admin::{Admin, Ordered},
     conn::Client,
     debug,
+    limits::NAME_BODY_LEN_MAX,
     listing::ListAsk,
     metrics::Form,
+    name_routes,
     refused::{Refused, refusal},
     respond::{answer, error, json},
     sender::guard,
@@ -39,12 +42,22 @@ pub(crate) fn routes(admin: Arc<Admin>) -> Router {
         .route("/debug/profile", get(debug::profile))
         .route("/scrub", post(scrub))
         .route("/verify/{address}", post(verify))
+        .route("/names", get(name_routes::list))
+        .route("/names/", name())
+        .route("/names/{*path}", name())
+        .route("/name-log", get(name_routes::log))
         .route_layer(from_fn_with_state(Arc::clone(&admin), guard))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(admin)
+}
+
+/// The root is a name like others, but no path that a pattern matches.
+fn name() -> MethodRouter<Arc<Admin>> {
+    let one = get(name_routes::get).put(name_routes::put).delete(name_routes::delete);
+    one.layer(DefaultBodyLimit::max(NAME_BODY_LEN_MAX))
 }
 
 async fn healthz(headers: HeaderMap) -> Response {

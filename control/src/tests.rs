@@ -32,9 +32,12 @@ struct Node {
     settings: Arc<Mutex<Result<String, String>>>,
     /// How often settings were put in force.
     committed: Arc<AtomicUsize>,
+    /// Where the names lie.
+    _data: tempfile::TempDir,
 }
 
 const TOKEN: &str = "yes";
+const NAME_LIMITS: NameLimits = NameLimits { max: 100, store_len: 1024 * 1024 };
 /// Bytes of free space that are set aside.
 const SET_ASIDE: u64 = 77;
 
@@ -96,6 +99,7 @@ fn node_reading(shards: usize, authority: Authority, reload_read_max: Duration) 
     let settings = Arc::new(Mutex::new(Err("nothing to read".to_owned())));
     let committed = Arc::new(AtomicUsize::new(0));
     let reload = reload_of(Arc::clone(&settings), Arc::clone(&committed));
+    let data = tempfile::tempdir().unwrap();
     let control = start(ControlConfig {
         clients: Clients::Direct,
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
@@ -113,10 +117,21 @@ fn node_reading(shards: usize, authority: Authority, reload_read_max: Duration) 
         hang_limit: Duration::ZERO,
         set_aside: SetAside::new(|| SET_ASIDE),
         scrubs: true,
+        names: Arc::new(NameStore::open(data.path(), NAME_LIMITS).unwrap()),
         memory_bill: vec![("blocks", 7)],
         signals: false,
     });
-    Node { control: control.unwrap(), stats, reports, refusals, stuck, taken, settings, committed }
+    Node {
+        control: control.unwrap(),
+        stats,
+        reports,
+        refusals,
+        stuck,
+        taken,
+        settings,
+        committed,
+        _data: data,
+    }
 }
 
 fn serving(shards: usize) -> Node {
@@ -506,4 +521,5 @@ fn settings_that_are_wrong_or_not_taken_change_nothing() {
 }
 
 mod debug;
+mod names;
 mod storage;

@@ -16,7 +16,7 @@ use std::{
 };
 
 use ron_codec::authority::Authority;
-use ron_control::logging::LEVELS;
+use ron_control::{NameLimits, logging::LEVELS};
 use ron_io::regular;
 
 use crate::machine::Machine;
@@ -71,6 +71,7 @@ pub struct Config {
     pub writers: Writers,
     pub deadlines: Deadlines,
     pub storage: Storage,
+    pub names: NameLimits,
     /// A step that holds a shard longer is reported; zero for never.
     pub stall_limit: Duration,
     /// Whether bodies are hashed again when they are handed to the kernel.
@@ -197,6 +198,7 @@ impl Settings {
             oap_plain: self.listener("oap_plain", None)?,
             admin,
             storage: self.storage(machine, cores.len())?,
+            names: self.names()?,
             cores,
             cache_len,
             tls: self.tls()?,

@@ -85,6 +85,8 @@ pub struct Plan {
     pub connection_buffers_len: u64,
     /// The index of all partitions.
     pub index_len: u64,
+    /// The names.
+    pub names_len: u64,
     /// One lane of the mesh; there is one for each ordered pair of shards.
     pub lane_len: u64,
 }
@@ -110,7 +112,7 @@ pub struct Line {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the settings do not fit this machine, {bill}; lower cache, connections_max, \
-         connection_buffers, storage.index_memory or cores"
+         connection_buffers, storage.index_memory, names.max or cores"
 )]
 pub struct OverMemory {
     pub bill: MemoryBill,
@@ -150,6 +152,7 @@ impl MemoryBill {
             ("waiting requests", store::waiting_bill() as u64, plan.partitions),
             ("index", plan.index_len.saturating_add(index_over), 1),
             ("index changes", CHANGE_LEN * MEMTABLE_MAX as u64, plan.partitions),
+            ("names", plan.names_len, 1),
             ("damaged objects", damaged, shards),
             ("paths of bundles", resolved_bill() as u64, shards),
             ("latency histograms", LATENCIES_LEN as u64, shards),
@@ -168,6 +171,7 @@ impl MemoryBill {
             "waiting requests",
             "index",
             "paths of bundles",
+            "names",
             "scrub",
         ];
         let heap = lines.iter().filter(|line| on_heap.contains(&line.what));
@@ -208,6 +212,7 @@ mod tests {
             tls: true,
             connection_buffers_len: 10 * MIB,
             index_len: 64 * MIB,
+            names_len: 3 * MIB,
             lane_len: MIB / 2,
         }
     }
@@ -233,7 +238,7 @@ mod tests {
         assert!((4 * MIB..8 * MIB).contains(&paths), "{paths} bytes for each shard");
         let heap = len("connection tables") + len("TLS");
         let heap = heap + len("connection buffers") + len("outboards") + len("waiting requests");
-        let heap = heap + len("index") + len("scrub") + len("waiting questions");
+        let heap = heap + len("index") + len("scrub") + len("waiting questions") + len("names");
         let heap = heap + len("paths of bundles");
         let questions = len("waiting questions") / 2;
         assert!((MIB..8 * MIB).contains(&questions), "{questions} bytes for each shard");

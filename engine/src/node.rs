@@ -16,7 +16,8 @@ use std::{
 
 use ron_codec::address::Address;
 use ron_control::{
-    BuildInfo, Control, ControlConfig, Ending, OrderPort, SetAside, limits::RELOAD_READ_MAX,
+    BuildInfo, Control, ControlConfig, Ending, NameStore, OrderPort, SetAside,
+    limits::RELOAD_READ_MAX,
 };
 use ron_io::{
     lane::{Receiver, Sender, Waker, lane},
@@ -30,6 +31,7 @@ use ron_shards::{
     entropy::Secret,
     flow::Mail,
     limits::{MESH_LANE_LEN, ORDER_LANE_LEN, refused_max},
+    names::Names,
     shard::Shard,
     store::{Accounts, layout::Layout},
 };
@@ -97,6 +99,8 @@ pub fn run(
     let checks = (identify(&data), fits(&data, machine, need));
     let reload = reload::reload(config.clone(), settings, certificates, checks);
     let accounts = Accounts::default();
+    let store = Arc::new(names(config, &data)?);
+    let names = Names::new(store.table());
     let control = ron_control::start(ControlConfig {
         listener: admin,
         stats: stats.clone(),
@@ -114,6 +118,7 @@ pub fn run(
         hang_limit: config.hang_limit,
         set_aside: set_aside(&accounts),
         scrubs: config.storage.scrub_bytes_per_s > 0,
+        names: store,
         memory_bill: bill.lines.iter().map(|line| (line.what, line.len)).collect(),
         signals: true,
     })?;
@@ -123,6 +128,7 @@ pub fn run(
             seed: u64::from_le_bytes(random::bytes()?),
             cache_secret: Secret::from_bytes(random::bytes()?),
             accounts: accounts.clone(),
+            names: names.clone(),
             ..shard_config(config, &files, shard, layout.clone(), spoken.clone())
         })
     };
@@ -195,6 +201,24 @@ fn open_data(config: &Config) -> Result<DataDirs, Failure> {
         tracing::error!("partition {partition} is absent, because its folder {path:?} is gone");
     }
     Ok(data)
+}
+
+/// Opens the names, which lie on the first volume. A node that cannot have them serves what it
+/// stores all the same, if that is for want of the disk.
+fn names(config: &Config, data: &DataDirs) -> Result<NameStore, Failure> {
+    if data.first_present() != data.paths()[0] {
+        let why = "the first data directory is absent".to_owned();
+        tracing::error!("names are not known: {why}");
+        return Ok(NameStore::unusable(why));
+    }
+    match NameStore::open(&data.paths()[0], config.names) {
+        Ok(names) => Ok(names),
+        Err(error) if error.is_no_space() => {
+            tracing::error!("names are not known: {error}");
+            Ok(NameStore::unusable("the disk of the first data directory is full".to_owned()))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What the shards share out among each other.
@@ -347,6 +371,7 @@ fn bill(config: &Config, partitions: u32, machine: &Machine) -> Result<MemoryBil
         tls: config.serves_tls(),
         connection_buffers_len: config.shard_buffers_len(),
         index_len: config.storage.index_len,
+        names_len: config.names.memory_len(),
         lane_len: (MESH_LANE_LEN * size_of::<Mail>()) as u64,
     };
     Ok(MemoryBill::new(&plan, machine.memory_len)?)

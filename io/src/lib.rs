@@ -7,7 +7,8 @@
 //! TLS. The feature `sim` adds one made of dice, for tests; `sample` what the profiler of
 //! the control plane samples threads with.
 //!
-//! All the unsafe code of the node is here, each block with its argument.
+//! All the unsafe code of the node is here, each block with its argument, but for the one call that
+//! opens control's records.
 
 pub mod arena;
 pub mod counter;
@@ -15,6 +16,7 @@ pub mod lane;
 pub mod latency;
 pub mod limits;
 pub mod listing;
+pub mod names;
 pub mod peers;
 pub mod pipe;
 pub mod ports;

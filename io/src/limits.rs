@@ -147,6 +147,13 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// a small one a sixteenth.
 pub const FREE_INODES_MIN: u64 = 1024;
 
+/// Longest path of a name, its first slash included; that of the codec.
+pub const NAME_PATH_LEN_MAX: usize = 1024;
+
+/// Buckets of a table of names: a change copies one of them.
+pub const NAME_BUCKETS: usize = 1024;
+
+const _: () = assert!(NAME_BUCKETS.is_power_of_two());
 const _: () = assert!(FAILURE_REPORTS_BURST > 0 && FAILURE_REPORT_EVERY.as_nanos() > 0);
 const _: () = assert!(BLOCK_PAGES == 16, "one u16 holds a bit for each page of a block");
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());

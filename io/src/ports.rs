@@ -24,6 +24,7 @@ use std::{
 use crate::{
     arena::{Block, BlockMut},
     listing::{ListPage, ListRange},
+    names::NameTable,
     stats::{Op, Proto},
     work::Work,
 };
@@ -513,6 +514,8 @@ pub enum Report {
     /// The answer of a shard to `Order::List` of the same `id`; `None` while it opens its
     /// partitions.
     Listed { shard: ShardId, id: u64, page: Option<Box<ListPage>> },
+    /// The shard resolves paths by the names of `Stats::names_version` now.
+    Names { shard: ShardId },
     /// The shard has ended, in good order or with the reason.
     Stopped { shard: ShardId, reason: Option<String> },
 }
@@ -617,6 +620,8 @@ pub enum Order {
     List { id: u64, range: ListRange },
     /// From now on these tokens allow writes, and no others.
     WriteTokens(WriteTokens),
+    /// From now on these are the names. Answered by `Report::Names`.
+    Names(Arc<NameTable>),
 }
 
 /// Tokens that allow writes. They are secrets, and not shown when printed for debugging.

@@ -246,6 +246,8 @@ pub struct Stats {
     pub failures: Gate,
     pub refusals: Gate,
     pub mesh_hops: Counter,
+    /// The version of the names that the shard has.
+    pub names_version: Counter,
     pub objects: Counter,
     pub object_bytes: Counter,
     /// Bytes of all segments, and of the records in them that count.

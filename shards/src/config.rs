@@ -10,6 +10,7 @@ use ron_io::{
 use crate::{
     entropy::Secret,
     limits,
+    names::Names,
     store::{Accounts, layout::Layout},
 };
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub authority: Authority,
     pub deadlines: Deadlines,
     pub storage: Storage,
+    /// The names to begin with.
+    pub names: Names,
     /// The free space that is promised on the volumes: one account for all shards of a process.
     pub accounts: Accounts,
     /// What this node calls itself in `Server` and HELLO.
@@ -183,6 +186,7 @@ impl Config {
             authority: Authority::default(),
             deadlines: Deadlines::default(),
             storage: Storage::default(),
+            names: Names::default(),
             accounts: Accounts::default(),
             server: concat!("ron/", env!("CARGO_PKG_VERSION")).to_string(),
             seed: 0,

@@ -35,6 +35,7 @@ pub use crate::{
 use crate::{
     cache::Memory,
     config::Config,
+    names::Names,
     resolved::Resolved,
     store::{Damage, FreeSpace},
 };
@@ -342,6 +343,8 @@ impl Tickets {
 pub struct Cx<'a> {
     pub now: Now,
     pub config: &'a Config,
+    /// Of this moment: other names come between two events.
+    pub names: &'a Names,
     pub stats: &'a Stats,
     pub acts: &'a mut Acts<Mail, Body>,
     /// Questions of sessions, routed when the session is done.

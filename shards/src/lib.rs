@@ -15,6 +15,7 @@ pub mod ingest;
 pub mod limits;
 mod machine;
 mod mesh;
+pub mod names;
 pub mod resolved;
 pub mod session;
 mod sessions;

@@ -37,6 +37,7 @@ use crate::{
         SHED_SHARE, UPLOAD_SLOW_NS, refused_max, spare_connections,
     },
     mesh::{self, Mesh},
+    names::Names,
     resolved::Resolved,
     session::{Session, http::HttpSession, oap::OapSession},
     sessions::Sessions,
@@ -55,6 +56,7 @@ pub const fn waiting_bill() -> usize {
 #[derive(Debug)]
 pub struct Shard {
     config: Config,
+    names: Names,
     stats: Arc<Stats>,
     acts: Acts<Mail, Body>,
     store: Store,
@@ -112,6 +114,7 @@ macro_rules! cx {
         Cx {
             now: $now,
             config: &$shard.config,
+            names: &$shard.names,
             stats: &$shard.stats,
             acts: &mut $shard.acts,
             asks: &mut $shard.asks,
@@ -131,13 +134,17 @@ impl Shard {
     ///
     /// # Errors
     /// When the arena cannot be mapped.
-    pub fn new(config: Config, stats: Arc<Stats>) -> io::Result<Shard> {
+    pub fn new(mut config: Config, stats: Arc<Stats>) -> io::Result<Shard> {
+        // They are replaced later, and then nothing may hold on to them.
+        let names = std::mem::take(&mut config.names);
+        stats.names_version.set(names.version());
         let memory = Memory::new(config.arena_len, &config.cache_secret)?;
         let memory = if config.verify_sends { memory.with_seals() } else { memory };
         Ok(Shard {
             store: Store::new(&config),
             mesh: Mesh::new(config.shard, config.layout.shards)
                 .with_places(config.mesh_reads, config.mesh_others),
+            names,
             stats,
             acts: Acts::default(),
             sessions: Sessions::default(),
@@ -344,6 +351,11 @@ impl Shard {
             // Every request is judged by the tokens of its moment, so this holds from the next on.
             Order::WriteTokens(tokens) => {
                 self.config.authority = self.config.authority.with_tokens(&tokens.0);
+            }
+            Order::Names(table) => {
+                self.names = Names::new(Arc::clone(table));
+                self.stats.names_version.set(self.names.version());
+                self.acts.push(Act::Report(Report::Names { shard: self.config.shard }));
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     entropy::Secret,
     flow::{Ask, Asker, Body, Cx, Mail, Peer, Reply, StreamId, Tickets},
+    names::Names,
     resolved::Resolved,
     store::{Damage, FreeSpace, layout::Layout},
 };
@@ -22,6 +23,7 @@ use crate::{
 /// Everything that a context borrows.
 pub(crate) struct Bench {
     pub(crate) config: Config,
+    pub(crate) names: Names,
     pub(crate) stats: Stats,
     pub(crate) acts: Acts<Mail, Body>,
     pub(crate) asks: VecDeque<(StreamId, Ask)>,
@@ -51,6 +53,7 @@ impl Bench {
     /// A bench for a part that is configured so.
     pub(crate) fn with(config: Config) -> Bench {
         Bench {
+            names: config.names.clone(),
             free_space: FreeSpace::new(&config),
             damage: Damage::default(),
             resolved: Resolved::default(),
@@ -70,6 +73,7 @@ impl Bench {
         Cx {
             now: self.now,
             config: &self.config,
+            names: &self.names,
             stats: &self.stats,
             acts: &mut self.acts,
             asks: &mut self.asks,

@@ -98,8 +98,8 @@ fn parse_segment(segment: &str) -> Option<Address> {
 }
 
 /// Decodes `text` into `out` and returns the length; `None` when an escape is broken or `out` is
-/// too short.
-fn percent_decode(mut text: &[u8], out: &mut [u8]) -> Option<usize> {
+/// too short. What is decoded is bytes, and need not be text.
+pub fn percent_decode(mut text: &[u8], out: &mut [u8]) -> Option<usize> {
     let mut len = 0;
     while let [byte, rest @ ..] = text {
         let (byte, rest) = match (byte, rest) {

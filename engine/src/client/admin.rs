@@ -16,7 +16,7 @@ use super::{
     args::Shared,
     error::{AnswerFault, ClientError, Exit, Shown},
     http::Http,
-    retry::with_retries,
+    retry::{Wait, with_retries},
     stdout::print,
     table,
 };
@@ -25,8 +25,6 @@ use super::{
 const VERIFY_TIME_MAX: Duration = Duration::from_secs(11 * 60);
 
 const _: () = assert!(VERIFY_TIME_MAX.as_secs() > ron_control::limits::VERIFY_MAX.as_secs());
-
-type Wait<'a> = &'a mut dyn FnMut(&ClientError, Duration);
 
 /// Deletes objects one after the other and prints those that are gone. What fails for one object
 /// is printed and does not keep the others; what fails for all of them ends the command.

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::{
     error::EXIT_HELP,
+    name_args::NameCommand,
     options::{Export, Import, Ls},
 };
 use crate::config::keys::VERSION;
@@ -42,7 +43,7 @@ pub struct Shared {
     #[arg(long, global = true, value_name = "URL", env = "RON_NODE_URL")]
     #[arg(default_value = "http://127.0.0.1:9080")]
     pub node: NodeUrl,
-    /// The admin listener of the node, for scrub, verify, storage, ls and export.
+    /// The admin listener of the node, for scrub, verify, name, storage, ls and export.
     #[arg(long, global = true, value_name = "URL", env = "RON_ADMIN_URL")]
     #[arg(default_value = "http://127.0.0.1:9096")]
     pub admin: NodeUrl,
@@ -121,6 +122,11 @@ pub enum Command {
     /// Objects are checked before they are sent, and what the node has is not sent. What is damaged
     /// is named and makes the exit code 5; all else is stored.
     Import(Import),
+    /// Give paths to bundles and objects, and look at which were given.
+    Name {
+        #[command(subcommand)]
+        command: NameCommand,
+    },
     /// Print what a node stores and in what state it is.
     Storage {
         /// Print JSON, as the node gives it.
@@ -472,8 +478,23 @@ mod tests {
 
         let put = Args::try_parse_from(["ronctl", "--node", "https://n", "put", "-"]).unwrap();
         assert!(matches!(put.command, Command::Put { file } if file.as_os_str() == "-"));
+        let set = ["ronctl", "name", "set", "tiles/", HEX, "--if-version", "0"];
+        let set = Args::try_parse_from(set).unwrap();
+        let Command::Name { command: NameCommand::Set { path, options, .. } } = set.command else {
+            panic!()
+        };
+        assert_eq!((path.as_str(), options.if_version), ("/tiles", Some(0)));
+        for listed in [&["ls"][..], &["list"], &["ls", "/a", "--json"], &["log", "-n", "1000"]] {
+            let args = ["ronctl", "name"].iter().chain(listed);
+            assert!(Args::try_parse_from(args).is_ok(), "{listed:?}");
+        }
         for wrong in [
             &["ronctl"][..],
+            &["ronctl", "name"],
+            &["ronctl", "name", "set", "/a/../b", HEX],
+            &["ronctl", "name", "set", "/a", "b3:00"],
+            &["ronctl", "name", "rm"],
+            &["ronctl", "name", "log", "-n", "1001"],
             &["ronctl", "put"],
             &["ronctl", "get", "b3:00"],
             &["ronctl", "get", "b3:00.png"],

@@ -202,6 +202,8 @@ pub enum AnswerFault {
     Unexpected { flags: u16, code: u16, corr_id: u64 },
     #[error("the description is of other bytes than were asked for")]
     Meta,
+    #[error("the list of names does not go on where it ended")]
+    Names,
     #[error("the outcome is of another object than was asked for")]
     Verdict,
     #[error("a page of other objects than were asked for")]

@@ -59,6 +59,25 @@ pub(super) struct Http {
     deaf: Deaf,
 }
 
+/// What must be so, or a change is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    None,
+    /// There is nothing to change yet.
+    IsNew,
+    Version(u64),
+}
+
+impl Condition {
+    fn add<B>(self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match self {
+            Condition::None => request,
+            Condition::IsNew => request.header("If-None-Match", "*"),
+            Condition::Version(version) => request.header("If-Match", format!("\"{version}\"")),
+        }
+    }
+}
+
 /// What a put is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Stored {
@@ -254,6 +273,40 @@ impl Http {
         let mut response = request.send_empty().map_err(|error| self.failure(error))?;
         match response.status() {
             StatusCode::OK | StatusCode::ACCEPTED => read_json(&mut response, JSON_LEN_MAX),
+            _ => Err(refusal(&mut response)),
+        }
+    }
+
+    /// Gives a name, whose path stands in `path`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection and the node.
+    pub(super) fn set(
+        &self,
+        path: &str,
+        json: &[u8],
+        condition: Condition,
+    ) -> Result<Vec<u8>, ClientError> {
+        let request = condition.add(self.authorize(self.agent.put(self.node.path(path))));
+        let request = request.header("Content-Type", "application/json");
+        self.changed(request.send(json))
+    }
+
+    /// Takes a name away.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection and the node.
+    pub(super) fn unset(&self, path: &str, condition: Condition) -> Result<Vec<u8>, ClientError> {
+        let request = condition.add(self.authorize(self.agent.delete(self.node.path(path))));
+        self.changed(request.call())
+    }
+
+    fn changed(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Vec<u8>, ClientError> {
+        let mut response = answer.map_err(|error| self.failure(error))?;
+        match response.status() {
+            StatusCode::OK | StatusCode::CREATED => read_json(&mut response, JSON_LEN_MAX),
             _ => Err(refusal(&mut response)),
         }
     }

@@ -13,6 +13,8 @@ mod export;
 mod http;
 mod import;
 mod listing;
+mod name;
+mod name_args;
 mod oap;
 mod options;
 mod pour;
@@ -41,6 +43,7 @@ use serde::Serialize;
 
 pub use args::{ArgError, Args, Cap, Command, Get, HostPort, NodeUrl, Range, Seconds, Shared};
 pub use error::{AnswerFault, ClientError, EXIT_HELP, Exit};
+pub use name_args::{ChangeOptions, NameCommand};
 pub use options::{Export, Import, Ls, Prefix, PrefixError};
 
 use crate::fsck;
@@ -107,6 +110,7 @@ fn execute(
         Command::Export(options) => export::export(shared, options, wait),
         Command::Import(options) => import::import(shared, options, wait),
         Command::Storage { json } => admin::storage(shared, *json, out, wait),
+        Command::Name { command } => name::run(shared, command, out, wait),
     }
 }
 

@@ -26,6 +26,9 @@ pub(super) const LOST_PAUSE: Duration = BACKOFF_FIRST;
 
 const _: () = assert!(BACKOFF_FIRST.as_millis() << RETRIES_MAX <= RETRY_AFTER_MAX.as_millis());
 
+/// How to pause between two tries: after what, and for how long.
+pub(super) type Wait<'a> = &'a mut dyn FnMut(&ClientError, Duration);
+
 /// How long to wait before the next try after `made` retries, or `None` to give up. `random` is any
 /// number; it spreads the waits of many clients that failed together.
 ///

@@ -28,8 +28,8 @@ const TOKEN_VARIABLE: &str = "RON_WRITE_TOKEN";
 const CLIENT: [&str; 4] = ["RON_NODE_URL", "RON_ADMIN_URL", "RON_CAP", "RON_CA"];
 
 /// The tables of the file, and how flags of what is in them begin.
-const TABLES: [(&str, &str); 3] =
-    [("deadlines", "deadline"), ("storage", "storage"), ("debug", "debug")];
+const TABLES: [(&str, &str); 4] =
+    [("deadlines", "deadline"), ("storage", "storage"), ("names", "names"), ("debug", "debug")];
 
 /// One setting.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key
 }
 
 /// Every setting, in the order of the help.
-pub const KEYS: [Key; 42] = [
+pub const KEYS: [Key; 44] = [
     key("data_dir", "DIR", "Where objects are kept [default: ./ron-data]"),
     Key {
         many: true,
@@ -163,6 +163,8 @@ pub const KEYS: [Key; 42] = [
         "DURATION",
         "Between two rounds of that; 0 for only when ordered [default: 1w]",
     ),
+    key("names.max", "N", "Most names, of 128 bytes on average [default: 100000]"),
+    key("names.store", "SIZE", "Most bytes of the file that names are kept in [default: 256MiB]"),
     key("deadlines.handshake", "DURATION", "For a TLS handshake [default: 10s]"),
     key("deadlines.head", "DURATION", "For the head of a request [default: 15s]"),
     key("deadlines.idle", "DURATION", "Between requests of a connection [default: 75s]"),
@@ -250,9 +252,10 @@ pub fn command() -> Command {
         .after_help(
             "Flags beat the environment, which beats the file, which beats the defaults. In the \
              file, a key is its flag with underscores; deadlines are in the table [deadlines], \
-             and what begins with storage in [storage]. A variable that is empty counts as not \
-             set. Port 0 takes any free port. Sizes are bytes, or have a unit (64kB, 512MiB, 1G); \
-             durations are seconds, or have a unit (250ms, 15s, 2min, 1h, 1d, 1w).",
+             and what begins with storage or names in [storage] or [names]. A variable that is \
+             empty counts as not set. Port 0 takes any free port. Sizes are bytes, or have a unit \
+             (64kB, 512MiB, 1G); durations are seconds, or have a unit (250ms, 15s, 2min, 1h, 1d, \
+             1w).",
         )
         .max_term_width(100)
         .arg(file);

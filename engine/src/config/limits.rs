@@ -73,6 +73,14 @@ pub const TOKEN_LEN_MAX: usize = 256;
 pub const NAMES_MAX: usize = 64;
 pub const NAME_LEN_MAX: usize = 253;
 
+/// Names of bundles and objects: most that may be allowed, and how many are by default. And the
+/// file they are kept in: a page for each of the longest fits a million names twice.
+pub const NAMED_MAX: u64 = 1_000_000;
+pub const NAMED_DEFAULT: u64 = 100_000;
+pub const NAME_STORE_MIN: u64 = 1024 * 1024;
+pub const NAME_STORE_MAX: u64 = 16 * 1024 * 1024 * 1024;
+pub const NAME_STORE_DEFAULT: u64 = 256 * 1024 * 1024;
+
 /// How long a step may hold a shard before it is reported: least, most and by default. What a shard
 /// does takes microseconds, and few milliseconds where a page has to come from a slow disk. The
 /// default is longer than that, and long enough for a client to notice.

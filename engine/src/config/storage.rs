@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use ron_control::NameLimits;
+
 use super::{
     error::ConfigError,
     limits,
@@ -85,6 +87,16 @@ impl Settings {
             compact_below_percent: compact.unwrap_or(ron_shards::limits::COMPACT_BELOW_PERCENT),
             scrub_bytes_per_s: rate.unwrap_or_else(|| each.saturating_mul(shards as u64)),
             scrub_every: self.scrub_every()?,
+        })
+    }
+
+    /// How many names are kept.
+    pub(super) fn names(&self) -> Result<NameLimits, ConfigError> {
+        let max = self.whole("names.max", 0, limits::NAMED_MAX)?.unwrap_or(limits::NAMED_DEFAULT);
+        let store = self.size("names.store", limits::NAME_STORE_MIN, limits::NAME_STORE_MAX)?;
+        Ok(NameLimits {
+            max: usize::try_from(max).unwrap_or(usize::MAX),
+            store_len: store.unwrap_or(limits::NAME_STORE_DEFAULT),
         })
     }
 

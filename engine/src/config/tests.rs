@@ -50,6 +50,7 @@ fn nothing_given_is_the_documented_defaults() {
     assert_eq!(config.deadlines.idle, Duration::from_secs(75));
     assert_eq!(config.stall_limit, Duration::from_millis(20));
     assert_eq!(config.hang_limit, Duration::from_secs(60));
+    assert_eq!((config.names.max, config.names.store_len), (100_000, 256 * MIB));
     assert_eq!(config.writers, Writers::default());
     assert!(config.warnings.is_empty());
 }
@@ -84,7 +85,7 @@ fn the_file_is_named_by_flag_or_variable() {
 }
 
 /// A value for each key that no default has, to be seen in the settings.
-const SAMPLES: [(&str, &str); 42] = [
+const SAMPLES: [(&str, &str); 44] = [
     ("data_dir", "/x"),
     ("data_dirs", "/x,/y"),
     ("http", "127.0.0.1:11"),
@@ -117,6 +118,8 @@ const SAMPLES: [(&str, &str); 42] = [
     ("storage.compact_below", "32"),
     ("storage.scrub_rate", "33MiB"),
     ("storage.scrub_every", "34.5"),
+    ("names.max", "36"),
+    ("names.store", "37MiB"),
     ("deadlines.handshake", "20.5"),
     ("deadlines.head", "21"),
     ("deadlines.idle", "22"),

@@ -11,6 +11,7 @@ mod debug;
 mod files;
 mod hang;
 mod log;
+mod names;
 mod reload;
 mod restart;
 mod startup;

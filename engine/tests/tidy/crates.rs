@@ -19,7 +19,8 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Packages that only these of ours may name.
-const RESERVED: &[(&str, &[&str])] = &[("glommio", &["ron-io"]), ("io-uring", &["ron-io"])];
+const RESERVED: &[(&str, &[&str])] =
+    &[("glommio", &["ron-io"]), ("io-uring", &["ron-io"]), ("heed", &["ron-control"])];
 
 /// The top level: these and dotfiles.
 const TOP: &[&str] = &[
@@ -168,6 +169,10 @@ fn unsafe_in(text: &str) -> usize {
     found.0
 }
 
+/// Files elsewhere that have unsafe blocks, and how many: LMDB maps a file, and the one who has it
+/// opened answers for that nobody else changes it.
+const UNSAFE: [(&str, usize); 1] = [("control/src/records.rs", 1)];
+
 #[test]
 fn unsafe_code_lives_in_io() {
     let mut in_io = 0;
@@ -177,7 +182,8 @@ fn unsafe_code_lives_in_io() {
             in_io += found;
             continue;
         }
-        assert!(found == 0, "{name} has {found} unsafe blocks");
+        let allowed = UNSAFE.iter().find(|(file, _)| *file == name).map_or(0, |(_, count)| *count);
+        assert!(found == allowed, "{name} has {found} unsafe blocks, not {allowed}");
     }
     assert!(in_io > 10, "the search finds nothing");
     for text in ["fn f() { unsafe { g() } }", "unsafe fn f() {}", "unsafe impl Send for X {}"] {

@@ -30,6 +30,8 @@ struct Rig {
     aborted: Vec<u32>,
     /// What was logged.
     notes: Vec<String>,
+    /// How often it was said that there are other names.
+    names_reports: usize,
 }
 
 impl Rig {
@@ -42,9 +44,9 @@ impl Rig {
         change(&mut config);
         let stats = Arc::new(Stats::default());
         let shard = Shard::new(config, Arc::clone(&stats)).unwrap();
-        let (queued, finished, aborted, notes) = Default::default();
+        let (queued, finished, aborted, notes, names_reports) = Default::default();
         let now = Now { mono_ns: 1, unix_ms: 0 };
-        Rig { shard, stats, now, opened: 0, queued, finished, aborted, notes }
+        Rig { shard, stats, now, opened: 0, queued, finished, aborted, notes, names_reports }
     }
 
     fn tell(&mut self, event: Event<'_, Mail>) {
@@ -58,6 +60,7 @@ impl Rig {
                     self.queued[conn.slot as usize] += head.len() + body;
                 }
                 Act::Report(Report::Note { message, .. }) => self.notes.push(message),
+                Act::Report(Report::Names { .. }) => self.names_reports += 1,
                 Act::Finish { conn } => self.finished.push(conn.slot),
                 Act::Abort { conn } => {
                     self.aborted.push(conn.slot);
@@ -342,4 +345,34 @@ fn a_question_that_finds_no_room_is_refused_and_counted_once() {
     assert_eq!(rig.stats.rejected(Rejected::Overload), 6);
     let most = rig.stats.peers.all().map(|work| (work.asked, work.turned_away)).max();
     assert_eq!(most, Some((6, 6)), "all of them of one peer");
+}
+
+#[test]
+fn names_are_replaced_whole_between_two_events() {
+    use ron_io::names::NameTable;
+
+    let table = |version, names: &[(&str, u8)]| {
+        let names = names.iter().map(|(path, seed)| (*path, [*seed; 32]));
+        Arc::new(NameTable::new(version, names))
+    };
+    let first = table(1, &[("/a", 1), ("/b", 1)]);
+    let mut rig = Rig::new(|config| config.names = Names::new(Arc::clone(&first)));
+    let seen = |rig: &Rig| {
+        let names = &rig.shard.names;
+        let of = |path| names.resolve(path).map(|found| (found.address.as_bytes()[0], found.rest));
+        (names.version(), of("/a/x/y"), of("b"))
+    };
+    assert_eq!(seen(&rig), (1, Some((1, "x/y")), Some((1, ""))));
+    assert_eq!(rig.stats.names_version.get(), 1, "before it is ready");
+
+    let conn = rig.open(HTTP, "192.0.2.1:1");
+    let (head, tail) = REQUEST.split_at(REQUEST.len() / 2);
+    rig.bytes(conn, head);
+    rig.tell(Event::Mail(Mail::Order(Order::Names(table(2, &[("/a/x", 2)])))));
+    assert_eq!(seen(&rig), (2, Some((2, "y")), None), "all of them at once");
+    assert_eq!((rig.stats.names_version.get(), rig.names_reports), (2, 1));
+    assert_eq!(rig.queued[conn.slot as usize], 0, "the request that had begun goes on");
+    rig.bytes(conn, tail);
+    assert!(rig.queued[conn.slot as usize] > 0);
+    assert_eq!(Arc::strong_count(&first), 1, "the shard holds nothing of the names before");
 }

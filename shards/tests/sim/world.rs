@@ -608,6 +608,8 @@ impl World {
                 self.unreadable.extend(object.filter(|_| sick));
             }
             Report::Verified { id, outcome, .. } => self.take_verified(*id as usize, outcome),
+            // Nobody orders other names.
+            Report::Names { .. } => {}
         }
     }
 
