@@ -253,17 +253,23 @@ fn check_partial(buf: &[u8], start: usize) -> Result<(), HeadError> {
         [first, ..] if !first.is_ascii_graphic() => return Err(HeadError::RequestLine),
         _ => {}
     }
-    if rest.len() > TARGET_LEN_MAX
-        && let Some(space) = memchr::memchr(b' ', rest)
+    check_target_len(rest)?;
+    if buf.len() >= HEAD_LEN_MAX {
+        return Err(HeadError::TooLong { max: HEAD_LEN_MAX });
+    }
+    Ok(())
+}
+
+/// Refuses a head, or the start of one, whose target is too long.
+fn check_target_len(head: &[u8]) -> Result<(), HeadError> {
+    if head.len() > TARGET_LEN_MAX
+        && let Some(space) = memchr::memchr(b' ', head)
     {
-        let target = &rest[space + 1..];
+        let target = &head[space + 1..];
         let len = memchr::memchr2(b' ', b'\r', target).unwrap_or(target.len());
         if len > TARGET_LEN_MAX {
             return Err(HeadError::TargetTooLong { max: TARGET_LEN_MAX });
         }
-    }
-    if buf.len() >= HEAD_LEN_MAX {
-        return Err(HeadError::TooLong { max: HEAD_LEN_MAX });
     }
     Ok(())
 }
@@ -275,7 +281,8 @@ fn read_head(bytes: &[u8]) -> Result<RequestHead<'_>, HeadError> {
         Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
         // Then the parser saw another end than we did, and neither can be trusted.
         Ok(_) => return Err(HeadError::RequestLine),
-        Err(error) => return Err(syntax_error(error)),
+        // Had it come in pieces, its target would have been seen before what is wrong behind it.
+        Err(error) => return Err(check_target_len(bytes).err().unwrap_or(syntax_error(error))),
     }
     let (Some(method), Some(target), Some(version)) =
         (request.method, request.path, request.version)

@@ -460,6 +460,11 @@ fn targets_have_a_length_limit() {
     assert_eq!(parse_head(&long.as_bytes()[..=before], 0).map(|_| ()), Err(expected));
     let endless = format!("GET /{}", "x".repeat(2 * HEAD_LEN_MAX));
     assert_eq!(parse_head(endless.as_bytes(), 0).map(|_| ()), Err(expected));
+    // Nor does it matter what else is wrong, or how the head arrived.
+    let wrong = format!("{}\r\nHost: h\r\n\r\n", long.replace("HTTP/1.1", "HTTP/2.0"));
+    for step in [wrong.len(), 1000] {
+        assert_eq!(trickle(wrong.as_bytes(), step), Err(expected), "{step}");
+    }
     // Other long lines are not blamed on the target.
     let long_field = format!("GET / HTTP/1.1\r\nX: {}", "x y".repeat(4000));
     assert!(matches!(parse_head(long_field.as_bytes(), 0), Ok(Parsed::Partial)));
