@@ -5,12 +5,15 @@
 mod common;
 
 mod admin;
+mod bundles;
 mod cli;
 mod debug;
 mod files;
 mod hang;
 mod log;
+mod many;
 mod reload;
 mod restart;
 mod startup;
 mod storage_admin;
+mod strangers;
