@@ -66,8 +66,8 @@ impl Item<'_> {
 ///
 /// # Errors
 ///
-/// `NotStored` when some were not, and what keeps all of them from being stored. With one file, what
-/// kept that.
+/// `NotStored` when some were not, and what keeps all of them from being stored. Of one file alone,
+/// what kept that.
 pub(super) fn put(
     shared: &Shared,
     options: &Put,
