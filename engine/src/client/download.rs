@@ -63,7 +63,7 @@ enum To {
     /// A file that is made when the first bytes come.
     Path(PathBuf),
     /// A file that is open.
-    Open { sink: Sink, hashing: Hashing, from: u64, expected: Expected },
+    Open { sink: Sink, hashing: Box<Hashing>, from: u64, expected: Expected },
 }
 
 /// What is known of an object before it comes.
@@ -103,7 +103,8 @@ impl Download {
     pub(super) fn go_on(address: Address, kept: Kept, target: &Path, quiet: bool) -> Self {
         let Kept { file, path, hashing, from } = kept;
         let sink = Sink::Kept { file, path, target: target.to_path_buf() };
-        let to = To::Open { sink, hashing, from, expected: Expected::Nothing };
+        let (hashing, expected) = (Box::new(hashing), Expected::Nothing);
+        let to = To::Open { sink, hashing, from, expected };
         Self::to(address, to, Show::Alone { quiet })
     }
 
@@ -116,7 +117,8 @@ impl Download {
         show: Show,
     ) -> Self {
         let sink = Sink::Given { file, path: shown };
-        Self::to(address, To::Open { sink, hashing: Hashing::new(), from: 0, expected }, show)
+        let hashing = Box::new(Hashing::new());
+        Self::to(address, To::Open { sink, hashing, from: 0, expected }, show)
     }
 
     fn to(address: Address, to: To, show: Show) -> Self {
@@ -151,7 +153,7 @@ impl Download {
             To::Path(path) => (Sink::create(&path)?, whole, 0, Expected::Nothing),
             To::Open { sink, hashing, from, expected } => {
                 assert_eq!(part.offset, from, "what is answered is what was asked for");
-                (sink, Some(hashing), from, expected)
+                (sink, Some(*hashing), from, expected)
             }
         };
         if let (Expected::Len(said), Some(found)) = (expected, part.len)

@@ -231,7 +231,8 @@ fn what_lies_in_the_directory_leads_nowhere() {
     let deep = bundle(&[("a/b", &hello.addr, 5)], (1, 5));
     let (out, elsewhere) = (dir(), dir());
     write(elsewhere.path(), b"b", b"as it was");
-    let rows: [(&str, &dyn Fn(&Path)); 5] = [
+    type Lay<'a> = &'a dyn Fn(&Path);
+    let rows: [(&str, Lay<'_>); 5] = [
         ("/a: is no directory", &|root| {
             symlink(elsewhere.path(), root.join("a")).expect("it can be made");
         }),

@@ -141,7 +141,7 @@ fn directories_without_end_end() {
         opened = openat(&opened, &name, DIRECTORY, Mode::empty()).unwrap();
     }
     let walked = walk(&dir, false);
-    let path = vec![name.as_str(); 6].join("/");
+    let path = [name.as_str(); 6].join("/");
     assert_eq!(fault(&walked, &dir, path), TreeFault::Path(PathFault::TooLong));
     drop(opened);
     let dir = super::tests::dir();
