@@ -48,24 +48,27 @@ pub struct Options {
     /// Remove the index afterwards, so that the next start makes it again from the log.
     #[arg(long)]
     pub rebuild_index: bool,
-    /// Print findings and summary as lines of JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
-/// Checks what `options` name. Findings go to `out`, the progress to stderr if it is a terminal.
+/// Checks what `options` name. Findings and the summary go to `out`, as lines of JSON if `json` is
+/// set; the progress to stderr if it is a terminal.
 ///
 /// # Errors
 /// `Damaged` when everything was checked and some of it is not as it was; anything else when it
 /// could not be checked to the end.
-pub fn run(options: &Options, quiet: bool, out: &mut dyn Write) -> Result<(), FsckError> {
+pub fn run(
+    options: &Options,
+    json: bool,
+    quiet: bool,
+    out: &mut dyn Write,
+) -> Result<(), FsckError> {
     let stopped = Stopped::open(&options.dirs)?;
     let layout = stopped.layout();
     let mine: Vec<u16> =
         (0..layout.partitions).filter(|number| !layout.is_absent(*number)).collect();
     let dirs: Vec<PathBuf> = mine.iter().map(|number| layout.partition_dir(*number)).collect();
     let total = dirs.iter().map(|dir| bytes_below(dir)).sum();
-    let mut report = Report::new(out, options.json, quiet, total);
+    let mut report = Report::new(out, json, quiet, total);
     let mut keep = Vec::new();
     for (number, dir) in mine.iter().zip(&dirs) {
         report.summary.partitions += 1;

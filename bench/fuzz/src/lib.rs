@@ -8,6 +8,7 @@
 pub mod codec;
 pub mod damage;
 mod frames;
+pub mod manifest;
 pub mod session;
 pub mod store;
 pub mod tls;
@@ -26,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frames", frames),
     ("http_head", codec::http_head),
     ("http_session", session::http),
+    ("manifest", manifest::manifest),
     ("oap_session", session::oap),
     ("ranges", codec::ranges),
     ("record", codec::record),

@@ -11,13 +11,14 @@ use std::{
 use ron_codec::address::Address;
 use ron_control::{Ordered, Verdict, VerdictKind, storage::StorageReport};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::{
     args::Shared,
     error::{AnswerFault, ClientError, Exit, Shown},
     http::Http,
     retry::{Wait, with_retries},
-    stdout::print,
+    stdout::{print, print_json},
     table,
 };
 
@@ -38,9 +39,15 @@ pub(super) fn rm(
     let (mut failed, mut exit) = (0, Exit::NotFound);
     for address in addresses {
         match with_retries(wait, || http.delete(address)) {
+            Ok(()) if shared.json => print_json(out, &json!({ "addr": address, "deleted": true }))?,
             Ok(()) => print(out, format_args!("{address}"))?,
             Err(error @ ClientError::Node { .. }) if addresses.len() > 1 => {
                 eprintln!("ronctl: {address}: {error}");
+                if shared.json {
+                    let error = error.to_string();
+                    let line = json!({ "addr": address, "deleted": false, "error": error });
+                    print_json(out, &line)?;
+                }
                 failed += 1;
                 // Anything else says more than that an object was not there.
                 if exit == Exit::NotFound {
@@ -65,6 +72,9 @@ pub(super) fn scrub(
     let http = Http::from_args(shared, &shared.admin)?;
     let json = with_retries(wait, || http.order("/scrub", shared.timeout.0))?;
     let Ordered { ordered } = read(&json)?;
+    if shared.json {
+        return print_json(out, &json!({ "ordered": ordered }));
+    }
     print(out, format_args!("ordered from {ordered} shards; see ronctl storage"))
 }
 
@@ -85,23 +95,30 @@ pub(super) fn verify(
         if verdict.addr != *address {
             return Err(AnswerFault::Verdict.into());
         }
+        if shared.json {
+            print_json(out, &verdict)?;
+        }
+        let mut say = |line: std::fmt::Arguments<'_>| match shared.json {
+            true => Ok(()),
+            false => print(out, line),
+        };
         let why = verdict.what.as_deref().unwrap_or("no reason was given");
         match verdict.outcome {
             VerdictKind::Whole => {
                 let size = verdict.size.unwrap_or_default();
-                print(out, format_args!("{address} whole {size}"))?;
+                say(format_args!("{address} whole {size}"))?;
             }
             VerdictKind::Missing => {
                 missing += 1;
-                print(out, format_args!("{address} missing"))?;
+                say(format_args!("{address} missing"))?;
             }
             VerdictKind::Damaged => {
                 damaged += 1;
-                print(out, format_args!("{address} damaged: {}", Shown(why)))?;
+                say(format_args!("{address} damaged: {}", Shown(why)))?;
             }
             VerdictKind::Failed => {
                 failed += 1;
-                print(out, format_args!("{address} failed: {}", Shown(why)))?;
+                say(format_args!("{address} failed: {}", Shown(why)))?;
             }
         }
     }
@@ -114,14 +131,13 @@ pub(super) fn verify(
 /// Prints what a node stores.
 pub(super) fn storage(
     shared: &Shared,
-    as_json: bool,
     out: &mut dyn Write,
     wait: Wait<'_>,
 ) -> Result<(), ClientError> {
     let http = Http::from_args(shared, &shared.admin)?;
     let json = with_retries(wait, || http.report("/storage"))?;
     let report: StorageReport = read(&json)?;
-    if as_json {
+    if shared.json {
         // A newer node may say more than this version knows, and it is JSON: it was just read.
         return print(out, format_args!("{}", String::from_utf8_lossy(json.trim_ascii_end())));
     }

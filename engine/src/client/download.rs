@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A whole object is hashed as it arrives, and keeps its name only if it hashes to its address. A
-//! part of an object cannot be checked so, and the caller learns that. Nothing is created before
+//! part of an object cannot be checked so, and the caller learns that; the rest of one, behind a
+//! part that was kept, can. Nothing is created before
 //! the node began to answer, so that a refusal leaves no file behind, nor spoils one that is there.
 
 use std::{
@@ -18,11 +19,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ron_codec::{address::Address, outboard::Hashing};
+use ron_codec::{address::Address, manifest::ManifestError, outboard::Hashing};
 
 use super::{
     error::{AnswerFault, ClientError},
-    progress::Progress,
+    kept::{Kept, discard},
+    progress::{Progress, Show},
     stdout::stdout_failed,
     unfinished::Unfinished,
 };
@@ -47,11 +49,31 @@ pub(super) struct Part {
 /// One object, or a part of it, on its way to a file or to stdout.
 pub(super) struct Download {
     address: Address,
-    output: Option<PathBuf>,
-    /// Stdout was named, so it takes anything.
-    forced: bool,
-    quiet: bool,
+    to: Option<To>,
+    show: Show,
     taking: Option<Taking>,
+    /// Bytes of the object that are in the output once it is finished.
+    there: u64,
+}
+
+/// Where bytes go that have not come yet.
+enum To {
+    /// Stdout; with `forced` it was named, so it takes anything.
+    Stdout { forced: bool },
+    /// A file that is made when the first bytes come.
+    Path(PathBuf),
+    /// A file that is open.
+    Open { sink: Sink, hashing: Box<Hashing>, from: u64, expected: Expected },
+}
+
+/// What is known of an object before it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    Nothing,
+    /// Its length.
+    Len(u64),
+    /// Its first bytes.
+    Start(&'static [u8]),
 }
 
 /// What is there once the node began to answer.
@@ -59,6 +81,9 @@ struct Taking {
     sink: Sink,
     len: Option<u64>,
     got: u64,
+    /// Bytes that were in the output before.
+    from: u64,
+    expected: Expected,
     /// Hashes a whole object.
     hashing: Option<Hashing>,
     progress: Progress,
@@ -67,9 +92,37 @@ struct Taking {
 impl Download {
     /// A download of `address` to the file `output`; to stdout when that is absent or `-`.
     pub(super) fn new(address: Address, output: Option<&Path>, quiet: bool) -> Self {
-        let forced = output.is_some_and(|path| path.as_os_str() == "-");
-        let output = output.filter(|_| !forced).map(Path::to_path_buf);
-        Self { address, output, forced, quiet, taking: None }
+        let to = match output {
+            Some(path) if path.as_os_str() != "-" => To::Path(path.to_path_buf()),
+            _ => To::Stdout { forced: output.is_some() },
+        };
+        Self::to(address, to, Show::Alone { quiet })
+    }
+
+    /// The rest of `address` behind what was kept, which then has the name `target`.
+    pub(super) fn go_on(address: Address, kept: Kept, target: &Path, quiet: bool) -> Self {
+        let Kept { file, path, hashing, from } = kept;
+        let sink = Sink::Kept { file, path, target: target.to_path_buf() };
+        let (hashing, expected) = (Box::new(hashing), Expected::Nothing);
+        let to = To::Open { sink, hashing, from, expected };
+        Self::to(address, to, Show::Alone { quiet })
+    }
+
+    /// A download of all of `address` to an open file, which is `shown` in messages.
+    pub(super) fn into_file(
+        address: Address,
+        file: File,
+        shown: PathBuf,
+        expected: Expected,
+        show: Show,
+    ) -> Self {
+        let sink = Sink::Given { file, path: shown };
+        let hashing = Box::new(Hashing::new());
+        Self::to(address, To::Open { sink, hashing, from: 0, expected }, show)
+    }
+
+    fn to(address: Address, to: To, show: Show) -> Self {
+        Self { address, to: Some(to), show, taking: None, there: 0 }
     }
 
     /// Whether the node has begun to answer.
@@ -92,14 +145,24 @@ impl Download {
     ///
     /// When called twice.
     pub(super) fn begin(&mut self, part: Part) -> Result<(), ClientError> {
-        assert!(self.taking.is_none(), "a download begins once");
-        self.taking = Some(Taking {
-            sink: Sink::open(self.output.as_deref(), self.forced)?,
-            len: part.len,
-            got: 0,
-            hashing: part.whole.then(Hashing::new),
-            progress: Progress::new("receiving", part.len, self.quiet),
-        });
+        let progress = self.show.begin("receiving", part.len);
+        let whole = part.whole.then(Hashing::new);
+        let (sink, hashing, from, expected) = match self.to.take().expect("a download begins once")
+        {
+            To::Stdout { forced } => (Sink::stdout(forced)?, whole, 0, Expected::Nothing),
+            To::Path(path) => (Sink::create(&path)?, whole, 0, Expected::Nothing),
+            To::Open { sink, hashing, from, expected } => {
+                assert_eq!(part.offset, from, "what is answered is what was asked for");
+                (sink, Some(*hashing), from, expected)
+            }
+        };
+        if let (Expected::Len(said), Some(found)) = (expected, part.len)
+            && said != found
+        {
+            return Err(ClientError::EntryLen { said, found });
+        }
+        self.taking =
+            Some(Taking { sink, len: part.len, got: 0, from, expected, hashing, progress });
         Ok(())
     }
 
@@ -114,6 +177,10 @@ impl Download {
         if let Some(max) = taking.len.filter(|max| got > *max) {
             return Err(AnswerFault::Excess { got, max }.into());
         }
+        if taking.progress.is_stopped() {
+            return Err(ClientError::Stopped);
+        }
+        taking.expected.check(taking.got, bytes, &self.address)?;
         if let Some(hashing) = &mut taking.hashing {
             hashing.update(bytes)?;
         }
@@ -130,21 +197,60 @@ impl Download {
     ///
     /// When bytes are missing, or do not hash to the address, or the file cannot get its name.
     pub(super) fn finish(&mut self) -> Result<bool, ClientError> {
-        let Taking { mut sink, len, got, hashing, .. } =
+        let Taking { mut sink, len, got, from, hashing, expected, .. } =
             self.taking.take().expect("an end comes after the beginning");
         if let Some(len) = len.filter(|len| *len != got) {
             return Err(AnswerFault::Short { got, len }.into());
         }
+        expected.check_end(got, &self.address)?;
         let verified = hashing.is_some();
         if let Some(hashing) = hashing {
             let found = hashing.finish().address;
             if found != self.address {
+                sink.discard();
                 return Err(ClientError::Digest { expected: self.address, found });
             }
         }
         sink.commit()?;
+        self.there = from + got;
         Ok(verified)
     }
+
+    /// Bytes of the object that are in the output, once it is finished.
+    pub(super) const fn there(&self) -> u64 {
+        self.there
+    }
+}
+
+impl Expected {
+    /// Checks bytes that come behind `got` others.
+    fn check(self, got: u64, bytes: &[u8], address: &Address) -> Result<(), ClientError> {
+        match self {
+            Expected::Len(said) if got + bytes.len() as u64 > said => {
+                Err(ClientError::EntryLen { said, found: got + bytes.len() as u64 })
+            }
+            Expected::Start(start) => {
+                let rest = usize::try_from(got).ok().and_then(|got| start.get(got..));
+                let rest = rest.unwrap_or_default();
+                let is_same = rest.iter().zip(bytes).all(|(wanted, found)| wanted == found);
+                if is_same { Ok(()) } else { Err(no_bundle(address)) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that enough came.
+    fn check_end(self, got: u64, address: &Address) -> Result<(), ClientError> {
+        match self {
+            Expected::Len(said) if got != said => Err(ClientError::EntryLen { said, found: got }),
+            Expected::Start(start) if got < start.len() as u64 => Err(no_bundle(address)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn no_bundle(address: &Address) -> ClientError {
+    ClientError::Manifest { address: *address, source: ManifestError::NotABundle }
 }
 
 /// Where bytes go.
@@ -157,17 +263,30 @@ enum Sink {
         text_only: bool,
     },
     Partial(Partial),
+    /// A partial file that stays when it is not finished.
+    Kept {
+        file: File,
+        path: PathBuf,
+        target: PathBuf,
+    },
+    /// A file that somebody else looks after.
+    Given {
+        file: File,
+        path: PathBuf,
+    },
 }
 
 impl Sink {
-    /// Opens `output`, or stdout; with `forced`, stdout takes anything.
-    fn open(output: Option<&Path>, forced: bool) -> Result<Self, ClientError> {
-        let Some(path) = output else {
-            // Not through the standard handle: its buffer looks for the ends of lines.
-            let file = io::stdout().as_fd().try_clone_to_owned().map_err(stdout_failed)?.into();
-            let text_only = !forced && io::stdout().is_terminal();
-            return Ok(Self::Direct { file, path: "stdout".into(), text_only });
-        };
+    /// Stdout; with `forced`, it takes anything.
+    fn stdout(forced: bool) -> Result<Self, ClientError> {
+        // Not through the standard handle: its buffer looks for the ends of lines.
+        let file = io::stdout().as_fd().try_clone_to_owned().map_err(stdout_failed)?.into();
+        let text_only = !forced && io::stdout().is_terminal();
+        Ok(Self::Direct { file, path: "stdout".into(), text_only })
+    }
+
+    /// Makes a file that will have the name `path`, or opens what is no file.
+    fn create(path: &Path) -> Result<Self, ClientError> {
         let special = match fs::metadata(path) {
             Ok(found) if found.is_dir() => {
                 return Err(ClientError::Directory { path: path.to_path_buf() });
@@ -187,7 +306,9 @@ impl Sink {
     fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         match self {
             Self::Direct { text_only: true, .. } if !is_text(bytes) => Err(ClientError::Terminal),
-            Self::Direct { file, path, .. } => {
+            Self::Direct { file, path, .. }
+            | Self::Kept { file, path, .. }
+            | Self::Given { file, path } => {
                 file.write_all(bytes).map_err(|source| ClientError::file(path, source))
             }
             Self::Partial(partial) => {
@@ -199,8 +320,20 @@ impl Sink {
 
     fn commit(&mut self) -> Result<(), ClientError> {
         match self {
-            Self::Direct { .. } => Ok(()),
+            Self::Direct { .. } | Self::Given { .. } => Ok(()),
             Self::Partial(partial) => partial.commit(),
+            Self::Kept { file, path, target } => {
+                file.sync_all().map_err(|source| ClientError::file(path, source))?;
+                fs::rename(path, &target).map_err(|source| ClientError::file(target, source))
+            }
+        }
+    }
+
+    /// The bytes are wrong: nobody may go on with them.
+    fn discard(&self) {
+        if let Self::Kept { path, .. } = self {
+            // Where it stays, it is found wrong again.
+            let _ = discard(path);
         }
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use ron_codec::{
     address::Address,
     error::{ErrorCode, ErrorReply},
+    manifest::{ManifestError, PathFault},
     oap::{AnswerError, FrameError},
     outboard::OutboardError,
 };
@@ -65,6 +66,27 @@ pub enum ClientError {
     /// The file ended before `len` bytes, its size when the command began.
     #[error("{}: shrank to {got} bytes of {len} while it was read", path.display())]
     Shrank { path: PathBuf, got: u64, len: u64 },
+    /// The file was written while it was read.
+    #[error("{}: changed while it was read", path.display())]
+    Changed { path: PathBuf },
+    /// Something in a tree that cannot be part of a bundle, or be stored as a file.
+    #[error("{}: {why}", Name(path))]
+    Tree { path: PathBuf, why: TreeFault },
+    /// There is more than one such path, and each was printed already.
+    #[error("{failed} paths cannot be taken")]
+    TreeFaults { failed: usize },
+    /// A directory that is to take a bundle and has something in it.
+    #[error("{}: is not empty; --continue goes on with what is there", path.display())]
+    NotEmpty { path: PathBuf },
+    /// A partial file that another process has open.
+    #[error("{}: another process writes to it", path.display())]
+    InUse { path: PathBuf },
+    /// It was not tried to the end, because something else failed.
+    #[error("given up after another failure")]
+    Stopped,
+    /// A failure that has to do with one file of many.
+    #[error("{}: {source}", Name(name.as_ref()))]
+    About { name: String, source: Box<ClientError> },
     /// Bytes that are not text, and would go to a terminal.
     #[error(
         "the object is not text: name a file with -o FILE, or -o - for the terminal all the same"
@@ -88,6 +110,10 @@ pub enum ClientError {
     /// An object above the limit of every node.
     #[error("{0}")]
     Object(#[from] OutboardError),
+
+    /// Arguments that do not go together, or have a value that cannot be.
+    #[error("{reason}")]
+    Arguments { reason: String },
 
     /// Nothing answered at the address.
     #[error("cannot reach {node}: {reason}")]
@@ -125,6 +151,15 @@ pub enum ClientError {
     /// was printed already.
     #[error("{failed} of {of} objects were not deleted")]
     NotDeleted { failed: usize, of: usize, exit: Exit },
+    /// Not all of several files could be stored, and each failure was printed already.
+    #[error("{failed} of {of} files were not stored")]
+    NotStored { failed: usize, of: usize, exit: Exit },
+    /// The object is no bundle, or its manifest breaks the rules.
+    #[error("{address}: {source}")]
+    Manifest { address: Address, source: ManifestError },
+    /// A manifest gives an object another length than it has.
+    #[error("the manifest says {said} bytes, the object has {found}")]
+    EntryLen { said: u64, found: u64 },
     /// Not all objects are whole.
     #[error("of {of} objects, {damaged} damaged, {missing} missing, {failed} not verified")]
     NotWhole { damaged: usize, missing: usize, failed: usize, of: usize },
@@ -161,7 +196,7 @@ pub enum ClientError {
     Unreadable { reason: String },
     /// The directories of a stopped node.
     #[error(transparent)]
-    Stopped(#[from] StoppedError),
+    StoppedNode(#[from] StoppedError),
 
     /// What a stopped node keeps is damaged, or cannot be checked.
     #[error(transparent)]
@@ -170,6 +205,35 @@ pub enum ClientError {
     /// An answer that breaks the rules.
     #[error("answer not understood: {0}")]
     Answer(#[from] AnswerFault),
+}
+
+/// Why something in a tree is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TreeFault {
+    #[error("is a symbolic link; --follow-links follows those that stay inside the tree")]
+    Link,
+    #[error("is a symbolic link that leads out of the tree, or nowhere")]
+    LinkOut,
+    #[error("is a symbolic link to a directory that it lies in")]
+    LinkLoop,
+    #[error("is a {0}")]
+    Special(&'static str),
+    #[error("has a name that is not UTF-8")]
+    NotUtf8,
+    #[error("cannot be in a bundle: its path {0}")]
+    Path(#[from] PathFault),
+    #[error("cannot be in a bundle: {0}")]
+    Entry(ManifestError),
+    #[error("has more than {max} files and directories")]
+    TooMany { max: usize },
+    #[error("is no directory")]
+    NotDirectory,
+    #[error("is there already, and no regular file")]
+    NotFile,
+    #[error("is where something else is already, of the bundle or not")]
+    Taken,
+    #[error("has the name of the folder that unpack uses for itself")]
+    Own,
 }
 
 /// How an answer breaks the rules of its protocol, or does not fit the question.
@@ -218,6 +282,23 @@ impl ClientError {
         Self::File { path: path.to_path_buf(), source }
     }
 
+    /// The same, with the name of the file that it is about, where it does not name it itself.
+    pub(super) fn about(self, path: &Path) -> Self {
+        match self {
+            Self::File { .. }
+            | Self::Directory { .. }
+            | Self::Shrank { .. }
+            | Self::Changed { .. }
+            | Self::Tree { .. }
+            | Self::Standard { .. }
+            | Self::Stopped
+            | Self::Unreachable { .. }
+            | Self::Untrusted { .. }
+            | Self::About { .. } => self,
+            other => Self::About { name: path.display().to_string(), source: Box::new(other) },
+        }
+    }
+
     /// How the process ends.
     #[must_use]
     pub fn exit(&self) -> Exit {
@@ -225,6 +306,12 @@ impl ClientError {
             Self::File { .. }
             | Self::Directory { .. }
             | Self::Shrank { .. }
+            | Self::Changed { .. }
+            | Self::Tree { .. }
+            | Self::TreeFaults { .. }
+            | Self::NotEmpty { .. }
+            | Self::InUse { .. }
+            | Self::Stopped
             | Self::Terminal
             | Self::Standard { .. }
             | Self::CaMissing
@@ -234,14 +321,16 @@ impl ClientError {
             | Self::ArchiveThere { .. }
             | Self::ArchiveStream { .. }
             | Self::ArchivePrefix { .. }
-            | Self::Stopped(_) => Exit::Local,
+            | Self::StoppedNode(_) => Exit::Local,
             Self::Archive(ArchiveError::Truncated { .. }) => Exit::Integrity,
             Self::Archive(_) => Exit::Local,
             Self::Unlisted { .. } | Self::NotExported { damaged: 0, .. } => Exit::Refused,
             Self::NotExported { .. } => Exit::Integrity,
             Self::NotImported { damaged: 0, complete: true, .. } => Exit::Node,
             Self::NotImported { .. } => Exit::Integrity,
+            Self::About { source, .. } => source.exit(),
             Self::ServerName { .. }
+            | Self::Arguments { .. }
             | Self::Request { .. }
             | Self::Unreachable { .. }
             | Self::Untrusted { .. }
@@ -249,7 +338,8 @@ impl ClientError {
             Self::NotFound { .. } => Exit::NotFound,
             Self::Node { status, reply, .. } => node_exit(*status, reply.known_code()),
             Self::Digest { .. } | Self::Stored { .. } | Self::Unreadable { .. } => Exit::Integrity,
-            Self::NotDeleted { exit, .. } => *exit,
+            Self::NotDeleted { exit, .. } | Self::NotStored { exit, .. } => *exit,
+            Self::Manifest { .. } | Self::EntryLen { .. } => Exit::Node,
             // `fsck` asks no node, and has exit codes of its own: 1 for damage, 2 for unchecked.
             Self::Fsck(FsckError::Damaged { .. }) => Exit::Local,
             Self::Fsck(_) => Exit::Usage,
@@ -312,6 +402,19 @@ pub(super) struct Shown<'a>(pub(super) &'a str);
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for char in self.0.chars().take(SHOWN_CHARS_MAX) {
+            let harmless = if is_unsafe(char) { char::REPLACEMENT_CHARACTER } else { char };
+            fmt::Write::write_char(f, harmless)?;
+        }
+        Ok(())
+    }
+}
+
+/// The path of a file, made harmless for a terminal and kept to one line.
+pub(super) struct Name<'a>(pub(super) &'a Path);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for char in self.0.to_string_lossy().chars() {
             let harmless = if is_unsafe(char) { char::REPLACEMENT_CHARACTER } else { char };
             fmt::Write::write_char(f, harmless)?;
         }

@@ -84,15 +84,35 @@ pub(super) struct Stored {
     pub(super) addr: Address,
 }
 
+/// How to speak to a node: what every thread that does so needs.
+pub(super) struct Contact<'a> {
+    node: &'a NodeUrl,
+    cap: Option<&'a Cap>,
+    /// The certificates to trust; none are needed without TLS.
+    ca: Vec<CertificateDer<'static>>,
+    timeout: Duration,
+}
+
+impl<'a> Contact<'a> {
+    /// The node at this address, spoken to as the arguments say.
+    pub(super) fn from_args(shared: &'a Shared, node: &'a NodeUrl) -> Result<Self, ClientError> {
+        let ca = if node.is_tls() { tls::trusted(shared.ca.as_deref())? } else { Vec::new() };
+        Ok(Self { node, cap: shared.cap.as_ref(), ca, timeout: shared.timeout.0 })
+    }
+
+    /// Connections of their own.
+    pub(super) fn http(&self) -> Http {
+        Http::new(self.node, self.cap, &self.ca, self.timeout)
+    }
+}
+
 impl Http {
     /// The node at this address, spoken to as the arguments say.
     pub(super) fn from_args(shared: &Shared, at: &NodeUrl) -> Result<Self, ClientError> {
-        let ca = if at.is_tls() { tls::trusted(shared.ca.as_deref())? } else { Vec::new() };
-        Ok(Http::new(at, shared.cap.as_ref(), &ca, shared.timeout.0))
+        Contact::from_args(shared, at).map(|contact| contact.http())
     }
 
-    /// `ca` are the certificates to trust; none are needed without TLS.
-    pub(super) fn new(
+    fn new(
         node: &NodeUrl,
         cap: Option<&Cap>,
         ca: &[CertificateDer<'static>],

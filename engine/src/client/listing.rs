@@ -107,7 +107,7 @@ pub(super) fn ls(
         listing.fetch(left.min(LIST_OBJECTS_MAX.into()), wait)?;
         let mut lines = String::new();
         for object in listing.page.drain(..) {
-            lines += &line(&object, options);
+            lines += &line(&object, options, shared.json);
             left -= 1;
         }
         out.write_all(lines.as_bytes()).and_then(|()| out.flush()).map_err(stdout_failed)?;
@@ -118,10 +118,10 @@ pub(super) fn ls(
     }
 }
 
-fn line(object: &ObjectEntry, options: &Ls) -> String {
+fn line(object: &ObjectEntry, options: &Ls, json: bool) -> String {
     let ObjectEntry { addr, size, damaged } = object;
     let state = if *damaged { " damaged" } else { "" };
-    match (options.json, options.long) {
+    match (json, options.long) {
         (true, _) => serde_json::json!(object).to_string() + "\n",
         (_, true) => format!("{addr} {size}{state}\n"),
         _ => format!("{addr}\n"),

@@ -6,20 +6,29 @@
 
 mod admin;
 mod args;
+mod copies;
 mod download;
 mod early;
 mod error;
 mod export;
+mod fetch;
 mod http;
 mod import;
+mod jobs;
+mod kept;
 mod listing;
+mod many;
+mod media;
 mod name;
 mod name_args;
 mod oap;
 mod options;
+mod pack;
+mod place;
 mod pour;
 mod progress;
 mod retry;
+mod send;
 mod source;
 mod stdout;
 mod table;
@@ -28,12 +37,13 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tree;
 mod unfinished;
+mod unpack;
 
 use std::{
     ffi::OsString,
     io::{self, Write},
-    path::Path,
     time::Duration,
 };
 
@@ -41,18 +51,21 @@ use clap::Parser;
 use ron_codec::address::Address;
 use serde::Serialize;
 
-pub use args::{ArgError, Args, Cap, Command, Get, HostPort, NodeUrl, Range, Seconds, Shared};
-pub use error::{AnswerFault, ClientError, EXIT_HELP, Exit};
+pub use args::{
+    ArgError, Args, Cap, Command, Encodings, Get, HostPort, Jobs, NodeUrl, Pack, PaymentTerms, Put,
+    Range, Seconds, Shared, Tld, Unpack,
+};
+pub use error::{AnswerFault, ClientError, EXIT_HELP, Exit, TreeFault};
 pub use name_args::{ChangeOptions, NameCommand};
 pub use options::{Export, Import, Ls, Prefix, PrefixError};
 
 use crate::fsck;
 use download::Download;
+use fetch::Origin;
 use http::Http;
-use oap::Oap;
+use kept::Kept;
 use retry::{sleep, with_retries};
-use source::{Input, Source, hash_file};
-use stdout::{print, stdout_failed};
+use stdout::{print, print_json};
 
 /// Reads the arguments, first the program's name, and does what they say. Results go to stdout;
 /// a failure is one line on stderr.
@@ -85,23 +98,16 @@ fn execute(
 ) -> Result<(), ClientError> {
     let shared = &args.shared;
     match &args.command {
-        Command::Put { file } => {
-            let address = put(shared, file, wait)?;
-            print(out, format_args!("{address}"))
-        }
-        Command::Get(get) => {
-            let verified = fetch(shared, get, wait)?;
-            if !verified && !shared.quiet {
-                eprintln!("ronctl: range not verified by the client");
-            }
-            Ok(())
-        }
-        Command::Stat { address, json } => {
+        Command::Put(options) => many::put(shared, options, out, wait),
+        Command::Pack(options) => pack::pack(shared, options, out, wait),
+        Command::Unpack(options) => unpack::unpack(shared, options, out, wait),
+        Command::Get(options) => get(shared, options, out, wait),
+        Command::Stat { address } => {
             let http = Http::from_args(shared, &shared.node)?;
             let size = with_retries(wait, || http.stat(address))?;
-            print_stat(out, address, size, *json)
+            print_stat(out, address, size, shared.json)
         }
-        Command::Fsck(options) => Ok(fsck::run(options, shared.quiet, out)?),
+        Command::Fsck(options) => Ok(fsck::run(options, shared.json, shared.quiet, out)?),
         Command::Rm { addresses } => admin::rm(shared, addresses, out, wait),
         // There is no other way to scrub than now.
         Command::Scrub { now: _ } => admin::scrub(shared, out, wait),
@@ -109,70 +115,70 @@ fn execute(
         Command::Ls(options) => listing::ls(shared, options, out, wait),
         Command::Export(options) => export::export(shared, options, wait),
         Command::Import(options) => import::import(shared, options, wait),
-        Command::Storage { json } => admin::storage(shared, *json, out, wait),
+        Command::Storage => admin::storage(shared, out, wait),
         Command::Name { command } => name::run(shared, command, out, wait),
     }
 }
 
-/// Files longer than this are asked for before they are sent.
-const ASK_FIRST_LEN: u64 = 32 * 1024 * 1024;
-
-/// Stores `path` and returns its address.
-fn put(
+/// Fetches an object.
+fn get(
     shared: &Shared,
-    path: &Path,
+    options: &Get,
+    out: &mut dyn Write,
     wait: &mut dyn FnMut(&ClientError, Duration),
-) -> Result<Address, ClientError> {
-    let http = Http::from_args(shared, &shared.node)?;
-    let quiet = shared.quiet;
-    let (sent, stored) = match Input::open(path)? {
-        Input::File { file, path, len } => {
-            let address = hash_file(&file, &path, len, quiet)?;
-            // A node that has it says so before it is sent; one that knows its copy to be damaged
-            // does not, and takes it again.
-            if len > ASK_FIRST_LEN && http.stat(&address).is_ok_and(|size| size == len) {
-                return Ok(address);
-            }
-            let stored = with_retries(wait, || {
-                http.put(Some(&address), &mut Source::file(&file, &path, len, quiet)?)
-            })?;
-            (address, stored)
-        }
-        // A stream cannot be read twice, so it is sent once.
-        Input::Stream { mut reader, path } => {
-            let mut source = Source::stream(&mut *reader, &path, quiet);
-            let stored = http.put(None, &mut source)?;
-            (source.address().unwrap_or(stored.addr), stored)
-        }
-    };
-    if stored.addr == sent {
-        Ok(sent)
-    } else {
-        Err(ClientError::Stored { sent, stored: stored.addr })
+) -> Result<(), ClientError> {
+    #[derive(Serialize)]
+    struct Got<'a> {
+        addr: &'a Address,
+        name: &'a str,
+        size: u64,
+        verified: bool,
     }
+    let named = options.output.as_deref().filter(|path| path.as_os_str() != "-");
+    let (None, true) = (named, shared.json || options.go_on) else {
+        let (verified, size) = fetch(shared, options, wait)?;
+        if !verified && !shared.quiet {
+            eprintln!("ronctl: range not verified by the client");
+        }
+        return match named {
+            Some(path) if shared.json => {
+                let name = &*path.to_string_lossy();
+                print_json(out, &Got { addr: &options.address, name, size, verified })
+            }
+            _ => Ok(()),
+        };
+    };
+    let reason = "--json and --continue need -o FILE: stdout has the object without".to_owned();
+    Err(ClientError::Arguments { reason })
 }
 
-/// Fetches an object and returns whether it was verified.
+/// Fetches an object; returns whether it was verified, and how many bytes of it are there.
 fn fetch(
     shared: &Shared,
-    get: &Get,
+    options: &Get,
     wait: &mut dyn FnMut(&ClientError, Duration),
-) -> Result<bool, ClientError> {
-    let (address, range) = (&get.address, get.range.as_ref());
-    let mut download = Download::new(*address, get.output.as_deref(), shared.quiet);
-    let Some(at) = &get.oap else {
-        let http = Http::from_args(shared, &shared.node)?;
-        return with_retries(wait, || http.get(address, range, &mut download));
+) -> Result<(bool, u64), ClientError> {
+    let (address, quiet) = (options.address, shared.quiet);
+    let origin = Origin::from_args(shared, options.oap.as_ref(), options.name.as_deref())?;
+    let fetcher = origin.fetcher();
+    let Some(target) = options.output.as_deref().filter(|_| options.go_on) else {
+        let mut download = Download::new(address, options.output.as_deref(), quiet);
+        let range = options.range.as_ref();
+        let verified = with_retries(wait, || fetcher.get(&address, range, &mut download))?;
+        return Ok((verified, download.there()));
     };
-    let ca = tls::trusted(shared.ca.as_deref())?;
-    let oap = Oap {
-        at,
-        name: get.name.as_deref(),
-        cap: shared.cap.as_ref(),
-        ca: &ca,
-        timeout: shared.timeout.0,
-    };
-    with_retries(wait, || oap.get(address, range, &mut download))
+    let mut anew = false;
+    loop {
+        let kept = Kept::open(target, anew, quiet)?;
+        let range = kept.range();
+        let mut download = Download::go_on(address, kept, target, quiet);
+        let got = with_retries(wait, || fetcher.get(&address, range.as_ref(), &mut download));
+        match got {
+            // What was kept is longer than the object: it is of another one.
+            Err(ClientError::Node { status: 416, .. }) if !anew && range.is_some() => anew = true,
+            got => return got.map(|verified| (verified, download.there())),
+        }
+    }
 }
 
 fn print_stat(
@@ -186,10 +192,8 @@ fn print_stat(
         addr: &'a Address,
         size: u64,
     }
-    if !json {
-        return print(out, format_args!("{address} {size}"));
+    if json {
+        return print_json(out, &Stat { addr: address, size });
     }
-    let written = serde_json::to_string(&Stat { addr: address, size });
-    let line = written.map_err(|error| stdout_failed(error.into()))?;
-    print(out, format_args!("{line}"))
+    print(out, format_args!("{address} {size}"))
 }

@@ -33,16 +33,16 @@ pub(super) fn run(
             let body = serde_json::to_vec(&body).map_err(|error| stdout_failed(error.into()))?;
             let condition = condition(*options);
             let json = with_retries(wait, || http.set(&route(path), &body, condition))?;
-            print_change(out, &json, options.json, shared.quiet)?;
+            print_change(out, &json, shared.json, shared.quiet)?;
             warn_if_missing(shared, address)
         }
         NameCommand::Rm { path, options } => {
             let condition = condition(*options);
             let json = with_retries(wait, || http.unset(&route(path), condition))?;
-            print_change(out, &json, options.json, shared.quiet)
+            print_change(out, &json, shared.json, shared.quiet)
         }
-        NameCommand::Ls { prefix, json } => list(&http, prefix, *json, out, wait),
-        NameCommand::Log { limit, json } => log(&http, *limit, *json, out, wait),
+        NameCommand::Ls { prefix } => list(&http, prefix, shared.json, out, wait),
+        NameCommand::Log { limit } => log(&http, *limit, shared.json, out, wait),
     }
 }
 

@@ -23,9 +23,6 @@ pub enum NameCommand {
         /// Only this path and those below it.
         #[arg(default_value = "/")]
         prefix: NamePath,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
     /// Take a path away. What it was given to is left as it is.
     Rm {
@@ -40,9 +37,6 @@ pub enum NameCommand {
         #[arg(long, short = 'n', value_name = "N", default_value = "20")]
         #[arg(value_parser = clap::value_parser!(u64).range(1..=NAME_CHANGES_KEPT as u64))]
         limit: u64,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -52,7 +46,4 @@ pub struct ChangeOptions {
     /// Only if the name is at this version, as ls prints it; 0: only if there is no such name.
     #[arg(long, value_name = "N")]
     pub if_version: Option<u64>,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
 }

@@ -17,9 +17,6 @@ pub struct Ls {
     /// Print sizes too, and what is known to be damaged.
     #[arg(long, short, conflicts_with = "json")]
     pub long: bool,
-    /// Print a line of JSON for each object.
-    #[arg(long)]
-    pub json: bool,
     /// Print so many objects at most.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,

@@ -5,6 +5,10 @@
 
 use std::{
     io::{self, IsTerminal},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,6 +23,72 @@ const SHORT_LEN_MAX: u64 = 8 * 1024 * 1024;
 const KNOWN: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const UNKNOWN: &str = "{msg} {spinner} {bytes} {bytes_per_sec} {elapsed}";
 
+/// What the transfers of several threads have done together. Clones are of the same batch.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Batch {
+    done: Arc<AtomicU64>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Batch {
+    /// Bytes that are done.
+    pub(super) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// `len` more bytes are done.
+    pub(super) fn add(&self, len: u64) {
+        self.done.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// One of the transfers failed for good: the others need not go on.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// One that is stopped with this one, and whose bytes are not counted here.
+    pub(super) fn aside(&self) -> Batch {
+        Batch { done: Arc::default(), stopped: Arc::clone(&self.stopped) }
+    }
+
+    /// The progress of one transfer of the batch, which shows no bar of its own.
+    pub(super) fn part(&self) -> Progress {
+        let mut progress = Progress::new("", None, true);
+        progress.batch = Some(self.clone());
+        progress
+    }
+}
+
+/// Where what a transfer does is shown.
+#[derive(Clone, Debug)]
+pub(super) enum Show {
+    /// On a bar of its own.
+    Alone { quiet: bool },
+    /// On that of a batch.
+    Part(Batch),
+}
+
+impl Show {
+    /// Begins a transfer of `total` bytes, if that is known.
+    pub(super) fn begin(&self, label: &'static str, total: Option<u64>) -> Progress {
+        match self {
+            Show::Alone { quiet } => Progress::new(label, total, *quiet),
+            Show::Part(batch) => batch.part(),
+        }
+    }
+
+    /// `len` bytes need not be transferred.
+    pub(super) fn skip(&self, len: u64) {
+        if let Show::Part(batch) = self {
+            batch.add(len);
+        }
+    }
+}
+
 /// How far one transfer has come.
 pub(super) struct Progress {
     label: &'static str,
@@ -28,18 +98,33 @@ pub(super) struct Progress {
     /// Whether a bar may be shown at all.
     allowed: bool,
     bar: Option<ProgressBar>,
+    /// What it is a part of.
+    batch: Option<Batch>,
 }
 
 impl Progress {
     /// Begins a transfer of `total` bytes, if that is known.
     pub(super) fn new(label: &'static str, total: Option<u64>, quiet: bool) -> Self {
         let allowed = !quiet && io::stderr().is_terminal();
-        Self { label, total, done: 0, started: Instant::now(), allowed, bar: None }
+        Self { label, total, done: 0, started: Instant::now(), allowed, bar: None, batch: None }
     }
 
     /// `len` more bytes are done.
     pub(super) fn advance(&mut self, len: usize) {
-        self.done += len as u64;
+        self.set(self.done + len as u64);
+        if let Some(batch) = &self.batch {
+            batch.add(len as u64);
+        }
+    }
+
+    /// Whether the batch that it is a part of is given up.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.batch.as_ref().is_some_and(Batch::is_stopped)
+    }
+
+    /// So many bytes are done.
+    pub(super) fn set(&mut self, done: u64) {
+        self.done = done;
         if !self.allowed {
             return;
         }
@@ -104,5 +189,20 @@ mod tests {
         progress.advance(SHORT_LEN_MAX as usize + 1);
         assert_eq!(progress.done, SHORT_LEN_MAX + 1);
         assert!(progress.bar.is_none());
+    }
+    #[test]
+    fn the_parts_of_a_batch_count_together() {
+        let batch = Batch::default();
+        batch.part().advance(3);
+        let mut other = batch.clone().part();
+        other.advance(4);
+        assert_eq!(batch.done(), 7);
+        assert!(!other.is_stopped() && !Progress::new("alone", None, true).is_stopped());
+        let aside = batch.aside();
+        aside.part().advance(9);
+        assert_eq!(batch.done(), 7);
+        batch.stop();
+        assert!(aside.is_stopped());
+        assert!(other.is_stopped());
     }
 }

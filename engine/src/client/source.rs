@@ -7,6 +7,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -64,34 +65,113 @@ fn is_empty(mut file: &File) -> bool {
 ///
 /// When the file cannot be read, or is longer than any object.
 pub(super) fn hash_file(
+    file: &File,
+    path: &Path,
+    len: u64,
+    progress: Progress,
+) -> Result<Address, ClientError> {
+    hash_and(file, path, len, progress, &mut |_| Ok(()))
+}
+
+/// The same, and `also` gets all of the bytes: blocks of `READ_LEN`, and what is left.
+///
+/// # Errors
+///
+/// Those of `hash_file` and of `also`.
+pub(super) fn hash_and(
+    file: &File,
+    path: &Path,
+    len: u64,
+    progress: Progress,
+    also: &mut dyn FnMut(&[u8]) -> Result<(), ClientError>,
+) -> Result<Address, ClientError> {
+    let mut hashing = Hashing::new();
+    read_all(file, path, len, progress, &mut |bytes| {
+        hashing.update(bytes)?;
+        also(bytes)
+    })?;
+    Ok(hashing.finish().address)
+}
+
+/// Hashes the first `len` bytes of a file, which ends at its beginning again.
+///
+/// # Errors
+///
+/// When the file cannot be read, or is longer than any object.
+pub(super) fn hash_into(
+    hashing: &mut Hashing,
+    file: &File,
+    path: &Path,
+    len: u64,
+    progress: Progress,
+) -> Result<(), ClientError> {
+    read_all(file, path, len, progress, &mut |bytes| Ok(hashing.update(bytes)?))
+}
+
+fn read_all(
     mut file: &File,
     path: &Path,
     len: u64,
-    quiet: bool,
-) -> Result<Address, ClientError> {
+    mut progress: Progress,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
     let failed = |source| ClientError::file(path, source);
-    let mut hashing = Hashing::new();
-    let mut progress = Progress::new("hashing", Some(len), quiet);
-    let mut buffer = vec![0; READ_LEN];
+    let mut got = 0;
+    let mut buffer = vec![0; READ_LEN.min(usize::try_from(len).unwrap_or(READ_LEN))];
     file.rewind().map_err(failed)?;
     let mut rest = file.take(len);
-    loop {
-        match rest.read(&mut buffer) {
+    while got < len {
+        let read = read_full(&mut rest, &mut buffer).map_err(failed)?;
+        if read == 0 {
+            return Err(ClientError::Shrank { path: path.to_path_buf(), got, len });
+        }
+        if progress.is_stopped() {
+            return Err(ClientError::Stopped);
+        }
+        take(&buffer[..read])?;
+        got += read as u64;
+        progress.advance(read);
+    }
+    file.rewind().map_err(failed)
+}
+
+/// Fills `buffer`, less only at the end.
+fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match reader.read(&mut buffer[len..]) {
             Ok(0) => break,
-            Ok(read) => {
-                hashing.update(&buffer[..read])?;
-                progress.advance(read);
-            }
+            Ok(read) => len += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(error),
         }
     }
-    if hashing.size() != len {
-        let path = path.to_path_buf();
-        return Err(ClientError::Shrank { path, got: hashing.size(), len });
+    Ok(len)
+}
+
+/// What changes of a file when somebody writes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) const fn len(&self) -> u64 {
+        self.len
     }
-    file.rewind().map_err(failed)?;
-    Ok(hashing.finish().address)
+
+    /// Of a file as it is now.
+    ///
+    /// # Errors
+    ///
+    /// When the file system does not say.
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let found = file.metadata()?;
+        let modified = (found.mtime(), found.mtime_nsec());
+        Ok(Self { len: found.len(), modified, changed: (found.ctime(), found.ctime_nsec()) })
+    }
 }
 
 /// Bytes on their way to a node.
@@ -101,8 +181,9 @@ pub(super) struct Source<'a> {
     /// Bytes to send, when that is known.
     len: Option<u64>,
     sent: u64,
-    /// Hashes a stream.
-    hashing: Option<Hashing>,
+    hashing: Hashing,
+    /// What the bytes of a file must hash to.
+    expected: Option<Address>,
     progress: Progress,
     fault: Option<ClientError>,
     /// Whether nobody takes the bytes any more.
@@ -110,7 +191,7 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// The `len` bytes of `file`, from its beginning.
+    /// The `len` bytes of `file`, from its beginning, which hash to `address`.
     ///
     /// # Errors
     ///
@@ -119,28 +200,38 @@ impl<'a> Source<'a> {
         mut file: &'a File,
         path: &'a Path,
         len: u64,
-        quiet: bool,
+        address: Address,
+        progress: Progress,
     ) -> Result<Self, ClientError> {
         file.rewind().map_err(|source| ClientError::file(path, source))?;
-        let progress = Progress::new("sending", Some(len), quiet);
-        let reader = Box::new(file.take(len));
-        let (len, deaf) = (Some(len), Deaf::default());
-        Ok(Self { reader, path, len, sent: 0, hashing: None, progress, fault: None, deaf })
+        let source = Self::new(Box::new(file.take(len)), path, progress);
+        Ok(Self { len: Some(len), expected: Some(address), ..source })
     }
 
     /// The `len` bytes that `reader` yields, which the caller hashes.
     pub(super) fn sized(reader: impl Read + 'a, path: &'a Path, len: u64, quiet: bool) -> Self {
         let progress = Progress::new("sending", Some(len), quiet);
         let (len, reader, deaf) = (Some(len), Box::new(reader), Deaf::default());
-        Self { reader, path, len, sent: 0, hashing: None, progress, fault: None, deaf }
+        Self { len, deaf, ..Self::new(reader, path, progress) }
     }
 
     /// All that `reader` yields, hashed on the way.
-    pub(super) fn stream(reader: &'a mut dyn Read, path: &'a Path, quiet: bool) -> Self {
-        let progress = Progress::new("sending", None, quiet);
-        let (reader, hashing) = (Box::new(reader), Some(Hashing::new()));
-        let deaf = Deaf::default();
-        Self { reader, path, len: None, sent: 0, hashing, progress, fault: None, deaf }
+    pub(super) fn stream(reader: &'a mut dyn Read, path: &'a Path, progress: Progress) -> Self {
+        Self::new(Box::new(reader), path, progress)
+    }
+
+    fn new(reader: Box<dyn Read + 'a>, path: &'a Path, progress: Progress) -> Self {
+        Self {
+            reader,
+            path,
+            len: None,
+            sent: 0,
+            hashing: Hashing::new(),
+            expected: None,
+            progress,
+            fault: None,
+            deaf: Deaf::default(),
+        }
     }
 
     /// Reads no more once this is deaf: what is announced and left is then as good as any bytes.
@@ -158,9 +249,24 @@ impl<'a> Source<'a> {
         self.fault.take()
     }
 
-    /// The address of a stream that was read to its end.
-    pub(super) fn address(self) -> Option<Address> {
-        self.hashing.map(|hashing| hashing.finish().address)
+    /// The address and the length of a stream that was read to its end.
+    pub(super) fn finish(self) -> (Address, u64) {
+        (self.hashing.finish().address, self.sent)
+    }
+
+    /// The last bytes of a file are not given away unless all of them are those that were hashed
+    /// before.
+    fn check(&mut self) -> Result<(), ClientError> {
+        if self.len != Some(self.sent) || self.expected.is_none() {
+            return Ok(());
+        }
+        let found = std::mem::take(&mut self.hashing).finish().address;
+        match self.expected.take() {
+            Some(expected) if expected != found => {
+                Err(ClientError::Changed { path: self.path.to_path_buf() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn fail(&mut self, fault: ClientError) -> io::Error {
@@ -188,12 +294,14 @@ impl Read for Source<'_> {
             let (path, got) = (self.path.to_path_buf(), self.sent);
             return Err(self.fail(ClientError::Shrank { path, got, len }));
         }
-        if let Some(hashing) = &mut self.hashing
-            && let Err(error) = hashing.update(&buffer[..read])
-        {
-            return Err(self.fail(error.into()));
+        if self.progress.is_stopped() {
+            return Err(self.fail(ClientError::Stopped));
         }
+        let taken = self.hashing.update(&buffer[..read]).map_err(ClientError::from);
         self.sent += read as u64;
+        if let Err(fault) = taken.and_then(|()| self.check()) {
+            return Err(self.fail(fault));
+        }
         self.progress.advance(read);
         Ok(read)
     }
@@ -203,7 +311,7 @@ impl Read for Source<'_> {
 mod tests {
     use std::{fs, io::Cursor};
 
-    use super::*;
+    use super::{super::progress::Batch, *};
 
     fn with_file(bytes: &[u8], test: impl FnOnce(&File, &Path)) {
         let dir = tempfile::tempdir().unwrap();
@@ -212,15 +320,20 @@ mod tests {
         test(&File::open(&path).unwrap(), &path);
     }
 
+    fn quiet() -> Progress {
+        Progress::new("test", None, true)
+    }
+
     #[test]
     fn a_file_is_hashed_and_can_be_sent_twice() {
         for len in [0, 1, READ_LEN - 1, READ_LEN, READ_LEN + 1] {
             let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
             with_file(&bytes, |file, path| {
                 let len = len as u64;
-                assert_eq!(hash_file(file, path, len, true).unwrap(), Address::of(&bytes));
+                assert_eq!(hash_file(file, path, len, quiet()).unwrap(), Address::of(&bytes));
                 for _ in 0..2 {
-                    let mut source = Source::file(file, path, len, true).unwrap();
+                    let mut source =
+                        Source::file(file, path, len, Address::of(&bytes), quiet()).unwrap();
                     let mut sent = Vec::new();
                     source.read_to_end(&mut sent).unwrap();
                     assert_eq!(sent, bytes);
@@ -234,9 +347,9 @@ mod tests {
     #[test]
     fn a_file_that_shrank_is_its_own_fault() {
         with_file(b"123", |file, path| {
-            let error = hash_file(file, path, 4, true).unwrap_err();
+            let error = hash_file(file, path, 4, quiet()).unwrap_err();
             assert!(matches!(error, ClientError::Shrank { got: 3, len: 4, .. }));
-            let mut source = Source::file(file, path, 4, true).unwrap();
+            let mut source = Source::file(file, path, 4, Address::of(b"1234"), quiet()).unwrap();
             assert!(source.read_to_end(&mut Vec::new()).is_err());
             let fault = source.take_fault();
             assert!(matches!(fault, Some(ClientError::Shrank { got: 3, len: 4, .. })));
@@ -244,11 +357,49 @@ mod tests {
     }
 
     #[test]
+    fn a_file_with_other_bytes_is_not_sent_to_its_end() {
+        let bytes = vec![7; 3 * READ_LEN];
+        with_file(&bytes, |file, path| {
+            let (len, address) = (bytes.len() as u64, Address::of(b"as it was"));
+            let mut source = Source::file(file, path, len, address, quiet()).unwrap();
+            let mut sent = Vec::new();
+            assert!(source.read_to_end(&mut sent).is_err());
+            assert!(sent.len() < bytes.len());
+            assert!(matches!(source.take_fault(), Some(ClientError::Changed { .. })));
+        });
+    }
+
+    #[test]
+    fn a_batch_that_is_stopped_stops_its_transfers() {
+        with_file(b"123", |file, path| {
+            let batch = Batch::default();
+            batch.stop();
+            let hashed = hash_file(file, path, 3, batch.part());
+            assert!(matches!(hashed, Err(ClientError::Stopped)));
+            let mut source =
+                Source::file(file, path, 3, Address::of(b"123"), batch.part()).unwrap();
+            assert!(source.read(&mut [0; 9]).is_err());
+            assert!(matches!(source.take_fault(), Some(ClientError::Stopped)));
+        });
+    }
+
+    #[test]
+    fn a_stamp_tells_that_a_file_was_written() {
+        with_file(b"123", |file, path| {
+            let before = Stamp::of(file).unwrap();
+            assert_eq!(Stamp::of(file).unwrap(), before);
+            fs::write(path, b"1234").unwrap();
+            assert_ne!(Stamp::of(file).unwrap(), before);
+        });
+    }
+
+    #[test]
     fn a_file_that_grew_is_sent_as_it_was() {
         with_file(b"1234", |file, path| {
-            assert_eq!(hash_file(file, path, 3, true).unwrap(), Address::of(b"123"));
+            assert_eq!(hash_file(file, path, 3, quiet()).unwrap(), Address::of(b"123"));
             let mut sent = Vec::new();
-            Source::file(file, path, 3, true).unwrap().read_to_end(&mut sent).unwrap();
+            let source = Source::file(file, path, 3, Address::of(b"123"), quiet());
+            source.unwrap().read_to_end(&mut sent).unwrap();
             assert_eq!(sent, b"123");
         });
     }
@@ -256,11 +407,11 @@ mod tests {
     #[test]
     fn a_stream_is_hashed_on_its_way() {
         let mut reader = Cursor::new(vec![9; 70_000]);
-        let mut source = Source::stream(&mut reader, Path::new("stdin"), true);
+        let mut source = Source::stream(&mut reader, Path::new("stdin"), quiet());
         assert_eq!(source.len(), None);
         let mut sent = Vec::new();
         source.read_to_end(&mut sent).unwrap();
-        assert_eq!(source.address(), Some(Address::of(&sent)));
+        assert_eq!(source.finish(), (Address::of(&sent), 70_000));
     }
 
     #[test]
@@ -274,7 +425,7 @@ mod tests {
             }
         }
         let mut reader = Broken(0);
-        let mut source = Source::stream(&mut reader, Path::new("pipe"), true);
+        let mut source = Source::stream(&mut reader, Path::new("pipe"), quiet());
         assert!(source.read(&mut [0; 9]).is_err());
         assert!(matches!(source.take_fault(), Some(ClientError::File { .. })));
     }

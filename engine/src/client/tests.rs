@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::{
     retry::RETRIES_MAX,
+    source::Source,
     testing::{OapNode, frame, http_answer, http_node},
     *,
 };
@@ -297,7 +298,8 @@ fn the_answer_of_a_node_that_takes_no_more_arrives() {
             )
             .unwrap();
             let mut reader = file;
-            let result = http.put(None, &mut Source::stream(&mut reader, &path, true));
+            let progress = progress::Progress::new("test", None, true);
+            let result = http.put(None, &mut Source::stream(&mut reader, &path, progress));
             Outcome { result: result.map(drop), out: String::new(), waits: Vec::new() }
         };
         assert!(node.join().is_ok());
