@@ -1,6 +1,6 @@
 //! Request targets: what a path asks for.
 //!
-//! The whole name space is `/o/`. A path is given without scheme and host, as `RequestHead::target`
+//! The whole name space is `/o/`, and `/n/` for names. A path is given without scheme and host, as `RequestHead::target`
 //! has it. This module knows the shape of a route; it does not know which methods a route has.
 
 use crate::address::{ADDRESS_TEXT_LEN, Address};
@@ -17,6 +17,8 @@ pub enum Route<'a> {
     Object { address: Address, rel: Rel<'a> },
     /// `/o` or `/o/`: where content without an address is sent.
     Upload,
+    /// `/n/<path>`: what an operator gave this raw path to.
+    Name(&'a str),
     /// Nothing that is served.
     Unknown,
 }
@@ -41,6 +43,9 @@ pub fn route(target: &str) -> Route<'_> {
         Some(query) => &target[..query],
         None => target,
     };
+    if let Some(name) = path.strip_prefix("/n/") {
+        return Route::Name(name);
+    }
     let Some(rest) = path.strip_prefix("/o") else { return Route::Unknown };
     let rest = match rest.strip_prefix('/') {
         Some(rest) => rest,
@@ -160,6 +165,16 @@ mod tests {
         assert_eq!(route(&part("a/b%20c.js?v=1")), object(Rel::Path("a/b%20c.js")));
         assert_eq!(route(&part("/payload.bin")), object(Rel::Path("/payload.bin")));
         assert_eq!(route(&part("payload.bin/")), object(Rel::Path("payload.bin/")));
+    }
+
+    #[test]
+    fn names() {
+        for (path, name) in [("/n/", ""), ("/n/a/b%20c?x", "a/b%20c"), ("/n//a/", "/a/")] {
+            assert_eq!(route(path), Route::Name(name), "{path}");
+        }
+        for path in ["/n", "/N/a", "/na"] {
+            assert_eq!(route(path), Route::Unknown, "{path}");
+        }
     }
 
     #[test]

@@ -345,3 +345,57 @@ fn without_the_first_volume_names_are_not_known() {
     assert_eq!(listed(&node).len(), 1);
     node.terminate();
 }
+
+#[test]
+fn a_packed_directory_is_served_below_its_name() {
+    let data = Data::new();
+    let node = data.start(1);
+    let tree = data.path().join("site");
+    let tile = object(7, 3000).bytes;
+    let page = b"<p>a page</p>".repeat(200);
+    for (path, bytes) in [("12/654/1583.webp", &tile[..]), ("docs/index.html", &page)] {
+        let path = tree.join(path);
+        fs::create_dir_all(path.parent().expect("it lies below the tree")).expect("made");
+        fs::write(path, bytes).expect("written");
+    }
+    let site = tree.to_str().expect("UTF-8");
+    let packed = ronctl(&node, &["pack", "--encodings", "br", site]);
+    assert_eq!(packed.code, 0, "{}", text(&packed.stderr));
+    let bundle = text(&packed.stdout).trim().to_owned();
+    name(&node, &["set", "/tiles", &bundle]);
+    let plain = object(8, 500);
+    let curl = Curl::http(&node);
+    curl.store(&plain);
+    name(&node, &["set", "/one", &plain.addr]);
+
+    for path in ["/n/tiles/12/654/1583.webp", "/n//tiles//12/654/1583.webp"] {
+        let answer = curl.request(path, &[]);
+        assert_eq!((answer.status, &answer.body), (200, &tile), "{path}");
+        assert_eq!(answer.field("content-type"), Some("image/webp"));
+        assert_eq!(answer.field("cache-control"), Some("public, max-age=60"));
+        assert_eq!(answer.field("x-ron-address"), Some(&*bundle));
+    }
+    let answer = curl.request("/n/tiles/docs/", &["-H", "Accept-Encoding: br"]);
+    assert_eq!((answer.status, answer.field("content-encoding")), (200, Some("br")));
+    assert_eq!(answer.field("vary"), Some("Accept-Encoding"));
+    let etag = addr_of(&answer.body);
+    assert_eq!(answer.field("etag"), Some(format!("\"{etag}\"").as_str()));
+    assert_eq!(curl.request("/n/tiles/docs/", &[]).body, page);
+    let answer = curl.request("/n/tiles/docs?x", &[]);
+    assert_eq!((answer.status, answer.field("location")), (301, Some("/n/tiles/docs/?x")));
+    let answer = curl.request("/n/one", &[]);
+    assert_eq!((answer.status, &answer.body), (200, &plain.bytes));
+    assert_eq!(answer.field("x-ron-address"), Some(&*plain.addr));
+    for path in ["/n/two", "/n/tiles/nothing", "/n/tiles/", "/n/tilesx/12", "/n/one/x", "/n/%ff"] {
+        assert_eq!(curl.request(path, &[]).error(), "not_found", "{path}");
+    }
+    let put = curl.request("/n/tiles", &["-X", "PUT", "--data", "x"]);
+    assert_eq!((put.status, put.field("allow")), (405, Some("GET, HEAD")));
+    // The name is given to something else, at once.
+    name(&node, &["set", "/tiles", &plain.addr]);
+    assert_eq!(curl.request("/n/tiles", &[]).body, plain.bytes);
+    assert_eq!(curl.request("/n/tiles/12/654/1583.webp", &[]).status, 404);
+    name(&node, &["rm", "/tiles"]);
+    assert_eq!(curl.request("/n/tiles", &[]).status, 404);
+    node.terminate();
+}

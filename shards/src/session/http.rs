@@ -269,7 +269,7 @@ impl HttpSession {
 
     pub fn end_slow_upload(&mut self, stream: u32, cx: &mut Cx<'_>) {
         if stream == self.stream {
-            self.refuse_put(Refusal::Slow(refusal::Slow::Body), cx);
+            self.refuse_put(&Refusal::Slow(refusal::Slow::Body), cx);
         }
         self.settle(cx);
     }
@@ -447,7 +447,7 @@ impl HttpSession {
                 let (used, result) = put.feed(rest, cx);
                 self.pace.count(put.taken() - before);
                 match result {
-                    Err(refusal) => self.refuse_put(refusal, cx),
+                    Err(refusal) => self.refuse_put(&refusal, cx),
                     Ok(()) if used == 0 => return None,
                     Ok(()) => {}
                 }
@@ -488,7 +488,7 @@ impl HttpSession {
                 Some(len)
             }
             Err(error) => {
-                self.refuse_unread(Refusal::Head(error), cx);
+                self.refuse_unread(&Refusal::Head(error), cx);
                 Some(0)
             }
         }
@@ -509,13 +509,13 @@ impl HttpSession {
             }
             Ok(Plan::Find { bundle, goal }) => {
                 let request = self.pass_over(request, leftover);
-                match find::begin(request, stream, (bundle, goal), head, cx) {
-                    Begun::Looking(find) => self.state = State::Find(find),
-                    Begun::Get(get) => self.state = State::Get(get),
-                    Begun::Refuse(refusal) => {
-                        self.refuse(request, Leftover::Skip(self.skip), refusal, cx);
-                    }
-                }
+                let begun = find::begin(request, stream, (bundle, goal), head, cx);
+                self.find_begun(request, begun, cx);
+            }
+            Ok(Plan::Named { path }) => {
+                let request = self.pass_over(request, leftover);
+                let begun = find::begin_named(request, stream, path, head, cx);
+                self.find_begun(request, begun, cx);
             }
             Ok(Plan::Delete { address }) => {
                 match request::check_write(head, Some(&address), self.is_local(), cx.config) {
@@ -524,7 +524,7 @@ impl HttpSession {
                         let what = (address, condition);
                         self.state = State::Delete(Delete::begin(request, stream, what, cx));
                     }
-                    Err(refusal) => self.refuse(request, leftover, refusal, cx),
+                    Err(refusal) => self.refuse(request, leftover, &refusal, cx),
                 }
             }
             Ok(Plan::Options) => {
@@ -546,10 +546,10 @@ impl HttpSession {
                         self.pace.restart(cx.now.mono_ns);
                         self.invite(cx);
                     }
-                    Err(refusal) => self.refuse(request, leftover, refusal, cx),
+                    Err(refusal) => self.refuse(request, leftover, &refusal, cx),
                 }
             }
-            Err(refusal) => self.refuse(request, leftover, refusal, cx),
+            Err(refusal) => self.refuse(request, leftover, &refusal, cx),
         }
     }
 
@@ -563,7 +563,7 @@ impl HttpSession {
         match turn {
             Turn::Wait => {}
             Turn::Answered { status } => self.answered(&request, status, cx),
-            Turn::Refuse(refusal) => self.refuse(request, Leftover::Skip(self.skip), refusal, cx),
+            Turn::Refuse(refusal) => self.refuse(request, Leftover::Skip(self.skip), &refusal, cx),
             Turn::Cut(refusal) => {
                 refusal.count(self.counted, cx.stats);
                 self.tell(&request, refusal.code(), cx);
@@ -571,6 +571,17 @@ impl HttpSession {
                 // The client sees by its length that the answer is not whole. What is queued of it,
                 // and of the answers before it, still leaves.
                 self.close(cx);
+            }
+        }
+    }
+
+    /// Goes on as the beginning of the search for a path says.
+    fn find_begun(&mut self, request: Request, begun: Begun, cx: &mut Cx<'_>) {
+        match begun {
+            Begun::Looking(find) => self.state = State::Find(find),
+            Begun::Get(get) => self.state = State::Get(get),
+            Begun::Refuse(refusal) => {
+                self.refuse(request, Leftover::Skip(self.skip), &refusal, cx);
             }
         }
     }
@@ -589,7 +600,7 @@ impl HttpSession {
             }
             find::Turn::Refuse(refusal) => {
                 find.cancel(cx);
-                self.refuse(request, Leftover::Skip(self.skip), refusal, cx);
+                self.refuse(request, Leftover::Skip(self.skip), &refusal, cx);
             }
         }
     }
@@ -600,7 +611,7 @@ impl HttpSession {
         match turn {
             put::Turn::Wait => {}
             put::Turn::Receive => self.invite(cx),
-            put::Turn::Refuse(refusal) => self.refuse_put(refusal, cx),
+            put::Turn::Refuse(refusal) => self.refuse_put(&refusal, cx),
             put::Turn::Stored(stored) => {
                 let (mut request, named) = (put.request, put.is_named());
                 request.keep_alive &= !self.wire.is_draining();
@@ -631,13 +642,13 @@ impl HttpSession {
                 self.answered(&request, 204, cx);
             }
             delete::Turn::Refuse(refusal) => {
-                self.refuse(request, Leftover::Skip(self.skip), refusal, cx);
+                self.refuse(request, Leftover::Skip(self.skip), &refusal, cx);
             }
         }
     }
 
     /// Ends a PUT with an error; what was received is dropped.
-    fn refuse_put(&mut self, refusal: Refusal, cx: &mut Cx<'_>) {
+    fn refuse_put(&mut self, refusal: &Refusal, cx: &mut Cx<'_>) {
         let State::Put(put) = &mut self.state else { return };
         put.abort(cx);
         let (request, leftover) = (put.request, put.leftover());
@@ -645,18 +656,18 @@ impl HttpSession {
     }
 
     /// Answers with an error because of bytes that are no request.
-    fn refuse_unread(&mut self, refusal: Refusal, cx: &mut Cx<'_>) {
+    fn refuse_unread(&mut self, refusal: &Refusal, cx: &mut Cx<'_>) {
         cx.stats.inflight.add(1);
         let request = Request::unread(cx);
         self.refuse(request, Leftover::Close, refusal, cx);
     }
 
     /// Answers a request with an error, passing over what is left of its body.
-    fn refuse(&mut self, request: Request, leftover: Leftover, refusal: Refusal, cx: &mut Cx<'_>) {
+    fn refuse(&mut self, request: Request, leftover: Leftover, refusal: &Refusal, cx: &mut Cx<'_>) {
         let mut request = self.pass_over(request, leftover);
         request.keep_alive &= !refusal.closes() && !self.wire.is_draining();
         refusal.count(self.counted, cx.stats);
-        self.wire.send_refusal(&request, &refusal, cx);
+        self.wire.send_refusal(&request, refusal, cx);
         self.tell(&request, refusal.code(), cx);
         self.answered(&request, refusal.code().status(), cx);
     }
@@ -746,7 +757,7 @@ impl HttpSession {
                 }
             }
             State::Put(put) if self.eof && put.awaits_body() && self.inbox.is_empty() => {
-                self.refuse_put(Refusal::BodyEnded, cx);
+                self.refuse_put(&Refusal::BodyEnded, cx);
             }
             State::Handshake if self.eof || drained => self.abort(STATUS_NONE, cx),
             _ => {}

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use ron_codec::{
     address::Address,
     http::{request::RequestHead, target},
-    limits::{MANIFEST_PATH_LEN_MAX, TARGET_LEN_MAX},
+    limits::{MANIFEST_PATH_LEN_MAX, NAME_PATH_LEN_MAX, TARGET_LEN_MAX},
     manifest::{INDEX_NAME, Payment},
 };
 
@@ -28,10 +28,13 @@ use super::{
     terms::Terms,
 };
 use crate::{
-    flow::{Cx, Reply, StreamId},
+    flow::{Cx, Fault, Reply, StreamId},
     resolved::Target,
     session::lookup::{Lookup, Step},
 };
+
+/// Longest path that is looked up: a name, and a path of a bundle behind it.
+const NAMED_LEN_MAX: usize = NAME_PATH_LEN_MAX + 1 + MANIFEST_PATH_LEN_MAX;
 
 /// A request whose path is looked for.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ pub(super) struct Find {
     stream: StreamId,
     lookup: Lookup,
     terms: Terms,
+    by: By,
     then: Then,
 }
 
@@ -49,6 +53,9 @@ enum Then {
     File { target: Box<str> },
     /// The index of the directory at `target` is looked for, to send the client there.
     Directory { target: Box<str> },
+    /// The index of a bundle whose name was asked for without a slash, to send the client to
+    /// `target`; or all of the object if it is none.
+    Root { target: Box<str> },
     /// The index of a directory: there is nothing else.
     Index,
     /// The index of the bundle, or all of the object if it is none.
@@ -58,6 +65,8 @@ enum Then {
 }
 
 /// What comes of a request at once.
+// Boxing a GET would put an allocation on the path of every request.
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Begun {
     Looking(Box<Find>),
     Get(Get),
@@ -65,6 +74,7 @@ pub(super) enum Begun {
 }
 
 /// Where a request stands after a step.
+#[allow(clippy::large_enum_variant)] // As above.
 #[derive(Debug)]
 pub(super) enum Turn {
     Wait,
@@ -87,16 +97,60 @@ pub(super) fn begin(
     let Some((path, then)) = aim(goal, head.target, &mut decoded) else {
         return Begun::Refuse(Refusal::NoEntry);
     };
-    if let Some(target) = cx.resolved.get(&bundle, path, cx.now.mono_ns) {
+    look(request, stream, (bundle, path, then, By::Address), head, cx)
+}
+
+/// Looks for what a raw path is the name of, or for a path behind that name.
+pub(super) fn begin_named(
+    request: Request,
+    stream: StreamId,
+    raw: &str,
+    head: &RequestHead<'_>,
+    cx: &mut Cx<'_>,
+) -> Begun {
+    if !cx.names.is_known() {
+        return Begun::Refuse(Fault::Absent.into());
+    }
+    let mut decoded = [0; NAMED_LEN_MAX];
+    let Some(path) = target::decode_path(raw, &mut decoded) else {
+        return Begun::Refuse(Refusal::NoName);
+    };
+    let Some(found) = cx.names.resolve(path) else { return Begun::Refuse(Refusal::NoName) };
+    let (address, rest) = (found.address, found.rest);
+    let is_directory = path.is_empty() || path.ends_with('/');
+    let (path, then) = match (rest.is_empty(), is_directory) {
+        (true, true) => (INDEX_NAME.to_owned(), Then::Whole),
+        (true, false) => (INDEX_NAME.to_owned(), Then::Root { target: with_slash(head.target) }),
+        (false, true) => (format!("{rest}{INDEX_NAME}"), Then::Index),
+        (false, false) => (rest.to_owned(), Then::File { target: with_slash(head.target) }),
+    };
+    look(request, stream, (address, &path, then, By::Name(address)), head, cx)
+}
+
+fn look(
+    request: Request,
+    stream: StreamId,
+    (bundle, path, then, by): (Address, &str, Then, By),
+    head: &RequestHead<'_>,
+    cx: &mut Cx<'_>,
+) -> Begun {
+    let leads_there = !matches!(then, Then::Root { .. });
+    if let Some(target) = cx.resolved.get(&bundle, path, cx.now.mono_ns).filter(|_| leads_there) {
         let target = Arc::clone(target);
         if let Some(refusal) = unpaid(target.payment.as_ref(), cx) {
             return Begun::Refuse(refusal);
         }
         let accepted = Accepted::new(head.accept_encoding);
-        return Begun::Get(get(request, stream, target, accepted, head, cx));
+        return Begun::Get(get(request, stream, (&target, &by), accepted, head, cx));
     }
     let lookup = Lookup::begin(stream, bundle, path, cx);
-    Begun::Looking(Box::new(Find { request, stream, lookup, terms: Terms::new(head), then }))
+    Begun::Looking(Box::new(Find { request, stream, lookup, terms: Terms::new(head), by, then }))
+}
+
+/// A target as that of a directory.
+fn with_slash(target: &str) -> Box<str> {
+    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    format!("{path}/{query}").into()
 }
 
 /// The path to look for first, and what its absence means. `None` if there can be none such.
@@ -111,10 +165,7 @@ fn aim<'o>(goal: Goal<'_>, whole: &str, decoded: &'o mut [u8]) -> Option<(&'o st
         Goal::Manifest => return Some(("", Then::Manifest)),
         Goal::Index => Then::Whole,
         Goal::Path(_) if is_directory => Then::Index,
-        Goal::Path(_) => {
-            let (path, query) = whole.split_at(whole.find('?').unwrap_or(whole.len()));
-            Then::File { target: format!("{path}/{query}").into() }
-        }
+        Goal::Path(_) => Then::File { target: with_slash(whole) },
     };
     let end = if is_directory { len + INDEX_NAME.len() } else { len };
     decoded[len..end].copy_from_slice(&INDEX_NAME.as_bytes()[..end - len]);
@@ -131,14 +182,14 @@ fn unpaid(payment: Option<&Payment>, cx: &Cx<'_>) -> Option<Refusal> {
 fn get(
     request: Request,
     stream: StreamId,
-    target: Arc<Target>,
+    (target, by): (&Arc<Target>, &By),
     accepted: Accepted,
     head: &RequestHead<'_>,
     cx: &mut Cx<'_>,
 ) -> Get {
     let shown = |coding, address| {
-        let target = Some(Arc::clone(&target));
-        Shown { address, coding, target, by: By::Address }
+        let target = Some(Arc::clone(target));
+        Shown { address, coding, target, by: by.clone() }
     };
     let identity = shown(None, target.content.identity.address);
     let wanted = Wanted::new(head, &identity.address);
@@ -158,10 +209,14 @@ impl Find {
     pub(super) fn on_reply(&mut self, reply: Reply, cx: &mut Cx<'_>) -> Turn {
         match self.lookup.on_reply(reply, cx) {
             Step::Wait => Turn::Wait,
-            Step::Found(target) => self.found(target, cx),
+            Step::Found(target) => self.found(&target, cx),
             Step::NoEntry => self.no_entry(cx),
             Step::NotABundle => match self.then {
-                Then::Whole => Turn::Get(self.whole(Shown::bare(self.lookup.bundle()), cx)),
+                Then::Whole | Then::Root { .. } => {
+                    let by = self.by.clone();
+                    let shown = Shown { by, ..Shown::bare(self.lookup.bundle()) };
+                    Turn::Get(self.whole(shown, cx))
+                }
                 _ => Turn::Refuse(Refusal::NoEntry),
             },
             Step::Missing => Turn::Refuse(Refusal::NoObject),
@@ -169,17 +224,17 @@ impl Find {
         }
     }
 
-    fn found(&mut self, target: Arc<Target>, cx: &mut Cx<'_>) -> Turn {
-        if let Some(refusal) = unpaid(target.payment.as_ref(), cx) {
+    fn found(&mut self, found: &Arc<Target>, cx: &mut Cx<'_>) -> Turn {
+        if let Some(refusal) = unpaid(found.payment.as_ref(), cx) {
             return Turn::Refuse(refusal);
         }
-        if let Then::Directory { target } = &mut self.then {
+        if let Then::Directory { target } | Then::Root { target } = &mut self.then {
             return Turn::Redirect(std::mem::take(target));
         }
         let (bundle, path) = (self.lookup.bundle(), self.lookup.path());
-        cx.resolved.keep(bundle, path, Arc::clone(&target), cx.now.mono_ns);
+        cx.resolved.keep(bundle, path, Arc::clone(found), cx.now.mono_ns);
         let (request, stream, accepted) = (self.request, self.stream, self.terms.accepted);
-        Turn::Get(get(request, stream, target, accepted, &self.terms.head(), cx))
+        Turn::Get(get(request, stream, (found, &self.by), accepted, &self.terms.head(), cx))
     }
 
     fn no_entry(&mut self, cx: &mut Cx<'_>) -> Turn {
@@ -198,7 +253,9 @@ impl Find {
                 self.lookup.again(&index, cx);
                 Turn::Wait
             }
-            Then::Directory { .. } | Then::Index | Then::Whole => Turn::Refuse(Refusal::NoEntry),
+            Then::Directory { .. } | Then::Root { .. } | Then::Index | Then::Whole => {
+                Turn::Refuse(Refusal::NoEntry)
+            }
         }
     }
 
@@ -216,7 +273,9 @@ impl Find {
     /// Bytes of memory that are kept for it.
     pub(super) fn held(&self) -> usize {
         let target = match &self.then {
-            Then::File { target } | Then::Directory { target } => target.len(),
+            Then::File { target } | Then::Directory { target } | Then::Root { target } => {
+                target.len()
+            }
             Then::Index | Then::Whole | Then::Manifest => 0,
         };
         size_of::<Find>() + self.lookup.heap() + self.terms.heap() + target

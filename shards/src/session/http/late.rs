@@ -49,7 +49,7 @@ impl HttpSession {
                 self.abort(STATUS_NONE, cx);
             }
             State::Head if self.is_within_head() => {
-                self.refuse_unread(Refusal::Slow(Slow::Head), cx);
+                self.refuse_unread(&Refusal::Slow(Slow::Head), cx);
             }
             State::Head if self.skip > 0 => self.run_rest_late(cx),
             State::Head => self.close(cx),
@@ -73,7 +73,7 @@ impl HttpSession {
                     (true, false) => Refusal::Slow(Slow::Body),
                     (false, _) => Refusal::StoreSlow,
                 };
-                self.refuse_put(refusal, cx);
+                self.refuse_put(&refusal, cx);
             }
             State::Linger { .. } => self.abort(STATUS_NONE, cx),
             State::Gone => {}

@@ -52,6 +52,7 @@ pub(super) enum Refusal {
     NoRoute,
     NoObject,
     NoEntry,
+    NoName,
     /// The bundle is given on these terms only.
     Unpaid(Arc<Payment>),
     /// What stands where an address should is none.
@@ -117,7 +118,9 @@ impl Refusal {
             Refusal::Digest { .. } => ErrorCode::BadDigest,
             Refusal::TooLarge { .. } => ErrorCode::TooLarge,
             Refusal::Slow(_) => ErrorCode::Timeout,
-            Refusal::NoRoute | Refusal::NoObject | Refusal::NoEntry => ErrorCode::NotFound,
+            Refusal::NoRoute | Refusal::NoObject | Refusal::NoEntry | Refusal::NoName => {
+                ErrorCode::NotFound
+            }
             Refusal::Unpaid(_) => ErrorCode::PaymentRequired,
             Refusal::NotAcceptable => ErrorCode::NotAcceptable,
             Refusal::Precondition => ErrorCode::PreconditionFailed,
@@ -163,6 +166,7 @@ impl Refusal {
             Refusal::NoRoute => "no such route: objects are at /o/b3:<64 lowercase hex digits>",
             Refusal::NoObject => "no such object",
             Refusal::NoEntry => "no such path in this object",
+            Refusal::NoName => "no such name",
             Refusal::Unpaid(_) => "payment is required, on the terms of the X-Payment fields",
             Refusal::BadAddress { put: false } => {
                 "invalid address, which is b3: and 64 lowercase hex digits"

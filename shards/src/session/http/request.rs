@@ -86,6 +86,10 @@ pub(super) enum Plan<'a> {
         bundle: Address,
         goal: Goal<'a>,
     },
+    /// A raw path that an operator gave to something, or one behind it.
+    Named {
+        path: &'a str,
+    },
     Put {
         expected: Option<Address>,
     },
@@ -121,6 +125,8 @@ pub(super) fn plan<'a>(head: &RequestHead<'a>) -> Result<Plan<'a>, Refusal> {
             Ok(Plan::Find { bundle, goal })
         }
         (Route::Object { .. }, _) => Err(Refusal::Method { allow: "GET, HEAD" }),
+        (Route::Name(path), Method::Get | Method::Head) => Ok(Plan::Named { path }),
+        (Route::Name(_), _) => Err(Refusal::Method { allow: "GET, HEAD" }),
         (Route::Upload, Method::Put) => plan_put(head, None),
         (Route::Upload, _) => Err(Refusal::Method { allow: "PUT" }),
         // A misspelt address must not be taken for an object that is gone.

@@ -23,6 +23,8 @@ pub(super) struct Shown {
 pub(super) enum By {
     /// By an address, its own or that of a bundle: what it gets never changes.
     Address,
+    /// By a name that is given to this bundle or object now, and may be to another later.
+    Name(Address),
     /// As the manifest of a bundle that is given on these terms.
     Manifest(Option<Arc<Payment>>),
 }
@@ -64,7 +66,7 @@ impl Shown {
     pub(super) fn media_type(&self) -> &str {
         match (&self.target, &self.by) {
             (Some(target), _) => &target.content.mime,
-            (None, By::Address) => BARE_TYPE,
+            (None, By::Address | By::Name(_)) => BARE_TYPE,
             (None, By::Manifest(_)) => MANIFEST_TYPE,
         }
     }
@@ -78,6 +80,7 @@ impl Shown {
     pub(super) fn describe_but_type<'o>(&self, head: ResponseHead<'o>) -> ResponseHead<'o> {
         let head = match (&self.target, &self.by) {
             (None, By::Address) => head.lines(BARE_LINES),
+            (None, By::Name(_)) => self.validity(head.lines(CONTENT_LINES)),
             (None, By::Manifest(payment)) => {
                 terms(self.validity(head.lines(CONTENT_LINES)), payment.as_deref())
             }
@@ -100,10 +103,11 @@ impl Shown {
 
     /// How long the answer is good for, and for which requests.
     fn validity<'o>(&self, head: ResponseHead<'o>) -> ResponseHead<'o> {
-        let head = head.lines(match self.by {
-            By::Address => IMMUTABLE,
-            By::Manifest(_) => SHORT_LIVED,
-        });
+        let head = match &self.by {
+            By::Address => head.lines(IMMUTABLE),
+            By::Manifest(_) => head.lines(SHORT_LIVED),
+            By::Name(address) => head.lines(SHORT_LIVED).field("X-Ron-Address", address.to_text()),
+        };
         match &self.target {
             Some(target) if target.content.has_copies() => head.lines(VARY),
             _ => head,
