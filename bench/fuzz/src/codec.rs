@@ -381,7 +381,7 @@ fn route_address(target: &str) -> Option<Address> {
     match route(target) {
         Route::Object { address, rel: Rel::Payload } => Some(address),
         Route::Object { rel, .. } => panic!("{target:?} has no {rel:?}"),
-        Route::Upload | Route::Unknown => None,
+        Route::Upload | Route::Name(_) | Route::Unknown => None,
     }
 }
 
