@@ -1,7 +1,8 @@
 //! Request targets: what a path asks for.
 //!
-//! The whole name space is `/o/`, and `/n/` for names. A path is given without scheme and host, as `RequestHead::target`
-//! has it. This module knows the shape of a route; it does not know which methods a route has.
+//! The whole name space is `/o/`, and `/n/` for names. A path is given without scheme and host, as
+//! `RequestHead::target` has it. This module knows the shape of a route; it does not know which
+//! methods a route has.
 
 use crate::address::{ADDRESS_TEXT_LEN, Address};
 use crate::limits::TLD_LEN_MAX;
