@@ -211,6 +211,29 @@ fn every_entry_of_a_large_manifest_is_found_in_few_groups() {
 }
 
 #[test]
+fn a_group_may_end_at_any_byte_of_a_line() {
+    let entries: Vec<Entry> = (0..900).map(|nth| entry(&format!("{nth:04}"))).collect();
+    let mut line = Vec::new();
+    entries[0].write(&mut line).unwrap();
+    let starts = (0..line.len()).map(|fill| {
+        let license = Some("x".repeat(fill));
+        let bytes = entries.iter().map(|entry| entry.content.identity.bytes).sum();
+        let mut text = Vec::new();
+        Head { license, files: 900, bytes, ..Head::default() }.write(&mut text).unwrap();
+        let head_len = text.len();
+        entries.iter().for_each(|entry| entry.write(&mut text).unwrap());
+        write_end(&mut text);
+        let around = (GROUP_LEN - head_len) / line.len();
+        for entry in &entries[around - 1..=around + 1] {
+            assert_eq!(find(&text, &entry.path).0, Ok(Next::Found(entry.clone())), "{fill}");
+        }
+        (GROUP_LEN - head_len) % line.len()
+    });
+    // Among them that between two lines.
+    assert!(starts.filter(|start| *start == 0).count() > 0);
+}
+
+#[test]
 fn a_search_in_what_is_no_manifest_ends() {
     assert_eq!(find(b"hello", "a").0, Err(ManifestError::NotABundle));
     let whole = manifest(&many(1500));
