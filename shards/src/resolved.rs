@@ -39,6 +39,13 @@ pub struct Target {
     pub payment: Option<Payment>,
 }
 
+impl Target {
+    /// Bytes of memory that are kept besides the value itself.
+    pub fn heap(&self) -> usize {
+        self.content.mime.len() + self.payment.as_ref().map_or(0, Payment::heap)
+    }
+}
+
 #[derive(Debug)]
 struct Answer {
     bundle: Address,

@@ -24,6 +24,12 @@ use crate::limits::{GROUP_LEN, MANIFEST_HEAD_LEN_MAX, MANIFEST_LINE_LEN_MAX};
 // Every group but the last has the whole path of the first line that begins in it.
 const _: () = assert!(MANIFEST_HEAD_LEN_MAX + 2 * MANIFEST_LINE_LEN_MAX < GROUP_LEN);
 
+#[cfg(test)]
+thread_local! {
+    /// Lines that were looked at, for a test of what a search costs.
+    pub(super) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// The search for one path in one manifest.
 #[derive(Clone, Debug)]
 pub struct Search {
@@ -147,11 +153,16 @@ impl Search {
     fn candidate(&self, index: u64, group: &[u8], mut low: usize) -> usize {
         let (mut high, mut cut) = (group.len(), None);
         loop {
-            // Half of what is left, until a line fills more than that: then one after the other.
             let middle = low.midpoint(high);
-            let line_end =
-                |from: usize| memchr::memchr(b'\n', &group[from..high]).map(|end| from + end + 1);
-            let Some(at) = line_end(middle).or_else(|| line_end(low)) else { break };
+            let Some(end) = memchr::memchr(b'\n', &group[middle..high]) else {
+                // No line begins behind the middle.
+                if middle == low {
+                    break;
+                }
+                high = middle;
+                continue;
+            };
+            let at = middle + end + 1;
             match self.look(index, &group[at..]) {
                 Seen::Equal => return at,
                 Seen::Less => low = at,
@@ -176,6 +187,8 @@ impl Search {
 
     /// What begins here, in what is left of group `index`.
     fn look(&self, index: u64, bytes: &[u8]) -> Seen {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         let Some(quoted) = bytes.strip_prefix(PATH) else {
             // Or begins with the next group.
             let is_cut = PATH.starts_with(bytes) && index + 1 < self.groups;

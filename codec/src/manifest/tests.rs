@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{
-    search::{Next, Search},
+    search::{LOOKS, Next, Search},
     *,
 };
 use crate::{
@@ -231,6 +231,19 @@ fn a_group_may_end_at_any_byte_of_a_line() {
     });
     // Among them that between two lines.
     assert!(starts.filter(|start| *start == 0).count() > 0);
+}
+
+#[test]
+fn a_manifest_of_a_stranger_costs_no_more_than_another() {
+    let mut text = manifest(&[]);
+    text.truncate(text.len() - ENTRIES_END.len());
+    while text.len() < GROUP_LEN / 2 {
+        text.extend_from_slice(b"  { path = \"!\n");
+    }
+    text.resize(GROUP_LEN, b'x');
+    LOOKS.set(0);
+    assert!(find(&text, "z").0 != Ok(Next::Read(1)));
+    assert!(LOOKS.get() < 40, "{} lines were looked at", LOOKS.get());
 }
 
 #[test]

@@ -383,6 +383,7 @@ fn a_packed_directory_is_served_below_its_name() {
     assert_eq!(curl.request("/n/tiles/docs/", &[]).body, page);
     let answer = curl.request("/n/tiles/docs?x", &[]);
     assert_eq!((answer.status, answer.field("location")), (301, Some("/n/tiles/docs/?x")));
+    assert_eq!(answer.field("x-ron-address"), Some(&*bundle));
     let answer = curl.request("/n/one", &[]);
     assert_eq!((answer.status, &answer.body), (200, &plain.bytes));
     assert_eq!(answer.field("x-ron-address"), Some(&*plain.addr));

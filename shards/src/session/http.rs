@@ -63,6 +63,7 @@ use delete::Delete;
 use find::{Begun, Find};
 use framing::Leftover;
 use get::{Get, Turn};
+use goal::Goal;
 use inbox::Inbox;
 use put::Put;
 use refusal::Refusal;
@@ -502,6 +503,12 @@ impl HttpSession {
         let stream = StreamId { conn: self.conn(), stream: self.stream };
         let leftover = Leftover::of(head.body, head.expect_continue);
         match request::plan(head) {
+            // It may be a manifest, and ask for payment.
+            Ok(Plan::Get { address }) if cx.config.enforce_payments => {
+                let request = self.pass_over(request, leftover);
+                let begun = find::begin(request, stream, (address, Goal::Object), head, cx);
+                self.find_begun(request, begun, cx);
+            }
             Ok(Plan::Get { address }) => {
                 let request = self.pass_over(request, leftover);
                 let (wanted, shown) = (Wanted::new(head, &address), Shown::bare(address));
@@ -562,6 +569,10 @@ impl HttpSession {
         }
         match turn {
             Turn::Wait => {}
+            Turn::FallBack => {
+                self.stream = self.stream.wrapping_add(1).max(1);
+                get.fall_back(StreamId { conn: self.wire.conn(), stream: self.stream }, cx);
+            }
             Turn::Answered { status } => self.answered(&request, status, cx),
             Turn::Refuse(refusal) => self.refuse(request, Leftover::Skip(self.skip), &refusal, cx),
             Turn::Cut(refusal) => {
@@ -595,7 +606,8 @@ impl HttpSession {
             find::Turn::Get(get) => self.state = State::Get(get),
             find::Turn::Redirect(target) => {
                 request.keep_alive &= !self.wire.is_draining();
-                self.wire.send_redirect(&request, &target, cx);
+                let name = find.named();
+                self.wire.send_redirect(&request, &target, name.as_ref(), cx);
                 self.answered(&request, 301, cx);
             }
             find::Turn::Refuse(refusal) => {

@@ -44,6 +44,11 @@ impl Accepted {
         }
     }
 
+    /// Whether the identity form is acceptable.
+    pub(super) fn takes_identity(self) -> bool {
+        self.identity > 0
+    }
+
     /// The form that the client likes best of those that there are; of several, the shortest.
     pub(super) fn choose(self, content: &Content) -> Option<(Coding, Stored)> {
         let forms = [
@@ -64,7 +69,7 @@ impl Accepted {
 /// RFC 9110 §12.5.3: it is, unless `identity;q=0` says no, or `*;q=0` does and identity is not
 /// named.
 pub(super) fn takes_identity<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> bool {
-    Accepted::new(lines).identity > 0
+    Accepted::new(lines).takes_identity()
 }
 
 /// The weight that a parameter states, in thousandths (RFC 9110 §12.4.2).

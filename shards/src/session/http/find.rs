@@ -62,6 +62,8 @@ enum Then {
     Whole,
     /// Whether it is a bundle.
     Manifest,
+    /// All of the object; if it is a bundle, on its terms.
+    Object,
 }
 
 /// What comes of a request at once.
@@ -157,12 +159,13 @@ fn with_slash(target: &str) -> Box<str> {
 fn aim<'o>(goal: Goal<'_>, whole: &str, decoded: &'o mut [u8]) -> Option<(&'o str, Then)> {
     let raw = match goal {
         Goal::Path(raw) => raw,
-        Goal::Index | Goal::Manifest => "",
+        Goal::Index | Goal::Manifest | Goal::Object => "",
     };
     let len = target::decode_path(raw, &mut decoded[..MANIFEST_PATH_LEN_MAX])?.len();
     let is_directory = len == 0 || decoded[len - 1] == b'/';
     let then = match goal {
         Goal::Manifest => return Some(("", Then::Manifest)),
+        Goal::Object => return Some(("", Then::Object)),
         Goal::Index => Then::Whole,
         Goal::Path(_) if is_directory => Then::Index,
         Goal::Path(_) => Then::File { target: with_slash(whole) },
@@ -193,10 +196,13 @@ fn get(
     };
     let identity = shown(None, target.content.identity.address);
     let wanted = Wanted::new(head, &identity.address);
+    // A body of several parts is no longer encoded as its parts are.
+    let several = head.range.is_some_and(|range| range.contains(&b','));
     match accepted.choose(&target.content) {
-        Some((coding @ Some(_), form)) => {
+        Some((coding @ Some(_), form)) if !several || !accepted.takes_identity() => {
             let mut head = *head;
             head.accept_encoding = Default::default();
+            head.range = head.range.filter(|_| !several);
             let spare = Some(Box::new(Spare { shown: identity, wanted }));
             let wanted = Wanted::new(&head, &form.address);
             Get::begin(request, stream, shown(coding, form.address), (wanted, spare), cx)
@@ -212,7 +218,7 @@ impl Find {
             Step::Found(target) => self.found(&target, cx),
             Step::NoEntry => self.no_entry(cx),
             Step::NotABundle => match self.then {
-                Then::Whole | Then::Root { .. } => {
+                Then::Whole | Then::Root { .. } | Then::Object => {
                     let by = self.by.clone();
                     let shown = Shown { by, ..Shown::bare(self.lookup.bundle()) };
                     Turn::Get(self.whole(shown, cx))
@@ -220,6 +226,13 @@ impl Find {
                 _ => Turn::Refuse(Refusal::NoEntry),
             },
             Step::Missing => Turn::Refuse(Refusal::NoObject),
+            // Another part of it may be whole.
+            Step::Failed(Fault::Integrity)
+                if matches!(self.then, Then::Whole | Then::Root { .. }) =>
+            {
+                let shown = Shown { by: self.by.clone(), ..Shown::bare(self.lookup.bundle()) };
+                Turn::Get(self.whole(shown, cx))
+            }
             Step::Failed(fault) => Turn::Refuse(fault.into()),
         }
     }
@@ -246,6 +259,10 @@ impl Find {
                     Turn::Get(self.whole(Shown::manifest(self.lookup.bundle(), payment), cx))
                 }
             },
+            Then::Object => match unpaid(self.lookup.payment(), cx) {
+                Some(refusal) => Turn::Refuse(refusal),
+                None => Turn::Get(self.whole(Shown::bare(self.lookup.bundle()), cx)),
+            },
             Then::File { target } => {
                 let target = std::mem::take(target);
                 let index = format!("{}/{INDEX_NAME}", self.lookup.path());
@@ -265,6 +282,14 @@ impl Find {
         Get::begin(self.request, self.stream, shown, (wanted, None), cx)
     }
 
+    /// What the name is given to that the path begins with.
+    pub(super) fn named(&self) -> Option<Address> {
+        match self.by {
+            By::Name(address) => Some(address),
+            By::Address | By::Manifest(_) => None,
+        }
+    }
+
     /// Ends what was not brought to its end.
     pub(super) fn cancel(&mut self, cx: &mut Cx<'_>) {
         self.lookup.cancel(cx);
@@ -276,7 +301,7 @@ impl Find {
             Then::File { target } | Then::Directory { target } | Then::Root { target } => {
                 target.len()
             }
-            Then::Index | Then::Whole | Then::Manifest => 0,
+            Then::Index | Then::Whole | Then::Manifest | Then::Object => 0,
         };
         size_of::<Find>() + self.lookup.heap() + self.terms.heap() + target
     }

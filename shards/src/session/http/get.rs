@@ -30,7 +30,6 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Get {
     pub(super) request: Request,
-    stream: StreamId,
     shown: Shown,
     wanted: Wanted,
     spare: Option<Box<Spare>>,
@@ -67,6 +66,8 @@ enum Stage {
 pub(super) enum Turn {
     /// Something must happen first.
     Wait,
+    /// The copy cannot be had: the identity form is to be asked for.
+    FallBack,
     /// All of the answer is queued; it had this status.
     Answered { status: u16 },
     /// Nothing is sent; this is the answer.
@@ -87,15 +88,16 @@ impl Get {
         let mut download = Download::new(stream, shown.address);
         let first = if request.is_head() { None } else { wanted.first_byte() };
         download.open(first, cx);
-        Get { request, stream, shown, wanted, spare, download, parts: None, stage: Stage::Opening }
+        Get { request, shown, wanted, spare, download, parts: None, stage: Stage::Opening }
     }
 
-    /// Asks for the identity form instead, unless it is the one that was asked for.
-    fn fall_back(&mut self, cx: &mut Cx<'_>) -> bool {
-        let Some(spare) = self.spare.take() else { return false };
+    /// Asks for the identity form instead, as another stream: groups of the copy that were asked
+    /// for may still come.
+    pub(super) fn fall_back(&mut self, stream: StreamId, cx: &mut Cx<'_>) {
+        let Some(spare) = self.spare.take() else { return };
+        self.download.cancel(cx);
         let Spare { shown, wanted } = *spare;
-        *self = Get::begin(self.request, self.stream, shown, (wanted, None), cx);
-        true
+        *self = Get::begin(self.request, stream, shown, (wanted, None), cx);
     }
 
     /// Whether the client was sent anything.
@@ -140,7 +142,7 @@ impl Get {
             (
                 Reply::Missing | Reply::Failed(Fault::Integrity | Fault::Absent),
                 Stage::Opening | Stage::Starting { .. },
-            ) if self.fall_back(cx) => Turn::Wait,
+            ) if self.spare.is_some() => Turn::FallBack,
             (Reply::Failed(fault), Stage::Sending { .. }) => Turn::Cut(fault.into()),
             (Reply::Failed(fault), _) => Turn::Refuse(fault.into()),
             // Between two of its groups an object can only have been removed.
@@ -216,8 +218,10 @@ impl Get {
     pub(super) fn heap(&self) -> usize {
         let spare = self.spare.as_ref();
         let spare = spare.map_or(0, |spare| size_of_val(&**spare) + spare.wanted.heap());
+        let target = self.shown.target.as_ref();
+        let target = target.map_or(0, |target| size_of_val(&**target) + target.heap());
         let parts = self.parts.as_ref().map_or(0, |parts| size_of_val(&**parts));
-        self.download.heap() + self.wanted.heap() + spare + parts
+        self.download.heap() + self.wanted.heap() + spare + target + parts
     }
 
     fn opened(

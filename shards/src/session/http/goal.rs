@@ -8,4 +8,6 @@ pub(super) enum Goal<'a> {
     /// The index of the whole bundle.
     Index,
     Manifest,
+    /// All of the object, whatever it is.
+    Object,
 }

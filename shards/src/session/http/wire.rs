@@ -182,10 +182,20 @@ impl Wire {
         self.send(start, None, cx);
     }
 
-    /// Queues a redirect to a path.
-    pub(super) fn send_redirect(&mut self, request: &Request, path: &str, cx: &mut Cx<'_>) {
+    /// Queues a redirect to a path, below a name if `named` is what it is given to.
+    pub(super) fn send_redirect(
+        &mut self,
+        request: &Request,
+        path: &str,
+        named: Option<&Address>,
+        cx: &mut Cx<'_>,
+    ) {
         let start = cx.acts.scratch().len();
         let head = self.head(301, request, cx).lines(REDIRECT_LINES).field("Location", path);
+        let head = match named {
+            Some(address) => head.field("X-Ron-Address", address.to_text()),
+            None => head,
+        };
         head.number("Content-Length", 0).end();
         self.send(start, None, cx);
     }

@@ -302,6 +302,10 @@ fn terms_of_payment_are_shown_and_kept_where_that_is_wanted() {
                 assert_eq!(answer.error(), "payment_required");
             }
         }
+        for path in ["", "/payload.bin"] {
+            let answer = bench.ask(get(format!("/o/{bundle}{path}"), ""));
+            assert_eq!(answer.status, status, "the manifest, by its own address");
+        }
         let plain = format!("/o/{}", Address::of(b"plain"));
         let answer = bench.ask(get(plain, ""));
         assert_eq!((answer.status, answer.field("X-Payment-Price")), (200, None));
@@ -309,20 +313,78 @@ fn terms_of_payment_are_shown_and_kept_where_that_is_wanted() {
 }
 
 #[test]
-fn parts_are_those_of_the_form_that_is_sent() {
+fn several_ranges_are_those_of_the_identity_form() {
     let mut bench = Bench::new();
     let bundle = bench.bundle(&FILES, 0);
-    let fields = "Accept-Encoding: br\r\nRange: bytes=0-1,5-6\r\n";
-    let answer = bench.ask(get(format!("/o/{bundle}/app.js"), fields));
-    let hex = tag("br of it")[4..68].to_owned();
+    let path = format!("/o/{bundle}/app.js");
+    let answer = bench.ask(get(&path, "Accept-Encoding: br\r\nRange: bytes=0-1,5-6\r\n"));
+    let hex = tag(FILES[1].1)[4..68].to_owned();
     let part = |range, text| {
         let head = "Content-Type: text/javascript\r\nContent-Range: bytes";
-        format!("--{hex}\r\n{head} {range}/8\r\n\r\n{text}\r\n")
+        format!("--{hex}\r\n{head} {range}/19\r\n\r\n{text}\r\n")
     };
-    let body = format!("{}{}--{hex}--\r\n", part("0-1", "br"), part("5-6", " i"));
+    let body = format!("{}{}--{hex}--\r\n", part("0-1", "le"), part("5-6", " ="));
     assert_eq!((answer.status, String::from_utf8(answer.body.clone()).unwrap()), (206, body));
-    assert_eq!(answer.field("ETag"), Some(tag("br of it").as_str()));
-    assert_eq!(answer.field("Content-Encoding"), Some("br"));
+    assert_eq!(answer.field("ETag"), Some(tag(FILES[1].1).as_str()));
+    assert_eq!(
+        (answer.field("Content-Encoding"), answer.field("Vary")),
+        (None, Some("Accept-Encoding"))
+    );
     let kind = format!("multipart/byteranges; boundary={hex}");
     assert_eq!(answer.field("Content-Type"), Some(kind.as_str()));
+    // Whoever takes nothing but a copy gets all of it.
+    let fields = "Accept-Encoding: br, identity;q=0\r\nRange: bytes=0-1,5-6\r\n";
+    let answer = bench.ask(get(&path, fields));
+    assert_eq!((answer.status, &answer.body[..]), (200, &b"br of it"[..]));
+}
+
+#[test]
+fn groups_of_a_copy_that_was_given_up_come_too_late() {
+    let mut bench = Bench::new();
+    let (plain, copy) = (sample(300_000), sample(300_001)[20_001..].to_vec());
+    let stored = |bench: &mut Bench, bytes: &[u8]| Stored {
+        address: bench.store(bytes),
+        bytes: bytes.len() as u64,
+    };
+    let mut content = Content {
+        identity: stored(&mut bench, &plain),
+        mime: "text/plain".into(),
+        br: None,
+        zstd: None,
+    };
+    content.br = Some(stored(&mut bench, &copy));
+    let mut text = Vec::new();
+    Head { files: 1, bytes: 300_000, ..Head::default() }.write(&mut text).unwrap();
+    Entry { path: "a".into(), content }.write(&mut text).unwrap();
+    manifest::write_end(&mut text);
+    let bundle = bench.store(&text);
+    assert_eq!(bench.ask(request("HEAD", format!("/o/{bundle}/a"), "")).status, 200);
+
+    bench.out.clear();
+    bench.hold_asks = true;
+    let fields = "Accept-Encoding: br\r\nRange: bytes=-270000\r\n";
+    bench.bytes(get(format!("/o/{bundle}/a"), fields));
+    let next = |bench: &mut Bench| {
+        let (id, ask) = bench.asks.pop_front().expect("something is asked for");
+        (id.stream, bench.answer(ask))
+    };
+    let (stream, reply) = next(&mut bench);
+    bench.tell(|session, cx| session.on_reply(stream, reply, cx));
+    let mut late: Vec<_> = (0..bench.asks.len()).map(|_| next(&mut bench)).collect();
+    assert!(late.len() > 1, "several groups of the copy are on their way");
+    let (stream, _) = late.remove(0);
+    let damaged = Reply::Failed(Fault::Integrity);
+    bench.tell(|session, cx| session.on_reply(stream, damaged, cx));
+    bench.asks.retain(|(_, ask)| !matches!(ask, Ask::Cancel { .. }));
+    let (stream, reply) = next(&mut bench);
+    bench.tell(|session, cx| session.on_reply(stream, reply, cx));
+    late.push((late[0].0, Reply::Failed(Fault::Integrity)));
+    for (stream, reply) in late {
+        bench.tell(|session, cx| session.on_reply(stream, reply, cx));
+    }
+    bench.hold_asks = false;
+    bench.run();
+    let answer = bench.answers(&["GET"]).remove(0);
+    assert_eq!((answer.status, answer.field("Content-Encoding")), (206, None));
+    assert!(answer.body == plain[30_000..], "the bytes are those of the identity form");
 }
