@@ -332,7 +332,8 @@ fn what_was_killed_goes_on_where_it_was() {
     let packed = json(&with(&node, &[&pack[..], &["--json"]].concat()));
     assert_eq!(packed["addr"], expected.trim_end());
     let there = packed["there"].as_u64().expect("a number");
-    assert!((200..=had).contains(&there), "{there} of {had}");
+    // What was on its way when it was killed is stored and answered nobody.
+    assert!((200..=had + 8).contains(&there), "{there} of {had}");
     assert_eq!(packed["sent"], FILES + 1 - there);
 
     let target = out.path().join("tree");
