@@ -93,8 +93,8 @@ fn more_connections_than_files_keep_nobody_from_admin_and_uploads() {
 /// Begins so many uploads that each need a file of their own and are never whole. Returns those
 /// that were not refused, and how many were.
 fn unfinished_uploads(node: &Node, count: usize) -> (Vec<Rude>, usize) {
-    // A few at a time: with 256 files a shard takes 18 connections, and closes idle ones where it has
-    // no more than one left.
+    // A few at a time: with 256 files a shard takes 18 connections, and closes idle ones where it
+    // has no more than one left.
     const AT_ONCE: usize = 2;
     let head = "PUT /o/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2097152\r\n\r\n";
     let part = vec![7; MIB + MIB / 2];

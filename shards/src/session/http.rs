@@ -63,7 +63,6 @@ use delete::Delete;
 use find::{Begun, Find};
 use framing::Leftover;
 use get::{Get, Turn};
-use goal::Goal;
 use inbox::Inbox;
 use put::Put;
 use refusal::Refusal;
@@ -502,13 +501,7 @@ impl HttpSession {
         self.stream = self.stream.wrapping_add(1).max(1);
         let stream = StreamId { conn: self.conn(), stream: self.stream };
         let leftover = Leftover::of(head.body, head.expect_continue);
-        match request::plan(head) {
-            // It may be a manifest, and ask for payment.
-            Ok(Plan::Get { address }) if cx.config.enforce_payments => {
-                let request = self.pass_over(request, leftover);
-                let begun = find::begin(request, stream, (address, Goal::Object), head, cx);
-                self.find_begun(request, begun, cx);
-            }
+        match request::plan(head).map(|plan| plan.on_terms(cx.config)) {
             Ok(Plan::Get { address }) => {
                 let request = self.pass_over(request, leftover);
                 let (wanted, shown) = (Wanted::new(head, &address), Shown::bare(address));

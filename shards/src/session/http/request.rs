@@ -100,6 +100,18 @@ pub(super) enum Plan<'a> {
     Options,
 }
 
+impl Plan<'_> {
+    /// The same where terms of payment are kept: any object may be a manifest that has some.
+    pub(super) fn on_terms(self, config: &Config) -> Self {
+        match self {
+            Plan::Get { address: bundle } if config.enforce_payments => {
+                Plan::Find { bundle, goal: Goal::Object }
+            }
+            plan => plan,
+        }
+    }
+}
+
 /// The table of routes and methods.
 pub(super) fn plan<'a>(head: &RequestHead<'a>) -> Result<Plan<'a>, Refusal> {
     if head.method == Method::Unknown {

@@ -332,7 +332,7 @@ fn several_ranges_are_those_of_the_identity_form() {
     );
     let kind = format!("multipart/byteranges; boundary={hex}");
     assert_eq!(answer.field("Content-Type"), Some(kind.as_str()));
-    // Whoever takes nothing but a copy gets all of it.
+    // A client that takes nothing but a copy gets all of it.
     let fields = "Accept-Encoding: br, identity;q=0\r\nRange: bytes=0-1,5-6\r\n";
     let answer = bench.ask(get(&path, fields));
     assert_eq!((answer.status, &answer.body[..]), (200, &b"br of it"[..]));
