@@ -170,7 +170,7 @@ impl NameStore {
     }
 
     async fn make(&self, wanted: Wanted, stats: &[Arc<Stats>]) -> Result<Made, Unchanged> {
-        let _changing = self.changing.lock().await;
+        let changing = self.changing.lock().await;
         let (records, table) = (self.records()?, self.table());
         self.check_limits(&table, &wanted)?;
         let changed = spawn_blocking(move || records.change(&wanted)).await;
@@ -179,6 +179,8 @@ impl NameStore {
         let next = table.with(change.version, change.path.as_str(), digest);
         *self.table.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         self.changed.notify_one();
+        // The next change need not wait for the shards as well.
+        drop(changing);
         let served = self.wait_taken(change.version, stats).await;
         Ok(Made { change, served })
     }

@@ -175,6 +175,10 @@ impl Records {
             let record = read_record(key, value).ok_or_else(|| damaged(no_checksum(key)))?;
             names.push((record.path.into(), *record.address.as_bytes()));
         }
+        for item in self.log.iter(&txn).map_err(unusable)? {
+            let (key, value) = item.map_err(unusable)?;
+            read_change(key, value).ok_or_else(|| damaged(no_checksum(key)))?;
+        }
         Ok((version, names))
     }
 

@@ -173,6 +173,20 @@ fn damage_is_found_at_the_start() {
 }
 
 #[test]
+fn damage_of_the_log_is_found_at_the_start() {
+    let data = tempfile::tempdir().unwrap();
+    let records = Records::open(data.path(), MIB).unwrap();
+    set(&records, "/somewhere", 0x77);
+    set(&records, "/somewhere", 0x78);
+    drop(records);
+    assert_eq!(opened(data.path()).unwrap(), (2, 1));
+    // Only the log knows what the name was given to before.
+    replace(data.path(), &[0x77; ADDRESS_LEN], &[0x76]);
+    let error = opened(data.path()).unwrap_err().to_string();
+    assert!(error.contains("does not match its checksum"), "{error}");
+}
+
+#[test]
 fn a_file_that_was_cut_or_is_another_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let records = Records::open(data.path(), MIB).unwrap();

@@ -194,21 +194,23 @@ impl Archive {
         let outcome = fetch(&mut large).and_then(|()| large.finish());
         let (begun, member) = (large.begun, large.member);
         let Err(error) = outcome else { return Ok(()) };
-        if begun {
-            self.take_back(mark, &member)?;
+        if begun && !self.take_back(mark, &member)? && error.exit() == Exit::NotFound {
+            // It was deleted in the midst of it, and zeros stand for its rest.
+            self.leave_out(&address, &error);
+            return Ok(());
         }
         self.judge(&address, error)
     }
 
-    /// The object that was begun at `mark` is not to be in the archive.
-    fn take_back(&mut self, mark: Mark, member: &Member) -> Result<(), ClientError> {
+    /// The object that was begun at `mark` is not to be in the archive. `false` if it is, damaged.
+    fn take_back(&mut self, mark: Mark, member: &Member) -> Result<bool, ClientError> {
         let is_back = self.writer.out().cut_back(mark.at);
         let undone = is_back.and_then(|is_back| match is_back {
             true => {
                 self.writer.cut_back(mark);
-                Ok(())
+                Ok(true)
             }
-            false => self.writer.close(member),
+            false => self.writer.close(member).map(|()| false),
         });
         undone.map_err(|error| self.writer.out().failed(error))
     }

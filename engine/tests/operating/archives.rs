@@ -117,6 +117,11 @@ fn move_a_node(smalls: u64, larges: &[usize]) {
     let again = run(&mut of(&node, &begin), b"");
     assert!(ends(&again, 1).contains("--continue"), "what is there is not written over");
     let go_on = ["export", "--out", file, "--continue"];
+    let key = data.path().join("key.pem");
+    fs::write(&key, [b'k'; 411]).expect("written");
+    let begun = run(of(&node, &["export", "--continue", "--out"]).arg(&key), b"");
+    assert!(ends(&begun, 1).contains("no archive"), "a short file that is something else is kept");
+    assert_eq!(fs::read(&key).expect("it is there"), [b'k'; 411]);
     kill_when(&mut of(&node, &go_on), || len() > bytes as u64 / 2);
     ends(&run(&mut of(&node, &go_on), b""), 0);
     let done = ends(&run(&mut of(&node, &go_on), b""), 0);

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, BufWriter, IsTerminal, Seek, SeekFrom, Write},
+    io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write},
     os::fd::AsFd,
     path::{Path, PathBuf},
 };
@@ -126,8 +126,9 @@ fn continue_file(path: &Path, prefix: &Prefix) -> Result<Begun, ClientError> {
             None => return Ok(Begun::Whole),
             Some(mark) => Some(mark),
         },
-        // It was cut within its head; anything else may be no archive at all.
-        Err(ArchiveError::Truncated { .. }) => None,
+        // It was cut within its head; anything else is no archive at all.
+        Err(ArchiveError::Truncated { .. }) if is_cut_head(&file, prefix).map_err(failed)? => None,
+        Err(ArchiveError::Truncated { .. }) => return Err(ArchiveError::NoArchive.into()),
         Err(ArchiveError::NoArchive) if file.metadata().map_err(failed)?.len() == 0 => None,
         Err(error) => return Err(error.into()),
     };
@@ -136,6 +137,15 @@ fn continue_file(path: &Path, prefix: &Prefix) -> Result<Begun, ClientError> {
     let Some(mark) = mark else { return begin(output, prefix) };
     let last = mark.last();
     Ok(Begun::At(Box::new(Writer::go_on(output, mark)), last))
+}
+
+/// Whether a file has the beginning of the head that an archive of `prefix` has, and no more.
+fn is_cut_head(mut file: &File, prefix: &Prefix) -> io::Result<bool> {
+    let mut head = Writer::begin(Vec::new(), prefix.digits())?;
+    let mut found = Vec::new();
+    file.rewind()?;
+    file.take(head.out().len() as u64 + 1).read_to_end(&mut found)?;
+    Ok(head.out().starts_with(&found))
 }
 
 /// How far all is right; `None`: to a right end.
